@@ -1,0 +1,95 @@
+"""Two runs side by side, on the same examples."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from analysis.frames import Runs, device, timed
+from analysis.statistics import INTERVAL_NOTE, Interval, aligned, interval, mcnemar, paired_difference
+from analysis.summary import SYNTHETIC_NOTE, Summary, devices, heading, number
+from analysis.table import metric_names
+from bench.errors import InputError
+from bench.registry import METRICS
+from bench.store import RunStore
+
+
+def compare(store: RunStore, a: str, b: str) -> pd.DataFrame:
+    """Every metric of runs `a` and `b`, and what changes from `a` to `b`.
+
+    Returns:
+        One row per metric: metric, a, a_low, a_high, b, b_low, b_high, difference (b - a), difference_low,
+        difference_high (paired bootstrap over examples), mcnemar_p (exact; accuracy only, else NaN), device (of
+        the two timings; a timed metric is left out unless both runs have it).
+
+    Raises:
+        InputError: a run is missing, or the two are of different tasks or example sets.
+    """
+    if a == b:
+        raise InputError(f"run {a} is to be compared with itself; name two different runs")
+    runs = Runs.read(store, [a, b])
+    one, other = runs.records
+    if one.task != other.task:
+        raise InputError(f"run {a} is of task {one.task!r}, run {b} of {other.task!r}; compare runs of one task")
+    aligned(runs.frames[a], runs.frames[b])
+    where = " / ".join(dict.fromkeys([device(one), device(other)]))
+    rows = [_row(name, runs.frames[a], runs.frames[b]) for name in metric_names(runs.arms)]
+    return pd.DataFrame([{**row, "device": where} for row in rows if row])
+
+
+def _row(name: str, a: pd.DataFrame, b: pd.DataFrame) -> dict[str, object]:
+    metric = METRICS[name]
+    if metric.timed:
+        both = set(timed(a)["example_id"]) & set(timed(b)["example_id"])
+        a, b = (timed(frame)[timed(frame)["example_id"].isin(both)] for frame in (a, b))
+    if a.empty:
+        return {}
+    return {
+        "metric": name,
+        **_spread("a", interval(metric, a)),
+        **_spread("b", interval(metric, b)),
+        **_spread("difference", paired_difference(metric, a, b)),
+        "mcnemar_p": mcnemar(a, b).p_value if name == "accuracy" else math.nan,
+    }
+
+
+def _spread(name: str, found: Interval) -> dict[str, float]:
+    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+def comparison(store: RunStore, a: str, b: str) -> Summary:
+    """`compare` as text, for a terminal.
+
+    Raises:
+        InputError: as `compare`.
+    """
+    frame = compare(store, a, b)
+    rows = [
+        (
+            heading(row["metric"], frame),
+            *(_cell(row, column) for column in ("a", "b", "difference")),
+            "" if math.isnan(row["mcnemar_p"]) else f"{row['mcnemar_p']:.2g}",
+        )
+        for _, row in frame.iterrows()
+    ]
+    one, other = store.record(a), store.record(b)
+    made = f" ({SYNTHETIC_NOTE})" if one.data.get("synthetic") else ""
+    return Summary(
+        columns=("metric", f"A {a}", f"B {b}", "B - A", "McNemar p"),
+        rows=tuple(rows),
+        notes=(
+            f"A: {one.label}, {one.backbone}, seed {one.seed}",
+            f"B: {other.label}, {other.backbone}, seed {other.seed}",
+            f"task: {one.task}{made}",
+            f"interval: {INTERVAL_NOTE}; B - A resamples both runs by the same examples",
+            f"speeds: on {devices(frame)}, over the examples timed in both runs",
+        ),
+    )
+
+
+def _cell(row: pd.Series[Any], column: str) -> str:
+    sign = "+" if column == "difference" and row[column] > 0 else ""
+    value, low, high = (number(row["metric"], float(row[name])) for name in (column, f"{column}_low", f"{column}_high"))
+    return f"{sign}{value} [{low}, {high}]"

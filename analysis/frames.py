@@ -1,0 +1,185 @@
+"""Runs read from a store: their records, their tables of examples, and how runs group into arms."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, cast
+
+import pandas as pd
+
+from bench.errors import InputError
+from bench.records import Record
+from bench.store import RunStore
+
+REFERENCE = "full"
+"""The method every speed-up is against: the whole model on every example."""
+
+UNTIMED = "not timed"
+"""The device of a run without latencies."""
+
+
+def device(record: Record) -> str:
+    """The device that was read back when the run was timed."""
+    return str(record.timing.get("device") or UNTIMED)
+
+
+def timed(examples: pd.DataFrame) -> pd.DataFrame:
+    """The rows that hold latencies."""
+    return examples[examples["seconds"].map(len) > 0]
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """The same method, knobs, backbone, training and device, with one or more seeds.
+
+    Attributes:
+        label: its name, unique among the arms of its task.
+        records: one per seed, by rising seed.
+    """
+
+    label: str
+    records: tuple[Record, ...]
+
+    @property
+    def first(self) -> Record:
+        """The record that speaks for what all seeds share."""
+        return self.records[0]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(record.seed for record in self.records)
+
+    @property
+    def run_ids(self) -> tuple[str, ...]:
+        return tuple(record.run_id for record in self.records)
+
+    @property
+    def device(self) -> str:
+        return device(self.first)
+
+    @property
+    def knobs(self) -> Mapping[str, Any]:
+        return self.first.knobs
+
+    @property
+    def reference(self) -> bool:
+        """Whether this is the full model."""
+        return self.first.method == REFERENCE
+
+    def heldout(self, name: str) -> float | None:
+        """Mean over seeds of a held-out value; None where a seed lacks it."""
+        values = [record.heldout.get(name) for record in self.records]
+        return None if None in values else sum(cast("list[float]", values)) / len(values)
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """Records and example tables, read once.
+
+    Attributes:
+        records: the runs.
+        frames: run id -> table of examples (columns as in `bench.records.EXAMPLE_COLUMNS`).
+    """
+
+    records: tuple[Record, ...]
+    frames: Mapping[str, pd.DataFrame]
+
+    @classmethod
+    def read(cls, store: RunStore, run_ids: Iterable[str]) -> Runs:
+        """Read runs from `store`; a run named twice is read once.
+
+        Raises:
+            InputError: no run is named, or the store lacks one.
+        """
+        ids = list(dict.fromkeys(run_ids))
+        if not ids:
+            raise InputError(f"no runs to read from {store.root}; name at least one finished run")
+        return cls(
+            records=tuple(store.record(run_id) for run_id in ids),
+            frames={run_id: store.examples(run_id).to_pandas() for run_id in ids},
+        )
+
+    @cached_property
+    def by_task(self) -> Mapping[str, Runs]:
+        """The same runs, one task at a time, tasks sorted by name."""
+        tasks = sorted({record.task for record in self.records})
+        if len(tasks) == 1:
+            return {tasks[0]: self}
+        return {task: self._only(record for record in self.records if record.task == task) for task in tasks}
+
+    def _only(self, records: Iterable[Record]) -> Runs:
+        kept = tuple(records)
+        return Runs(records=kept, frames={record.run_id: self.frames[record.run_id] for record in kept})
+
+    def full(self, record: Record) -> Record | None:
+        """The full model's run of the same task, seed and backbone; the same preset goes first, then the newest."""
+        same = [
+            other
+            for other in self.records
+            if other.method == REFERENCE
+            and (other.task, other.seed, other.backbone) == (record.task, record.seed, record.backbone)
+        ]
+        return max(same, key=lambda other: (other.preset == record.preset, other.created), default=None)
+
+    @cached_property
+    def arms(self) -> tuple[Arm, ...]:
+        """The arms, the full model first, then by method and rising knobs; their labels differ."""
+        groups: dict[str, list[Record]] = defaultdict(list)
+        for record in sorted(self.records, key=lambda record: (record.seed, record.created, record.run_id)):
+            groups[_identity(record)].append(record)
+        found = [Arm(label=members[0].label, records=members) for group in groups.values() for members in _split(group)]
+        return tuple(_distinguish(sorted(found, key=_order)))
+
+
+def _identity(record: Record) -> str:
+    """What runs of one arm share, as text."""
+    shared = (
+        record.task,
+        record.method,
+        record.knobs,
+        record.preset,
+        record.backbone,
+        record.options,
+        device(record),
+        record.timing.get("threads"),
+    )
+    return json.dumps(shared, sort_keys=True, default=str)
+
+
+def _split(group: list[Record]) -> Iterator[tuple[Record, ...]]:
+    """One arm of many seeds; where a seed occurs twice, every run is an arm: a mean would count that seed twice."""
+    if len({record.seed for record in group}) == len(group):
+        yield tuple(group)
+    else:
+        yield from ((record,) for record in group)
+
+
+def _order(arm: Arm) -> tuple[object, ...]:
+    knobs = [_sortable(value) for value in arm.knobs.values()]
+    return (not arm.reference, arm.first.task, arm.first.method, knobs, arm.device, arm.seeds, arm.run_ids)
+
+
+def _sortable(value: Any) -> tuple[bool, float, str]:
+    """Numbers by size, then the rest by its text."""
+    if isinstance(value, (int, float)):
+        return (False, float(value), "")
+    return (True, 0.0, str(value))
+
+
+def _distinguish(arms: list[Arm]) -> Iterator[Arm]:
+    """Lengthen labels that occur twice by what tells their arms apart."""
+    alike: dict[tuple[str, str], list[Arm]] = defaultdict(list)
+    for arm in arms:
+        alike[arm.first.task, arm.label].append(arm)
+    for arm in arms:
+        group = alike[arm.first.task, arm.label]
+        traits = {other: (other.first.backbone, other.first.preset, other.device) for other in group}
+        varies = [len(set(column)) > 1 for column in zip(*traits.values(), strict=True)]
+        telling = [trait for trait, differs in zip(traits[arm], varies, strict=True) if differs]
+        if list(traits.values()).count(traits[arm]) > 1:
+            telling.append(arm.run_ids[0][:8])
+        yield replace(arm, label=", ".join([arm.label, *telling]))

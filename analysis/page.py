@@ -1,0 +1,181 @@
+"""What a report page says, gathered per task; how it looks is the template's business."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from analysis.frames import REFERENCE, Runs
+from analysis.selection import RULE, first_metric
+from analysis.summary import facts, heading, number, shown
+from analysis.table import table
+from bench.records import Record
+from bench.registry import METRICS
+
+
+@dataclass(frozen=True)
+class Value:
+    """One number of the table: its text, its interval's, and the spread over seeds where there are several."""
+
+    text: str
+    interval: str = ""
+    spread: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm of the table.
+
+    Attributes:
+        arm: label.
+        values: one per heading.
+        selected: whether held-out data chose it.
+        reference: whether it is the full model.
+        seeds, run_ids: what stands behind it.
+        device: where it was timed.
+    """
+
+    arm: str
+    values: tuple[Value, ...]
+    selected: bool
+    reference: bool
+    seeds: str
+    run_ids: str
+    device: str
+
+
+@dataclass(frozen=True)
+class FigureView:
+    """One figure: its name, texts, file stem, inline SVG (safe markup) and the runs behind it."""
+
+    name: str
+    title: str
+    caption: str
+    stem: str
+    svg: str
+    run_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One task of the report.
+
+    Attributes:
+        task, slug: its name, and that as an anchor and a part of file names.
+        synthetic: whether the project made its data.
+        facts: what the numbers belong to, as (subject, statement).
+        rule: how held-out data chose.
+        headings, rows: the table; `headline` are the columns that a card repeats.
+        figures: those that have something to show.
+        environment: (key, ((value, its runs, or "" where all runs share it), ...)).
+    """
+
+    task: str
+    slug: str
+    synthetic: bool
+    facts: tuple[tuple[str, str], ...]
+    rule: str
+    headings: tuple[str, ...]
+    headline: tuple[int, ...]
+    rows: tuple[Row, ...]
+    figures: tuple[FigureView, ...]
+    environment: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+
+    @property
+    def chosen(self) -> tuple[Row, ...]:
+        """The rows that held-out data chose."""
+        return tuple(row for row in self.rows if row.selected)
+
+    @property
+    def references(self) -> tuple[Row, ...]:
+        """The full model's rows."""
+        return tuple(row for row in self.rows if row.reference)
+
+    @property
+    def several_devices(self) -> bool:
+        """Whether the rows were timed in different places, so that each must name its own."""
+        return len({row.device for row in self.rows}) > 1
+
+    @property
+    def several_seeds(self) -> bool:
+        """Whether some number is a mean over seeds."""
+        return any(value.spread for row in self.rows for value in row.values)
+
+
+def section(task: str, runs: Runs, figures: tuple[FigureView, ...]) -> Section:
+    """Everything the page says of one task."""
+    frame = table(runs)
+    names = shown(frame)
+    return Section(
+        task=task,
+        slug=slug(task),
+        synthetic=bool(frame["synthetic"].any()),
+        facts=facts(runs),
+        rule=RULE.format(metric=first_metric(runs.arms[0])),
+        headings=tuple(heading(name, frame) for name in names),
+        headline=tuple(number for number, name in enumerate(names) if _heads(name)),
+        rows=tuple(_rows(frame, names)),
+        figures=figures,
+        environment=tuple(_environment(runs)),
+    )
+
+
+def _heads(name: str) -> bool:
+    return METRICS[name].quality or name.endswith("_speedup") or name == "latency_p50_seconds"
+
+
+def slug(name: str) -> str:
+    """A name as a part of a file name: letters, digits, dots, dashes and underscores, no dot in front."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip(".") or "task"
+
+
+def _rows(frame: pd.DataFrame, names: list[str]) -> Iterator[Row]:
+    for _, row in frame.iterrows():
+        yield Row(
+            arm=row["arm"],
+            values=tuple(_value(name, row) for name in names),
+            selected=bool(row["selected"]),
+            reference=row["method"] == REFERENCE,
+            seeds=row["seeds"],
+            run_ids=row["run_ids"],
+            device=row["device"],
+        )
+
+
+def _value(name: str, row: pd.Series[Any]) -> Value:
+    value, low, high, spread = (float(row[f"{name}{part}"]) for part in ("", "_low", "_high", "_seed_sd"))
+    return Value(
+        text=number(name, value),
+        interval="" if math.isnan(low) else f"{number(name, low)} to {number(name, high)}",
+        spread="" if math.isnan(spread) else f"seeds' SD {spread * (1000 if name.endswith('_seconds') else 1):.2g}",
+    )
+
+
+def _environment(runs: Runs) -> Iterator[tuple[str, tuple[tuple[str, str], ...]]]:
+    """Each thing that was read back, with its values; where they differ, a value names its runs."""
+    keys = dict.fromkeys(key for record in runs.records for key in _read_back(record))
+    for key in keys:
+        holders: dict[str, list[str]] = defaultdict(list)
+        for record in runs.records:
+            holders[_read_back(record).get(key, "not recorded")].append(record.run_id)
+        yield key, tuple((value, "" if len(holders) == 1 else ", ".join(ids)) for value, ids in holders.items())
+
+
+def _read_back(record: Record) -> dict[str, str]:
+    """The environment and timing protocol of a run, flat, as text."""
+    return dict([*_flat("", record.environment), *_flat("timing", record.timing), *_flat("data", record.data)])
+
+
+def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        name = f"{prefix} {key}".strip().replace("_", " ")
+        if isinstance(value, Mapping):
+            yield from _flat(name, value)
+        else:
+            yield name, str(value)

@@ -1,0 +1,19 @@
+"""The Pareto front: the points that no other point beats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def front(x: Sequence[float], y: Sequence[float]) -> list[bool]:
+    """Whether each point (x, y) is on the front, where more is better in both.
+
+    A point is off the front when another is at least as good in both and better in one; equal points share
+    their place. A point with a NaN is off the front and beats nobody.
+    """
+    points = list(zip(x, y, strict=True))
+    return [a == a and b == b and not any(_beats(other, (a, b)) for other in points) for a, b in points]
+
+
+def _beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    return one[0] >= other[0] and one[1] >= other[1] and one != other

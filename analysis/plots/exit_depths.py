@@ -1,0 +1,81 @@
+"""After how many layers examples leave."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from analysis.frames import Runs
+from analysis.plots import Plot
+from analysis.rows import row_height, write_rows
+from analysis.selection import series
+from analysis.style import INK, MUTED, looks
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_TALLEST = 0.5  # of a row: the bar of the largest share
+_WRITTEN = 0.005  # smaller shares would read 0%
+
+
+def _data(runs: Runs) -> pd.DataFrame:
+    """One row per arm and depth, seeds pooled; only arms of which some example leaves early, if any does."""
+    rows = []
+    for arm in runs.arms:
+        depths = pd.concat([runs.frames[run_id]["exit_depth"] for run_id in arm.run_ids])
+        for depth in range(1, arm.first.layers + 1):
+            rows.append(
+                {
+                    "series": series(arm, runs),
+                    "method": arm.first.method,
+                    "arm": arm.label,
+                    "depth": depth,
+                    "layers": arm.first.layers,
+                    "examples": int((depths == depth).sum()),
+                    "share": float((depths == depth).mean()),
+                    "mean_exit_depth": float(depths.mean()),
+                    "run_ids": " ".join(arm.run_ids),
+                }
+            )
+    frame = pd.DataFrame(rows)
+    early = frame["mean_exit_depth"] < frame["layers"]
+    return frame[early].reset_index(drop=True) if early.any() else frame
+
+
+def _draw(ax: Axes, frame: pd.DataFrame) -> None:
+    styles = looks(frame["method"].tolist(), frame["series"].tolist())
+    scale = _TALLEST / frame["share"].max()
+    labels, notes = [], []
+    for row, (name, arm) in enumerate(frame.groupby("arm", sort=False)):
+        _draw_bars(ax, arm, baseline=row + 1, scale=scale, colour=styles[arm["series"].iloc[0]].colour)
+        labels.append(str(name))
+        notes.append(f"mean {arm['mean_exit_depth'].iloc[0]:.2f} of {arm['layers'].iloc[0]}")
+    layers = int(frame["layers"].max())
+    ax.set_xlim(0.5, layers + 0.5)
+    ax.set_xticks(range(1, layers + 1))
+    ax.set_xlabel("Exit depth (layers run before the answer)")
+    write_rows(ax, labels, notes)
+
+
+def _draw_bars(ax: Axes, arm: pd.DataFrame, *, baseline: float, scale: float, colour: str) -> None:
+    """A bar per depth, upwards from the baseline (rows count downwards), its share above it."""
+    ax.bar(arm["depth"], -scale * arm["share"], bottom=baseline, width=0.72, color=colour, zorder=2)
+    ax.axhline(baseline, color=MUTED, linewidth=0.8, zorder=3)
+    above: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 9, "color": INK}
+    for depth, share in zip(arm["depth"], arm["share"], strict=True):
+        if share >= _WRITTEN:
+            ax.annotate(f"{share:.0%}", (depth, baseline - scale * share), xytext=(0, 1.5), **above)
+
+
+EXIT_DEPTHS = Plot(
+    name="exit_depths",
+    summary="share of examples that leave after each layer, one row per arm",
+    caption=(
+        "The share of examples answered after each number of layers, a row per arm, on one scale (seeds pooled)."
+        " Arms that run every layer on every example are left out, unless there is no other."
+    ),
+    data=_data,
+    draw=_draw,
+    height=lambda frame: row_height(frame["arm"].nunique(), inches=0.78),
+)

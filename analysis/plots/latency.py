@@ -1,0 +1,84 @@
+"""How latency is spread over examples and rounds."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.frames import Runs, timed
+from analysis.plots import Plot
+from analysis.rows import row_height, write_rows
+from analysis.selection import series
+from analysis.style import INK, SURFACE, looks
+from analysis.summary import devices, milliseconds
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_PERCENTILES = (0, 1, 5, 10, 25, 50, 75, 90, 95, 99, 100)
+_COLUMNS = ["series", "method", "arm", "device", "percentile", "seconds", "samples", "run_ids"]
+_LOG_ABOVE = 15  # p99 / p1 over all arms above which a linear axis hides the fast arms
+_MIDDLE = 0.66  # of a row: where its line lies
+
+
+def _data(runs: Runs) -> pd.DataFrame:
+    """One row per timed arm and percentile of its raw samples, seeds pooled."""
+    rows = []
+    for arm in runs.arms:
+        frames = [timed(runs.frames[run_id]) for run_id in arm.run_ids]
+        samples = [sample for frame in frames for seconds in frame["seconds"] for sample in seconds]
+        if not samples:
+            continue
+        for percentile, value in zip(_PERCENTILES, np.percentile(samples, _PERCENTILES), strict=True):
+            known = (series(arm, runs), arm.first.method, arm.label, arm.device, percentile, float(value), len(samples))
+            rows.append((*known, " ".join(arm.run_ids)))
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def _draw(ax: Axes, frame: pd.DataFrame) -> None:
+    styles = looks(frame["method"].tolist(), frame["series"].tolist())
+    labels, notes = [], []
+    for row, (name, arm) in enumerate(frame.groupby("arm", sort=False)):
+        at = dict(zip(arm["percentile"], arm["seconds"], strict=True))
+        _draw_spread(ax, at, height=row + _MIDDLE, colour=styles[arm["series"].iloc[0]].colour)
+        labels.append(_label(str(name), arm["device"].iloc[0], several=frame["device"].nunique() > 1))
+        notes.append(", ".join(f"p{p} {milliseconds(at[p])}" for p in (50, 90, 99)) + " ms")
+    low, high = (frame.loc[frame["percentile"] == p, "seconds"] * 1000 for p in (1, 99))
+    if high.max() > _LOG_ABOVE * low.min() > 0:
+        ax.set_xscale("log")
+    else:
+        ax.set_xlim(0, high.max() * 1.04)
+    ax.set_xlabel(textwrap.fill(f"Latency at batch 1 (ms) on {devices(frame)}", 72))
+    write_rows(ax, labels, notes)
+
+
+def _label(name: str, device: str, *, several: bool) -> str:
+    return f"{name}, {device}" if several and device not in name else name
+
+
+def _draw_spread(ax: Axes, at: Mapping[int, float], *, height: float, colour: str) -> None:
+    """Thin p1 to p99, thick p25 to p75, a dot at the median and a tick at p90; `at` in seconds, drawn in ms."""
+    ms = {percentile: seconds * 1000 for percentile, seconds in at.items()}
+    ax.hlines(height, ms[1], ms[99], color=colour, linewidth=1.4, zorder=2)
+    ax.hlines(height, ms[25], ms[75], color=colour, linewidth=8, alpha=0.55, zorder=2)
+    ax.vlines(ms[90], height - 0.16, height + 0.16, color=INK, linewidth=1.4, zorder=3)
+    dot: dict[str, Any] = {"marker": "o", "markersize": 7, "markeredgecolor": SURFACE, "markeredgewidth": 1}
+    ax.plot([ms[50]], [height], color=colour, zorder=4, **dot)
+
+
+LATENCY = Plot(
+    name="latency",
+    summary="latency at batch 1, one row per arm: median, quartiles, p90, p1 to p99",
+    caption=(
+        "Latency of single examples on the device the axis names, over all raw samples (every round of every timed"
+        " example, seeds pooled). The dot is the median, the thick bar runs from p25 to p75, the thin line from p1 to"
+        " p99, and the tick marks p90. Equal-looking medians with different tails are different systems."
+    ),
+    data=_data,
+    draw=_draw,
+    height=lambda frame: row_height(frame["arm"].nunique(), inches=0.5),
+)

@@ -1,0 +1,44 @@
+"""Does work that was saved become time that was saved?"""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from analysis.curves import draw_points, legend_above, points
+from analysis.frames import Runs
+from analysis.labels import label_points
+from analysis.plots import Plot
+from analysis.style import MUTED
+from analysis.summary import devices
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def _data(runs: Runs) -> pd.DataFrame:
+    return points(runs, "flops_speedup", "wall_speedup").drop(columns="pareto")
+
+
+def _draw(ax: Axes, frame: pd.DataFrame) -> None:
+    draw_points(ax, frame, "flops_speedup", "wall_speedup")
+    ax.axline((1, 1), slope=1, color=MUTED, linewidth=1, linestyle=(0, (5, 3)), zorder=1, label="equal savings")
+    ax.set_xlabel("FLOPs speed-up over the full model (ratio of sums, unpadded, analytic)")
+    ax.set_ylabel(textwrap.fill(f"Wall-clock speed-up at batch 1 on {devices(frame)}", 40))
+    legend_above(ax)
+    label_points(ax, frame, "flops_speedup", "wall_speedup")
+
+
+LATENCY_VS_FLOPS = Plot(
+    name="latency_vs_flops",
+    summary="wall-clock speed-up against FLOPs speed-up",
+    caption=(
+        "How much of the FLOPs speed-up becomes wall-clock speed-up at batch 1 on the device the axis names. On the"
+        " dashed line every FLOP saved is time saved; the distance below it is what deciding, gathering and launching"
+        " cost."
+    ),
+    data=_data,
+    draw=_draw,
+)

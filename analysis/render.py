@@ -1,0 +1,51 @@
+"""From a plot and its frame to SVG and PNG, the same bytes every time, and to SVG that a page can restyle."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from analysis.style import RC, VARIABLES, WIDTH
+
+if TYPE_CHECKING:
+    from analysis.plots import Plot
+
+_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # a date would differ on every run
+
+
+def render(plot: Plot, frame: pd.DataFrame) -> tuple[str, bytes]:
+    """A plot as SVG text and PNG bytes (2x), on its own canvas: no display and no global state is used."""
+    with mpl.rc_context({**RC, "svg.hashsalt": plot.name}):
+        figure = Figure(figsize=(WIDTH, plot.height(frame)), layout="constrained")
+        FigureCanvasAgg(figure)
+        plot.draw(figure.subplots(), frame)
+        vector, pixels = io.BytesIO(), io.BytesIO()
+        figure.savefig(vector, format="svg", metadata=_NO_METADATA)
+        figure.savefig(pixels, format="png", dpi=200)
+    return vector.getvalue().decode("utf8"), pixels.getvalue()
+
+
+def inline(svg: str, *, prefix: str, label: str) -> str:
+    """The SVG element for an HTML page: colours by CSS variable, ids made unique, scalable, named for screen readers.
+
+    Args:
+        svg: what `render` gave.
+        prefix: starts every id, so that figures of one page do not share any.
+        label: what the figure shows; must be escaped for an HTML attribute.
+    """
+    element = svg[svg.index("<svg") :]
+    head, body = element.split(">", 1)
+    box = re.search(r'viewBox="[^"]*"', head)
+    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)  # it would style the whole page
+    body = re.sub(r'(?<=\sid=")', f"{prefix}-", body)
+    body = re.sub(r'(?<=href="#)|(?<=url\(#)', f"{prefix}-", body)
+    body = body.replace("xlink:href", "href")
+    for colour, variable in VARIABLES.items():
+        body = body.replace(colour, f"var({variable})")
+    return f'<svg role="img" aria-label="{label}" {box.group() if box else ""}>{body}'

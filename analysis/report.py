@@ -1,0 +1,108 @@
+"""The HTML report: one page that needs nothing else, with its figures and data beside it.
+
+OUT/index.html                     self-contained: inline CSS and SVG, no script, no request
+OUT/figures/<task>-<plot>.svg|png  every figure as a file
+OUT/data/<task>-<plot>.csv         what the figure draws
+OUT/data/<task>-table.csv          every metric of every arm
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+from markupsafe import escape
+
+from analysis.frames import Runs
+from analysis.page import FigureView, Section, section, slug
+from analysis.plots import Plot
+from analysis.render import inline, render
+from analysis.table import table
+from bench.errors import InputError
+from bench.registry import PLOTS
+from bench.store import RunStore
+
+_CONTENT = {"index.html", "figures", "data"}
+_ORDER = ("tradeoff", "wall_tradeoff", "latency_vs_flops", "latency", "exit_depths")  # the page's story; others follow
+
+
+def write_report(store: RunStore, run_ids: Iterable[str], out: Path) -> Path:
+    """Write the report of some runs to the folder `out` and return its page.
+
+    The folder is assembled aside and renamed; an earlier report there is replaced.
+
+    Raises:
+        InputError: no run is named, the store lacks one, or `out` holds something that is no report.
+    """
+    runs = Runs.read(store, run_ids)
+    _require_replaceable(out)
+    aside = out.with_name(f".{out.name}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    for folder in ("figures", "data"):
+        (aside / folder).mkdir(parents=True)
+    sections = [_write_task(task, only, aside) for task, only in runs.by_task.items()]
+    (aside / "index.html").write_text(_page(sections, runs), encoding="utf8")
+    _swap(aside, out)
+    return out / "index.html"
+
+
+def _require_replaceable(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file, but a report is a folder; name another")
+    strangers = sorted(path.name for path in out.iterdir() if path.name not in _CONTENT) if out.is_dir() else []
+    if strangers:
+        raise InputError(f"{out} holds {strangers[0]!r}, which is no part of a report; name an empty or new folder")
+
+
+def _swap(aside: Path, out: Path) -> None:
+    """Put the new folder in the place of the old one, which goes last."""
+    old = out.with_name(f".{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.replace(old)
+    aside.replace(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_task(task: str, runs: Runs, folder: Path) -> Section:
+    stem = slug(task)
+    table(runs).to_csv(folder / "data" / f"{stem}-table.csv", index=False)
+    return section(task, runs, tuple(_write_figures(task, runs, folder)))
+
+
+def _write_figures(task: str, runs: Runs, folder: Path) -> Iterator[FigureView]:
+    order = {name: number for number, name in enumerate(_ORDER)}
+    for name in sorted(PLOTS, key=lambda name: (order.get(name, len(order)), name)):
+        frame = PLOTS[name].data(runs)
+        if not frame.empty:
+            yield _write_figure(PLOTS[name], frame, stem=f"{slug(task)}-{name}", folder=folder)
+
+
+def _write_figure(plot: Plot, frame: pd.DataFrame, *, stem: str, folder: Path) -> FigureView:
+    svg, png = render(plot, frame)
+    (folder / "figures" / f"{stem}.svg").write_text(svg, encoding="utf8")
+    (folder / "figures" / f"{stem}.png").write_bytes(png)
+    frame.to_csv(folder / "data" / f"{stem}.csv", index=False)
+    return FigureView(
+        name=plot.name,
+        title=plot.summary,
+        caption=plot.caption,
+        stem=stem,
+        svg=inline(svg, prefix=stem, label=str(escape(f"{plot.summary}. {plot.caption}"))),
+        run_ids=tuple(dict.fromkeys(" ".join(frame["run_ids"]).split())),
+    )
+
+
+def _page(sections: list[Section], runs: Runs) -> str:
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("analysis", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    newest = max(record.created for record in runs.records)
+    return templates.get_template("report.html").render(sections=sections, newest=newest, count=len(runs.records))

@@ -1,0 +1,68 @@
+"""Operating points chosen on the held-out slice of the training split, never on the split that is reported."""
+
+from __future__ import annotations
+
+from analysis.frames import Arm, Runs
+from bench.registry import METRICS
+
+TOLERANCE = 0.01
+"""How far below the full model's held-out quality a chosen point may lie: one point of accuracy."""
+
+RULE = (
+    "highest held-out FLOPs speed-up among the points whose held-out {metric} is at most"
+    f" {TOLERANCE * 100:g} point below the full model's"
+)
+"""The rule in words."""
+
+_ROUNDING = 1e-9  # 0.91 - 0.01 is a hair above 0.90 in binary
+
+
+def selected(runs: Runs) -> dict[str, Arm]:
+    """Series name -> the arm chosen for it: one per method (backbone, preset and device apart).
+
+    A series with no eligible point, or without a full model of the same seeds to compare with, is absent.
+    """
+    chosen: dict[str, Arm] = {}
+    for arm in runs.arms:
+        if not eligible(arm, runs):
+            continue
+        name = series(arm, runs)
+        if name not in chosen or _speedup(arm) > _speedup(chosen[name]):
+            chosen[name] = arm
+    return chosen
+
+
+def series(arm: Arm, runs: Runs) -> str:
+    """The method, with what else tells its series from another of the same method in these runs."""
+
+    def traits(other: Arm) -> tuple[str, str, str]:
+        return other.first.backbone, other.first.preset, other.device
+
+    columns = zip(*(traits(other) for other in runs.arms), strict=True)
+    differing = [trait for trait, column in zip(traits(arm), columns, strict=True) if len(set(column)) > 1]
+    return ", ".join([arm.first.method, *differing])
+
+
+def first_metric(arm: Arm) -> str:
+    """The quality metric that the arm's task names first: the one models are selected by."""
+    return quality_metrics(arm)[0]
+
+
+def quality_metrics(arm: Arm) -> list[str]:
+    """The quality metrics of the arm's task, in the task's order."""
+    return [name for name in arm.first.metrics if name in METRICS and METRICS[name].quality]
+
+
+def eligible(arm: Arm, runs: Runs) -> bool:
+    """Whether an arm may be chosen: it is no reference, and holds up against the full model on the held-out slice."""
+    fulls = [runs.full(record) for record in arm.records]
+    name = first_metric(arm)
+    own = arm.heldout(name)
+    if arm.reference or own is None or arm.heldout("flops_speedup") is None or None in fulls:
+        return False
+    reference = Arm(label="", records=tuple(full for full in fulls if full is not None)).heldout(name)
+    return reference is not None and own >= reference - TOLERANCE - _ROUNDING
+
+
+def _speedup(arm: Arm) -> float:
+    return arm.heldout("flops_speedup") or 0.0

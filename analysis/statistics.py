@@ -1,0 +1,188 @@
+"""Intervals and paired tests: what the evaluated examples can and cannot tell apart.
+
+All resampling is over examples, the rows of a run's table. It says how much a number would move with other
+examples of the same kind; it says nothing of another training seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from bench.errors import InputError
+
+if TYPE_CHECKING:
+    from bench.metrics import Metric
+
+CONFIDENCE = 0.95
+RESAMPLES = 1000
+LARGE = 10_000
+RESAMPLES_LARGE = 400
+INTERVAL_NOTE = (
+    f"{CONFIDENCE:.0%} percentile bootstrap over examples, {RESAMPLES:,} resamples"
+    f" ({RESAMPLES_LARGE} above {LARGE:,} examples)"
+)
+"""The interval's name, for every place that shows one."""
+
+_BATCH_VALUES = 2_000_000  # resampled values held at once: about 16 MB of float64
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and the ends of its interval; the ends are NaN where one example, or none, allows no interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Examples that only one of two runs got right, and the exact two-sided p-value of that split.
+
+    Attributes:
+        only_a, only_b: numbers of examples.
+        p_value: of as uneven a split or worse, were either run equally likely to be the one that is right.
+    """
+
+    only_a: int
+    only_b: int
+    p_value: float
+
+
+def interval(
+    metric: Metric,
+    examples: pd.DataFrame,
+    *,
+    confidence: float = CONFIDENCE,
+    resamples: int | None = None,
+    seed: int = 0,
+) -> Interval:
+    """A metric's value and its percentile bootstrap interval over rows (Efron and Tibshirani 1993, chapter 13).
+
+    Args:
+        metric: what is computed.
+        examples: a run's table; for a timed metric, its timed rows.
+        confidence: coverage, in (0, 1).
+        resamples: number of resamples; by default 1,000, and 400 above 10,000 rows.
+        seed: of the resampling; the same seed gives the same interval.
+
+    Raises:
+        InputError: the metric is not defined on these rows, or `confidence` lies outside (0, 1).
+    """
+    value = metric.compute(examples)
+    statistic = _of_rows(metric, examples)
+    return _bootstrap(value, statistic, rows=len(examples), confidence=confidence, resamples=resamples, seed=seed)
+
+
+def paired_difference(
+    metric: Metric,
+    a: pd.DataFrame,
+    b: pd.DataFrame,
+    *,
+    confidence: float = CONFIDENCE,
+    resamples: int | None = None,
+    seed: int = 0,
+) -> Interval:
+    """metric(b) - metric(a) and its interval, both runs resampled by the same examples.
+
+    Raises:
+        InputError: the two tables hold different examples, or the metric is not defined on them.
+    """
+    a, b = aligned(a, b)
+    of_a, of_b = _of_rows(metric, a), _of_rows(metric, b)
+    return _bootstrap(
+        metric.compute(b) - metric.compute(a),
+        lambda rows: of_b(rows) - of_a(rows),
+        rows=len(a),
+        confidence=confidence,
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def mcnemar(a: pd.DataFrame, b: pd.DataFrame) -> McNemar:
+    """The exact McNemar test (McNemar 1947; binomial, two-sided) of equal accuracy on the same examples.
+
+    Raises:
+        InputError: the two tables hold different examples.
+    """
+    a, b = aligned(a, b)
+    right_a = a["label"].to_numpy() == a["prediction"].to_numpy()
+    right_b = b["label"].to_numpy() == b["prediction"].to_numpy()
+    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    p_value = float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    return McNemar(only_a=only_a, only_b=only_b, p_value=p_value)
+
+
+def aligned(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both tables sorted by example id.
+
+    Raises:
+        InputError: their ids or gold labels differ, or an id occurs twice.
+    """
+    a, b = (frame.sort_values("example_id", ignore_index=True) for frame in (a, b))
+    for frame in (a, b):
+        if frame["example_id"].duplicated().any():
+            twice = frame.loc[frame["example_id"].duplicated(), "example_id"].iloc[0]
+            raise InputError(f"example {twice!r} occurs twice in one run; pairing needs one row per example")
+    ids_a, ids_b = set(a["example_id"]), set(b["example_id"])
+    if ids_a != ids_b:
+        raise InputError(
+            f"the runs hold different examples: {len(ids_a - ids_b)} only in the first, {len(ids_b - ids_a)} only in"
+            " the second; evaluate both on the same split"
+        )
+    if not np.array_equal(a["label"].to_numpy(), b["label"].to_numpy()):
+        raise InputError("the runs' gold labels differ on the same examples; evaluate both on the same data")
+    return a, b
+
+
+def _of_rows(metric: Metric, examples: pd.DataFrame) -> Callable[[NDArray[np.int64]], NDArray[np.float64]]:
+    """(..., n) row numbers -> (...) the metric on those rows."""
+    terms, reduce = metric.terms, metric.reduce
+    if terms is not None and reduce is not None:
+        values = terms(examples)
+        return lambda rows: reduce(values[rows])
+
+    def one_by_one(rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        flat = [metric.compute(examples.take(row)) for row in rows.reshape(-1, rows.shape[-1])]
+        return np.asarray(flat, np.float64).reshape(rows.shape[:-1])
+
+    return one_by_one
+
+
+def _bootstrap(
+    value: float,
+    statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]],
+    *,
+    rows: int,
+    confidence: float,
+    resamples: int | None,
+    seed: int,
+) -> Interval:
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence is {confidence}, but coverage lies in (0, 1); 0.95 is usual")
+    if rows < 2:
+        return Interval(value, math.nan, math.nan)
+
+    def along_last(index: NDArray[Any], axis: int) -> NDArray[np.float64]:
+        return statistic(np.moveaxis(index, axis, -1))
+
+    found = stats.bootstrap(
+        (np.arange(rows),),
+        along_last,
+        n_resamples=resamples or (RESAMPLES_LARGE if rows > LARGE else RESAMPLES),
+        batch=max(1, _BATCH_VALUES // rows),
+        vectorized=True,
+        method="percentile",
+        confidence_level=confidence,
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(value, float(found.low), float(found.high))

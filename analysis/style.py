@@ -1,0 +1,88 @@
+"""How figures look: one palette in which colour is never the only cue, and text that survives a phone.
+
+A figure is drawn in the light colours; on a page each of them is replaced by a CSS variable of the same role,
+so that the page's dark mode reaches into the figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from analysis.frames import REFERENCE
+
+INK, MUTED, GRID, SURFACE = "#1b2126", "#5b656e", "#dde2e7", "#fefefe"
+SERIES = ("#0b6bb0", "#c4500c", "#06806b", "#9b3f87", "#836500", "#5a54c9")
+"""Told apart by every common colour vision; each is at least 4.5 : 1 on white."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
+
+VARIABLES: Mapping[str, str] = MappingProxyType(
+    {INK: "--ink", MUTED: "--muted", GRID: "--grid", SURFACE: "--surface"}
+    | {colour: f"--series-{number}" for number, colour in enumerate(SERIES, start=1)}
+)
+"""Colour in a figure -> CSS variable on a page."""
+
+WIDTH = 7.2
+"""Inches; 518 units of a figure's viewBox."""
+
+RC: Mapping[Any, Any] = MappingProxyType(
+    {
+        "axes.axisbelow": True,
+        "axes.edgecolor": MUTED,
+        "axes.facecolor": SURFACE,
+        "axes.grid": True,
+        "axes.labelcolor": INK,
+        "axes.labelsize": 10,
+        "axes.linewidth": 0.8,
+        "axes.spines.right": False,
+        "axes.spines.top": False,
+        "figure.facecolor": SURFACE,
+        "font.family": "DejaVu Sans",
+        "font.size": 9.5,
+        "grid.color": GRID,
+        "grid.linewidth": 0.8,
+        "legend.fontsize": 9.5,
+        "legend.frameon": False,
+        "savefig.facecolor": SURFACE,
+        "svg.fonttype": "none",
+        "text.color": INK,
+        "text.parse_math": False,
+        "xtick.color": MUTED,
+        "xtick.labelcolor": INK,
+        "xtick.labelsize": 9.5,
+        "ytick.color": MUTED,
+        "ytick.labelcolor": INK,
+        "ytick.labelsize": 9.5,
+    }
+)
+"""Matplotlib settings of every figure. Mathtext is off: a `$` in a knob is a dollar sign."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """A series' colour and marker."""
+
+    colour: str
+    marker: str
+
+
+def looks(methods: Sequence[str], series: Sequence[str]) -> dict[str, Look]:
+    """Series name -> look; the full model is drawn in ink, the others by the order of their names.
+
+    Args:
+        methods: the method of each of `series`.
+        series: names, which may repeat.
+    """
+    full = dict.fromkeys(name for method, name in zip(methods, series, strict=True) if method == REFERENCE)
+    others = sorted(set(series) - set(full))
+    return {name: Look(INK, "*") for name in full} | {
+        name: Look(SERIES[number % len(SERIES)], MARKERS[number % len(MARKERS)]) for number, name in enumerate(others)
+    }
+
+
+def shorten(text: str, width: int) -> str:
+    """At most `width` letters of text, an ellipsis where some were cut."""
+    return text if len(text) <= width else f"{text[: width - 1]}…"

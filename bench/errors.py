@@ -1,0 +1,5 @@
+"""The one exception a user is meant to read."""
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong: the message says the value, the rule and the remedy, in one line."""

@@ -1,0 +1,80 @@
+"""How long a plan will take, measured from a few training steps and passes on its own data."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from bench.runner import fresh_model, on_device, single
+
+if TYPE_CHECKING:
+    from bench.plan import Plan
+
+STEPS = 3
+
+
+def estimate_seconds(plan: Plan) -> float:
+    """Seconds for the stages and runs that are not stored; 0.0 where nothing is missing.
+
+    A training example costs what a few fine-tuning steps say, times the stage's own relative cost; evaluation and
+    timing cost what a few single passes of the full model say, so that adaptive arms tend to take less.
+    """
+    jobs = [job for job in plan.jobs if job not in plan.artifacts]
+    arms = [arm for arm in plan.arms if arm.run_id not in plan.runs]
+    if not jobs and not arms:
+        return 0.0
+    model = on_device(fresh_model(plan), plan.settings.device)
+    seconds = 0.0
+    if jobs:
+        per_example = seconds_per_training_example(plan, model)
+        epochs = sum(int(job.options["epochs"]) * job.stage.step_cost(job.options) for job in jobs)
+        seconds += epochs * len(plan.data.train) * per_example
+    passes = len(plan.data.evaluation) + len(plan.data.heldout)
+    timed = min(plan.latency_examples, len(plan.data.evaluation)) * plan.rounds
+    return seconds + len(arms) * (passes + timed) * seconds_per_pass(plan, model)
+
+
+def seconds_per_training_example(plan: Plan, model: Any) -> float:
+    """A fine-tuning step's time divided by its examples, after one step of warm-up."""
+    import torch
+
+    from efficient_bert.training.batches import collate
+    from efficient_bert.training.finetune import classification_loss
+    from efficient_bert.training.loop import native_precision
+
+    size = min(32, len(plan.data.train))
+    rows = plan.data.train.shuffle(seed=plan.settings.seed).select(range(min(len(plan.data.train), size * (STEPS + 1))))
+    rows = sorted(rows.to_list(), key=lambda row: len(row["input_ids"]))  # batches of like length, as in training
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    device = plan.settings.device
+    precise = native_precision(device) == "no"
+    model.train()
+    started = time.perf_counter()
+    for step, first in enumerate(range(0, len(rows), size)):
+        if step == 1:
+            started = time.perf_counter()
+        inputs = collate(rows[first : first + size], pad_token_id=plan.config.padding)
+        batch = {name: value.to(device) for name, value in inputs.items()}
+        with torch.autocast(device, torch.bfloat16, enabled=not precise):
+            loss = classification_loss(model, batch)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        loss.item()  # waits for the device
+    return (time.perf_counter() - started) / max(1, len(rows) - size)
+
+
+def seconds_per_pass(plan: Plan, model: Any) -> float:
+    """Mean time of a few single passes of the full model."""
+    import torch
+
+    from efficient_bert import run
+
+    rows = plan.data.evaluation.select(range(min(len(plan.data.evaluation), 8))).to_list()
+    model.eval()
+    with torch.inference_mode():
+        run(model, single(plan, rows[0])).logits.cpu()
+        started = time.perf_counter()
+        for row in rows:
+            run(model, single(plan, row)).logits.cpu()
+    return (time.perf_counter() - started) / len(rows)

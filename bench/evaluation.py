@@ -1,0 +1,116 @@
+"""One arm over a split: gathered forward passes, and one row per example in the form of `EXAMPLE_SCHEMA`.
+
+Finished chunks are kept aside, so that a killed evaluation resumes where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench.store import EXAMPLE_SCHEMA
+
+if TYPE_CHECKING:
+    from efficient_bert import EfficientBertConfig, EfficientBertForSequenceClassification
+    from efficient_bert.decisions import Policy
+
+BATCH_SIZE = 32
+CHUNK = 16 * BATCH_SIZE
+"""Examples between two saves."""
+
+UNTIMED: dict[str, list[float]] = {"seconds": [], "reference_seconds": [], "event_seconds": []}
+
+
+@dataclass(frozen=True)
+class Runnable:
+    """A model with a policy, on a device, and the configuration of the full model it is compared with."""
+
+    model: EfficientBertForSequenceClassification
+    policy: Policy
+    reference: EfficientBertConfig
+    device: str
+
+
+def evaluate(
+    arm: Runnable,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    folder: Path | None = None,
+    advance: Callable[[int], None] = lambda examples: None,
+) -> pa.Table:
+    """The example table of `arm` on encoded `rows`, without timings.
+
+    Args:
+        folder: where chunks are kept until the run is complete; those found there are not computed again.
+        advance: called with the number of examples of each finished chunk.
+    """
+    chunks = []
+    for start in range(0, len(rows), CHUNK):
+        path = folder / f"part-{start:08d}.parquet" if folder else None
+        if path and path.exists():
+            chunk = pq.read_table(path, schema=EXAMPLE_SCHEMA)
+        else:
+            chunk = pa.Table.from_pylist(_chunk(arm, rows[start : start + CHUNK]), schema=EXAMPLE_SCHEMA)
+            if path:
+                aside = path.with_suffix(".part")
+                pq.write_table(chunk, aside)
+                aside.replace(path)
+        chunks.append(chunk)
+        advance(len(chunk))
+    return pa.concat_tables(chunks)
+
+
+def _chunk(arm: Runnable, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        example
+        for start in range(0, len(rows), BATCH_SIZE)
+        for example in _batch(arm, rows[start : start + BATCH_SIZE])
+    ]
+
+
+def _batch(arm: Runnable, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    import torch
+
+    from efficient_bert import Batch, run
+    from efficient_bert.cost import full_flops, trace_flops
+    from efficient_bert.training.batches import collate
+
+    inputs = collate(rows, pad_token_id=arm.model.config.padding)
+    batch = Batch.of({name: value.to(arm.device) for name, value in inputs.items()})
+    with torch.inference_mode():
+        output = run(arm.model, batch, arm.policy)
+    trace, layers = output.trace, arm.reference.num_hidden_layers
+    columns = {
+        "probabilities": output.logits.double().softmax(-1).tolist(),
+        "length": trace.length.tolist(),
+        "exit_depth": trace.exit_depth.tolist(),
+        "tokens": _padded(trace.tokens.tolist(), layers),
+        "heads": _padded(trace.heads.tolist(), layers),
+        "neurons": _padded(trace.neurons.tolist(), layers),
+        "flops": trace_flops(trace, arm.model.config).tolist(),
+        "reference_flops": full_flops(trace.length, arm.reference).tolist(),
+    }
+    return [_example(row, {name: values[place] for name, values in columns.items()}) for place, row in enumerate(rows)]
+
+
+def _padded(rows: list[list[int]], layers: int) -> list[list[int]]:
+    """A truncated model's layers, with zeros for those the full model has beyond them."""
+    return [row + [0] * (layers - len(row)) for row in rows]
+
+
+def _example(row: Mapping[str, Any], columns: Mapping[str, Any]) -> dict[str, Any]:
+    probabilities = columns["probabilities"]
+    prediction = max(range(len(probabilities)), key=probabilities.__getitem__)
+    return {
+        "example_id": row["example_id"],
+        "label": row["label"],
+        "prediction": prediction,
+        "correct": prediction == row["label"],
+        **columns,
+        **UNTIMED,
+    }

@@ -1,0 +1,280 @@
+"""From what was asked to what must be done: arms, the training jobs they need, the runs they make."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench import __version__
+from bench.artifacts import ArtifactStore, Job, content_hash
+from bench.backbones import Backbone, resolve, tokenizer
+from bench.data import encode, fingerprint, hold_out, load_split
+from bench.environment import read_environment
+from bench.errors import InputError
+from bench.presets import Preset, preset_named
+from bench.registry import METHODS, TASKS
+from bench.store import RunStore
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+    from bench.tasks import Task
+    from efficient_bert import EfficientBertConfig
+    from efficient_bert.knobs import Value
+    from efficient_bert.methods import Method
+    from efficient_bert.training import Stage
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What was asked; None or nothing leaves it to the preset, the task or the method.
+
+    Attributes:
+        task: registry name.
+        methods: registry names; all where none is given. The full model always runs, as the reference.
+        knobs: knob name -> values to measure.
+        options: "<stage>.<option>" -> value.
+        preset, backbone, data_dir, seed, device: as on the command line; device is "cpu" or "cuda".
+        max_length: word pieces.
+        train_rows, eval_rows: limits.
+        latency_examples, rounds: size of the timing session; 0 examples times nothing.
+        store: folder that holds runs/ and artifacts/.
+        fresh: do again what is finished.
+    """
+
+    task: str
+    methods: tuple[str, ...] = ()
+    knobs: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+    options: Mapping[str, Value] = field(default_factory=dict)
+    preset: str = "quick"
+    backbone: str | None = None
+    data_dir: Path | None = None
+    seed: int = 0
+    device: str = "cpu"
+    max_length: int | None = None
+    train_rows: int | None = None
+    eval_rows: int | None = None
+    latency_examples: int | None = None
+    rounds: int | None = None
+    store: Path = Path()
+    fresh: bool = False
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A method with its knobs set, the job whose model it runs, and the id of the run it makes."""
+
+    method: Method
+    knobs: Mapping[str, Value]
+    job: Job
+    run_id: str
+
+    @property
+    def label(self) -> str:
+        """For plans and progress bars: `entropy_exit exit_threshold=0.3`."""
+        return " ".join([self.method.name, *(f"{name}={value}" for name, value in self.knobs.items())])
+
+
+@dataclass(frozen=True)
+class Data:
+    """Encoded splits and what identifies them."""
+
+    train: Dataset
+    heldout: Dataset
+    evaluation: Dataset
+    dropped: int
+    fingerprints: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything resolved and checked; nothing trained or run yet."""
+
+    settings: Settings
+    task: Task
+    preset: Preset
+    backbone: Backbone
+    tokenizer: PreTrainedTokenizerBase
+    config: EfficientBertConfig
+    data: Data
+    max_length: int
+    latency_examples: int
+    rounds: int
+    environment: Mapping[str, Any]
+
+    @property
+    def runs(self) -> RunStore:
+        return RunStore(self.settings.store / "runs")
+
+    @property
+    def artifacts(self) -> ArtifactStore:
+        return ArtifactStore(self.settings.store / "artifacts")
+
+    @cached_property
+    def arms(self) -> tuple[Arm, ...]:
+        """The reference first, then every method at every point."""
+        names = dict.fromkeys(["full", *(self.settings.methods or METHODS)])
+        methods = [METHODS[name] for name in names]
+        check_names(self.settings, methods)
+        found = [self.arm(method, knobs) for method in methods for knobs in self.points(method)]
+        return tuple({arm.run_id: arm for arm in found}.values())
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """Every training stage the arms need, each once, in order."""
+        return tuple({job.id: job for arm in self.arms for job in arm.job.chain}.values())
+
+    def points(self, method: Method) -> Iterator[dict[str, Value]]:
+        """Knob values to measure: what was given, else the method's own points that fit the model."""
+        from efficient_bert import InputError as UnfitError
+
+        given = self.settings.knobs
+        axes = [
+            [knob.parse(value) for value in given[knob.name]] if knob.name in given else knob.points or [knob.default]
+            for knob in method.all_knobs
+        ]
+        for values in itertools.product(*axes):
+            knobs = dict(zip((knob.name for knob in method.all_knobs), values, strict=True))
+            try:
+                method.check(self.config, knobs)
+            except UnfitError:
+                if set(knobs) & set(given):
+                    raise
+                continue
+            yield knobs
+
+    def arm(self, method: Method, knobs: Mapping[str, Value]) -> Arm:
+        """One arm with its job and its run id."""
+        job = self.job(method.stage, knobs)
+        decided_by = {
+            "version": __version__,
+            "task": self.task.name,
+            "method": method.name,
+            "knobs": dict(knobs),
+            "job": job.id,
+            "evaluation": self.data.fingerprints["evaluation"],
+            "max_length": self.max_length,
+            "timing": [self.latency_examples, self.rounds],
+            "hardware": [self.environment["device_name"], self.environment["torch_threads"]],
+        }
+        return Arm(method, knobs, job, f"{self.task.name}-{method.name}-{content_hash(decided_by)}")
+
+    def job(self, stage: Stage, knobs: Mapping[str, Value]) -> Job:
+        """The job of a stage and of those before it."""
+        own = {knob.name: knobs[knob.name] for knob in stage.knobs if knob.name in knobs}
+        chosen = {**self.preset.options, **self.settings.options}
+        for knob in stage.options:
+            own[knob.name] = knob.parse(chosen.get(f"{stage.name}.{knob.name}", knob.default))
+        decided_by = {
+            "version": __version__,
+            "backbone": self.backbone.identity,
+            "train": self.data.fingerprints["train"],
+            "heldout": self.data.fingerprints["heldout"],
+            "max_length": self.max_length,
+            "metric": self.task.metrics[0],
+            "seed": self.settings.seed,
+        }
+        return Job(stage, own, decided_by, self.job(stage.after, knobs) if stage.after else None)
+
+
+def check_names(settings: Settings, methods: Sequence[Method]) -> None:
+    """Raise InputError for a knob or stage option that none of the methods has."""
+    knobs = {knob.name for method in methods for knob in method.all_knobs}
+    stages = {stage.name: stage for method in methods for stage in method.stage.chain}
+    options = {f"{stage.name}.{knob.name}" for stage in stages.values() for knob in stage.options}
+    for given, known, kind in ((settings.knobs, knobs, "knob"), (settings.options, options, "training option")):
+        for name in given:
+            if name not in known:
+                raise InputError(
+                    f"none of the methods {', '.join(method.name for method in methods)} has the {kind} {name!r}; "
+                    f"they have: {', '.join(sorted(known)) or 'none'}"
+                )
+
+
+def make_plan(settings: Settings) -> Plan:
+    """Resolve names, load and encode data, check every knob.
+
+    Raises:
+        InputError: anything the user gave is wrong or cannot be found.
+    """
+    from transformers import BertConfig
+
+    from efficient_bert import EfficientBertConfig
+
+    task, preset = TASKS[settings.task], preset_named(settings.preset)
+    check_device(settings.device)
+    for name in settings.methods:
+        METHODS[name]
+    backbone = resolve(settings.backbone or preset.backbone)
+    config = EfficientBertConfig.from_bert(
+        BertConfig.from_pretrained(backbone.folder, local_files_only=True), num_labels=len(task.labels)
+    )
+    max_length = settings.max_length or task.max_length
+    if not 3 <= max_length <= config.max_position_embeddings:
+        raise InputError(
+            f"max_length is {max_length}, but backbone {backbone.name!r} takes 3 to {config.max_position_embeddings}"
+        )
+    words = tokenizer(backbone)
+    plan = Plan(
+        settings=settings,
+        task=task,
+        preset=preset,
+        backbone=backbone,
+        tokenizer=words,
+        config=config,
+        data=load_data(task, settings, preset, tokenizer=words, max_length=max_length),
+        max_length=max_length,
+        latency_examples=first_given(settings.latency_examples, preset.latency_examples),
+        rounds=first_given(settings.rounds, preset.rounds),
+        environment=read_environment(settings.device),
+    )
+    plan.arms  # noqa: B018 - checks every knob now, before anything is trained
+    return plan
+
+
+def first_given(given: int | None, otherwise: int) -> int:
+    """`given` unless it is None; a negative number is refused."""
+    value = otherwise if given is None else given
+    if value < 0:
+        raise InputError(f"{value} is negative; give the number of latency examples and rounds as 0 or more")
+    return value
+
+
+def check_device(device: str) -> None:
+    """Raise InputError where the device cannot be used here."""
+    import torch
+
+    if device not in ("cpu", "cuda"):
+        raise InputError(f"device is {device!r}, but it is cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device is cuda, but torch sees no GPU here; use --device cpu")
+
+
+def load_data(
+    task: Task, settings: Settings, preset: Preset, *, tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> Data:
+    """Load, split and encode: the held-out slice comes out of the training split."""
+    limits = {
+        "train": settings.train_rows or preset.train_rows,
+        task.evaluation: settings.eval_rows or preset.eval_rows,
+    }
+    splits = {
+        split: load_split(task, split, data_dir=settings.data_dir, seed=settings.seed, limit=limit)
+        for split, limit in limits.items()
+    }
+    whole = splits["train"]
+    train, heldout = hold_out(whole, seed=settings.seed, phrases=task.phrases)
+    parts = {"train": train, "heldout": heldout, "evaluation": splits[task.evaluation]}
+    encoded = {name: encode(part, tokenizer, max_length=max_length) for name, part in parts.items()}
+    return Data(
+        train=encoded["train"],
+        heldout=encoded["heldout"],
+        evaluation=encoded["evaluation"],
+        dropped=len(whole) - len(train) - len(heldout),
+        fingerprints={name: fingerprint(part) for name, part in parts.items()},
+    )

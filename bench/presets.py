@@ -1,0 +1,71 @@
+"""Presets: a backbone, training options and sizes that go together. Flags override them one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from bench.errors import InputError
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What is not given on the command line.
+
+    Attributes:
+        name, summary: for listings.
+        backbone: as for `--backbone`.
+        options: "<stage>.<option>" -> value, where it differs from the stage's default.
+        train_rows, eval_rows: limits, None = all rows.
+        latency_examples, rounds: size of the timing session.
+    """
+
+    name: str
+    summary: str
+    backbone: str
+    options: Mapping[str, float | int | str] = field(default_factory=dict)
+    train_rows: int | None = None
+    eval_rows: int | None = None
+    latency_examples: int = 200
+    rounds: int = 5
+
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            name="quick",
+            summary="the packaged MiniLM backbone, all training rows, few epochs",
+            backbone="minilm",
+            options={
+                "finetune.epochs": 3,
+                "finetune.learning_rate": 1e-4,
+                "truncate.epochs": 3,
+                "truncate.learning_rate": 1e-4,
+                "exits.epochs": 1,
+            },
+        ),
+        Preset(
+            name="paper",
+            summary="bert-base-uncased and the papers' hyper-parameters (needs a model hub, and a GPU to be practical)",
+            backbone="google-bert/bert-base-uncased",
+        ),
+        Preset(
+            name="smoke",
+            summary="the packaged backbone on a few dozen rows, in seconds: does everything run?",
+            backbone="minilm",
+            options={"finetune.epochs": 1, "truncate.epochs": 1, "exits.epochs": 1},
+            train_rows=96,
+            eval_rows=32,
+            latency_examples=4,
+            rounds=2,
+        ),
+    )
+}
+
+
+def preset_named(name: str) -> Preset:
+    """The preset, or one line that lists them."""
+    if name not in PRESETS:
+        raise InputError(f"no preset is called {name!r}; there are: {', '.join(PRESETS)}")
+    return PRESETS[name]

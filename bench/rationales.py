@@ -1,0 +1,53 @@
+"""Gold rationales that a task carries, written in ERASER's layout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import InputError
+from eraser_eval.schema import Annotation, Evidence, write_dataset
+
+if TYPE_CHECKING:
+    from bench.tasks import Task
+
+ERASER_SPLITS = {"train": "train", "validation": "val", "test": "test"}
+
+
+def export_eraser(task: Task, *, seed: int, folder: Path) -> None:
+    """Write a synthetic task's texts, labels and rationales to `folder` in ERASER's layout (validation as val.jsonl).
+
+    The spans of an example form one group of evidence: together they decide the label.
+
+    Raises:
+        InputError: the task has no rationales of its own.
+    """
+    if task.generate is None:
+        raise InputError(f"task {task.name!r} carries no rationales; --task demo does")
+    splits = task.generate(seed)
+    documents = {row["example_id"]: _document(row["text"]) for rows in splits.values() for row in rows}
+    annotations = {ERASER_SPLITS[name]: [_annotation(task, row) for row in rows] for name, rows in splits.items()}
+    write_dataset(folder, documents, annotations)
+
+
+def _document(text: str) -> str:
+    """The text with one sentence per line; its whitespace tokens are the same."""
+    return text.replace(" . ", " .\n")
+
+
+def _annotation(task: Task, row: Mapping[str, Any]) -> Annotation:
+    tokens = row["text"].split()
+    name = row["example_id"]
+    group = tuple(
+        Evidence(
+            docid=name,
+            start_token=start,
+            end_token=end,
+            start_sentence=tokens[:start].count("."),
+            end_sentence=tokens[: end - 1].count(".") + 1,
+            text=" ".join(tokens[start:end]),
+        )
+        for start, end in row["rationale"]
+    )
+    return Annotation(name, query="", classification=task.labels[row["label"]], evidences=(group,), docids=(name,))

@@ -1,0 +1,299 @@
+"""Carry out a plan: train what is missing, evaluate, time, store. Everything finished is found again, never redone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pyarrow as pa
+
+from bench.artifacts import Job, content_hash
+from bench.evaluation import Runnable, evaluate
+from bench.plan import Arm, Plan
+from bench.records import Record
+from bench.registry import METRICS
+from bench.timing import WARM_UP, Latencies, cuda_clock, measure, wall_clock
+
+if TYPE_CHECKING:
+    import torch
+
+    from efficient_bert import EfficientBertForSequenceClassification
+    from efficient_bert.training import Status
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+class Watcher(Protocol):
+    """Shows progress: a bar per piece of work."""
+
+    def training(self, name: str) -> AbstractContextManager[Callable[[Status], None]]:
+        """A bar for a training stage."""
+        ...
+
+    def counting(self, name: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        """A bar that counts to `total`."""
+        ...
+
+
+def carry_out(plan: Plan, watcher: Watcher) -> list[str]:
+    """Run every arm that is not stored yet; the ids of all arms' runs, the reference first."""
+    if plan.settings.fresh:
+        for job in plan.jobs:
+            plan.artifacts.restart(job)
+        for arm in plan.arms:
+            plan.runs.drop(arm.run_id)
+    missing = [arm for arm in plan.arms if arm.run_id not in plan.runs]
+    if not missing:
+        return [arm.run_id for arm in plan.arms]
+    train_missing(plan, watcher)
+    if is_main_process():
+        models = load_models(plan, missing)
+        tables = {arm.run_id: evaluated(plan, arm, models, watcher) for arm in missing}
+        heldout = {arm.run_id: heldout_values(plan, arm, models) for arm in missing}
+        timing, tables = timed(plan, missing, models, tables, watcher)
+        for arm in missing:
+            table, model = tables[arm.run_id], models[arm.job.id]
+            record = record_of(plan, arm, table=table, heldout=heldout[arm.run_id], timing=timing)
+            read_back = {"attention": model.config._attn_implementation, "dtype": str(model.dtype)}
+            plan.runs.put(replace(record, environment={**record.environment, **read_back}), table)
+    return [arm.run_id for arm in plan.arms]
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that evaluates and stores, when several train together."""
+    from accelerate import PartialState
+
+    return bool(PartialState().is_main_process)
+
+
+def train_missing(plan: Plan, watcher: Watcher) -> None:
+    """Every stage that is not finished, in order; a killed one resumes from its checkpoint."""
+    for job in plan.jobs:
+        if job not in plan.artifacts:
+            train_job(plan, job, watcher)
+
+
+def train_job(plan: Plan, job: Job, watcher: Watcher) -> None:
+    """Train one stage and store its model."""
+    from accelerate import PartialState
+
+    from efficient_bert.training import Context
+
+    with watcher.training(job.stage.name) as watch:
+        context = Context(
+            model=plan.artifacts.load(job.after) if job.after else fresh_model(plan),
+            train=plan.data.train.to_list(),
+            heldout=plan.data.heldout.to_list(),
+            score=first_metric(plan),
+            options=job.options,
+            seed=plan.settings.seed,
+            device=plan.settings.device,
+            folder=plan.artifacts.partial(job),
+            watch=watch,
+        )
+        trained = job.stage.train(context)
+    state = PartialState()
+    if state.is_main_process:
+        plan.artifacts.put(job, trained, save_tokenizer=plan.tokenizer.save_pretrained)
+    state.wait_for_everyone()
+
+
+def fresh_model(plan: Plan) -> EfficientBertForSequenceClassification:
+    """The backbone with a new classifier, the same one for the same seed."""
+    import torch
+
+    from efficient_bert import EfficientBertForSequenceClassification
+
+    torch.manual_seed(plan.settings.seed)
+    model: EfficientBertForSequenceClassification = EfficientBertForSequenceClassification.from_pretrained(
+        plan.backbone.folder,
+        config=plan.config,
+        local_files_only=True,
+        use_safetensors=True,
+        dtype=torch.float32,
+    )
+    return model
+
+
+def first_metric(plan: Plan) -> Callable[[Any, Any], float]:
+    """(labels, logits) tensors -> the task's first metric, as models are selected by."""
+    import pandas as pd
+
+    metric = METRICS[plan.task.metrics[0]]
+
+    def score(labels: Any, logits: Any) -> float:
+        predictions = logits.argmax(-1)
+        columns = {
+            "label": labels.tolist(),
+            "prediction": predictions.tolist(),
+            "correct": (predictions == labels).tolist(),
+            "probabilities": logits.softmax(-1).tolist(),
+        }
+        return float(metric.compute(pd.DataFrame(columns)))
+
+    return score
+
+
+def load_models(plan: Plan, arms: Sequence[Arm]) -> dict[str, EfficientBertForSequenceClassification]:
+    """Each distinct model of the arms and of the reference, once, on the device."""
+    jobs = {arm.job.id: arm.job for arm in [plan.arms[0], *arms]}
+    return {name: on_device(plan.artifacts.load(job), plan.settings.device) for name, job in jobs.items()}
+
+
+def on_device(model: EfficientBertForSequenceClassification, device: str) -> EfficientBertForSequenceClassification:
+    """The model, moved."""
+    module: torch.nn.Module = model  # whose `to` is typed; transformers' is not
+    module.to(device)
+    return model
+
+
+def runnable(plan: Plan, arm: Arm, models: Mapping[str, EfficientBertForSequenceClassification]) -> Runnable:
+    """The arm's model with its policy."""
+    model = models[arm.job.id]
+    return Runnable(model, arm.method.policy(model, arm.knobs), plan.config, plan.settings.device)
+
+
+def evaluated(
+    plan: Plan, arm: Arm, models: Mapping[str, EfficientBertForSequenceClassification], watcher: Watcher
+) -> pa.Table:
+    """The arm over the evaluation split; finished chunks of a killed attempt are taken over."""
+    rows = plan.data.evaluation.to_list()
+    with watcher.counting(f"evaluate {arm.label}", len(rows)) as advance:
+        return evaluate(runnable(plan, arm, models), rows, folder=plan.runs.partial(arm.run_id), advance=advance)
+
+
+def heldout_values(
+    plan: Plan, arm: Arm, models: Mapping[str, EfficientBertForSequenceClassification]
+) -> dict[str, float]:
+    """The task's metrics and the FLOPs speed-up on the held-out slice of the training split."""
+    table = evaluate(runnable(plan, arm, models), plan.data.heldout.to_list())
+    return values(table, [*plan.task.metrics, "flops_speedup"])
+
+
+def values(table: pa.Table, names: Sequence[str]) -> dict[str, float]:
+    """Metrics of an example table."""
+    frame = table.to_pandas()
+    return {name: float(METRICS[name].compute(frame)) for name in names}
+
+
+def timed(
+    plan: Plan,
+    arms: Sequence[Arm],
+    models: Mapping[str, EfficientBertForSequenceClassification],
+    tables: Mapping[str, pa.Table],
+    watcher: Watcher,
+) -> tuple[dict[str, Any], dict[str, pa.Table]]:
+    """One timing session of the arms beside the reference; the protocol, and the tables with the samples."""
+    if not plan.latency_examples or not plan.rounds:
+        return {}, dict(tables)
+    places = sampled(plan)
+    reference = plan.arms[0]
+    others = [arm for arm in arms if arm.run_id != reference.run_id]
+    calls = {arm.run_id: forward(runnable(plan, arm, models)) for arm in [reference, *others]}
+    inputs = [single(plan, row) for row in plan.data.evaluation.select(places).to_list()]
+    with watcher.counting(f"time {len(calls)} arms on {len(places)} examples", plan.rounds) as advance:
+        latencies = measure(
+            calls,
+            inputs,
+            rounds=plan.rounds,
+            seed=plan.settings.seed,
+            stopwatch=cuda_clock() if plan.settings.device == "cuda" else wall_clock(),
+            advance=lambda: advance(1),
+        )
+    protocol = {
+        "session": content_hash([datetime.now(UTC).isoformat(), sorted(calls)]),
+        "device": plan.environment["device_name"],
+        "clock": "wall clock and CUDA events, synchronised" if plan.settings.device == "cuda" else "wall clock",
+        "batch_size": 1,
+        "examples": len(places),
+        "rounds": plan.rounds,
+        "warm_up_examples": min(WARM_UP, len(places)),
+        "threads": plan.environment["torch_threads"],
+        "arms": len(calls),
+    }
+    own = latencies[reference.run_id]
+    return protocol, {
+        run_id: with_samples(table, places, latencies[run_id], reference=own) for run_id, table in tables.items()
+    }
+
+
+def sampled(plan: Plan) -> list[int]:
+    """Places of the examples to time: a seeded draw from the evaluation split, each equally likely."""
+    import random
+
+    count = min(plan.latency_examples, len(plan.data.evaluation))
+    draw = random.Random(plan.settings.seed)  # noqa: S311 - a draw, no secret
+    return sorted(draw.sample(range(len(plan.data.evaluation)), count))
+
+
+def single(plan: Plan, row: Mapping[str, Any]) -> Any:
+    """One example as a batch of one on the device."""
+    from efficient_bert import Batch
+    from efficient_bert.training.batches import collate
+
+    inputs = collate([row], pad_token_id=plan.config.padding)
+    return Batch.of({name: value.to(plan.settings.device) for name, value in inputs.items()})
+
+
+def forward(arm: Runnable) -> Callable[[Any], object]:
+    """The timed call: one gathered pass."""
+    import torch
+
+    from efficient_bert import run
+
+    @torch.inference_mode()
+    def call(batch: Any) -> object:
+        return run(arm.model, batch, arm.policy).logits
+
+    return call
+
+
+def with_samples(table: pa.Table, places: Sequence[int], own: Latencies, *, reference: Latencies) -> pa.Table:
+    """The table with the timed rows' samples filled in."""
+    columns: dict[str, list[list[float]]] = {
+        name: [[] for _ in range(len(table))] for name in ("seconds", "event_seconds", "reference_seconds")
+    }
+    for turn, place in enumerate(places):
+        columns["seconds"][place] = own.wall[turn]
+        columns["event_seconds"][place] = own.events[turn]
+        columns["reference_seconds"][place] = reference.wall[turn]
+    for name, samples in columns.items():
+        at = table.schema.get_field_index(name)
+        table = table.set_column(at, table.schema.field(name), pa.array(samples, type=table.schema.field(name).type))
+    return table
+
+
+def record_of(
+    plan: Plan, arm: Arm, *, table: pa.Table, heldout: Mapping[str, float], timing: Mapping[str, Any]
+) -> Record:
+    """Everything about a finished run that is not in its table."""
+    return Record(
+        run_id=arm.run_id,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        task=plan.task.name,
+        method=arm.method.name,
+        knobs=dict(arm.knobs),
+        preset=plan.preset.name,
+        backbone=plan.backbone.name,
+        seed=plan.settings.seed,
+        options={job.stage.name: dict(job.options) for job in arm.job.chain},
+        artifacts={job.stage.name: job.id for job in arm.job.chain},
+        data={
+            "split": plan.task.evaluation,
+            "rows": len(plan.data.evaluation),
+            "train_rows": len(plan.data.train),
+            "heldout_rows": len(plan.data.heldout),
+            "dropped_rows": plan.data.dropped,
+            "max_length": plan.max_length,
+            "fingerprints": dict(plan.data.fingerprints),
+            "synthetic": plan.task.synthetic,
+        },
+        metrics=values(table, plan.task.metrics),
+        heldout=dict(heldout),
+        timing=dict(timing),
+        environment={**plan.environment, "backbone_identity": plan.backbone.identity},
+        layers=plan.config.num_hidden_layers,
+    )

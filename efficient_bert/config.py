@@ -1,0 +1,55 @@
+"""Configuration: BERT's own fields, and which adaptive parts exist."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import BertConfig
+
+from efficient_bert.errors import InputError
+
+
+class EfficientBertConfig(BertConfig):
+    """BERT's fields plus the adaptive parts.
+
+    Args:
+        exit_depths: depths (layers run, 1..N-1) after which an exit head exists, ascending.
+        kwargs: every field of `transformers.BertConfig`.
+
+    Raises:
+        InputError: an exit depth outside 1..N-1, unsorted or repeated.
+    """
+
+    model_type = "efficient_bert"
+
+    def __init__(self, exit_depths: Sequence[int] = (), **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.exit_depths = list(exit_depths)
+        inner = range(1, self.num_hidden_layers)
+        if sorted(set(self.exit_depths)) != self.exit_depths or any(depth not in inner for depth in self.exit_depths):
+            raise InputError(
+                f"exit_depths is {self.exit_depths}, but exits are ascending depths in 1..{self.num_hidden_layers - 1}"
+            )
+
+    @property
+    def head_size(self) -> int:
+        """Dimensions of one attention head."""
+        return int(self.hidden_size // self.num_attention_heads)
+
+    @property
+    def padding(self) -> int:
+        """The word piece that fills short rows."""
+        return int(self.pad_token_id or 0)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes C."""
+        return len(self.id2label or ())
+
+    @classmethod
+    def from_bert(cls, source: BertConfig, **changes: Any) -> EfficientBertConfig:
+        """The same architecture as a BERT checkpoint's configuration, with `changes` applied."""
+        fields = source.to_dict()
+        fields.pop("model_type", None)
+        return cls(**{**fields, **changes})

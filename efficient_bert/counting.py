@@ -1,0 +1,95 @@
+"""The same forward pass counted by two independent tools, to check the closed form of `efficient_bert.cost`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from fvcore.nn import FlopCountAnalysis
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from efficient_bert.cost import FLOPS_PER_MAC
+from efficient_bert.decisions import Decision, Policy, View
+from efficient_bert.engine import Batch, Execution, run
+from efficient_bert.model import EfficientBertForSequenceClassification
+
+
+class _Pass(nn.Module):
+    """A forward pass with its policy and execution fixed, as the tracer wants it."""
+
+    def __init__(self, model: EfficientBertForSequenceClassification, policy: Policy, execution: Execution) -> None:
+        super().__init__()
+        self.model = model
+        self.policy = policy
+        self.execution = execution
+
+    def forward(self, input_ids: Tensor, mask: Tensor, token_type_ids: Tensor) -> tuple[Tensor, ...]:
+        """The answers, and every exit's logits and every decision, lest the tracer drop their work as unused."""
+        decided: list[Tensor] = []
+        policy, batch = watched(self.policy, decided), Batch(input_ids, mask, token_type_ids)
+        output = run(self.model, batch, policy, execution=self.execution)
+        return (output.logits, *output.exit_logits.values(), *decided)
+
+
+def watched(policy: Policy, decided: list[Tensor]) -> Policy:
+    """The same policy, whose decisions' tensors are also appended to `decided`."""
+    decide = policy.decide
+    if decide is None:
+        return policy
+
+    def decide_and_tell(view: View) -> Decision:
+        decision = decide(view)
+        decided.extend(part for part in vars(decision).values() if part is not None)
+        return decision
+
+    return replace(policy, decide=decide_and_tell)
+
+
+def attention_macs(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
+    """fvcore's handle for `scaled_dot_product_attention`: both products, 2 B h L S d multiply-adds.
+
+    Args:
+        inputs: the operator's traced values; query (B, h, L, d) and key (B, h, S, d) come first.
+        outputs: not used; the tracer passes them.
+    """
+    query, key = (value.type().sizes() for value in inputs[:2])
+    return int(2 * math.prod(query) * key[-2])
+
+
+def count_with_fvcore(
+    model: EfficientBertForSequenceClassification,
+    batch: Batch,
+    policy: Policy | None = None,
+    *,
+    execution: Execution = Execution.GATHERED,
+) -> int:
+    """FLOPs (2 x fvcore's multiply-adds) of one pass over the whole batch, fused or eager attention."""
+    module = _Pass(model, policy or Policy(), execution).eval()
+    analysis = FlopCountAnalysis(module, (batch.input_ids, batch.mask, batch.token_type_ids))
+    analysis.set_op_handle("aten::scaled_dot_product_attention", attention_macs)
+    # fvcore would count the norm's element-wise work; the convention counts matrix products
+    analysis.set_op_handle("aten::layer_norm", lambda inputs, outputs: 0)
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+    return FLOPS_PER_MAC * int(analysis.total())
+
+
+def count_with_torch(
+    model: EfficientBertForSequenceClassification,
+    batch: Batch,
+    policy: Policy | None = None,
+    *,
+    execution: Execution = Execution.GATHERED,
+) -> int:
+    """FLOPs by `FlopCounterMode`; runs eager attention, because the mode misses the fused kernel on a CPU."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            run(model, batch, policy, execution=execution)
+    finally:
+        model.set_attn_implementation(before)
+    return int(counter.get_total_flops())

@@ -1,0 +1,64 @@
+"""One question between two layers, asked with a `View`, answered with a `Decision` by a `Policy`.
+
+Legend of shapes, here and in every policy: B live examples, L tokens, D hidden size, F inner size, H heads,
+C classes, N layers, E exits evaluated so far. Masks are bool, true = present.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class View:
+    """What a policy may look at between two layers.
+
+    Attributes:
+        depth: layers run so far, 0..N-1.
+        hidden: (B, L, D) states about to enter the next layer; meaningless where mask is false.
+        mask: (B, L) bool, live tokens.
+        positions: (B, L) int64, where each live token stood in its input.
+        logits: (E, B, C) from the exits so far: the history lives here, so policies carry no state.
+    """
+
+    depth: int
+    hidden: Tensor
+    mask: Tensor
+    positions: Tensor
+    logits: Tensor
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A policy's answer; None means nobody, nothing.
+
+    Attributes:
+        keep: (B, L) bool, tokens that stay; the first token stays in any case.
+        leave: (B,) bool, examples that are done: their answer is the newest exit's.
+        width: (B,) float in (0, 1], the fraction of heads and neurons of the next layer; n = round(width * H)
+            heads and n F / H neurons (DynaBERT, Hou et al., 2020, section 2.1).
+        fade: (B, L) float <= 0, added to the attention logits of these tokens from here on (`soft` only).
+        macs: (B,) int64, multiply-adds that the policy's own modules spent on this decision.
+    """
+
+    keep: Tensor | None = None
+    leave: Tensor | None = None
+    width: Tensor | None = None
+    fade: Tensor | None = None
+    macs: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A method with its knobs set.
+
+    Attributes:
+        decide: the decision before each layer, a pure tensor function; None decides nothing and costs nothing.
+        exits: depths at which an exit head is evaluated.
+    """
+
+    decide: Callable[[View], Decision] | None = None
+    exits: tuple[int, ...] = ()

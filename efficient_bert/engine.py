@@ -1,0 +1,252 @@
+"""The adaptive forward pass: the one loop of the project.
+
+Between two layers a policy, a pure function of a `View`, answers with a `Decision`: which tokens stay, which
+examples are done, how wide the next layer runs. The loop turns decisions into removal, under one `Execution`:
+
+    gathered  tokens, rows and heads are really removed: the only execution that may be timed
+    masked    the same decisions by masks on a padded batch: for quality at any batch size
+    soft      differentiable: nobody leaves, tokens fade by a bias on the attention logits: for training
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from efficient_bert.decisions import Decision, Policy
+from efficient_bert.errors import InputError
+from efficient_bert.execution import Gathered, Masks, Padded, State
+from efficient_bert.ragged import Layout
+from efficient_bert.trace import Step, Trace, trace_of
+
+if TYPE_CHECKING:
+    from efficient_bert.model import EfficientBertForSequenceClassification
+
+
+class Execution(StrEnum):
+    """How decisions are carried out."""
+
+    GATHERED = "gathered"
+    MASKED = "masked"
+    SOFT = "soft"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A padded batch: input_ids and token_type_ids (B, L) int64, mask (B, L) bool."""
+
+    input_ids: Tensor
+    mask: Tensor
+    token_type_ids: Tensor
+
+    @classmethod
+    def of(cls, inputs: Mapping[str, Tensor]) -> Batch:
+        """From what a tokenizer returns; a missing attention mask means no padding.
+
+        Raises:
+            InputError: a row holds no token at all.
+        """
+        ids, mask, types = inputs["input_ids"], inputs.get("attention_mask"), inputs.get("token_type_ids")
+        mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
+        if ids.numel() == 0 or not bool(mask.any(1).all()):
+            raise InputError("the batch has an example without tokens; every text needs at least [CLS]")
+        return cls(ids, mask, torch.zeros_like(ids) if types is None else types)
+
+
+@dataclass(frozen=True)
+class Output:
+    """The result of one pass over B examples.
+
+    Attributes:
+        logits: (B, C), each example's answer from where it left.
+        exit_logits: depth -> (B, C); zeros in rows that had left before.
+        hidden_states: with `record`, the embeddings and every layer's output, each (B, L, D).
+        attentions: with `record` and eager attention, every layer's probabilities, each (B, H, L, L).
+    """
+
+    logits: Tensor
+    exit_logits: Mapping[int, Tensor]
+    hidden_states: tuple[Tensor, ...]
+    attentions: tuple[Tensor, ...]
+    _steps: tuple[Step, ...] = field(repr=False)
+    _mask: Tensor = field(repr=False)
+    _head_runs: Tensor = field(repr=False)
+    _decision_macs: Tensor = field(repr=False)
+    _layers: int = field(repr=False)
+
+    @cached_property
+    def trace(self) -> Trace:
+        """What ran; put together on demand, so that a timed pass does not pay for it."""
+        return trace_of(
+            self._steps,
+            mask=self._mask,
+            layers=self._layers,
+            head_runs=self._head_runs,
+            decision_macs=self._decision_macs,
+        )
+
+
+def run(
+    model: EfficientBertForSequenceClassification,
+    batch: Batch,
+    policy: Policy | None = None,
+    *,
+    execution: Execution = Execution.GATHERED,
+    record: bool = False,
+) -> Output:
+    """One forward pass of `model` over `batch` as `policy` decides; without a policy, the full model.
+
+    Args:
+        record: keep hidden states, and attention probabilities under eager attention (padded executions only).
+
+    Raises:
+        InputError: the policy wants an exit the model has no head for.
+        ValueError: the policy lets examples leave before any exit, or `record` under gathered execution.
+    """
+    policy = policy or Policy()
+    check_exits(model, policy)
+    seen: list[Tensor] = []
+    state = start(model, batch, execution=execution, seen=seen if record else None)
+    recorder = Recorder(len(batch.mask), batch.mask.device)
+    states = [state.values] if record else []
+    for depth, layer in enumerate(model.bert.encoder.layers):
+        if depth in policy.exits:
+            recorder.exit(depth, state.live.rows, model.classify(state.first(), depth=depth))
+        if policy.decide is not None:
+            decision = policy.decide(state.view(depth, recorder.history(model.config.classes)))
+            recorder.decided(decision, state.live.rows, leaving=execution != Execution.SOFT)
+            state = state.apply(decision)
+            if not state.live.rows:
+                break
+            heads = heads_of(decision, layer.heads, live=len(state.live.rows))
+        else:
+            heads = (layer.heads,) * len(state.live.rows)
+        recorder.steps.append(Step(depth, state.live, heads, tuple(map(layer.neurons, heads))))
+        state = state.run(layer, heads)
+        if record:
+            states.append(state.values)
+    if state.live.rows:
+        recorder.final(state.live.rows, model.classify(state.first()))
+    return recorder.output(batch, states=states, seen=seen, layers=model.config.num_hidden_layers)
+
+
+def check_exits(model: EfficientBertForSequenceClassification, policy: Policy) -> None:
+    """Raise InputError where the policy reads an exit that the model has no head for."""
+    missing = sorted(set(policy.exits) - set(model.config.exit_depths))
+    if missing:
+        raise InputError(
+            f"the method reads exits at depths {list(policy.exits)}, but the model has no exit head at {missing}; "
+            f"train exit heads first (stage 'exits')"
+        )
+
+
+def start(
+    model: EfficientBertForSequenceClassification,
+    batch: Batch,
+    *,
+    execution: Execution,
+    seen: list[Tensor] | None,
+) -> State:
+    """The embedded batch in the form that `execution` works on."""
+    eager = model.config._attn_implementation == "eager"
+    rows = tuple(range(len(batch.mask)))
+    embed = model.bert.embeddings
+    if execution == Execution.GATHERED:
+        if seen is not None:
+            raise ValueError("record needs a padded batch: use masked or soft execution")
+        positions = batch.mask.nonzero()[:, 1]
+        layout = Layout(positions, tuple(batch.mask.sum(1).tolist()), rows)
+        packed = embed(batch.input_ids[batch.mask], positions, batch.token_type_ids[batch.mask])
+        return Gathered(packed, layout, eager)
+    positions = torch.arange(batch.mask.shape[1], device=batch.mask.device).expand_as(batch.mask)
+    padded = embed(batch.input_ids, positions, batch.token_type_ids)
+    return Padded(
+        padded,
+        Masks(batch.mask, rows),
+        soft=execution == Execution.SOFT,
+        eager=eager,
+        dropout=model.config.attention_probs_dropout_prob,
+        seen=seen,
+    )
+
+
+def heads_of(decision: Decision, full: int, *, live: int) -> tuple[int, ...]:
+    """Heads of the next layer for each row that the decision leaves in place, at least one (round half to even)."""
+    if decision.width is None:
+        return (full,) * live
+    leaves = [False] * len(decision.width) if decision.leave is None else decision.leave.tolist()
+    return tuple(
+        max(1, round(width * full)) for width, left in zip(decision.width.tolist(), leaves, strict=True) if not left
+    )
+
+
+class Recorder:
+    """Collects answers and steps while the loop runs; rows are numbered as in the batch."""
+
+    def __init__(self, examples: int, device: torch.device) -> None:
+        self.examples = examples
+        self.exits: dict[int, Tensor] = {}
+        self.answers: list[tuple[tuple[int, ...], Tensor]] = []
+        self.steps: list[Step] = []
+        self.head_runs = torch.zeros(examples, dtype=torch.int64)
+        self.decision_macs = torch.zeros(examples, dtype=torch.int64)
+        self.device = device
+
+    def place(self, rows: Sequence[int], values: Tensor) -> Tensor:
+        """(rows, ...) -> (all examples, ...), zeros elsewhere."""
+        if tuple(rows) == tuple(range(self.examples)):
+            return values
+        places = torch.tensor(rows, device=self.device)
+        return values.new_zeros(self.examples, *values.shape[1:]).index_copy(0, places, values)
+
+    def history(self, classes: int) -> Tensor:
+        """(E, all examples, C): logits of the exits so far."""
+        if not self.exits:
+            return torch.zeros(0, self.examples, classes, device=self.device)
+        return torch.stack(list(self.exits.values()))
+
+    def exit(self, depth: int, rows: tuple[int, ...], logits: Tensor) -> None:
+        """An exit head was evaluated on `rows`."""
+        self.exits[depth] = self.place(rows, logits)
+        self.head_runs[list(rows)] += 1
+
+    def final(self, rows: tuple[int, ...], logits: Tensor) -> None:
+        """The final head was evaluated on `rows`."""
+        self.answers.append((rows, logits))
+        self.head_runs[list(rows)] += 1
+
+    def decided(self, decision: Decision, rows: tuple[int, ...], *, leaving: bool) -> None:
+        """A decision was taken: its cost, and the answers of those who leave."""
+        if decision.macs is not None:
+            self.decision_macs[list(rows)] += decision.macs.cpu()
+        if not leaving or decision.leave is None:
+            return
+        left = [row for row, leaves in zip(rows, decision.leave.tolist(), strict=True) if leaves]
+        if left and not self.exits:
+            raise ValueError("a policy lets examples leave before any exit was evaluated; name its exits")
+        if left:
+            newest = next(reversed(self.exits.values()))
+            self.answers.append((tuple(left), newest[left]))
+
+    def output(self, batch: Batch, *, states: list[Tensor], seen: list[Tensor], layers: int) -> Output:
+        """Everything, with each example's answer in its place."""
+        logits = self.place(*self.answers[0])
+        for rows, answer in self.answers[1:]:
+            logits = logits + self.place(rows, answer)
+        return Output(
+            logits=logits,
+            exit_logits=self.exits,
+            hidden_states=tuple(states),
+            attentions=tuple(seen),
+            _steps=tuple(self.steps),
+            _mask=batch.mask,
+            _head_runs=self.head_runs,
+            _decision_macs=self.decision_macs,
+            _layers=layers,
+        )

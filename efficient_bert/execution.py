@@ -1,0 +1,183 @@
+"""The live part of a batch between two layers: packed and really shrinking, or padded and masked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor
+
+from efficient_bert.bert import Layer
+from efficient_bert.decisions import Decision, View
+from efficient_bert.ragged import Layout, attend, concatenate
+from efficient_bert.trace import Live
+
+
+class State(Protocol):
+    """What the loop needs between two layers."""
+
+    @property
+    def values(self) -> Tensor:
+        """Hidden states, packed (T, D) or padded (B, L, D)."""
+        ...
+
+    @property
+    def live(self) -> Live:
+        """The rows and tokens that are still there."""
+        ...
+
+    def first(self) -> Tensor:
+        """(B, D): the [CLS] states of the live rows."""
+        ...
+
+    def view(self, depth: int, logits: Tensor) -> View:
+        """What the policy sees; logits (E, all examples, C)."""
+        ...
+
+    def apply(self, decision: Decision) -> Self:
+        """Tokens and rows removed as decided."""
+        ...
+
+    def run(self, layer: Layer, heads: tuple[int, ...]) -> Self:
+        """The layer's output, at that many heads for each live row."""
+        ...
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Packed live tokens, (T, D); what is removed is gone."""
+
+    values: Tensor
+    live: Layout
+    eager: bool
+
+    def first(self) -> Tensor:
+        return self.live.first(self.values)
+
+    def view(self, depth: int, logits: Tensor) -> View:
+        layout = self.live
+        own = logits[:, list(layout.rows)]
+        return View(depth, layout.pad(self.values), layout.mask, layout.pad(layout.positions), own)
+
+    def apply(self, decision: Decision) -> Gathered:
+        state = self
+        if decision.keep is not None:
+            layout, places = self.live.keep_tokens(decision.keep)
+            state = replace(self, values=self.values[places], live=layout)
+        if decision.leave is None:
+            return state
+        return state._rows([row for row, leaves in enumerate(decision.leave.tolist()) if not leaves])
+
+    def _rows(self, wanted: list[int]) -> Gathered:
+        if len(wanted) == len(self.live.rows):
+            return self
+        layout, places = self.live.keep_rows(wanted)
+        return replace(self, values=self.values[places], live=layout)
+
+    def run(self, layer: Layer, heads: tuple[int, ...]) -> Gathered:
+        widths = sorted(set(heads), reverse=True)
+        if len(widths) == 1:
+            return replace(self, values=self._layer(layer, widths[0]))
+        parts = [self._rows([row for row, own in enumerate(heads) if own == count]) for count in widths]
+        values = [part._layer(layer, count) for part, count in zip(parts, widths, strict=True)]
+        return replace(self, values=torch.cat(values), live=concatenate([part.live for part in parts]))
+
+    def _layer(self, layer: Layer, heads: int) -> Tensor:
+        def within(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            return self.live.attend(query, key, value, heads=heads, eager=self.eager)
+
+        output: Tensor = layer(self.values, within, heads=heads)
+        return output
+
+
+@dataclass(frozen=True)
+class Masks:
+    """The live cells of a padded batch: mask (all examples, L) bool, and the rows that have not left."""
+
+    mask: Tensor
+    rows: tuple[int, ...]
+
+    def kept(self, length: int) -> Tensor:
+        """(rows, length) bool."""
+        return self.mask[list(self.rows), :length]
+
+
+@dataclass(frozen=True)
+class Padded:
+    """All examples, (B, L, D); what is removed is hidden by a mask (`masked`) or fades by a bias (`soft`).
+
+    Attributes:
+        bias: (B, L) added to attention logits, None while nothing has faded.
+        soft: nobody leaves and no token is dropped; `fade` counts instead of `keep`.
+        dropout: attention dropout probability.
+        seen: receives the attention probabilities of every layer (eager attention only).
+    """
+
+    values: Tensor
+    live: Masks
+    soft: bool
+    eager: bool
+    dropout: float = 0.0
+    bias: Tensor | None = None
+    seen: list[Tensor] | None = None
+
+    def first(self) -> Tensor:
+        first = self.live.mask.int().argmax(1)
+        rows = torch.tensor(self.live.rows, device=first.device)
+        return self.values[rows, first[rows]]
+
+    def view(self, depth: int, logits: Tensor) -> View:
+        rows = list(self.live.rows)
+        positions = torch.arange(self.values.shape[1], device=self.values.device).expand(len(rows), -1)
+        return View(depth, self.values[rows], self.live.mask[rows], positions, logits[:, rows])
+
+    def apply(self, decision: Decision) -> Padded:
+        return self._fade(decision) if self.soft else self._remove(decision)
+
+    def _fade(self, decision: Decision) -> Padded:
+        if decision.fade is None:
+            return self
+        return replace(self, bias=decision.fade if self.bias is None else self.bias + decision.fade)
+
+    def _remove(self, decision: Decision) -> Padded:
+        mask, rows = self.live.mask, self.live.rows
+        if decision.keep is not None:
+            keep = decision.keep.clone()
+            places = torch.tensor(rows, device=mask.device)
+            keep[torch.arange(len(rows)), mask[places].int().argmax(1)] = True
+            mask = mask.index_copy(0, places, mask[places] & keep)
+        if decision.leave is not None:
+            rows = tuple(row for row, leaves in zip(rows, decision.leave.tolist(), strict=True) if not leaves)
+        return replace(self, live=Masks(mask, rows))
+
+    def run(self, layer: Layer, heads: tuple[int, ...]) -> Padded:
+        widths = sorted(set(heads), reverse=True)
+        values = self._layer(layer, widths[0])
+        for count in widths[1:]:
+            narrow = torch.zeros(len(values), 1, 1, dtype=torch.bool, device=values.device)
+            narrow[[row for row, own in zip(self.live.rows, heads, strict=True) if own == count]] = True
+            values = torch.where(narrow, self._layer(layer, count), values)
+        return replace(self, values=values)
+
+    def _layer(self, layer: Layer, heads: int) -> Tensor:
+        visible: Tensor | None = self.live.mask[:, None, None, :]
+        if self.bias is not None:
+            visible = torch.where(self.live.mask, self.bias, -torch.inf)[:, None, None, :]
+        elif bool(self.live.mask.all()):
+            visible = None  # the fused kernels are faster without a mask
+
+        def within(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            return attend(
+                query,
+                key,
+                value,
+                heads=heads,
+                eager=self.eager,
+                bias=visible,
+                dropout=self.dropout if layer.training else 0.0,
+                seen=self.seen,
+            )
+
+        output: Tensor = layer(self.values, within, heads=heads)
+        return output

@@ -1,0 +1,23 @@
+"""Rules that say who is done, as pure functions of the exits' logits (E exits so far, B examples, C classes)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy in nats of softmax(logits): (..., C) -> (...), finite also where a probability underflows to 0."""
+    log_probabilities = logits.log_softmax(-1)
+    return -(log_probabilities.exp() * log_probabilities).sum(-1)
+
+
+def certain(logits: Tensor, threshold: float) -> Tensor:
+    """(E, B, C) -> (B,) bool: the newest exit's entropy is below `threshold` nats (DeeBERT, section 3.3)."""
+    return entropy(logits[-1]) < threshold
+
+
+def steady(logits: Tensor, patience: int) -> Tensor:
+    """(E, B, C) -> (B,) bool: the newest `patience` + 1 exits predict one class (PABEE, section 3.2)."""
+    predictions = logits[-patience - 1 :].argmax(-1)
+    agree = (predictions == predictions[-1]).all(0)
+    return agree & (logits.shape[0] > patience)

@@ -1,0 +1,66 @@
+"""Knobs: the named, bounded values that a method or a training stage can be run with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from efficient_bert.errors import InputError
+
+Value = int | float | str
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One value that may be varied.
+
+    Attributes:
+        name: identifier; the command line spells it with hyphens.
+        summary: one line, with the unit.
+        default: value where nothing is said; its type is the knob's type.
+        low, high: inclusive bounds of a number.
+        choices: allowed strings.
+        points: values that `bench run` measures when the knob is not given.
+    """
+
+    name: str
+    summary: str
+    default: Value
+    low: float = -math.inf
+    high: float = math.inf
+    choices: tuple[str, ...] = ()
+    points: tuple[Value, ...] = ()
+
+    def parse(self, given: Value) -> Value:
+        """`given`, often text from a command line, as this knob's type and within its bounds.
+
+        Raises:
+            InputError: not a value of the knob's type, out of bounds, or not among the choices.
+        """
+        kind = type(self.default)
+        try:
+            if kind is int and float(given) != int(float(given)):
+                raise ValueError
+            value = int(float(given)) if kind is int else kind(given)
+        except (ValueError, OverflowError):
+            raise InputError(f"{self.name} is {given!r}, but it takes a value of type {kind.__name__}") from None
+        if isinstance(value, str):
+            if self.choices and value not in self.choices:
+                raise InputError(f"{self.name} is {value!r}, but it is one of {', '.join(self.choices)}")
+        elif not self.low <= value <= self.high:
+            raise InputError(f"{self.name} is {value}, but it lies in [{self.low:g}, {self.high:g}]")
+        return value
+
+
+def parse_knobs(knobs: Sequence[Knob], given: Mapping[str, Value], *, owner: str) -> dict[str, Value]:
+    """Every knob's value: what is given, checked, else the default.
+
+    Raises:
+        InputError: an unknown name (the known ones are listed) or a bad value.
+    """
+    known = {knob.name: knob for knob in knobs}
+    for name in given:
+        if name not in known:
+            raise InputError(f"{owner} has no knob {name!r}; it has: {', '.join(known) or 'none'}")
+    return {name: knob.parse(given.get(name, knob.default)) for name, knob in known.items()}

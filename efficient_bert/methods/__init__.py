@@ -1,0 +1,40 @@
+"""Methods, one file each: a policy with knobs, and the training stage whose model it runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from efficient_bert.config import EfficientBertConfig
+from efficient_bert.decisions import Policy
+from efficient_bert.knobs import Knob, Value
+from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.training import Stage
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to run the model.
+
+    Attributes:
+        name: registry name, as typed.
+        summary: one line for listings.
+        source: paper and section.
+        stage: the last training stage; its model is the one that runs.
+        policy: (model, knob values) -> policy.
+        knobs: values that vary at inference; the stages add those that vary in training.
+        check: raises InputError where knob values do not fit a model of this configuration; asked before training.
+    """
+
+    name: str
+    summary: str
+    source: str
+    stage: Stage
+    policy: Callable[[EfficientBertForSequenceClassification, Mapping[str, Value]], Policy]
+    knobs: tuple[Knob, ...] = ()
+    check: Callable[[EfficientBertConfig, Mapping[str, Value]], None] = lambda config, knobs: None
+
+    @property
+    def all_knobs(self) -> tuple[Knob, ...]:
+        """Training knobs of every stage, first stage first, then the method's own."""
+        return (*(knob for stage in self.stage.chain for knob in stage.knobs), *self.knobs)

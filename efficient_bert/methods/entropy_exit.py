@@ -1,0 +1,54 @@
+"""Leave at the first exit that is certain enough: DeeBERT's rule on exit heads over a frozen trunk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from efficient_bert.config import EfficientBertConfig
+from efficient_bert.decisions import Decision, Policy, View
+from efficient_bert.errors import InputError
+from efficient_bert.exits import certain
+from efficient_bert.knobs import Knob, Value
+from efficient_bert.methods import Method
+from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.training.exits import EXITS
+
+
+def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
+    """Raise InputError where the threshold is above the largest entropy of this many classes."""
+    threshold, most = float(knobs["exit_threshold"]), math.log(config.classes)
+    if threshold > most:
+        raise InputError(
+            f"exit_threshold is {threshold:g}, but the entropy of {config.classes} classes lies in "
+            f"[0, {most:.3f}] nats; at the top everyone leaves at the first exit"
+        )
+
+
+def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
+    """Exit where the entropy falls below `exit_threshold` nats."""
+    threshold = float(knobs["exit_threshold"])
+
+    def decide(view: View) -> Decision:
+        return Decision(leave=certain(view.logits, threshold)) if len(view.logits) else Decision()
+
+    return Policy(decide, exits=tuple(model.config.exit_depths))
+
+
+ENTROPY_EXIT = Method(
+    name="entropy_exit",
+    summary="early exit at the first head whose entropy (nats) is below a threshold",
+    source="Xin et al., 2020, DeeBERT, section 3",
+    stage=EXITS,
+    policy=policy,
+    check=check,
+    knobs=(
+        Knob(
+            name="exit_threshold",
+            summary="leave where the entropy is below this, in nats (0 never, ln C always)",
+            default=0.3,
+            low=0.0,
+            points=(0.05, 0.15, 0.3, 0.45, 0.6),
+        ),
+    ),
+)

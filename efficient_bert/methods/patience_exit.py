@@ -1,0 +1,53 @@
+"""Leave once the exits have agreed for long enough: PABEE's rule, here on the exit heads of the frozen trunk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from efficient_bert.config import EfficientBertConfig
+from efficient_bert.decisions import Decision, Policy, View
+from efficient_bert.errors import InputError
+from efficient_bert.exits import steady
+from efficient_bert.knobs import Knob, Value
+from efficient_bert.methods import Method
+from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.training.exits import EXITS
+
+
+def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
+    """Raise InputError where the model has too few exits for anyone ever to leave."""
+    patience, exits = int(knobs["patience"]), config.num_hidden_layers - 1
+    if patience >= exits:
+        raise InputError(
+            f"patience is {patience}, but a model of {exits + 1} layers has {exits} exits, so nobody could leave; "
+            f"give at most {exits - 1}"
+        )
+
+
+def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
+    """Exit once `patience` + 1 successive exits predict the same class."""
+    patience = int(knobs["patience"])
+
+    def decide(view: View) -> Decision:
+        return Decision(leave=steady(view.logits, patience)) if len(view.logits) else Decision()
+
+    return Policy(decide, exits=tuple(model.config.exit_depths))
+
+
+PATIENCE_EXIT = Method(
+    name="patience_exit",
+    summary="early exit once successive heads agree on the class",
+    source="Zhou et al., 2020, BERT loses patience (PABEE), section 3.2; heads as DeeBERT's, not trained jointly",
+    stage=EXITS,
+    policy=policy,
+    check=check,
+    knobs=(
+        Knob(
+            name="patience",
+            summary="agreements in a row before leaving",
+            default=2,
+            low=1,
+            points=(1, 2, 3),
+        ),
+    ),
+)

@@ -1,0 +1,91 @@
+"""`EfficientBertForSequenceClassification`: the encoder as a Hugging Face model, registered with the Auto classes."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from efficient_bert.bert import Bert, Pooler
+from efficient_bert.config import EfficientBertConfig
+from efficient_bert.engine import Batch, Execution, run
+
+
+class ExitHead(nn.Module):
+    """A pooler and a classifier after an inner layer (DeeBERT, Xin et al., 2020, section 3.1)."""
+
+    def __init__(self, config: EfficientBertConfig) -> None:
+        super().__init__()
+        self.pooler = Pooler(config)
+        self.classifier = nn.Linear(config.hidden_size, config.classes)
+
+
+class EfficientBertForSequenceClassification(PreTrainedModel):
+    """BERT with pooler and classifier, and an exit head at each of `config.exit_depths`.
+
+    Without padding tricks or adaptive decisions, `forward` is Hugging Face's `BertForSequenceClassification`;
+    adaptive passes go through `efficient_bert.engine.run`.
+    """
+
+    config: EfficientBertConfig
+    config_class = EfficientBertConfig
+    base_model_prefix = "bert"
+    _supports_sdpa = True
+
+    def __init__(self, config: EfficientBertConfig) -> None:
+        super().__init__(config)
+        self.bert = Bert(config)
+        dropout = config.classifier_dropout
+        self.dropout = nn.Dropout(config.hidden_dropout_prob if dropout is None else dropout)
+        self.classifier = nn.Linear(config.hidden_size, config.classes)
+        self.exits = nn.ModuleDict({str(depth): ExitHead(config) for depth in config.exit_depths})
+        self.post_init()
+
+    def classify(self, first: Tensor, *, depth: int | None = None) -> Tensor:
+        """[CLS] states (B, D) -> logits (B, C), by the exit head at `depth` or, without one, the final head."""
+        head = None if depth is None else cast(ExitHead, self.exits[str(depth)])
+        pooled = (head.pooler if head else self.bert.pooler)(first)
+        logits: Tensor = (head or self).classifier(self.dropout(pooled) if self.training else pooled)
+        return logits
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+        return_dict: bool = True,
+    ) -> SequenceClassifierOutput | tuple[Any, ...]:
+        """The full model on a padded batch, as Hugging Face's.
+
+        Args:
+            input_ids: (B, L) int64.
+            attention_mask: (B, L), 1 or true = present; all present by default.
+            token_type_ids: (B, L) int64, zeros by default.
+            labels: (B,) int64 classes, for a cross-entropy loss.
+            output_hidden_states: also return N + 1 states (B, L, D).
+            output_attentions: also return N attention maps (B, H, L, L); needs `attn_implementation="eager"`.
+            return_dict: a tuple without it.
+
+        Raises:
+            InputError: an example without tokens.
+        """
+        given = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        batch = Batch.of({name: value for name, value in given.items() if value is not None})
+        output = run(self, batch, execution=Execution.SOFT, record=output_hidden_states or output_attentions)
+        result = SequenceClassifierOutput(
+            loss=None if labels is None else F.cross_entropy(output.logits, labels),
+            logits=output.logits,
+            hidden_states=output.hidden_states if output_hidden_states else None,
+            attentions=output.attentions if output_attentions else None,
+        )
+        return result if return_dict else result.to_tuple()
+
+
+AutoConfig.register(EfficientBertConfig.model_type, EfficientBertConfig, exist_ok=True)
+AutoModelForSequenceClassification.register(EfficientBertConfig, EfficientBertForSequenceClassification, exist_ok=True)

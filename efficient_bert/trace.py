@@ -1,0 +1,82 @@
+"""What ran: tokens, heads and neurons per example and layer, and where each example left.
+
+A trace is all that cost, rationales and most plots read. B examples, N layers, L input positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Live(Protocol):
+    """Which tokens of which examples are live."""
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """The examples, as numbered in the batch."""
+        ...
+
+    def kept(self, length: int) -> Tensor:
+        """(rows, length) bool: their live positions."""
+        ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer run on some rows: `heads` and `neurons` hold one entry for each of `live.rows`."""
+
+    layer: int
+    live: Live
+    heads: tuple[int, ...]
+    neurons: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What ran for each example of a batch; integer tensors on the CPU.
+
+    Attributes:
+        length: (B,) tokens entering layer 0.
+        exit_depth: (B,) layers run, 1..N.
+        tokens, heads, neurons: (B, N) per layer, 0 where the layer did not run.
+        kept: (B, N, L) bool, the positions that were live in each layer.
+        head_runs: (B,) classification heads evaluated: exits, and the final pooler and classifier.
+        decision_macs: (B,) multiply-adds that the policy's own modules spent.
+    """
+
+    length: Tensor
+    exit_depth: Tensor
+    tokens: Tensor
+    heads: Tensor
+    neurons: Tensor
+    kept: Tensor
+    head_runs: Tensor
+    decision_macs: Tensor
+
+
+def trace_of(steps: Sequence[Step], *, mask: Tensor, layers: int, head_runs: Tensor, decision_macs: Tensor) -> Trace:
+    """Gather steps into one trace; mask is the batch's (B, L) attention mask."""
+    batch, length = mask.shape
+    heads = torch.zeros(batch, layers, dtype=torch.int64)
+    neurons = heads.clone()
+    kept = torch.zeros(batch, layers, length, dtype=torch.bool)
+    for step in steps:
+        rows = list(step.live.rows)
+        heads[rows, step.layer] = torch.tensor(step.heads)
+        neurons[rows, step.layer] = torch.tensor(step.neurons)
+        kept[rows, step.layer] = step.live.kept(length).cpu()
+    return Trace(
+        length=mask.sum(1).cpu(),
+        exit_depth=kept.any(2).sum(1),
+        tokens=kept.sum(2),
+        heads=heads,
+        neurons=neurons,
+        kept=kept,
+        head_runs=head_runs.cpu(),
+        decision_macs=decision_macs.cpu(),
+    )

@@ -1,0 +1,90 @@
+"""Training: one loop, and the stages that use it. A stage turns one model into the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from efficient_bert.knobs import Knob, Value
+from efficient_bert.model import EfficientBertForSequenceClassification
+
+Rows = Sequence[Mapping[str, Any]]
+"""Encoded examples: `input_ids` and `token_type_ids` (lists of int, [CLS] and [SEP] included) and `label` (int)."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """Progress of a running stage."""
+
+    step: int
+    steps: int
+    loss: float
+    examples_per_second: float
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage is given.
+
+    Attributes:
+        model: the model of the stage before, or the backbone with a fresh classifier.
+        train: training examples.
+        heldout: a slice of the training split, never trained on: models are selected on it.
+        score: (labels (n,), logits (n, C)) -> the task's first metric, higher is better.
+        options: values of the stage's options and knobs.
+        seed: of initialisation, order and dropout.
+        device: "cpu" or "cuda".
+        folder: where checkpoints go; what is there from an earlier, killed attempt is resumed.
+        watch: called often with the progress.
+    """
+
+    model: EfficientBertForSequenceClassification
+    train: Rows
+    heldout: Rows
+    score: Callable[[Tensor, Tensor], float]
+    options: Mapping[str, Value]
+    seed: int
+    device: str
+    folder: Path
+    watch: Callable[[Status], None] = lambda status: None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a stage returns: its model, ready for evaluation on the CPU, and the held-out score of each epoch."""
+
+    model: EfficientBertForSequenceClassification
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of training whose result is stored and reused.
+
+    Attributes:
+        name: names the artifact; `--<name>-<option>` on the command line.
+        summary: one line for listings.
+        train: context -> trained model.
+        options: hyper-parameters.
+        knobs: values that decide the training and that a sweep varies.
+        after: the stage whose model this one starts from; None starts from the backbone.
+        step_cost: options -> cost of an example relative to fine-tuning the whole model, for time estimates.
+    """
+
+    name: str
+    summary: str
+    train: Callable[[Context], Trained]
+    options: tuple[Knob, ...]
+    knobs: tuple[Knob, ...] = ()
+    after: Stage | None = None
+    step_cost: Callable[[Mapping[str, Value]], float] = lambda options: 1.0
+
+    @property
+    def chain(self) -> tuple[Stage, ...]:
+        """This stage and all before it, first one first."""
+        return (*(self.after.chain if self.after else ()), self)

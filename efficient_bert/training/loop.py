@@ -1,0 +1,283 @@
+"""The one training loop: AdamW, linear warm-up and decay, length buckets, resume, selection on held-out rows.
+
+accelerate brings devices, several processes and mixed precision. Checkpoints are our own because accelerate's
+pickle: one safetensors file holds parameters, optimiser state, random state and progress, and is renamed into
+place, so that a process killed at any moment leaves the last whole checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import get_linear_schedule_with_warmup
+
+from efficient_bert.errors import InputError
+from efficient_bert.knobs import Knob
+from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.training import Context, Rows, Status, Trained
+from efficient_bert.training.batches import LengthBuckets, collate
+
+Loss = Callable[[EfficientBertForSequenceClassification, Mapping[str, Tensor]], Tensor]
+Predict = Callable[[EfficientBertForSequenceClassification, Mapping[str, Tensor]], Tensor]
+
+CHECKPOINT_SECONDS = 30.0
+"""A killed run loses at most this much work and the step under way."""
+
+OPTIMISATION = (
+    Knob("epochs", "passes over the training rows", 3, low=1, high=1000),
+    Knob("learning_rate", "peak of the schedule", 2e-5, low=1e-8, high=1.0),
+    Knob("batch_size", "examples per step", 32, low=1, high=65536),
+    Knob("warmup", "fraction of the steps with a rising learning rate", 0.06, low=0.0, high=1.0),
+    Knob("weight_decay", "AdamW's, not on biases and layer norms", 0.01, low=0.0, high=1.0),
+    Knob("max_grad_norm", "gradients are clipped to this norm", 1.0, low=0.0),
+    Knob("precision", "arithmetic of the forward pass", "auto", choices=("auto", "bf16", "fp16", "no")),
+)
+"""The options that every trained stage has."""
+
+
+def with_defaults(**defaults: float | int | str) -> tuple[Knob, ...]:
+    """`OPTIMISATION` with other defaults."""
+    return tuple(Knob(**{**vars(knob), "default": defaults.get(knob.name, knob.default)}) for knob in OPTIMISATION)
+
+
+def native_precision(device: str) -> str:
+    """ "bf16" where the device computes it natively, else "no" (float32)."""
+    if device == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "no"
+    probes = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return "bf16" if any(probe is not None and probe() for probe in probes) else "no"
+
+
+@dataclass
+class Progress:
+    """Where a training run stands; stored with every checkpoint."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    scores: list[float] = field(default_factory=list)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: Any) -> None:
+    """One safetensors file, written aside and renamed."""
+    aside = path.with_name(f".{path.name}.part")
+    whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    save_file(whole, aside, metadata={name: json.dumps(value) for name, value in metadata.items()})
+    aside.replace(path)
+
+
+def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose name starts with `prefix`, under the rest of their name."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `save_tensors` wrote: tensors and metadata."""
+    with safe_open(path, framework="pt") as stored:
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a mapping
+        metadata = stored.metadata() or {}
+    return tensors, {name: json.loads(value) for name, value in metadata.items()}
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Trainable parameters, matrices with decay and vectors (biases, layer norms) without."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in trainable if parameter.ndim > 1]
+    vectors = [parameter for parameter in trainable if parameter.ndim <= 1]
+    groups = ({"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0})
+    return [group for group in groups if group["params"]]
+
+
+def training_mode(model: nn.Module) -> None:
+    """Dropout only in modules that learn: a frozen trunk gives the same states in every epoch."""
+    for module in model.modules():
+        module.training = any(parameter.requires_grad for parameter in module.parameters())
+
+
+class Trainer:
+    """One training run of a stage: `Trainer(context, ...).run()`."""
+
+    def __init__(self, context: Context, *, loss: Loss, predict: Predict) -> None:
+        options = context.options
+        precision = str(options["precision"])
+        precision = native_precision(context.device) if precision == "auto" else precision
+        self.accelerator = Accelerator(mixed_precision=precision, cpu=context.device == "cpu")
+        self.context = context
+        self.loss = loss
+        self.predict = predict
+        self.lengths = [len(row["input_ids"]) for row in context.train]
+        batch_size = int(options["batch_size"])
+        self.epochs = int(options["epochs"])
+        self.steps_per_epoch = math.ceil(math.ceil(len(self.lengths) / batch_size) / self.accelerator.num_processes)
+        steps = self.epochs * self.steps_per_epoch
+        model = context.model
+        optimizer = torch.optim.AdamW(
+            parameter_groups(model, float(options["weight_decay"])),
+            lr=float(options["learning_rate"]),
+            eps=1e-8,
+            fused=True,
+        )
+        schedule = get_linear_schedule_with_warmup(optimizer, round(float(options["warmup"]) * steps), steps)
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.schedule = schedule
+        self.bare: EfficientBertForSequenceClassification = self.accelerator.unwrap_model(self.model)
+        self.progress = Progress()
+        self.checkpoint = context.folder / "checkpoint.safetensors"
+        self.best = context.folder / "best.safetensors"
+
+    def run(self) -> Trained:
+        """Train to the end, from the last checkpoint where there is one; the best epoch's parameters are kept."""
+        set_seed(self.context.seed)
+        if self.checkpoint.exists():
+            self.restore()
+        while self.progress.epoch < self.epochs:
+            self.train_epoch()
+            self.finish_epoch()
+        self.bare.load_state_dict(read_tensors(self.best)[0])
+        return Trained(self.bare.cpu().eval(), tuple(self.progress.scores))
+
+    def batches(self) -> Iterator[Mapping[str, Tensor]]:
+        """The rest of the current epoch, on the device, shared out among processes."""
+        options, progress = self.context.options, self.progress
+        buckets = LengthBuckets(
+            self.lengths,
+            batch_size=int(options["batch_size"]),
+            seed=self.context.seed,
+            epoch=progress.epoch,
+        )
+        loader: DataLoader[Any] = DataLoader(
+            self.context.train,  # type: ignore[arg-type]  # any sequence will do; torch asks for its own class
+            batch_sampler=buckets,
+            collate_fn=lambda rows: collate(rows, pad_token_id=self.bare.config.padding),
+        )
+        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
+        yield from self.accelerator.skip_first_batches(prepared, progress.batch)
+
+    def train_epoch(self) -> None:
+        """Run the rest of the epoch, with checkpoints."""
+        training_mode(self.bare)
+        started = saved = time.monotonic()
+        examples = 0
+        for batch in self.batches():
+            loss = self.step(batch)
+            examples += len(batch["labels"]) * self.accelerator.num_processes
+            now = time.monotonic()
+            self.watch(loss, rate=examples / (now - started))
+            if now - saved > CHECKPOINT_SECONDS:
+                self.save()
+                saved = now
+
+    def step(self, batch: Mapping[str, Tensor]) -> float:
+        """One optimiser step; the loss, checked to be finite."""
+        with self.accelerator.autocast():
+            loss = self.loss(self.model, batch)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise InputError(
+                f"the loss is {value} at step {self.progress.step}; lower the learning rate "
+                f"(it is {self.context.options['learning_rate']}) or use --precision no"
+            )
+        self.accelerator.backward(loss)
+        limit = float(self.context.options["max_grad_norm"])
+        if limit:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), limit)
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad()
+        self.progress.step += 1
+        self.progress.batch += 1
+        return float(value)
+
+    def finish_epoch(self) -> None:
+        """Score on the held-out rows; the best epoch so far is kept."""
+        score = self.heldout_score()
+        best = max(self.progress.scores, default=-math.inf)
+        if score > best and self.accelerator.is_main_process:
+            save_tensors(self.best, self.bare.state_dict())
+        self.progress.scores.append(score)
+        self.progress.epoch += 1
+        self.progress.batch = 0
+        self.save()
+        self.accelerator.wait_for_everyone()
+        self.watch(math.nan, rate=math.nan, score=score)
+
+    def heldout_score(self) -> float:
+        """The context's score of the model as it is."""
+        rows = self.context.heldout
+        self.bare.eval()
+        with torch.no_grad(), self.accelerator.autocast():
+            logits = [
+                self.predict(self.bare, {name: value.to(self.bare.device) for name, value in batch.items()})
+                for batch in heldout_batches(rows, pad_token_id=self.bare.config.padding)
+            ]
+        labels = torch.tensor([row["label"] for row in rows])
+        return self.context.score(labels, torch.cat(logits).float().cpu())
+
+    def watch(self, loss: float, *, rate: float, score: float | None = None) -> None:
+        """Tell the watcher, from the main process only."""
+        if self.accelerator.is_main_process:
+            steps = self.epochs * self.steps_per_epoch
+            self.context.watch(Status(self.progress.step, steps, loss, rate, score))
+
+    def save(self) -> None:
+        """Write everything needed to go on from here."""
+        if not self.accelerator.is_main_process:
+            return
+        tensors = {f"model/{name}": value for name, value in self.bare.state_dict().items()}
+        for place, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{place}/{name}": torch.as_tensor(value) for name, value in state.items()}
+        tensors["random/cpu"] = torch.get_rng_state()
+        if torch.cuda.is_available():
+            tensors["random/cuda"] = torch.cuda.get_rng_state()
+        save_tensors(self.checkpoint, tensors, progress=vars(self.progress), schedule=self.schedule.last_epoch)
+
+    def restore(self) -> None:
+        """Go on from the checkpoint."""
+        tensors, metadata = read_tensors(self.checkpoint)
+        self.bare.load_state_dict(below("model/", tensors))
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in below("optimizer/", tensors).items():
+            place, entry = name.split("/")
+            state.setdefault(int(place), {})[entry] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        self.progress = Progress(**metadata["progress"])
+        for _ in range(metadata["schedule"]):
+            self.schedule.step()
+        torch.set_rng_state(tensors["random/cpu"])
+        if "random/cuda" in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors["random/cuda"])
+
+
+def heldout_batches(rows: Rows, *, pad_token_id: int, batch_size: int = 64) -> Iterator[dict[str, Tensor]]:
+    """All rows in order."""
+    for start in range(0, len(rows), batch_size):
+        chunk = [rows[place] for place in range(start, min(start + batch_size, len(rows)))]
+        yield collate(chunk, pad_token_id=pad_token_id)
+
+
+def train(context: Context, *, loss: Loss, predict: Predict) -> Trained:
+    """Train `context.model`'s trainable parameters on `loss`, keeping the epoch whose held-out score is best.
+
+    Args:
+        context: data, options, folder and watcher.
+        loss: (model, batch) -> scalar.
+        predict: (model, batch) -> logits (B, C), scored with `context.score`.
+
+    Raises:
+        InputError: the loss is not finite.
+    """
+    context.folder.mkdir(parents=True, exist_ok=True)
+    return Trainer(context, loss=loss, predict=predict).run()

@@ -1,0 +1,149 @@
+"""Synthetic runs with numbers known beforehand, written to a run store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from bench.records import Record
+from bench.store import EXAMPLE_SCHEMA, RunStore
+
+LAYERS = 6
+TOKENS = 10
+FLOPS_PER_LAYER = 1_000_000_000
+DEVICE = "Test CPU, 2 threads"
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """What a synthetic run is made of.
+
+    Attributes:
+        run_id, method, knobs, task, seed: as in a record.
+        wrong: example numbers answered wrongly.
+        depths: exit depth of each example, repeated to fill; cost and latency are proportional to it.
+        examples: how many.
+        timed: how many of them, from the first, hold latencies.
+        rounds: latencies per timed example.
+        overhead: seconds added to every forward pass of 1 ms per layer.
+    """
+
+    run_id: str
+    method: str = "full"
+    knobs: Mapping[str, Any] = field(default_factory=dict)
+    task: str = "demo"
+    seed: int = 1
+    wrong: Iterable[int] = ()
+    depths: Sequence[int] = (LAYERS,)
+    examples: int = 40
+    timed: int = 20
+    rounds: int = 3
+    overhead: float = 0.0
+    device: str = DEVICE
+    heldout: Mapping[str, float] = field(default_factory=lambda: {"accuracy": 0.9, "flops_speedup": 1.0})
+    synthetic: bool = True
+    environment: Mapping[str, Any] = field(default_factory=lambda: {"torch": "2.13.0", "dtype": "float32"})
+    backbone: str = "tiny-bert"
+
+    def table(self) -> pa.Table:
+        """The table of examples: labels alternate 0, 1, and a wrong answer is the other class."""
+        wrong = set(self.wrong)
+        return pa.Table.from_pylist(
+            [self._row(number, number in wrong) for number in range(self.examples)], EXAMPLE_SCHEMA
+        )
+
+    def _row(self, number: int, wrong: bool) -> dict[str, Any]:
+        label, depth = number % 2, self.depths[number % len(self.depths)]
+        prediction = 1 - label if wrong else label
+        rounds = range(self.rounds if number < self.timed else 0)
+        return {
+            "example_id": f"e{number:05d}",
+            "label": label,
+            "prediction": prediction,
+            "correct": not wrong,
+            "probabilities": [0.9, 0.1] if prediction == 0 else [0.1, 0.9],
+            "length": TOKENS,
+            "exit_depth": depth,
+            "tokens": [TOKENS] * depth + [0] * (LAYERS - depth),
+            "heads": [2] * depth + [0] * (LAYERS - depth),
+            "neurons": [8] * depth + [0] * (LAYERS - depth),
+            "flops": depth * FLOPS_PER_LAYER,
+            "reference_flops": LAYERS * FLOPS_PER_LAYER,
+            "seconds": [0.001 * depth + self.overhead + 0.00001 * turn for turn in rounds],
+            "reference_seconds": [0.001 * LAYERS + 0.00001 * turn for turn in rounds],
+            "event_seconds": [],
+        }
+
+    def record(self) -> Record:
+        """The record that goes with the table."""
+        timing = {"device": self.device, "threads": 2, "rounds": self.rounds, "batch_size": 1} if self.timed else {}
+        return Record(
+            run_id=self.run_id,
+            created="2026-01-02T03:04:05+00:00",
+            task=self.task,
+            method=self.method,
+            knobs=dict(self.knobs),
+            preset="quick",
+            backbone=self.backbone,
+            seed=self.seed,
+            options={"finetune": {"epochs": 1}},
+            artifacts={"finetune": "abc"},
+            data={"split": "validation", "rows": self.examples, "synthetic": self.synthetic},
+            metrics={"accuracy": 1 - len(set(self.wrong)) / self.examples},
+            heldout=dict(self.heldout),
+            timing=timing,
+            environment=dict(self.environment),
+            layers=LAYERS,
+        )
+
+
+def write_runs(root: Path, *runs: StoredRun) -> tuple[RunStore, list[str]]:
+    """Write runs to a store below `root`; the store and their ids."""
+    store = RunStore(root)
+    for run in runs:
+        store.put(run.record(), run.table())
+    return store, [run.run_id for run in runs]
+
+
+def sweep(*, seed: int = 1, task: str = "demo") -> list[StoredRun]:
+    """The full model, an entropy-exit curve of four points and a token-dropping curve of three."""
+    full = StoredRun(f"{task}-full-{seed}", task=task, seed=seed, wrong=range(4))
+    exits = [
+        (0.1, (6, 5), range(4), 0.90, 1.1),
+        (0.3, (6, 3), range(4), 0.895, 1.4),
+        (0.5, (4, 2, 3), range(5), 0.893, 2.0),
+        (0.8, (2, 1), range(9), 0.80, 3.9),
+    ]
+    drops = [(0.01, (5, 6), range(3), 0.91, 1.1), (0.02, (4,), range(5), 0.89, 1.5), (0.03, (3,), range(7), 0.84, 2.0)]
+    found = [full]
+    for knob, depths, wrong, accuracy, speedup in exits:
+        found.append(
+            replace(
+                full,
+                run_id=f"{task}-exit-{knob}-{seed}",
+                method="entropy_exit",
+                knobs={"exit_threshold": knob},
+                depths=depths,
+                wrong=wrong,
+                heldout={"accuracy": accuracy, "flops_speedup": speedup},
+                overhead=0.0005,
+            )
+        )
+    for knob, depths, wrong, accuracy, speedup in drops:
+        found.append(
+            replace(
+                full,
+                run_id=f"{task}-drop-{knob}-{seed}",
+                method="adapler",
+                knobs={"drop_threshold": knob},
+                depths=depths,
+                wrong=wrong,
+                heldout={"accuracy": accuracy, "flops_speedup": speedup},
+                overhead=0.001,
+            )
+        )
+    return found

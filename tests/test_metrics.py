@@ -1,0 +1,127 @@
+"""Metrics: each against scikit-learn, or against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import accuracy_score, f1_score
+
+from analysis.frames import Runs, timed
+from bench.errors import InputError
+from bench.registry import METRICS
+from tests.stored_runs import StoredRun, write_runs
+
+TWO_EXAMPLES = pd.DataFrame(
+    {
+        "example_id": ["a", "b"],
+        "label": [0, 1],
+        "prediction": [0, 0],
+        "length": [10, 20],
+        "exit_depth": [1, 4],
+        "tokens": [[10, 0, 0, 0], [20, 10, 10, 5]],
+        "flops": [1_000_000_000, 3_000_000_000],
+        "reference_flops": [2_000_000_000, 6_000_000_000],
+        "seconds": [[0.1, 0.3, 0.2], [0.4, 0.5, 0.6]],
+        "reference_seconds": [[0.4, 0.4, 0.1], [1.0, 1.0, 1.0]],
+    }
+)
+BY_HAND = {
+    "accuracy": 0.5,
+    "f1": 0.0,  # class 1 is never predicted
+    "flops_speedup": 2.0,  # 8 / 4
+    "gflops": 2.0,
+    "mean_exit_depth": 2.5,
+    "tokens_kept": 0.40625,  # (10/40 + 45/80) / 2
+    "wall_speedup": 2.0,  # medians (0.4 + 1.0) / (0.2 + 0.5)
+    "latency_p50_seconds": 0.35,  # of 0.1 0.2 0.3 0.4 0.5 0.6
+    "latency_p90_seconds": 0.55,
+    "latency_p99_seconds": 0.595,
+}
+
+
+@pytest.fixture
+def examples(tmp_path: Path) -> pd.DataFrame:
+    """Forty examples of which three are wrong and twenty timed."""
+    store, ids = write_runs(tmp_path, StoredRun("run", wrong=(1, 2, 5), depths=(2, 6)))
+    return Runs.read(store, ids).frames["run"]
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_has_a_hand_count(name: str) -> None:
+    """Each metric gives the value worked out by hand on two examples."""
+    assert METRICS[name].compute(TWO_EXAMPLES) == pytest.approx(BY_HAND[name])
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_is_finite_on_a_stored_run(name: str, examples: pd.DataFrame) -> None:
+    """Each metric is a finite float on a stored run, and its two-step form gives the same value."""
+    metric = METRICS[name]
+    rows = timed(examples) if metric.timed else examples
+    value = metric.compute(rows)
+    assert isinstance(value, float)
+    assert math.isfinite(value)
+    assert metric.terms is not None
+    assert metric.reduce is not None
+    terms = metric.terms(rows)
+    assert terms.shape[0] == len(rows)
+    np.testing.assert_allclose(metric.reduce(np.stack([terms, terms[::-1]])), [value, value], rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_no_metric_is_defined_on_no_examples(name: str, examples: pd.DataFrame) -> None:
+    """An empty table is refused by the metric's name."""
+    with pytest.raises(InputError, match=f"{name} of 0 examples"):
+        METRICS[name].compute(examples.head(0))
+
+
+@pytest.mark.parametrize("name", [name for name in METRICS if METRICS[name].timed])
+def test_a_speed_metric_refuses_untimed_rows(name: str, examples: pd.DataFrame) -> None:
+    """A row without latencies is refused, not skipped."""
+    with pytest.raises(InputError, match="20 of 40 examples were not timed"):
+        METRICS[name].compute(examples)
+
+
+def test_quality_agrees_with_scikit_learn_on_random_answers() -> None:
+    """The vectorised form that intervals use equals scikit-learn's value, resample by resample."""
+    rng = np.random.default_rng(3)
+    frame = pd.DataFrame({"label": rng.integers(0, 2, 200), "prediction": rng.integers(0, 2, 200)})
+    rows = rng.integers(0, 200, (5, 200))
+    for name, truth in (("accuracy", accuracy_score), ("f1", f1_score)):
+        metric = METRICS[name]
+        assert metric.terms is not None
+        assert metric.reduce is not None
+        wanted = [truth(frame["label"].take(row), frame["prediction"].take(row)) for row in rows]
+        np.testing.assert_allclose(metric.reduce(metric.terms(frame)[rows]), wanted)
+
+
+def test_accuracy_counts_classes_beyond_two() -> None:
+    """Accuracy does not care how many classes there are."""
+    frame = pd.DataFrame({"label": [0, 1, 2, 2], "prediction": [0, 2, 2, 1]})
+    assert METRICS["accuracy"].compute(frame) == 0.5
+
+
+def test_f1_refuses_a_third_class() -> None:
+    """Binary F1 on three classes is an error that names the odd class."""
+    with pytest.raises(InputError, match=r"classes \[2\] too"):
+        METRICS["f1"].compute(pd.DataFrame({"label": [0, 1, 2], "prediction": [0, 1, 1]}))
+
+
+def test_f1_where_class_1_never_occurs() -> None:
+    """With no class 1 anywhere F1 is 0, without a warning."""
+    assert METRICS["f1"].compute(pd.DataFrame({"label": [0, 0], "prediction": [0, 0]})) == 0.0
+
+
+def test_latency_of_unequal_rounds() -> None:
+    """Where examples have different numbers of rounds, the percentile is still over all samples."""
+    frame = pd.DataFrame({"seconds": [[1.0, 2.0, 3.0], [10.0]]})
+    assert METRICS["latency_p50_seconds"].compute(frame) == 2.5
+
+
+def test_the_speedup_is_a_ratio_of_sums() -> None:
+    """Not a mean of ratios: 10/1 and 10/10 give 20/11, not 5.5."""
+    frame = pd.DataFrame({"flops": [1, 10], "reference_flops": [10, 10]})
+    assert METRICS["flops_speedup"].compute(frame) == pytest.approx(20 / 11)
