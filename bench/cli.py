@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from bench.plan import Plan
     from efficient_bert.knobs import Knob
 
+JSON_LINE = ("run_id", "task", "method", "knobs", "seed", "preset", "backbone", "metrics", "heldout")
+"""What the JSON line of a run repeats from its record."""
+
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
@@ -132,10 +135,8 @@ def run_command(seeds: tuple[int, ...], device: str | None, out: Path, **given: 
     runs = plans[0].runs
     show_table(runs, run_ids)
     for run_id in run_ids:
-        record = json.loads(runs.record(run_id).to_json())
-        click.echo(
-            json.dumps({name: record[name] for name in ("run_id", "task", "method", "knobs", "seed", "metrics")})
-        )
+        record = vars(runs.record(run_id))
+        click.echo(json.dumps({name: record[name] for name in JSON_LINE}))
     click.echo(f"report: {write_report(runs, run_ids, out)}")
 
 
@@ -157,6 +158,7 @@ def train_command(seeds: tuple[int, ...], device: str | None, **given: Any) -> N
 def planned(seeds: Sequence[int], device: str | None, given: dict[str, Any]) -> list[Plan]:
     """A plan per seed, each printed."""
     quiet()
+    from bench.describe import describe
     from bench.estimate import estimate_seconds
     from bench.plan import Settings, make_plan
 
@@ -165,41 +167,9 @@ def planned(seeds: Sequence[int], device: str | None, given: dict[str, Any]) -> 
     for seed in dict.fromkeys(seeds):
         settings = Settings(**names, **given_values(given), seed=seed, device=device or default_device())
         plan = make_plan(settings)
-        describe(plan, estimate_seconds(plan))
+        click.echo("\n".join(describe(plan, estimate_seconds(plan))))
         plans.append(plan)
     return plans
-
-
-def describe(plan: Plan, seconds: float) -> None:
-    """Print what will be done."""
-    data, settings = plan.data, plan.settings
-    synthetic = ", synthetic data made by this project" if plan.task.synthetic else ""
-    environment = plan.environment
-    click.echo(f"plan      task {plan.task.name}{synthetic}, preset {plan.preset.name}, seed {settings.seed}")
-    click.echo(
-        f"data      {len(data.train):,} training rows, {len(data.heldout):,} held out for selection"
-        + (f", {data.dropped:,} dropped as phrases of those" if data.dropped else "")
-        + f"; {len(data.evaluation):,} {plan.task.evaluation} rows, {plan.max_length} word pieces at most"
-    )
-    click.echo(f"backbone  {plan.backbone.name}, {plan.config.num_hidden_layers} layers ({plan.backbone.identity})")
-    click.echo(
-        f"device    {environment['device']}: {environment['device_name']}, {environment['torch_threads']} threads"
-    )
-    for job in plan.jobs:
-        again = settings.fresh or job not in plan.artifacts
-        options = ", ".join(f"{name} {value}" for name, value in job.options.items())
-        click.echo(f"stage     {job.stage.name}: {'to do' if again else 'cached'} ({options})")
-    for arm in plan.arms:
-        again = settings.fresh or arm.run_id not in plan.runs
-        click.echo(f"run       {arm.label}: {'to do' if again else 'cached'}")
-    click.echo(f"time      about {duration(seconds)}" + (", measured from a few steps" if seconds else ""))
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def default_device() -> str:
@@ -217,7 +187,9 @@ def progress_bars() -> Any:
 
 
 def quiet() -> None:
-    """Keep the libraries' own bars and notices out of the output."""
+    """Keep the libraries' own bars and notices out of the output, and all but the first process of several."""
+    if os.environ.get("RANK", "0") != "0":
+        sys.stdout = sys.stderr = Path(os.devnull).open("w", encoding="utf8")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import datasets
     from transformers.utils import logging

@@ -27,7 +27,7 @@ class Preset:
     train_rows: int | None = None
     eval_rows: int | None = None
     latency_examples: int = 200
-    rounds: int = 5
+    rounds: int = 3
 
 
 PRESETS = {
@@ -42,7 +42,6 @@ PRESETS = {
                 "finetune.learning_rate": 1e-4,
                 "truncate.epochs": 3,
                 "truncate.learning_rate": 1e-4,
-                "exits.epochs": 1,
             },
         ),
         Preset(
@@ -54,7 +53,7 @@ PRESETS = {
             name="smoke",
             summary="the packaged backbone on a few dozen rows, in seconds: does everything run?",
             backbone="minilm",
-            options={"finetune.epochs": 1, "truncate.epochs": 1, "exits.epochs": 1},
+            options={"finetune.epochs": 1, "truncate.epochs": 1},
             train_rows=96,
             eval_rows=32,
             latency_examples=4,

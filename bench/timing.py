@@ -9,6 +9,7 @@ sides of the wall clock, and CUDA events time the same span.
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -85,11 +86,12 @@ def measure(
             arms[name](example)
     found = {name: Latencies([[] for _ in examples], [[] for _ in examples]) for name in names}
     shuffler = random.Random(seed)  # noqa: S311 - an order, no secret
+    turns = itertools.count()
     for _ in range(rounds):
         order = list(range(len(examples)))
         shuffler.shuffle(order)
-        for turn, place in enumerate(order):
-            first = turn % len(names)
+        for place in order:
+            first = next(turns) % len(names)
             for name in names[first:] + names[:first]:
                 wall, events = stopwatch(lambda: arms[name](examples[place]))  # noqa: B023 - called at once
                 found[name].wall[place].append(wall)

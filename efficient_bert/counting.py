@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -69,12 +69,17 @@ def count_with_fvcore(
 ) -> int:
     """FLOPs (2 x fvcore's multiply-adds) of one pass over the whole batch, fused or eager attention."""
     module = _Pass(model, policy or Policy(), execution).eval()
-    analysis = FlopCountAnalysis(module, (batch.input_ids, batch.mask, batch.token_type_ids))
-    analysis.set_op_handle("aten::scaled_dot_product_attention", attention_macs)
-    # fvcore would count the norm's element-wise work; the convention counts matrix products
-    analysis.set_op_handle("aten::layer_norm", lambda inputs, outputs: 0)
-    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-    return FLOPS_PER_MAC * int(analysis.total())
+    with warnings.catch_warnings():
+        # fvcore scripts and traces with torch.jit, which says of itself that it is deprecated
+        warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+        from fvcore.nn import FlopCountAnalysis
+
+        analysis = FlopCountAnalysis(module, (batch.input_ids, batch.mask, batch.token_type_ids))
+        analysis.set_op_handle("aten::scaled_dot_product_attention", attention_macs)
+        # fvcore would count the norm's element-wise work; the convention counts matrix products
+        analysis.set_op_handle("aten::layer_norm", lambda inputs, outputs: 0)
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+        return FLOPS_PER_MAC * int(analysis.total())
 
 
 def count_with_torch(

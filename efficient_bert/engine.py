@@ -11,7 +11,7 @@ examples are done, how wide the next layer runs. The loop turns decisions into r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -120,7 +120,9 @@ def run(
             recorder.exit(depth, state.live.rows, model.classify(state.first(), depth=depth))
         if policy.decide is not None:
             decision = policy.decide(state.view(depth, recorder.history(model.config.classes)))
-            recorder.decided(decision, state.live.rows, leaving=execution != Execution.SOFT)
+            if execution == Execution.SOFT:
+                decision = replace(decision, leave=None)
+            recorder.decided(decision, state.live.rows)
             state = state.apply(decision)
             if not state.live.rows:
                 break
@@ -221,11 +223,11 @@ class Recorder:
         self.answers.append((rows, logits))
         self.head_runs[list(rows)] += 1
 
-    def decided(self, decision: Decision, rows: tuple[int, ...], *, leaving: bool) -> None:
+    def decided(self, decision: Decision, rows: tuple[int, ...]) -> None:
         """A decision was taken: its cost, and the answers of those who leave."""
         if decision.macs is not None:
             self.decision_macs[list(rows)] += decision.macs.cpu()
-        if not leaving or decision.leave is None:
+        if decision.leave is None:
             return
         left = [row for row, leaves in zip(rows, decision.leave.tolist(), strict=True) if leaves]
         if left and not self.exits:

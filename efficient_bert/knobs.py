@@ -43,6 +43,8 @@ class Knob:
             if kind is int and float(given) != int(float(given)):
                 raise ValueError
             value = int(float(given)) if kind is int else kind(given)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError
         except (ValueError, OverflowError):
             raise InputError(f"{self.name} is {given!r}, but it takes a value of type {kind.__name__}") from None
         if isinstance(value, str):

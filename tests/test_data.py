@@ -14,7 +14,7 @@ import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 from transformers import BertTokenizer
 
-from bench.data import collate, encode, fingerprint, hold_out, load_split
+from bench.data import encode, fingerprint, hold_out, load_split
 from bench.errors import InputError
 from bench.registry import TASKS
 from bench.tasks import Task
@@ -280,19 +280,6 @@ def test_encoding_keeps_order_over_many_batches(tokenizer: BertTokenizer) -> Non
     assert encoded["length"][:] == [3, 4] * 1100
     assert encoded["example_id"][2199] == "train-2199"
     assert encoded.cache_files == []
-
-
-def test_batches_are_padded_on_the_right() -> None:
-    """Rows are padded to the longest one; the mask is true where a word piece is."""
-    rows = [
-        {"input_ids": [2, 5, 3], "token_type_ids": [0, 0, 0], "label": 1},
-        {"input_ids": [2, 5, 3, 6, 3], "token_type_ids": [0, 0, 0, 1, 1], "label": 0},
-    ]
-    batch = collate(rows, 9)
-    assert batch["input_ids"].tolist() == [[2, 5, 3, 9, 9], [2, 5, 3, 6, 3]]
-    assert batch["token_type_ids"].tolist() == [[0, 0, 0, 0, 0], [0, 0, 0, 1, 1]]
-    assert batch["attention_mask"].tolist() == [[True, True, True, False, False], [True] * 5]
-    assert batch["labels"].tolist() == [1, 0]
 
 
 @needs_data

@@ -22,22 +22,25 @@ class LengthBuckets:
     def __init__(self, lengths: Sequence[int], *, batch_size: int, seed: int, epoch: int) -> None:
         self.lengths = lengths
         self.batch_size = batch_size
-        self.generator = torch.Generator().manual_seed(seed * 10_007 + epoch)
+        self.seed = seed * 10_007 + epoch
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = self._shuffled(len(self.lengths))
+        generator = torch.Generator().manual_seed(self.seed)
+        order = shuffled(len(self.lengths), generator)
         batches: list[list[int]] = []
         for start in range(0, len(order), self.batch_size * POOL):
             pool = sorted(order[start : start + self.batch_size * POOL], key=lambda row: self.lengths[row])
             batches += [pool[first : first + self.batch_size] for first in range(0, len(pool), self.batch_size)]
-        return iter([batches[place] for place in self._shuffled(len(batches))])
-
-    def _shuffled(self, count: int) -> list[int]:
-        order: list[int] = torch.randperm(count, generator=self.generator).tolist()
-        return order
+        return iter([batches[place] for place in shuffled(len(batches), generator)])
 
     def __len__(self) -> int:
         return -(-len(self.lengths) // self.batch_size)
+
+
+def shuffled(count: int, generator: torch.Generator) -> list[int]:
+    """A random order of 0..count-1."""
+    order: list[int] = torch.randperm(count, generator=generator).tolist()
+    return order
 
 
 def collate(rows: Rows, *, pad_token_id: int) -> dict[str, Tensor]:

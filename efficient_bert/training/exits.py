@@ -1,39 +1,29 @@
-"""Exit heads trained on the frozen trunk: DeeBERT's second stage (Xin et al., 2020, section 3.2)."""
+"""Exit heads trained on the frozen trunk: DeeBERT's second stage (Xin et al., 2020, section 3.2).
+
+The trunk does not change, so its [CLS] states are computed once and kept; the heads then train on them for many
+epochs at little cost.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from efficient_bert.config import EfficientBertConfig
-from efficient_bert.decisions import Policy
 from efficient_bert.engine import Batch, Execution, run
 from efficient_bert.model import EfficientBertForSequenceClassification
-from efficient_bert.training import Context, Stage, Trained
+from efficient_bert.training import Context, Rows, Stage, Trained
+from efficient_bert.training.batches import collate
 from efficient_bert.training.finetune import FINETUNE
-from efficient_bert.training.loop import train, with_defaults
+from efficient_bert.training.loop import in_order, read_tensors, save_tensors, train, with_defaults
 
-
-def exit_logits(model: EfficientBertForSequenceClassification, batch: Mapping[str, Tensor]) -> Tensor:
-    """Logits of every exit, (E, B, C)."""
-    policy = Policy(exits=tuple(model.config.exit_depths))
-    output = run(model, Batch.of(batch), policy, execution=Execution.SOFT)
-    return torch.stack(list(output.exit_logits.values()))
-
-
-def exits_loss(model: EfficientBertForSequenceClassification, batch: Mapping[str, Tensor]) -> Tensor:
-    """The sum of the exits' mean cross-entropies."""
-    logits = exit_logits(model, batch).float()
-    return sum((F.cross_entropy(one, batch["labels"]) for one in logits), start=logits.new_zeros(()))
-
-
-def mean_exit(model: EfficientBertForSequenceClassification, batch: Mapping[str, Tensor]) -> Tensor:
-    """The exits' mean probabilities (B, C): what the epochs are selected by."""
-    return exit_logits(model, batch).float().softmax(-1).mean(0)
+SHARD = 4096
+"""Examples whose states are computed and stored together."""
 
 
 def with_exits(model: EfficientBertForSequenceClassification) -> EfficientBertForSequenceClassification:
@@ -50,12 +40,69 @@ def with_exits(model: EfficientBertForSequenceClassification) -> EfficientBertFo
     return grown
 
 
+def first_states(model: EfficientBertForSequenceClassification, rows: Rows) -> Tensor:
+    """[CLS] states at every exit depth, (rows, E, D), of the model without dropout."""
+    found = []
+    for chunk in in_order(rows):
+        batch = Batch.of(collate(chunk, pad_token_id=model.config.padding))
+        on_device = Batch(*(part.to(model.device) for part in (batch.input_ids, batch.mask, batch.token_type_ids)))
+        states = run(model, on_device, execution=Execution.SOFT, record=True).hidden_states
+        found.append(torch.stack([states[depth][:, 0] for depth in model.config.exit_depths], dim=1).cpu())
+    return torch.cat(found)
+
+
+def kept_states(model: EfficientBertForSequenceClassification, rows: Rows, folder: Path) -> Rows:
+    """The rows with their `states` (E, D), computed shard by shard and found again in `folder` after a kill."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with_states = []
+    for number, shard in enumerate(in_order(rows, SHARD)):
+        path = folder / f"{number:05d}.safetensors"
+        if not path.exists():
+            with torch.inference_mode():
+                save_tensors(path, {"states": first_states(model, shard)})
+        states = read_tensors(path)[0]["states"]
+        with_states += [{**row, "states": state} for row, state in zip(shard, states, strict=True)]
+    return with_states
+
+
+def stack(rows: Rows) -> dict[str, Tensor]:
+    """`states` (B, E, D) and `labels` (B,)."""
+    return {
+        "states": torch.stack([row["states"] for row in rows]),
+        "labels": torch.tensor([row["label"] for row in rows]),
+    }
+
+
+def exit_logits(model: EfficientBertForSequenceClassification, batch: Mapping[str, Tensor]) -> Tensor:
+    """Logits of every exit head on its states, (E, B, C)."""
+    depths = enumerate(model.config.exit_depths)
+    return torch.stack([model.classify(batch["states"][:, place], depth=depth) for place, depth in depths])
+
+
+def exits_loss(model: EfficientBertForSequenceClassification, batch: Mapping[str, Tensor]) -> Tensor:
+    """The sum of the exits' mean cross-entropies."""
+    logits = exit_logits(model, batch).float()
+    return sum((F.cross_entropy(one, batch["labels"]) for one in logits), start=logits.new_zeros(()))
+
+
+def mean_exit(model: EfficientBertForSequenceClassification, batch: Mapping[str, Tensor]) -> Tensor:
+    """The exits' mean probabilities (B, C): what the epochs are selected by."""
+    return exit_logits(model, batch).float().softmax(-1).mean(0)
+
+
 def train_exits(context: Context) -> Trained:
     """Exit heads only; every other parameter stays as it was, to the bit."""
-    model = with_exits(context.model)
+    model = with_exits(context.model).eval()
+    torch.nn.Module.to(model, context.device)
     for name, parameter in model.named_parameters():
         parameter.requires_grad = name.startswith("exits.")
-    trained = train(replace(context, model=model), loss=exits_loss, predict=mean_exit)
+    on_states = replace(
+        context,
+        model=model,
+        train=kept_states(model, context.train, context.folder / "train"),
+        heldout=kept_states(model, context.heldout, context.folder / "heldout"),
+    )
+    trained = train(on_states, loss=exits_loss, predict=mean_exit, collate=stack)
     return Trained(trained.model.requires_grad_(True), trained.scores)
 
 
@@ -63,7 +110,7 @@ EXITS = Stage(
     name="exits",
     summary="train exit heads after every inner layer on the frozen, fine-tuned trunk",
     train=train_exits,
-    options=with_defaults(epochs=2, learning_rate=1e-3),
+    options=with_defaults(epochs=10, learning_rate=1e-3),
     after=FINETUNE,
-    step_cost=lambda options: 0.4,  # the trunk runs forward only
+    step_cost=lambda options: 0.4 / float(options["epochs"]) + 0.02,  # one forward pass in all, then the heads
 )

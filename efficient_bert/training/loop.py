@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,12 @@ from efficient_bert.errors import InputError
 from efficient_bert.knobs import Knob
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training import Context, Rows, Status, Trained
-from efficient_bert.training.batches import LengthBuckets, collate
+from efficient_bert.training.batches import LengthBuckets
+from efficient_bert.training.batches import collate as pad
 
 Loss = Callable[[EfficientBertForSequenceClassification, Mapping[str, Tensor]], Tensor]
 Predict = Callable[[EfficientBertForSequenceClassification, Mapping[str, Tensor]], Tensor]
+Collate = Callable[[Rows], Mapping[str, Tensor]]
 
 CHECKPOINT_SECONDS = 30.0
 """A killed run loses at most this much work and the step under way."""
@@ -102,15 +105,18 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def training_mode(model: nn.Module) -> None:
-    """Dropout only in modules that learn: a frozen trunk gives the same states in every epoch."""
+    """Dropout only within modules that learn: a frozen trunk gives the same states in every epoch."""
+    model.train()
     for module in model.modules():
-        module.training = any(parameter.requires_grad for parameter in module.parameters())
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()
 
 
 class Trainer:
     """One training run of a stage: `Trainer(context, ...).run()`."""
 
-    def __init__(self, context: Context, *, loss: Loss, predict: Predict) -> None:
+    def __init__(self, context: Context, *, loss: Loss, predict: Predict, collate: Collate | None) -> None:
         options = context.options
         precision = str(options["precision"])
         precision = native_precision(context.device) if precision == "auto" else precision
@@ -118,22 +124,25 @@ class Trainer:
         self.context = context
         self.loss = loss
         self.predict = predict
+        padding = context.model.config.padding
+        self.collate = collate or partial(pad, pad_token_id=padding)
         self.lengths = [len(row["input_ids"]) for row in context.train]
         batch_size = int(options["batch_size"])
         self.epochs = int(options["epochs"])
         self.steps_per_epoch = math.ceil(math.ceil(len(self.lengths) / batch_size) / self.accelerator.num_processes)
         steps = self.epochs * self.steps_per_epoch
-        model = context.model
+        self.model = context.model
+        self.model.to(self.accelerator.device)
         optimizer = torch.optim.AdamW(
-            parameter_groups(model, float(options["weight_decay"])),
+            parameter_groups(self.model, float(options["weight_decay"])),
             lr=float(options["learning_rate"]),
             eps=1e-8,
             fused=True,
         )
         schedule = get_linear_schedule_with_warmup(optimizer, round(float(options["warmup"]) * steps), steps)
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        # the model itself is not wrapped: a loss may use any of its parts, and `step` averages the gradients
+        self.optimizer = self.accelerator.prepare(optimizer)
         self.schedule = schedule
-        self.bare: EfficientBertForSequenceClassification = self.accelerator.unwrap_model(self.model)
         self.progress = Progress()
         self.checkpoint = context.folder / "checkpoint.safetensors"
         self.best = context.folder / "best.safetensors"
@@ -146,8 +155,8 @@ class Trainer:
         while self.progress.epoch < self.epochs:
             self.train_epoch()
             self.finish_epoch()
-        self.bare.load_state_dict(read_tensors(self.best)[0])
-        return Trained(self.bare.cpu().eval(), tuple(self.progress.scores))
+        self.model.load_state_dict(read_tensors(self.best)[0])
+        return Trained(self.model.cpu().eval(), tuple(self.progress.scores))
 
     def batches(self) -> Iterator[Mapping[str, Tensor]]:
         """The rest of the current epoch, on the device, shared out among processes."""
@@ -161,14 +170,14 @@ class Trainer:
         loader: DataLoader[Any] = DataLoader(
             self.context.train,  # type: ignore[arg-type]  # any sequence will do; torch asks for its own class
             batch_sampler=buckets,
-            collate_fn=lambda rows: collate(rows, pad_token_id=self.bare.config.padding),
+            collate_fn=self.collate,
         )
         prepared: DataLoader[Any] = self.accelerator.prepare(loader)
         yield from self.accelerator.skip_first_batches(prepared, progress.batch)
 
     def train_epoch(self) -> None:
         """Run the rest of the epoch, with checkpoints."""
-        training_mode(self.bare)
+        training_mode(self.model)
         started = saved = time.monotonic()
         examples = 0
         for batch in self.batches():
@@ -191,6 +200,7 @@ class Trainer:
                 f"(it is {self.context.options['learning_rate']}) or use --precision no"
             )
         self.accelerator.backward(loss)
+        self.average_gradients()
         limit = float(self.context.options["max_grad_norm"])
         if limit:
             self.accelerator.clip_grad_norm_(self.model.parameters(), limit)
@@ -201,12 +211,19 @@ class Trainer:
         self.progress.batch += 1
         return float(value)
 
+    def average_gradients(self) -> None:
+        """The mean over processes; a single process has it already."""
+        if self.accelerator.num_processes > 1:
+            for parameter in self.model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
+
     def finish_epoch(self) -> None:
         """Score on the held-out rows; the best epoch so far is kept."""
         score = self.heldout_score()
         best = max(self.progress.scores, default=-math.inf)
         if score > best and self.accelerator.is_main_process:
-            save_tensors(self.best, self.bare.state_dict())
+            save_tensors(self.best, self.model.state_dict())
         self.progress.scores.append(score)
         self.progress.epoch += 1
         self.progress.batch = 0
@@ -217,11 +234,11 @@ class Trainer:
     def heldout_score(self) -> float:
         """The context's score of the model as it is."""
         rows = self.context.heldout
-        self.bare.eval()
+        self.model.eval()
         with torch.no_grad(), self.accelerator.autocast():
             logits = [
-                self.predict(self.bare, {name: value.to(self.bare.device) for name, value in batch.items()})
-                for batch in heldout_batches(rows, pad_token_id=self.bare.config.padding)
+                self.predict(self.model, {name: value.to(self.model.device) for name, value in batch.items()})
+                for batch in map(self.collate, in_order(rows))
             ]
         labels = torch.tensor([row["label"] for row in rows])
         return self.context.score(labels, torch.cat(logits).float().cpu())
@@ -236,7 +253,7 @@ class Trainer:
         """Write everything needed to go on from here."""
         if not self.accelerator.is_main_process:
             return
-        tensors = {f"model/{name}": value for name, value in self.bare.state_dict().items()}
+        tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
         for place, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{place}/{name}": torch.as_tensor(value) for name, value in state.items()}
         tensors["random/cpu"] = torch.get_rng_state()
@@ -247,7 +264,7 @@ class Trainer:
     def restore(self) -> None:
         """Go on from the checkpoint."""
         tensors, metadata = read_tensors(self.checkpoint)
-        self.bare.load_state_dict(below("model/", tensors))
+        self.model.load_state_dict(below("model/", tensors))
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in below("optimizer/", tensors).items():
             place, entry = name.split("/")
@@ -261,23 +278,23 @@ class Trainer:
             torch.cuda.set_rng_state(tensors["random/cuda"])
 
 
-def heldout_batches(rows: Rows, *, pad_token_id: int, batch_size: int = 64) -> Iterator[dict[str, Tensor]]:
-    """All rows in order."""
-    for start in range(0, len(rows), batch_size):
-        chunk = [rows[place] for place in range(start, min(start + batch_size, len(rows)))]
-        yield collate(chunk, pad_token_id=pad_token_id)
+def in_order(rows: Rows, size: int = 64) -> Iterator[Rows]:
+    """All rows, `size` at a time."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
-def train(context: Context, *, loss: Loss, predict: Predict) -> Trained:
+def train(context: Context, *, loss: Loss, predict: Predict, collate: Collate | None = None) -> Trained:
     """Train `context.model`'s trainable parameters on `loss`, keeping the epoch whose held-out score is best.
 
     Args:
         context: data, options, folder and watcher.
         loss: (model, batch) -> scalar.
         predict: (model, batch) -> logits (B, C), scored with `context.score`.
+        collate: rows -> batch with `labels`; pads word pieces by default.
 
     Raises:
         InputError: the loss is not finite.
     """
     context.folder.mkdir(parents=True, exist_ok=True)
-    return Trainer(context, loss=loss, predict=predict).run()
+    return Trainer(context, loss=loss, predict=predict, collate=collate).run()

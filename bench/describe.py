@@ -1,0 +1,38 @@
+"""A plan in words, as `bench run` prints it before it does anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.plan import Plan
+
+
+def describe(plan: Plan, seconds: float) -> Iterator[str]:
+    """One line per fact: what, on what, with what, what is cached, and how long it will take (`seconds`)."""
+    data, environment, settings = plan.data, plan.environment, plan.settings
+    synthetic = ", synthetic data made by this project" if plan.task.synthetic else ""
+    yield f"plan      task {plan.task.name}{synthetic}, preset {plan.preset.name}, seed {settings.seed}"
+    dropped = f", {data.dropped:,} dropped as phrases of those" if data.dropped else ""
+    yield (
+        f"data      {len(data.train):,} training rows, {len(data.heldout):,} held out for selection{dropped}; "
+        f"{len(data.evaluation):,} {plan.task.evaluation} rows, at most {plan.max_length} word pieces"
+    )
+    yield f"backbone  {plan.backbone.name}, {plan.config.num_hidden_layers} layers, {plan.backbone.identity}"
+    yield f"device    {environment['device']}: {environment['device_name']}, {environment['torch_threads']} threads"
+    for job in plan.jobs:
+        again = settings.fresh or job not in plan.artifacts
+        options = ", ".join(f"{name} {value}" for name, value in job.options.items())
+        yield f"stage     {job.stage.name}: {'to do' if again else 'cached'} ({options})"
+    for arm in plan.arms:
+        again = settings.fresh or arm.run_id not in plan.runs
+        yield f"run       {arm.label}: {'to do' if again else 'cached'}"
+    yield f"time      about {duration(seconds)}, measured from a few steps" if seconds else "time      nothing to do"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
