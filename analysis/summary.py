@@ -35,9 +35,9 @@ class Summary:
 
 
 def summary(runs: Runs) -> Summary:
-    """The table of arms as text: arm, metrics (quality and speed-ups with intervals), held-out choice, seeds, runs."""
+    """The table of arms as text: arm, quality and headline metrics, held-out choice, seeds, runs."""
     frame = table(runs)
-    names = shown(frame)
+    names = [name for name in shown(frame) if METRICS[name].quality or METRICS[name].headline]
     several = frame["task"].nunique() > 1
     rows = [
         (

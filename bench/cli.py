@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -189,7 +190,7 @@ def progress_bars() -> Any:
 def quiet() -> None:
     """Keep the libraries' own bars and notices out of the output, and all but the first process of several."""
     if os.environ.get("RANK", "0") != "0":
-        sys.stdout = sys.stderr = Path(os.devnull).open("w", encoding="utf8")
+        sys.stdout = sys.stderr = io.StringIO()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import datasets
     from transformers.utils import logging

@@ -51,12 +51,12 @@ def carry_out(plan: Plan, watcher: Watcher) -> list[str]:
     train_missing(plan, watcher)
     if is_main_process():
         models = load_models(plan, missing)
-        tables = {arm.run_id: evaluated(plan, arm, models, watcher) for arm in missing}
-        heldout = {arm.run_id: heldout_values(plan, arm, models) for arm in missing}
+        results = {arm.run_id: evaluated(plan, arm, models, watcher) for arm in missing}
+        tables = {run_id: table for run_id, (table, _) in results.items()}
         timing, tables = timed(plan, missing, models, tables, watcher)
         for arm in missing:
             table, model = tables[arm.run_id], models[arm.job.id]
-            record = record_of(plan, arm, table=table, heldout=heldout[arm.run_id], timing=timing)
+            record = record_of(plan, arm, table=table, heldout=results[arm.run_id][1], timing=timing)
             read_back = {"attention": model.config._attn_implementation, "dtype": str(model.dtype)}
             plan.runs.put(replace(record, environment={**record.environment, **read_back}), table)
     return [arm.run_id for arm in plan.arms]
@@ -158,19 +158,16 @@ def runnable(plan: Plan, arm: Arm, models: Mapping[str, EfficientBertForSequence
 
 def evaluated(
     plan: Plan, arm: Arm, models: Mapping[str, EfficientBertForSequenceClassification], watcher: Watcher
-) -> pa.Table:
-    """The arm over the evaluation split; finished chunks of a killed attempt are taken over."""
-    rows = plan.data.evaluation.to_list()
-    with watcher.counting(f"evaluate {arm.label}", len(rows)) as advance:
-        return evaluate(runnable(plan, arm, models), rows, folder=plan.runs.partial(arm.run_id), advance=advance)
+) -> tuple[pa.Table, dict[str, float]]:
+    """The arm over the evaluation split, and its metrics and FLOPs speed-up on the held-out training rows.
 
-
-def heldout_values(
-    plan: Plan, arm: Arm, models: Mapping[str, EfficientBertForSequenceClassification]
-) -> dict[str, float]:
-    """The task's metrics and the FLOPs speed-up on the held-out slice of the training split."""
-    table = evaluate(runnable(plan, arm, models), plan.data.heldout.to_list())
-    return values(table, [*plan.task.metrics, "flops_speedup"])
+    Finished chunks of a killed attempt are taken over.
+    """
+    rows, heldout = plan.data.evaluation.to_list(), plan.data.heldout.to_list()
+    able = runnable(plan, arm, models)
+    with watcher.counting(f"evaluate {arm.label}", len(rows) + len(heldout)) as advance:
+        selection = values(evaluate(able, heldout, advance=advance), [*plan.task.metrics, "flops_speedup"])
+        return evaluate(able, rows, folder=plan.runs.partial(arm.run_id), advance=advance), selection
 
 
 def values(table: pa.Table, names: Sequence[str]) -> dict[str, float]:

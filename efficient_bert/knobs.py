@@ -46,7 +46,8 @@ class Knob:
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError
         except (ValueError, OverflowError):
-            raise InputError(f"{self.name} is {given!r}, but it takes a value of type {kind.__name__}") from None
+            wanted = {int: "a whole number", float: "a number"}[kind]
+            raise InputError(f"{self.name} is {given!r}, but it takes {wanted}, for example {self.default}") from None
         if isinstance(value, str):
             if self.choices and value not in self.choices:
                 raise InputError(f"{self.name} is {value!r}, but it is one of {', '.join(self.choices)}")

@@ -18,7 +18,7 @@ from analysis.style import SERIES, looks
 from bench.registry import PLOTS
 from tests.stored_runs import DEVICE, LAYERS, StoredRun, sweep, write_runs
 
-STRANGE = StoredRun("strange", method="entropy_exit", knobs={"exit_threshold": "$x_1$ <b>&"}, depths=(1, 3))
+STRANGE = StoredRun("strange", method="entropy_exit", knobs={"exit_threshold": "$\\frac$ <b>&"}, depths=(1, 3))
 CASES = {
     "a sweep": sweep(),
     "two seeds": [*sweep(), *sweep(seed=2)],
@@ -51,6 +51,7 @@ def test_every_plot_draws_every_case(name: str, case: str, tmp_path: Path) -> No
     pd.testing.assert_frame_equal(back, frame, check_dtype=False)
     svg, png = render(plot, frame)
     assert svg.count("<text") > 3
+    assert "mathdefault" not in svg, "a tick label shows raw mathtext"
     assert png.startswith(b"\x89PNG")
     assert render(plot, back)[0] == svg
 
@@ -116,7 +117,8 @@ def test_latency_percentiles_are_those_of_all_samples(tmp_path: Path) -> None:
 def test_knob_values_never_overlap(name: str, tmp_path: Path) -> None:
     """Where points lie close together some values are left out, and no two that are written overlap."""
     close = [
-        StoredRun(f"r{n}", method="m", knobs={"k": n / 100}, depths=(6,) * n + (5,), wrong=range(n % 3)) for n in range(1, 30)
+        StoredRun(f"r{n}", method="m", knobs={"k": n / 100}, depths=(6,) * n + (5,), wrong=range(n % 3))
+        for n in range(1, 30)
     ]
     plot = PLOTS[name]
     frame = plot.data(read(tmp_path, [StoredRun("only"), *close]))

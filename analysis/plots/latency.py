@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from analysis.frames import Runs, timed
 from analysis.plots import Plot
@@ -50,6 +51,9 @@ def _draw(ax: Axes, frame: pd.DataFrame) -> None:
     low, high = (frame.loc[frame["percentile"] == p, "seconds"] * 1000 for p in (1, 99))
     if high.max() > _LOG_ABOVE * low.min() > 0:
         ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(FormatStrFormatter("%g"))  # a power of ten would need mathtext
+        ax.xaxis.set_minor_formatter(NullFormatter())
     else:
         ax.set_xlim(0, high.max() * 1.04)
     ax.set_xlabel(textwrap.fill(f"Latency at batch 1 (ms) on {devices(frame)}", 72))

@@ -26,6 +26,7 @@ class Metric:
         compute: examples (columns as in `bench.records.EXAMPLE_COLUMNS`) -> value.
         higher_is_better: direction of improvement.
         quality: it scores answers, and is shown for the tasks that declare it; the others are shown for every task.
+        headline: it is also shown in the short table of a terminal or a README; the report shows every metric.
         timed: it reads `seconds`; only rows that were timed are passed.
         format: how a table prints it.
         terms, reduce: the same statistic in two steps, so that thousands of resamples are one array operation:
@@ -38,6 +39,7 @@ class Metric:
     compute: Callable[[pd.DataFrame], float]
     higher_is_better: bool = True
     quality: bool = False
+    headline: bool = False
     timed: bool = False
     format: str = "{:.3f}"
     terms: Callable[[pd.DataFrame], NDArray[np.float64]] | None = None

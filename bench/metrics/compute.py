@@ -34,6 +34,7 @@ FLOPS_SPEEDUP = ratio_metric(
     "full model's FLOPs over this run's FLOPs: analytic, unpadded lengths, ratio of sums over examples",
     terms=_flops_against_reference,
     higher_is_better=True,
+    headline=True,
     format="{:.2f}",
 )
 GFLOPS = ratio_metric(
@@ -48,6 +49,7 @@ MEAN_EXIT_DEPTH = ratio_metric(
     "mean number of layers run before the answer",
     terms=_exit_depth,
     higher_is_better=False,
+    headline=True,
     format="{:.2f}",
 )
 TOKENS_KEPT = ratio_metric(

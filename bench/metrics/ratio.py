@@ -47,6 +47,7 @@ def ratio_metric(
     *,
     terms: Callable[[pd.DataFrame], NDArray[np.float64]],
     higher_is_better: bool,
+    headline: bool = False,
     timed: bool = False,
     format: str = "{:.3f}",
 ) -> Metric:
@@ -61,6 +62,7 @@ def ratio_metric(
         summary=summary,
         compute=compute,
         higher_is_better=higher_is_better,
+        headline=headline,
         timed=timed,
         format=format,
         terms=terms,

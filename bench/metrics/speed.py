@@ -50,6 +50,7 @@ def _latency(percentile: int) -> Metric:
         summary=f"p{percentile} of wall-clock latency at batch 1 over all rounds of all timed examples, seconds",
         compute=compute,
         higher_is_better=False,
+        headline=percentile == 50,
         timed=True,
         format="{:.4f}",
         terms=_samples,
@@ -75,6 +76,7 @@ WALL_SPEEDUP = ratio_metric(
     "full model's seconds over this run's seconds in the same rounds: medians per example, ratio of sums over examples",
     terms=_medians,
     higher_is_better=True,
+    headline=True,
     timed=True,
     format="{:.2f}",
 )

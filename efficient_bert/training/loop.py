@@ -18,10 +18,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import get_linear_schedule_with_warmup
 
@@ -120,6 +122,7 @@ class Trainer:
         options = context.options
         precision = str(options["precision"])
         precision = native_precision(context.device) if precision == "auto" else precision
+        AcceleratorState._reset_state()  # a stage before may have had another precision
         self.accelerator = Accelerator(mixed_precision=precision, cpu=context.device == "cpu")
         self.context = context
         self.loss = loss
@@ -130,7 +133,7 @@ class Trainer:
         batch_size = int(options["batch_size"])
         self.epochs = int(options["epochs"])
         self.steps_per_epoch = math.ceil(math.ceil(len(self.lengths) / batch_size) / self.accelerator.num_processes)
-        steps = self.epochs * self.steps_per_epoch
+        self.steps = self.epochs * self.steps_per_epoch
         self.model = context.model
         self.model.to(self.accelerator.device)
         optimizer = torch.optim.AdamW(
@@ -139,10 +142,9 @@ class Trainer:
             eps=1e-8,
             fused=True,
         )
-        schedule = get_linear_schedule_with_warmup(optimizer, round(float(options["warmup"]) * steps), steps)
         # the model itself is not wrapped: a loss may use any of its parts, and `step` averages the gradients
         self.optimizer = self.accelerator.prepare(optimizer)
-        self.schedule = schedule
+        self.schedule = self.schedule_from(0)
         self.progress = Progress()
         self.checkpoint = context.folder / "checkpoint.safetensors"
         self.best = context.folder / "best.safetensors"
@@ -158,6 +160,11 @@ class Trainer:
         self.model.load_state_dict(read_tensors(self.best)[0])
         return Trained(self.model.cpu().eval(), tuple(self.progress.scores))
 
+    def schedule_from(self, step: int) -> LambdaLR:
+        """The learning rate's rise and fall, at `step`; it sets the optimiser's rate."""
+        warmup = round(float(self.context.options["warmup"]) * self.steps)
+        return get_linear_schedule_with_warmup(self.optimizer.optimizer, warmup, self.steps, last_epoch=step - 1)
+
     def batches(self) -> Iterator[Mapping[str, Tensor]]:
         """The rest of the current epoch, on the device, shared out among processes."""
         options, progress = self.context.options, self.progress
@@ -171,6 +178,7 @@ class Trainer:
             self.context.train,  # type: ignore[arg-type]  # any sequence will do; torch asks for its own class
             batch_sampler=buckets,
             collate_fn=self.collate,
+            generator=torch.Generator(),  # else starting to read draws a seed where dropout does: no resume to the bit
         )
         prepared: DataLoader[Any] = self.accelerator.prepare(loader)
         yield from self.accelerator.skip_first_batches(prepared, progress.batch)
@@ -197,7 +205,7 @@ class Trainer:
         if not math.isfinite(value):
             raise InputError(
                 f"the loss is {value} at step {self.progress.step}; lower the learning rate "
-                f"(it is {self.context.options['learning_rate']}) or use --precision no"
+                f"(it is {self.context.options['learning_rate']}) or set the precision to 'no'"
             )
         self.accelerator.backward(loss)
         self.average_gradients()
@@ -221,8 +229,9 @@ class Trainer:
     def finish_epoch(self) -> None:
         """Score on the held-out rows; the best epoch so far is kept."""
         score = self.heldout_score()
-        best = max(self.progress.scores, default=-math.inf)
-        if score > best and self.accelerator.is_main_process:
+        defined = [earlier for earlier in self.progress.scores if not math.isnan(earlier)]
+        best = not self.progress.scores or score > max(defined, default=-math.inf)
+        if best and self.accelerator.is_main_process:
             save_tensors(self.best, self.model.state_dict())
         self.progress.scores.append(score)
         self.progress.epoch += 1
@@ -246,8 +255,7 @@ class Trainer:
     def watch(self, loss: float, *, rate: float, score: float | None = None) -> None:
         """Tell the watcher, from the main process only."""
         if self.accelerator.is_main_process:
-            steps = self.epochs * self.steps_per_epoch
-            self.context.watch(Status(self.progress.step, steps, loss, rate, score))
+            self.context.watch(Status(self.progress.step, self.steps, loss, rate, score))
 
     def save(self) -> None:
         """Write everything needed to go on from here."""
@@ -259,7 +267,7 @@ class Trainer:
         tensors["random/cpu"] = torch.get_rng_state()
         if torch.cuda.is_available():
             tensors["random/cuda"] = torch.cuda.get_rng_state()
-        save_tensors(self.checkpoint, tensors, progress=vars(self.progress), schedule=self.schedule.last_epoch)
+        save_tensors(self.checkpoint, tensors, progress=vars(self.progress))
 
     def restore(self) -> None:
         """Go on from the checkpoint."""
@@ -271,8 +279,7 @@ class Trainer:
             state.setdefault(int(place), {})[entry] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self.progress = Progress(**metadata["progress"])
-        for _ in range(metadata["schedule"]):
-            self.schedule.step()
+        self.schedule = self.schedule_from(self.progress.step)
         torch.set_rng_state(tensors["random/cpu"])
         if "random/cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["random/cuda"])

@@ -1,0 +1,289 @@
+"""The table, the choice on held-out data, the comparison of two runs and the page."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.compare import compare, comparison
+from analysis.frames import Runs
+from analysis.report import write_report
+from analysis.selection import selected
+from analysis.summary import markdown_table, summary
+from analysis.table import table
+from bench.errors import InputError
+from bench.registry import METRICS, PLOTS
+from bench.store import RunStore
+from tests.stored_runs import DEVICE, StoredRun, sweep, write_runs
+
+HOSTILE = "<script>alert('x')</script> & $y$"
+
+
+def read(tmp_path: Path, *runs: StoredRun) -> Runs:
+    """Write runs and read them back."""
+    store, ids = write_runs(tmp_path, *runs)
+    return Runs.read(store, ids)
+
+
+class Links(HTMLParser):
+    """Collects whatever a page would load or link to, and its ids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.ids: list[str] = []
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note the tag and its attributes."""
+        self.tags.add(tag)
+        self.found += [value or "" for name, value in attrs if name in {"href", "src", "srcset", "data", "action"}]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a sweep with two seeds on one task and a single run with hostile texts on another."""
+    root = tmp_path_factory.mktemp("report")
+    hostile = StoredRun(
+        "hostile",
+        task=f"../{HOSTILE}",
+        method="entropy_exit",
+        knobs={"exit_threshold": HOSTILE},
+        environment={"torch": HOSTILE},
+        device=HOSTILE,
+        depths=(2, 3),
+        synthetic=False,
+    )
+    store, ids = write_runs(root / "runs", *sweep(), *sweep(seed=2), hostile)
+    write_report(store, ids, root / "out")
+    return root / "out"
+
+
+def test_a_store_is_read_once_per_run(tmp_path: Path) -> None:
+    """A run named twice counts once; no run at all and an unknown run are errors."""
+    store, ids = write_runs(tmp_path, StoredRun("only"))
+    assert len(Runs.read(store, ids * 2).records) == 1
+    with pytest.raises(InputError, match="no runs to read"):
+        Runs.read(store, [])
+    with pytest.raises(InputError, match="no run 'other'"):
+        Runs.read(store, ["other"])
+
+
+def test_the_full_run_is_that_of_the_same_seed_and_backbone(tmp_path: Path) -> None:
+    """A run's reference has its task, seed and backbone; where there is none it is None."""
+    arm = StoredRun("arm", method="entropy_exit", knobs={"exit_threshold": 0.1}, seed=2)
+    fulls = [StoredRun("full1"), StoredRun("full2", seed=2), StoredRun("big", seed=2, backbone="big")]
+    runs = read(tmp_path, arm, *fulls, replace(arm, run_id="alone", seed=3))
+    by_id = {record.run_id: record for record in runs.records}
+    assert runs.full(by_id["arm"]) is by_id["full2"]
+    assert runs.full(by_id["alone"]) is None
+
+
+def test_the_table_holds_hand_counts(tmp_path: Path) -> None:
+    """Half of the examples leave at depth 6 and half at 3, so the work is 4.5 / 6 and the time 4.5 + 0.5 + 0.01 ms."""
+    frame = table(read(tmp_path, *sweep())).set_index("arm")
+    row = frame.loc["entropy_exit exit_threshold=0.3"]
+    assert row["accuracy"] == pytest.approx(36 / 40)
+    assert row["flops_speedup"] == pytest.approx(6 / 4.5)
+    assert row["mean_exit_depth"] == 4.5
+    assert row["tokens_kept"] == pytest.approx(0.75)
+    assert row["wall_speedup"] == pytest.approx(6.01 / 5.01)
+    assert row["device"] == DEVICE
+    assert (row["examples"], row["timed_examples"]) == (40, 20)
+    for name in ("accuracy", "flops_speedup", "wall_speedup", "latency_p50_seconds"):
+        assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"]
+    assert list(frame.index[:2]) == ["full", "adapler drop_threshold=0.01"]
+
+
+def test_seeds_of_an_arm_are_averaged(tmp_path: Path) -> None:
+    """Two seeds with 4 and 8 wrong of 40 are one arm with accuracy 0.85 and the standard deviation of 0.9 and 0.8."""
+    frame = table(read(tmp_path, StoredRun("a", wrong=range(4)), StoredRun("b", seed=2, wrong=range(8))))
+    assert len(frame) == 1
+    assert frame.loc[0, "accuracy"] == pytest.approx(0.85)
+    assert frame.loc[0, "accuracy_seed_sd"] == pytest.approx(math.sqrt(0.005))
+    assert (frame.loc[0, "seeds"], frame.loc[0, "run_ids"]) == ("1, 2", "a b")
+
+
+def test_runs_that_must_not_be_averaged_stay_apart(tmp_path: Path) -> None:
+    """Another device, another backbone and a repeated seed are other arms, each with its own label."""
+    base = StoredRun("aaaaaaaa1")
+    frame = table(
+        read(
+            tmp_path,
+            base,
+            replace(base, run_id="gpu", device="Test GPU"),
+            replace(base, run_id="big", backbone="big-bert"),
+            replace(base, run_id="again"),
+        )
+    )
+    assert len(frame) == frame["arm"].nunique() == 4
+    assert any("Test GPU" in label for label in frame["arm"])
+    assert any("big-bert" in label for label in frame["arm"])
+    assert any("again" in label for label in frame["arm"])
+
+
+def test_seeds_on_two_devices_are_two_arms(tmp_path: Path) -> None:
+    """Times of different devices are never averaged, not even as seeds of one arm."""
+    frame = table(read(tmp_path, StoredRun("cpu"), StoredRun("gpu", seed=2, device="Test GPU")))
+    assert set(frame["device"]) == {DEVICE, "Test GPU"}
+
+
+def test_an_untimed_run_has_no_speed(tmp_path: Path) -> None:
+    """Speed metrics of an untimed run are NaN, and no column of the summary shows them."""
+    runs = read(tmp_path, StoredRun("only", timed=0))
+    assert table(runs)["wall_speedup"].isna().all()
+    assert not any("latency" in column for column in summary(runs).columns)
+    assert "hardware: nothing was timed" in summary(runs).notes
+
+
+def test_the_choice_is_made_on_held_out_values(tmp_path: Path) -> None:
+    """The fastest held-out point at most 0.01 below the full model's 0.9; 0.89 itself qualifies, 0.84 does not."""
+    chosen = selected(read(tmp_path, *sweep()))
+    assert {name: arm.label for name, arm in chosen.items()} == {
+        "entropy_exit": "entropy_exit exit_threshold=0.5",
+        "adapler": "adapler drop_threshold=0.02",
+    }
+
+
+def test_nothing_is_chosen_without_a_reference(tmp_path: Path) -> None:
+    """Without the full model of the same seed there is nothing to be near to."""
+    assert selected(read(tmp_path, *sweep()[1:])) == {}
+    assert selected(read(tmp_path / "seeds", *sweep()[1:], replace(sweep()[0], seed=7))) == {}
+
+
+def test_the_summary_and_the_readme_table_say_what_numbers_belong_to(tmp_path: Path) -> None:
+    """Hardware, backbone, data, seeds and interval are named, and time columns name the device."""
+    runs = read(tmp_path, *sweep(), *sweep(seed=2))
+    text = summary(runs)
+    assert all(len(row) == len(text.columns) for row in text.rows)
+    assert all(DEVICE in column for column in text.columns if "latency" in column or "wall" in column)
+    markdown = markdown_table(runs)
+    for word in (DEVICE, "tiny-bert", "synthetic data made by this project", "seeds: 1, 2", "bootstrap", "validation"):
+        assert word in markdown
+    lines = markdown.splitlines()
+    cells = [re.split(r"(?<!\\)\|", line) for line in lines if line.startswith("|")]
+    assert {len(row) for row in cells} == {len(text.columns) + 2}
+
+
+def test_markdown_shows_hostile_text_as_text(tmp_path: Path) -> None:
+    """A knob with a tag and a pipe opens no tag and splits no cell."""
+    text = markdown_table(read(tmp_path, StoredRun("only", knobs={"k": "<b>|*x*"})))
+    assert r"k=&lt;b>\|\*x\*" in text
+
+
+def test_compare_gives_paired_differences(tmp_path: Path) -> None:
+    """B minus A with an interval for every metric, and McNemar's p for accuracy: 4 against 9 wrong, nested."""
+    store, _ = write_runs(tmp_path, *sweep())
+    frame = compare(store, "demo-full-1", "demo-exit-0.8-1").set_index("metric")
+    assert set(frame.index) == set(METRICS) - {"f1"}
+    assert frame.loc["accuracy", "difference"] == pytest.approx(-5 / 40)
+    assert frame.loc["accuracy", "mcnemar_p"] == pytest.approx(2 / 2**5)
+    assert frame.loc["flops_speedup", "difference"] == pytest.approx(3)
+    assert (frame["difference_low"] <= frame["difference"] + 1e-12).all()
+    assert (frame["difference"] <= frame["difference_high"] + 1e-12).all()
+    text = comparison(store, "demo-full-1", "demo-exit-0.8-1")
+    assert all(len(row) == len(text.columns) for row in text.rows)
+    assert any(DEVICE in row[0] for row in text.rows)
+
+
+def test_compare_refuses_what_cannot_be_paired(tmp_path: Path) -> None:
+    """Another task, another set of examples, or the run itself."""
+    store, _ = write_runs(tmp_path, StoredRun("a"), StoredRun("b", task="other"), StoredRun("c", examples=39))
+    with pytest.raises(InputError, match="compare runs of one task"):
+        compare(store, "a", "b")
+    with pytest.raises(InputError, match="different examples"):
+        compare(store, "a", "c")
+    with pytest.raises(InputError, match="with itself"):
+        compare(store, "a", "a")
+
+
+def test_the_report_has_every_file(report: Path) -> None:
+    """Page, figures and data of both tasks lie in the folder, and nothing lies outside of it."""
+    names = {f"demo-{name}" for name in PLOTS}
+    assert names <= {path.stem for path in (report / "figures").glob("*.svg")}
+    assert names <= {path.stem for path in (report / "figures").glob("*.png")}
+    assert names | {"demo-table"} <= {path.stem for path in (report / "data").glob("*.csv")}
+    assert [path.name for path in report.parent.iterdir() if path.name != "runs"] == ["out"]
+    assert len(pd.read_csv(report / "data" / "demo-table.csv")) == 8
+
+
+def test_the_page_loads_nothing(report: Path) -> None:
+    """No address with a scheme is loaded or linked, every relative link is a file, and there is no script."""
+    page = (report / "index.html").read_text(encoding="utf8")
+    links = Links()
+    links.feed(page)
+    assert not re.search(r"""(?:src|href|action)\s*=\s*["']?\s*(?:[a-z]+:)?//""", page)
+    assert not re.search(r"url\((?!#)", page)
+    assert "@import" not in page
+    assert "script" not in links.tags
+    files = [link for link in links.found if not link.startswith(("#", "data:"))]
+    assert len(files) > 20
+    assert all((report / link).is_file() for link in files)
+    assert len(links.ids) == len(set(links.ids))
+
+
+def test_the_page_shows_hostile_text_as_text(report: Path) -> None:
+    """A task, a knob, a device and an environment value with a script tag are escaped wherever they stand."""
+    page = (report / "index.html").read_text(encoding="utf8")
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") >= 4
+    assert all("<script" not in path.read_text(encoding="utf8") for path in (report / "figures").glob("*.svg"))
+
+
+def test_the_page_says_what_numbers_belong_to(report: Path) -> None:
+    """Badge, device, backbone, seeds, interval, run ids, and a caption and a name for every figure."""
+    page = (report / "index.html").read_text(encoding="utf8")
+    assert page.count('<span class="badge">synthetic data made by this project</span>') == 1
+    for word in (DEVICE, "tiny-bert", "1, 2", "percentile bootstrap", "demo-exit-0.5-2", "unpadded"):
+        assert word in page
+    assert page.count("<figure") == page.count("<figcaption") == page.count('<svg role="img" aria-label="')
+
+
+def test_the_same_runs_give_the_same_report(tmp_path: Path) -> None:
+    """Written twice, over itself, every file has the same bytes."""
+    store, ids = write_runs(tmp_path / "runs", *sweep()[:3])
+    first = {path: path.read_bytes() for path in _files(write_report(store, ids, tmp_path / "out").parent)}
+    second = {path: path.read_bytes() for path in _files(write_report(store, ids, tmp_path / "out").parent)}
+    assert first == second
+    assert len(first) > 10
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_a_folder_that_is_no_report_is_left_alone(tmp_path: Path) -> None:
+    """A stranger's file is named, and stays; so does a file in the report's place."""
+    store, ids = write_runs(tmp_path / "runs", StoredRun("only"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years", encoding="utf8")
+    with pytest.raises(InputError, match=r"thesis\.tex"):
+        write_report(store, ids, tmp_path / "mine")
+    with pytest.raises(InputError, match="is a file"):
+        write_report(store, ids, tmp_path / "mine" / "thesis.tex")
+    assert (tmp_path / "mine" / "thesis.tex").read_text(encoding="utf8") == "years"
+
+
+def test_a_failed_report_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder changes by one rename at the end: if writing fails, the earlier report is whole."""
+    store, ids = write_runs(tmp_path / "runs", StoredRun("only"))
+    page = write_report(store, ids, tmp_path / "out")
+    before = page.read_bytes()
+    monkeypatch.setattr("analysis.report._page", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_report(store, ids, tmp_path / "out")
+    assert page.read_bytes() == before
+
+
+def test_no_runs_is_an_error(tmp_path: Path) -> None:
+    """A report of nothing is refused before anything is written."""
+    with pytest.raises(InputError, match="no runs to read"):
+        write_report(RunStore(tmp_path), [], tmp_path / "out")
+    assert not (tmp_path / "out").exists()

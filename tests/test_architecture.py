@@ -1,0 +1,104 @@
+"""The rules that hold for the whole source: who imports whom, and what is never used."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MAY_IMPORT = {
+    "efficient_bert": set(),
+    "eraser_eval": set(),
+    "analysis": {"bench.registry", "bench.records", "bench.store", "bench.errors"},
+    "bench": {"efficient_bert", "eraser_eval"},
+}
+"""Package -> what it may import of ours besides itself; parts of a named module count as that module."""
+
+FOR_TYPES = {"bench/registry.py": {"analysis.plots"}, "analysis/statistics.py": {"bench.metrics"}}
+"""Where a registry's entries are only named as a type, which is not imported when the program runs."""
+
+SOURCES = sorted(path.relative_to(ROOT) for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py"))
+FORBIDDEN_MODULES = {"pickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
+FORBIDDEN_CALLS = {"torch.load", "torch.save", "numpy.load", "np.load", "pd.read_pickle", "eval", "exec"}
+
+each_source = pytest.mark.parametrize("source", SOURCES, ids=str)
+
+
+def parsed(source: Path) -> ast.Module:
+    """The syntax tree of a source file."""
+    return ast.parse((ROOT / source).read_text(encoding="utf8"))
+
+
+def imports(tree: ast.AST, *, typing_only: bool = False) -> Iterator[tuple[str, bool]]:
+    """(module, whether it is for type checkers alone) of every import, at the top or inside a function.
+
+    `from a import b` counts as `a.b`, for b may be a module.
+    """
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from ((name.name, typing_only) for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((f"{'.' * node.level}{node.module}.{name.name}", typing_only) for name in node.names)
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            yield from imports(ast.Module(node.body, []), typing_only=True)
+            yield from imports(ast.Module(node.orelse, []), typing_only=typing_only)
+        else:
+            yield from imports(node, typing_only=typing_only)
+
+
+def within(module: str, allowed: set[str]) -> bool:
+    """Whether `module` is one of `allowed` or a part of one."""
+    return any(f"{module}.".startswith(f"{name}.") for name in allowed)
+
+
+@each_source
+def test_imports_go_one_way(source: Path) -> None:
+    """Leaves import none of ours, analysis only the store's side of bench; bench.cli alone sees everything."""
+    package = source.parts[0]
+    allowed = MAY_IMPORT[package] | {package}
+    for module, typing_only in imports(parsed(source)):
+        if source == Path("bench/cli.py") or module.split(".")[0] not in MAY_IMPORT:
+            continue
+        known = allowed | (FOR_TYPES.get(source.as_posix(), set()) if typing_only else set())
+        assert within(module, known), f"{source} imports {module}; {package} may import {sorted(known)}"
+        assert not within(module, {"bench.cli"}), f"{source} imports the command line"
+
+
+@each_source
+def test_imports_are_absolute(source: Path) -> None:
+    """No import starts with a dot."""
+    assert not [module for module, _ in imports(parsed(source)) if module.startswith(".")]
+
+
+@each_source
+def test_nothing_unpickles_or_runs_foreign_code(source: Path) -> None:
+    """No pickling module, no torch.load or torch.save, no eval, no remote code."""
+    tree = parsed(source)
+    assert not [module for module, _ in imports(tree) if within(module, FORBIDDEN_MODULES | FORBIDDEN_CALLS)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            assert ast.unparse(node.func) not in FORBIDDEN_CALLS, f"{source}, line {node.lineno}"
+        if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
+            assert ast.unparse(node.value) == "False", f"{source}, line {node.value.lineno}"
+        if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+            assert ast.unparse(node.value) == "False", f"{source}, line {node.value.lineno}"
+
+
+@pytest.mark.parametrize(
+    ("statement", "heavy"),
+    [
+        ("import bench.cli", {"torch", "transformers", "datasets", "pandas", "numpy", "matplotlib", "pyarrow"}),
+        ("import analysis.report; from bench.registry import PLOTS, METRICS; [*PLOTS, *METRICS]", {"torch"}),
+        ("import eraser_eval.schema", {"torch", "transformers", "pandas"}),
+    ],
+)
+def test_importing_is_light(statement: str, heavy: set[str]) -> None:
+    """The command line imports without numbers, the report and the rationales without torch."""
+    code = f"{statement}\nimport sys\nprint(*sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

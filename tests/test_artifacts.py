@@ -1,0 +1,139 @@
+"""Artifacts: names that cover everything that decides a model, and folders that are whole or are not there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import tiny_model
+
+from bench.artifacts import ArtifactStore, Job, content_hash
+from efficient_bert.training import Trained
+from efficient_bert.training.exits import EXITS
+from efficient_bert.training.finetune import FINETUNE
+
+OPTIONS: Mapping[str, Any] = {"epochs": 2, "learning_rate": 2e-5}
+DECIDED_BY: Mapping[str, Any] = {"backbone": "sha256:1", "train": "2", "seed": 0}
+JOB = Job(FINETUNE, OPTIONS, DECIDED_BY)
+EXITS_JOB = Job(EXITS, {"epochs": 1}, DECIDED_BY, after=JOB)
+
+
+def put(store: ArtifactStore, job: Job, *, seed: int = 0) -> Trained:
+    """A finished stage in the store."""
+    trained = Trained(tiny_model(seed=seed), (0.5, 0.75))
+    store.put(job, trained, save_tokenizer=lambda folder: (folder / "vocab.txt").write_text("[PAD]"))
+    return trained
+
+
+def test_the_hash_is_of_the_canonical_json() -> None:
+    """The hash is the start of SHA-256 over JSON with sorted keys; the digits are those of `sha256sum`."""
+    # printf '{"a": 1, "b": [2, "ä"]}' | sha256sum
+    assert content_hash({"b": [2, "ä"], "a": 1}) == "cb4be802ca6b"
+    assert content_hash({"a": 1, "b": [2, "ä"]}) == "cb4be802ca6b"
+
+
+def test_what_is_no_number_has_no_hash() -> None:
+    """NaN equals nothing, so it names nothing."""
+    with pytest.raises(ValueError, match="JSON"):
+        content_hash({"a": float("nan")})
+
+
+def test_the_order_of_keys_does_not_matter() -> None:
+    """Options and facts in another order make the same artifact."""
+    other = Job(FINETUNE, dict(reversed(list(OPTIONS.items()))), dict(reversed(list(DECIDED_BY.items()))))
+    assert other.id == JOB.id
+
+
+@pytest.mark.parametrize("other", [
+    replace(JOB, options={**OPTIONS, "epochs": 3}),
+    replace(JOB, options={**OPTIONS, "learning_rate": 3e-5}),
+    replace(JOB, options={**OPTIONS, "more": 0}),
+    replace(JOB, decided_by={**DECIDED_BY, "seed": 1}),
+    replace(JOB, decided_by={**DECIDED_BY, "backbone": "sha256:2"}),
+    replace(JOB, decided_by={**DECIDED_BY, "train": "3"}),
+    replace(JOB, stage=EXITS),
+    replace(JOB, after=EXITS_JOB),
+])  # fmt: skip
+def test_everything_that_decides_changes_the_name(other: Job) -> None:
+    """Each option, each fact, the stage and the stage before are part of the name."""
+    assert other.id != JOB.id
+
+
+def test_a_change_in_an_earlier_stage_reaches_the_later_ones() -> None:
+    """The name of a stage covers the options of those before it."""
+    assert replace(EXITS_JOB, after=replace(JOB, options={**OPTIONS, "epochs": 9})).id != EXITS_JOB.id
+    assert EXITS_JOB.chain == (JOB, EXITS_JOB)
+
+
+def test_what_was_put_is_loaded(tmp_path: Path) -> None:
+    """The model comes back to the bit, in evaluation mode, and the manifest says how it was made."""
+    store = ArtifactStore(tmp_path)
+    assert JOB not in store
+    trained = put(store, JOB)
+    assert JOB in store
+    loaded = store.load(JOB)
+    assert not loaded.training
+    assert loaded.config.exit_depths == trained.model.config.exit_depths
+    for name, value in trained.model.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name]), name
+    assert json.loads((store.folder(JOB) / "manifest.json").read_text()) == {
+        "stage": "finetune", "options": OPTIONS, "decided_by": DECIDED_BY, "after": None, "heldout_scores": [0.5, 0.75]
+    }  # fmt: skip
+    assert (store.folder(JOB) / "vocab.txt").is_file()
+
+
+def test_nothing_is_pickled_and_nothing_is_left(tmp_path: Path) -> None:
+    """An artifact is JSON, text and safetensors; the folder of the stage under way is gone."""
+    store = ArtifactStore(tmp_path)
+    (store.partial(JOB) / "checkpoint.safetensors").write_bytes(b"x")
+    put(store, JOB)
+    assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".json", ".txt", ".safetensors"}
+    assert [path.name for path in tmp_path.iterdir()] == [JOB.id]
+
+
+def test_a_folder_without_a_manifest_is_no_artifact(tmp_path: Path) -> None:
+    """The manifest makes an artifact; without it the stage is done again and replaces what is there."""
+    store = ArtifactStore(tmp_path)
+    put(store, JOB)
+    (store.folder(JOB) / "manifest.json").unlink()
+    assert JOB not in store
+    again = put(store, JOB, seed=1)
+    assert JOB in store
+    assert torch.equal(store.load(JOB).classifier.weight, again.model.classifier.weight)
+
+
+def test_a_stage_killed_while_it_is_stored_is_not_there(tmp_path: Path) -> None:
+    """The manifest is written last: a failure before it leaves no artifact, and the checkpoints stay."""
+    store = ArtifactStore(tmp_path)
+    checkpoint = store.partial(JOB) / "checkpoint.safetensors"
+    checkpoint.write_bytes(b"x")
+
+    def killed(folder: Path) -> None:
+        assert not (folder / "manifest.json").exists()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.put(JOB, Trained(tiny_model(), ()), save_tokenizer=killed)
+    assert JOB not in store
+    assert checkpoint.exists()
+    put(store, JOB)
+    assert JOB in store
+
+
+def test_dropping_keeps_checkpoints_and_restarting_does_not(tmp_path: Path) -> None:
+    """`drop` forgets the result, `restart` the checkpoints too; both are free to find nothing."""
+    store = ArtifactStore(tmp_path)
+    store.restart(JOB)
+    put(store, JOB)
+    checkpoint = store.partial(JOB) / "checkpoint.safetensors"
+    checkpoint.write_bytes(b"x")
+    store.drop(JOB)
+    assert JOB not in store
+    assert checkpoint.exists()
+    store.restart(JOB)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,52 @@
+"""Knob values from text: what is taken, and the one line that refuses the rest."""
+
+from __future__ import annotations
+
+import pytest
+
+from efficient_bert import InputError
+from efficient_bert.knobs import Knob, Value, parse_knobs
+
+COUNT = Knob("count", "how many", 2, low=1, high=10)
+RATE = Knob("rate", "how fast", 0.5, low=0.0)
+MODE = Knob("mode", "how", "auto", choices=("auto", "no"))
+
+
+@pytest.mark.parametrize(("knob", "given", "expected"), [
+    (COUNT, "3", 3), (COUNT, 3, 3), (COUNT, "3.0", 3), (COUNT, "1e1", 10), (COUNT, 1, 1),
+    (RATE, "0.25", 0.25), (RATE, 1, 1.0), (RATE, "1e-3", 0.001), (RATE, 0, 0.0),
+    (MODE, "no", "no"),
+])  # fmt: skip
+def test_values_become_the_knobs_type(knob: Knob, given: Value, expected: Value) -> None:
+    """Text and numbers become the type of the default."""
+    value = knob.parse(given)
+    assert value == expected
+    assert type(value) is type(knob.default)
+
+
+@pytest.mark.parametrize(("knob", "given", "rule"), [
+    (COUNT, "2.5", "of type int"), (COUNT, "x", "of type int"), (COUNT, "", "of type int"), (COUNT, "nan", "type int"),
+    (COUNT, "inf", "of type int"), (COUNT, "0", r"in \[1, 10\]"), (COUNT, 11, r"in \[1, 10\]"), (COUNT, "1e400", "int"),
+    (RATE, "fast", "of type float"), (RATE, "nan", "of type float"), (RATE, "inf", "of type float"),
+    (RATE, "-inf", "of type float"), (RATE, float("nan"), "of type float"), (RATE, "-0.1", r"in \[0, inf\]"),
+    (MODE, "maybe", "one of auto, no"), (MODE, "", "one of auto, no"),
+])  # fmt: skip
+def test_other_values_are_refused_in_one_line(knob: Knob, given: Value, rule: str) -> None:
+    """The message names the knob, the value and the rule."""
+    with pytest.raises(InputError, match=rule) as caught:
+        knob.parse(given)
+    assert str(caught.value).startswith(f"{knob.name} is ")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_not_given_has_its_default() -> None:
+    """Every knob gets a value, in the order in which they are declared."""
+    found = parse_knobs([COUNT, RATE, MODE], {"mode": "no"}, owner="x")
+    assert list(found.items()) == [("count", 2), ("rate", 0.5), ("mode", "no")]
+
+
+@pytest.mark.parametrize(("knobs", "known"), [([COUNT, RATE], "count, rate"), ([], "none")])
+def test_an_unknown_knob_is_refused(knobs: list[Knob], known: str) -> None:
+    """The message lists the knobs that exist."""
+    with pytest.raises(InputError, match=f"entropy_exit has no knob 'size'; it has: {known}"):
+        parse_knobs(knobs, {"size": 1}, owner="entropy_exit")

@@ -1,0 +1,153 @@
+"""What every method owes, checked for whatever the registry finds."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import tiny_batch, tiny_model
+from torch import Tensor
+
+from bench.registry import METHODS
+from efficient_bert import Batch, Execution, run
+from efficient_bert.decisions import Decision, Policy, View
+from efficient_bert.methods import Method
+
+MODEL = tiny_model(classes=2)
+BATCH = tiny_batch([7, 3, 5])
+
+
+@pytest.fixture(params=METHODS)
+def method(request: pytest.FixtureRequest) -> Method:
+    """Each method in turn."""
+    return METHODS[request.param]
+
+
+def default_policy(method: Method) -> Policy:
+    """The policy at the default knobs, which fit a model of four layers and two classes."""
+    knobs = {knob.name: knob.parse(knob.default) for knob in method.all_knobs}
+    method.check(MODEL.config, knobs)
+    return method.policy(MODEL, knobs)
+
+
+def test_a_method_says_what_it_is(method: Method) -> None:
+    """Name, summary and source are there, the first two fit on a line, and the name can be typed."""
+    assert method.name.isidentifier()
+    assert method.summary
+    assert method.source
+    assert "\n" not in method.summary
+    assert not method.summary.endswith(".")
+
+
+def test_knobs_are_named_once_and_their_values_fit(method: Method) -> None:
+    """Defaults and points parse to themselves, and no two knobs of a method and its stages share a name."""
+    names = [knob.name for knob in method.all_knobs]
+    assert len(names) == len(set(names))
+    for knob in (*method.all_knobs, *(option for stage in method.stage.chain for option in stage.options)):
+        assert knob.summary
+        assert knob.name.isidentifier()
+        for value in (knob.default, *knob.points):
+            assert knob.parse(str(value)) == value
+        assert list(knob.points) == sorted(set(knob.points), key=knob.points.index)
+
+
+def test_stages_are_named_once_and_cost_something(method: Method) -> None:
+    """A chain of stages has distinct names, and a positive cost at the default options."""
+    chain = method.stage.chain
+    assert len({stage.name for stage in chain}) == len(chain)
+    for stage in chain:
+        assert stage.summary
+        assert stage.step_cost({knob.name: knob.default for knob in (*stage.options, *stage.knobs)}) > 0
+
+
+def test_default_knobs_make_a_policy_that_runs(method: Method) -> None:
+    """At the defaults a method answers every example, under each execution."""
+    policy = default_policy(method)
+    for execution in Execution:
+        with torch.inference_mode():
+            output = run(MODEL, BATCH, policy, execution=execution)
+        assert output.logits.shape == (3, 2)
+        assert output.logits.isfinite().all()
+        assert output.trace.exit_depth.min() >= 1
+
+
+def test_an_answer_does_not_depend_on_the_company(method: Method) -> None:
+    """Each example alone gets the logits and the depth that it gets in a batch."""
+    policy = default_policy(method)
+    with torch.inference_mode():
+        together = run(MODEL, BATCH, policy)
+        for row, length in enumerate(together.trace.length.tolist()):
+            parts = (part[row : row + 1, :length] for part in (BATCH.input_ids, BATCH.mask, BATCH.token_type_ids))
+            alone = run(MODEL, Batch(*parts), policy)
+            torch.testing.assert_close(alone.logits[0], together.logits[row], atol=1e-5, rtol=0)
+            assert alone.trace.exit_depth[0] == together.trace.exit_depth[row]
+
+
+def tensors(of: View | Decision) -> dict[str, Tensor]:
+    """Copies of the tensors in a view or a decision."""
+    return {name: value.clone() for name, value in vars(of).items() if isinstance(value, Tensor)}
+
+
+def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    """The same names and values."""
+    assert list(one) == list(other)
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+def test_decisions_are_pure(method: Method) -> None:
+    """The same view gets the same decision, whatever was asked in between, and stays as it was."""
+    policy = default_policy(method)
+    if policy.decide is None:
+        assert policy == Policy(exits=policy.exits)
+        return
+    asked: list[tuple[View, dict[str, Tensor], dict[str, Tensor]]] = []
+
+    def ask(view: View) -> Decision:
+        before = tensors(view)
+        assert policy.decide is not None
+        decision = policy.decide(view)
+        assert_equal(before, tensors(view))
+        asked.append((view, before, tensors(decision)))
+        return decision
+
+    with torch.inference_mode():
+        run(MODEL, BATCH, replace(policy, decide=ask), execution=Execution.MASKED)
+        assert asked
+        for view, before, answer in reversed(asked):
+            assert_equal(tensors(policy.decide(view)), answer)
+            assert_equal(tensors(view), before)
+
+
+def test_decisions_have_the_shapes_of_their_view(method: Method) -> None:
+    """Masks are bool, widths lie in (0, 1], fades are not positive, multiply-adds are whole."""
+    policy = default_policy(method)
+    if policy.decide is None:
+        assert run(MODEL, BATCH, policy).trace.decision_macs.tolist() == [0, 0, 0]
+        return
+
+    def check(view: View) -> Decision:
+        assert policy.decide is not None
+        decision = policy.decide(view)
+        rows, length = view.mask.shape
+        shapes = {"keep": (rows, length), "fade": (rows, length), "leave": (rows,), "width": (rows,), "macs": (rows,)}
+        for name, value in tensors(decision).items():
+            assert value.shape == shapes[name], name
+        for name in ("keep", "leave"):
+            assert getattr(decision, name) is None or getattr(decision, name).dtype == torch.bool
+        assert decision.width is None or ((decision.width > 0) & (decision.width <= 1)).all()
+        assert decision.fade is None or (decision.fade <= 0).all()
+        assert decision.macs is None or decision.macs.dtype == torch.int64
+        return decision
+
+    for execution in Execution:
+        with torch.inference_mode():
+            run(MODEL, BATCH, replace(policy, decide=check), execution=execution)
+
+
+def test_methods_are_frozen(method: Method) -> None:
+    """A method cannot be changed after it was made."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        method.name = "other"  # type: ignore[misc]  # that it cannot be assigned is the point

@@ -1,0 +1,162 @@
+"""The page in a real browser: headless Chromium, wide and narrow, light and dark."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+from analysis.report import write_report
+from tests.stored_runs import sweep, write_runs
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+WIDE, NARROW = 1280, 390
+SMALLEST_TEXT = 9  # CSS pixels
+
+pytestmark = pytest.mark.skipif(
+    BROWSER is None or DRIVER is None,
+    reason="needs Chromium and chromedriver on the PATH (Debian: chromium, chromium-driver)",
+)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a sweep with two seeds, on a device with a long name."""
+    root = tmp_path_factory.mktemp("report")
+    store, ids = write_runs(root / "runs", *sweep(), *sweep(seed=2))
+    return write_report(store, ids, root / "out")
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    """A browser with a fresh profile, its console and network logs on."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER or ""
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield browser
+    browser.quit()
+
+
+def show(driver: webdriver.Chrome, page: Path, *, width: int, scheme: str = "light") -> None:
+    """Open the page in a window of that width, in light or dark."""
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    driver.get(page.as_uri())
+
+
+def ask(driver: webdriver.Chrome, script: str) -> Any:
+    """The value of a script's `return`."""
+    return driver.execute_script(script)
+
+
+def log(driver: webdriver.Chrome, kind: str) -> list[dict[str, Any]]:
+    """The entries of a browser log since it was last read."""
+    entries: list[dict[str, Any]] = driver.get_log(kind)  # type: ignore[no-untyped-call]  # selenium leaves it untyped
+    return entries
+
+
+def test_no_console_message_and_no_outside_request(driver: webdriver.Chrome, page: Path) -> None:
+    """The browser logs nothing, and asks for the page alone."""
+    log(driver, "browser")
+    log(driver, "performance")
+    show(driver, page, width=WIDE)
+    assert log(driver, "browser") == []
+    events = [json.loads(entry["message"])["message"] for entry in log(driver, "performance")]
+    asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+    assert page.as_uri() in asked
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_the_page_does_not_scroll_sideways(driver: webdriver.Chrome, page: Path, width: int) -> None:
+    """The page is as wide as the window; what is wider scrolls in its own container."""
+    show(driver, page, width=width)
+    assert ask(driver, "return window.innerWidth") == width
+    content, room = ask(driver, "const root = document.documentElement; return [root.scrollWidth, root.clientWidth]")
+    assert content <= room
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_figures_are_there_and_legible(driver: webdriver.Chrome, page: Path, width: int) -> None:
+    """Every figure has a size and text of at least nine pixels."""
+    show(driver, page, width=width)
+    sizes = ask(
+        driver,
+        """
+        return [...document.querySelectorAll('figure svg')].map(svg => {
+            const box = svg.getBoundingClientRect(), scale = box.width / svg.viewBox.baseVal.width;
+            const size = one => parseFloat(getComputedStyle(one).fontSize) * scale;
+            const text = [...svg.querySelectorAll('text')].map(size);
+            return {width: box.width, height: box.height, count: text.length, smallest: Math.min(...text)};
+        })
+        """,
+    )
+    assert len(sizes) >= 4
+    for size in sizes:
+        assert size["width"] > 300
+        assert size["height"] > 100
+        assert size["count"] > 5
+        assert size["smallest"] >= SMALLEST_TEXT
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_words_in_a_figure_do_not_overlap(driver: webdriver.Chrome, page: Path, width: int) -> None:
+    """No two texts of a figure share more than a sliver of room, in the browser's own font."""
+    show(driver, page, width=width)
+    overlaps = ask(
+        driver,
+        """
+        const found = [];
+        for (const svg of document.querySelectorAll('figure svg')) {
+            const texts = [...svg.querySelectorAll('text')].map(one => [one.textContent, one.getBoundingClientRect()]);
+            texts.forEach(([a, one], i) => texts.slice(i + 1).forEach(([b, other]) => {
+                const x = Math.min(one.right, other.right) - Math.max(one.left, other.left);
+                const y = Math.min(one.bottom, other.bottom) - Math.max(one.top, other.top);
+                if (x > 1 && y > Math.min(one.height, other.height) / 2.5) found.push([a, b, x, y]);
+            }));
+        }
+        return found
+        """,
+    )
+    assert overlaps == []
+
+
+def test_dark_mode_reaches_into_the_figures(driver: webdriver.Chrome, page: Path) -> None:
+    """In dark mode the ground is dark and a figure's text light; in light mode the other way round."""
+    script = """
+        const light = text => text.match(/\\d+/g).slice(0, 3).reduce((sum, part) => sum + Number(part), 0) / 765;
+        return [light(getComputedStyle(document.body).backgroundColor),
+                light(getComputedStyle(document.querySelector('figure svg text')).fill),
+                light(getComputedStyle(document.querySelector('figure svg path')).fill)]
+    """
+    show(driver, page, width=WIDE, scheme="dark")
+    ground, text, figure = ask(driver, script)
+    assert ground < 0.2 < 0.8 < text
+    assert figure < 0.2
+    show(driver, page, width=WIDE, scheme="light")
+    ground, text, figure = ask(driver, script)
+    assert text < 0.2 < 0.8 < ground
+    assert figure > 0.9
