@@ -189,7 +189,9 @@ def progress_bars() -> Any:
 
 def quiet() -> None:
     """Keep the libraries' own bars and notices out of the output, and all but the first process of several."""
-    if os.environ.get("RANK", "0") != "0":
+    from bench.runner import is_main_process
+
+    if not is_main_process():
         sys.stdout = sys.stderr = io.StringIO()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import datasets

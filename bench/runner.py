@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -63,10 +64,8 @@ def carry_out(plan: Plan, watcher: Watcher) -> list[str]:
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that evaluates and stores, when several train together."""
-    from accelerate import PartialState
-
-    return bool(PartialState().is_main_process)
+    """Whether this is the process that evaluates and stores, when a launcher started several to train together."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def train_missing(plan: Plan, watcher: Watcher) -> None:
@@ -95,10 +94,9 @@ def train_job(plan: Plan, job: Job, watcher: Watcher) -> None:
             watch=watch,
         )
         trained = job.stage.train(context)
-    state = PartialState()
-    if state.is_main_process:
+    if is_main_process():
         plan.artifacts.put(job, trained, save_tokenizer=plan.tokenizer.save_pretrained)
-    state.wait_for_everyone()
+    PartialState().wait_for_everyone()
 
 
 def fresh_model(plan: Plan) -> EfficientBertForSequenceClassification:

@@ -156,6 +156,9 @@ def start(
     seen: list[Tensor] | None,
 ) -> State:
     """The embedded batch in the form that `execution` works on."""
+    longest, most = batch.mask.shape[1], model.config.max_position_embeddings
+    if longest > most:
+        raise InputError(f"an example has {longest} word pieces, but the model takes {most}; truncate it")
     eager = model.config._attn_implementation == "eager"
     rows = tuple(range(len(batch.mask)))
     embed = model.bert.embeddings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol, Self
 
 import torch
@@ -57,7 +58,8 @@ class Gathered:
 
     def view(self, depth: int, logits: Tensor) -> View:
         layout = self.live
-        own = logits[:, list(layout.rows)]
+        everyone = layout.rows == tuple(range(logits.shape[1]))
+        own = logits if everyone else logits[:, list(layout.rows)]
         return View(depth, layout.pad(self.values), layout.mask, layout.pad(layout.positions), own)
 
     def apply(self, decision: Decision) -> Gathered:
@@ -97,6 +99,11 @@ class Masks:
 
     mask: Tensor
     rows: tuple[int, ...]
+
+    @cached_property
+    def whole(self) -> bool:
+        """Every cell holds a token: no mask is needed."""
+        return bool(self.mask.all())
 
     def kept(self, length: int) -> Tensor:
         """(rows, length) bool."""
@@ -164,7 +171,7 @@ class Padded:
         visible: Tensor | None = self.live.mask[:, None, None, :]
         if self.bias is not None:
             visible = torch.where(self.live.mask, self.bias, -torch.inf)[:, None, None, :]
-        elif bool(self.live.mask.all()):
+        elif self.live.whole:
             visible = None  # the fused kernels are faster without a mask
 
         def within(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

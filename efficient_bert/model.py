@@ -12,6 +12,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from efficient_bert.bert import Bert, Pooler
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.engine import Batch, Execution, run
+from efficient_bert.errors import InputError
 
 
 class ExitHead(nn.Module):
@@ -26,8 +27,8 @@ class ExitHead(nn.Module):
 class EfficientBertForSequenceClassification(PreTrainedModel):
     """BERT with pooler and classifier, and an exit head at each of `config.exit_depths`.
 
-    Without padding tricks or adaptive decisions, `forward` is Hugging Face's `BertForSequenceClassification`;
-    adaptive passes go through `efficient_bert.engine.run`.
+    On right-padded input `forward` is Hugging Face's `BertForSequenceClassification` (with padding on the left, the
+    first real token is classified, not the first cell); adaptive passes go through `efficient_bert.engine.run`.
     """
 
     config: EfficientBertConfig
@@ -73,8 +74,10 @@ class EfficientBertForSequenceClassification(PreTrainedModel):
             return_dict: a tuple without it.
 
         Raises:
-            InputError: an example without tokens.
+            InputError: an example without tokens or with too many; attention maps of fused attention.
         """
+        if output_attentions and self.config._attn_implementation != "eager":
+            raise InputError("fused attention returns no attention maps; load with attn_implementation='eager'")
         given = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
         batch = Batch.of({name: value for name, value in given.items() if value is not None})
         output = run(self, batch, execution=Execution.SOFT, record=output_hidden_states or output_attentions)

@@ -13,7 +13,6 @@ import torch
 from scipy.optimize import brentq
 from scipy.special import softmax
 from scipy.stats import entropy
-from tiny import randomise
 from transformers import BertForSequenceClassification, PreTrainedTokenizerBase
 
 from bench.backbones import resolve, tokenizer
@@ -23,6 +22,7 @@ from bench.registry import TASKS
 from efficient_bert import Batch, EfficientBertForSequenceClassification, run
 from efficient_bert.decisions import Policy
 from efficient_bert.training.exits import with_exits
+from tests.tiny import randomise
 
 DATA = "EFFICIENT_BERT_DATA"
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import tiny_model
 
 from bench.artifacts import ArtifactStore, Job, content_hash
 from efficient_bert.training import Trained
 from efficient_bert.training.exits import EXITS
 from efficient_bert.training.finetune import FINETUNE
+from tests.tiny import tiny_model
 
 OPTIONS: Mapping[str, Any] = {"epochs": 2, "learning_rate": 2e-5}
 DECIDED_BY: Mapping[str, Any] = {"backbone": "sha256:1", "train": "2", "seed": 0}

@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import MiniLM
-from tiny import SHAPES, VOCABULARY, tiny_batch, tiny_config, tiny_model, tokenizer_folder
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -21,6 +19,8 @@ from transformers import (
 )
 
 from efficient_bert import EfficientBertConfig, EfficientBertForSequenceClassification, InputError
+from tests.conftest import MiniLM
+from tests.tiny import SHAPES, VOCABULARY, tiny_batch, tiny_config, tiny_model, tokenizer_folder
 
 IDS = tiny_batch([8, 5]).input_ids
 WORDS = ["the", "film", "was", "fine", "dull", "nobody", "laughed"]

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import SHAPES, everything, tiny_batch, tiny_config, tiny_model
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertForSequenceClassification
@@ -16,6 +15,7 @@ from efficient_bert.cost import full_flops, head_macs, layer_macs, trace_flops
 from efficient_bert.counting import count_with_fvcore, count_with_torch
 from efficient_bert.decisions import Decision, Policy, View
 from efficient_bert.exits import certain
+from tests.tiny import SHAPES, everything, tiny_batch, tiny_config, tiny_model
 
 LENGTHS = [16, 64, 128, 256, 512]
 MINILM: dict[str, Any] = {

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import MiniLM
-from tiny import SHAPES, tiny_batch, tiny_model
 from torch import Tensor
 from transformers import BertConfig, BertForSequenceClassification
 from transformers.models.bert.modeling_bert import BertLayer
@@ -13,6 +11,8 @@ from transformers.models.bert.modeling_bert import BertLayer
 from efficient_bert import Batch, EfficientBertForSequenceClassification, InputError, run
 from efficient_bert.bert import Layer
 from efficient_bert.ragged import attend
+from tests.conftest import MiniLM
+from tests.tiny import SHAPES, tiny_batch, tiny_model
 
 TOLERANCE = 1e-5
 ATTENTIONS = ["eager", "sdpa"]

@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import MiniLM
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import SHAPES, everything, rows_of, tiny_batch, tiny_model
 from torch import Tensor
 
 from bench.registry import METHODS
@@ -21,6 +19,8 @@ from efficient_bert.engine import Output
 from efficient_bert.methods import Method
 from efficient_bert.model import ExitHead
 from efficient_bert.trace import Trace
+from tests.conftest import MiniLM
+from tests.tiny import SHAPES, everything, rows_of, tiny_batch, tiny_model
 
 TOLERANCE = 1e-5
 
@@ -331,3 +331,19 @@ def test_empty_batches_are_refused(inputs: Mapping[str, Tensor]) -> None:
     """No rows, or a row without a token, is an error in one line."""
     with pytest.raises(InputError, match="without tokens"):
         Batch.of(inputs)
+
+
+@pytest.mark.parametrize("execution", Execution)
+def test_longer_inputs_than_positions_are_refused(execution: Execution) -> None:
+    """An input of more word pieces than the model has positions gives the two numbers and the remedy."""
+    model = tiny_model("four_heads", exit_depths=[])
+    most = model.config.max_position_embeddings
+    with pytest.raises(InputError, match=rf"{most + 1} word pieces, but the model takes {most}; truncate"):
+        run(model, tiny_batch([most + 1]), execution=execution)
+
+
+def test_fused_attention_has_no_maps_to_give() -> None:
+    """Attention maps are asked of a model with fused attention: one line says how to load it."""
+    model = tiny_model("four_heads", exit_depths=[])
+    with pytest.raises(InputError, match="attn_implementation='eager'"):
+        model(tiny_batch([3]).input_ids, output_attentions=True)

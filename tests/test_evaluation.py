@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 import scipy.special
 import torch
-from tiny import VOCABULARY, everything, tiny_config, tiny_model
 
 from bench import evaluation
 from bench.evaluation import Runnable, evaluate
@@ -19,6 +18,7 @@ from bench.store import EXAMPLE_SCHEMA
 from efficient_bert import Batch, EfficientBertForSequenceClassification, run
 from efficient_bert.cost import full_flops, trace_flops
 from efficient_bert.decisions import Policy
+from tests.tiny import VOCABULARY, everything, tiny_config, tiny_model
 
 MODEL = tiny_model()
 

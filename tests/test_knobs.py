@@ -25,10 +25,11 @@ def test_values_become_the_knobs_type(knob: Knob, given: Value, expected: Value)
 
 
 @pytest.mark.parametrize(("knob", "given", "rule"), [
-    (COUNT, "2.5", "of type int"), (COUNT, "x", "of type int"), (COUNT, "", "of type int"), (COUNT, "nan", "type int"),
-    (COUNT, "inf", "of type int"), (COUNT, "0", r"in \[1, 10\]"), (COUNT, 11, r"in \[1, 10\]"), (COUNT, "1e400", "int"),
-    (RATE, "fast", "of type float"), (RATE, "nan", "of type float"), (RATE, "inf", "of type float"),
-    (RATE, "-inf", "of type float"), (RATE, float("nan"), "of type float"), (RATE, "-0.1", r"in \[0, inf\]"),
+    (COUNT, "2.5", "a whole number"), (COUNT, "x", "a whole number"), (COUNT, "", "a whole number"),
+    (COUNT, "nan", "a whole number"), (COUNT, "inf", "a whole number"), (COUNT, "1e400", "a whole number"),
+    (COUNT, "0", r"in \[1, 10\]"), (COUNT, 11, r"in \[1, 10\]"),
+    (RATE, "fast", "takes a number"), (RATE, "nan", "takes a number"), (RATE, "inf", "takes a number"),
+    (RATE, "-inf", "takes a number"), (RATE, float("nan"), "takes a number"), (RATE, "-0.1", r"in \[0, inf\]"),
     (MODE, "maybe", "one of auto, no"), (MODE, "", "one of auto, no"),
 ])  # fmt: skip
 def test_other_values_are_refused_in_one_line(knob: Knob, given: Value, rule: str) -> None:

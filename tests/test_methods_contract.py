@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import tiny_batch, tiny_model
 from torch import Tensor
 
 from bench.registry import METHODS
 from efficient_bert import Batch, Execution, run
 from efficient_bert.decisions import Decision, Policy, View
 from efficient_bert.methods import Method
+from tests.tiny import tiny_batch, tiny_model
 
 MODEL = tiny_model(classes=2)
 BATCH = tiny_batch([7, 3, 5])

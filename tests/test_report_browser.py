@@ -74,7 +74,7 @@ def ask(driver: webdriver.Chrome, script: str) -> Any:
 
 def log(driver: webdriver.Chrome, kind: str) -> list[dict[str, Any]]:
     """The entries of a browser log since it was last read."""
-    entries: list[dict[str, Any]] = driver.get_log(kind)  # type: ignore[no-untyped-call]  # selenium leaves it untyped
+    entries: list[dict[str, Any]] = driver.get_log(kind)
     return entries
 
 

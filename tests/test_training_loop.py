@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import VOCABULARY, tiny_model
 from torch import Tensor, nn
 
 from efficient_bert import EfficientBertForSequenceClassification, InputError
@@ -19,6 +18,7 @@ from efficient_bert.training import loop as training_loop
 from efficient_bert.training.exits import EXITS, with_exits
 from efficient_bert.training.finetune import FINETUNE, TRUNCATE, classification_loss, classify
 from efficient_bert.training.loop import parameter_groups, train, training_mode
+from tests.tiny import VOCABULARY, tiny_model
 
 EPOCHS = 3
 STEPS = 5
@@ -268,3 +268,12 @@ def test_the_rate_rises_and_falls_linearly(tmp_path: Path) -> None:
     # after step n comes the rate of step n + 1
     expected = [1 / 3, 2 / 3, 1.0, *((12 - fallen) / 12 for fallen in range(1, 13))]
     assert rates == pytest.approx(expected)
+
+
+def test_stages_of_one_process_may_differ_in_precision(tmp_path: Path) -> None:
+    """float32 fine-tuning, then exits in bfloat16: both end with a finite held-out score per epoch."""
+    first = FINETUNE.train(context(tmp_path / "finetune"))
+    options = {"precision": "bf16"}
+    second = EXITS.train(context(tmp_path / "exits", stage=EXITS, model=first.model, options=options))
+    assert len(first.scores) == len(second.scores) == EPOCHS
+    assert all(math.isfinite(score) for score in (*first.scores, *second.scores))

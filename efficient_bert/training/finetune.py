@@ -10,7 +10,7 @@ from torch import Tensor
 
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.errors import InputError
-from efficient_bert.knobs import Knob
+from efficient_bert.knobs import Knob, Value
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training import Context, Stage, Trained
 from efficient_bert.training.loop import train, with_defaults
@@ -44,13 +44,19 @@ def truncate(model: EfficientBertForSequenceClassification, depth: int) -> Effic
 
 def finetune_truncated(context: Context) -> Trained:
     """The first round(depth_mult * N) layers, fine-tuned."""
-    layers, fraction = context.model.config.num_hidden_layers, float(context.options["depth_mult"])
+    depth = kept_depth(context.model.config, context.options)
+    return finetune(replace(context, model=truncate(context.model, depth)))
+
+
+def kept_depth(config: EfficientBertConfig, options: Mapping[str, Value]) -> int:
+    """round(depth_mult * N), or an InputError where that is no layer at all."""
+    layers, fraction = config.num_hidden_layers, float(options["depth_mult"])
     depth = round(layers * fraction)
     if depth < 1:
         raise InputError(
             f"depth_mult is {fraction:g}, which keeps none of {layers} layers; give {1 / layers:.2f} or more"
         )
-    return finetune(replace(context, model=truncate(context.model, depth)))
+    return depth
 
 
 FINETUNE = Stage(

@@ -48,7 +48,7 @@ OPTIMISATION = (
     Knob("warmup", "fraction of the steps with a rising learning rate", 0.06, low=0.0, high=1.0),
     Knob("weight_decay", "AdamW's, not on biases and layer norms", 0.01, low=0.0, high=1.0),
     Knob("max_grad_norm", "gradients are clipped to this norm", 1.0, low=0.0),
-    Knob("precision", "arithmetic of the forward pass", "auto", choices=("auto", "bf16", "fp16", "no")),
+    Knob("precision", "arithmetic of the forward pass", "auto", choices=("auto", "bf16", "no")),
 )
 """The options that every trained stage has."""
 
@@ -163,7 +163,9 @@ class Trainer:
     def schedule_from(self, step: int) -> LambdaLR:
         """The learning rate's rise and fall, at `step`; it sets the optimiser's rate."""
         warmup = round(float(self.context.options["warmup"]) * self.steps)
-        return get_linear_schedule_with_warmup(self.optimizer.optimizer, warmup, self.steps, last_epoch=step - 1)
+        optimizer = self.optimizer.optimizer
+        schedule: LambdaLR = get_linear_schedule_with_warmup(optimizer, warmup, self.steps, last_epoch=step - 1)
+        return schedule
 
     def batches(self) -> Iterator[Mapping[str, Tensor]]:
         """The rest of the current epoch, on the device, shared out among processes."""

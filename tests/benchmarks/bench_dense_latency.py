@@ -14,7 +14,6 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import MiniLM
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from bench.data import load_split
 from bench.registry import TASKS
 from bench.timing import Latencies, measure, wall_clock
 from efficient_bert import Batch, run
+from tests.conftest import MiniLM
 
 EXAMPLES = 5
 ROUNDS = 12
