@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 JSON_LINE = ("run_id", "task", "method", "knobs", "seed", "preset", "backbone", "metrics", "heldout")
 """What the JSON line of a run repeats from its record."""
 
+SEED = click.IntRange(0, 2**32 - 1)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
@@ -94,7 +95,7 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("--device", help="cpu or cuda. [default: cuda where there is one]"),
         click.option(
-            "--seed", "seeds", type=int, multiple=True, default=(0,), show_default=True, help="May be repeated."
+            "--seed", "seeds", type=SEED, multiple=True, default=(0,), show_default=True, help="May be repeated."
         ),
         click.option("--max-length", type=int, help="Word pieces per example. [default: the task's]"),
         click.option("--train-rows", type=click.IntRange(1), help="Train on a seeded draw of so many rows."),
@@ -257,8 +258,8 @@ def compare_command(a: str, b: str, store: Path) -> None:
 
 @bench.command("export")
 @click.option("--task", type=Name(TASKS), required=True)
-@click.option("--out", type=FOLDER, required=True, help="Folder for docs/ and {train,val,test}.jsonl.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--out", type=FOLDER, required=True, help="Folder for docs.jsonl and {train,val,test}.jsonl.")
+@click.option("--seed", type=SEED, default=0, show_default=True)
 def export_command(task: str, out: Path, seed: int) -> None:
     """Write a task's texts and gold rationales in ERASER's layout."""
     from bench.rationales import export_eraser

@@ -16,12 +16,14 @@ from bench.registry import METHODS
 ROOT = Path(__file__).parents[1]
 PAGES = [path for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md") if path.exists()]
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"`([^`]+)`")
 LINK = re.compile(r"!?\[[^\]]*\]\(<?([^)\s>]+)>?[^)]*\)|\b(?:src|href|srcset)=\"([^\"]+)\"")
 
 
 def commands(text: str, program: str = "bench") -> list[list[str]]:
-    """The arguments of every command of a program in the shell blocks of a page."""
+    """The arguments of every command of a program in the shell blocks and the tables of a page."""
     lines = [line for block in BLOCK.findall(text) for line in block.replace("\\\n", " ").splitlines()]
+    lines += [code for line in text.splitlines() if line.startswith("|") for code in CODE.findall(line)]
     words = [shlex.split(line, comments=True) for line in lines]
     return [line[1:] for line in words if line[:1] == [program]]
 

@@ -41,6 +41,6 @@ class Metric:
     quality: bool = False
     headline: bool = False
     timed: bool = False
-    format: str = "{:.3f}"
+    format: str = "{:z.3f}"
     terms: Callable[[pd.DataFrame], NDArray[np.float64]] | None = None
     reduce: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None

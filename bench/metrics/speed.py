@@ -52,7 +52,7 @@ def _latency(percentile: int) -> Metric:
         higher_is_better=False,
         headline=percentile == 50,
         timed=True,
-        format="{:.4f}",
+        format="{:z.4f}",
         terms=_samples,
         reduce=reduce,
     )
@@ -78,5 +78,5 @@ WALL_SPEEDUP = ratio_metric(
     higher_is_better=True,
     headline=True,
     timed=True,
-    format="{:.2f}",
+    format="{:z.2f}",
 )
