@@ -56,13 +56,14 @@ def fingerprint(dataset: Dataset) -> str:
 
 
 def hold_out(
-    train: Dataset, *, seed: int, fraction: float = 0.1, most: int = 2000, phrases: bool = False
+    train: Dataset, *, seed: int, fraction: float | None = None, most: int = 2000, phrases: bool = False
 ) -> tuple[Dataset, Dataset]:
     """Split off a stratified slice of the training split, for model selection and calibration.
 
     With `phrases` (SST-2, whose training rows are phrases of the same sentences) a random slice would leak: whole
     sentences are held out, that is rows contained in no other row, and every training row of `PHRASE_WORDS` or more
-    words that a held-out sentence contains is dropped. `fraction` is then a fraction of the sentences.
+    words that a held-out sentence contains is dropped. `fraction` is then a fraction of the sentences, and one half of
+    the usual tenth by default, because each of them takes its phrases along.
 
     Returns:
         (what is left to train on, the held-out slice), each in the split's order.
@@ -80,6 +81,7 @@ def hold_out(
     scarce = [label for label in classes if strata.count(label) < 2]
     if scarce or len(pool) < 2 * len(classes):
         raise InputError(f"{len(texts)} training rows are too few to hold out some of every class; raise the limit")
+    fraction = (0.05 if phrases else 0.1) if fraction is None else fraction
     size = max(len(classes), min(most, round(fraction * len(pool))))
     heldout = set(train_test_split(pool, test_size=size, stratify=strata, random_state=seed)[1])
     covered = {phrase for row in heldout for phrase in _phrases(texts[row])} if phrases else set()

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from efficient_bert.methods import Method
     from efficient_bert.training import Stage
 
+DATA_SEED = 0
+"""Of synthetic data and of every limited draw of rows: runs of several seeds meet the same examples."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -125,6 +128,16 @@ class Plan:
         return tuple({arm.run_id: arm for arm in found}.values())
 
     @property
+    def missing_jobs(self) -> tuple[Job, ...]:
+        """Stages to train: those that are not finished, or all with `fresh`."""
+        return tuple(job for job in self.jobs if self.settings.fresh or job not in self.artifacts)
+
+    @property
+    def missing_arms(self) -> tuple[Arm, ...]:
+        """Arms to run: those that are not stored, or all with `fresh`."""
+        return tuple(arm for arm in self.arms if self.settings.fresh or arm.run_id not in self.runs)
+
+    @property
     def jobs(self) -> tuple[Job, ...]:
         """Every training stage the arms need, each once, in order."""
         return tuple({job.id: job for arm in self.arms for job in arm.job.chain}.values())
@@ -165,11 +178,15 @@ class Plan:
         return Arm(method, knobs, job, f"{self.task.name}-{method.name}-{content_hash(decided_by)}")
 
     def job(self, stage: Stage, knobs: Mapping[str, Value]) -> Job:
-        """The job of a stage and of those before it."""
-        own = {knob.name: knobs[knob.name] for knob in stage.knobs if knob.name in knobs}
+        """The job of a stage and of those before it; what was left to the machine is decided here."""
+        from efficient_bert.training.loop import native_precision
+
+        own = {knob.name: knobs[knob.name] for knob in stage.knobs}
         chosen = {**self.preset.options, **self.settings.options}
         for knob in stage.options:
             own[knob.name] = knob.parse(chosen.get(f"{stage.name}.{knob.name}", knob.default))
+        if own.get("precision") == "auto":
+            own["precision"] = native_precision(self.settings.device)
         decided_by = {
             "version": __version__,
             "backbone": self.backbone.identity,
@@ -264,13 +281,11 @@ def load_data(
         task.evaluation: settings.eval_rows or preset.eval_rows,
     }
     splits = {
-        split: load_split(task, split, data_dir=settings.data_dir, seed=settings.seed, limit=limit)
+        split: load_split(task, split, data_dir=settings.data_dir, seed=DATA_SEED, limit=limit)
         for split, limit in limits.items()
     }
     whole = splits["train"]
-    # each held-out sentence takes its phrases along, so fewer are enough where rows are phrases
-    fraction = 0.05 if task.phrases else 0.1
-    train, heldout = hold_out(whole, seed=settings.seed, fraction=fraction, phrases=task.phrases)
+    train, heldout = hold_out(whole, seed=settings.seed, phrases=task.phrases)
     parts = {"train": train, "heldout": heldout, "evaluation": splits[task.evaluation]}
     encoded = {name: encode(part, tokenizer, max_length=max_length) for name, part in parts.items()}
     return Data(

@@ -40,7 +40,7 @@ PRESETS = {
             options={
                 "finetune.epochs": 4,
                 "finetune.learning_rate": 1e-4,
-                "truncate.epochs": 3,
+                "truncate.epochs": 4,
                 "truncate.learning_rate": 1e-4,
             },
         ),
