@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.frames import Runs, device, timed
-from analysis.statistics import INTERVAL_NOTE, Interval, aligned, interval, mcnemar, paired_difference
+from analysis.statistics import CONFIDENCE, INTERVAL_NOTE, Interval, aligned, interval, mcnemar, paired_difference
 from analysis.summary import SYNTHETIC_NOTE, Summary, devices, heading, number
 from analysis.table import metric_names
 from bench.errors import InputError
@@ -21,7 +21,8 @@ def compare(store: RunStore, a: str, b: str) -> pd.DataFrame:
 
     Returns:
         One row per metric: metric, a, a_low, a_high, b, b_low, b_high, difference (b - a), difference_low,
-        difference_high (paired bootstrap over examples), mcnemar_p (exact; accuracy only, else NaN), device (of
+        difference_high (paired bootstrap over examples), better ("a" or "b" by the metric's direction; "" where
+        that interval holds 0 or McNemar's p is above 0.05), mcnemar_p (exact; accuracy only, else NaN), device (of
         the two timings; a timed metric is left out unless both runs have it).
 
     Raises:
@@ -46,13 +47,23 @@ def _row(name: str, a: pd.DataFrame, b: pd.DataFrame) -> dict[str, object]:
         a, b = (timed(frame)[timed(frame)["example_id"].isin(both)] for frame in (a, b))
     if a.empty:
         return {}
+    difference = paired_difference(metric, a, b)
+    p_value = mcnemar(a, b).p_value if name == "accuracy" else math.nan
     return {
         "metric": name,
         **_spread("a", interval(metric, a)),
         **_spread("b", interval(metric, b)),
-        **_spread("difference", paired_difference(metric, a, b)),
-        "mcnemar_p": mcnemar(a, b).p_value if name == "accuracy" else math.nan,
+        **_spread("difference", difference),
+        "better": _better(difference, more=metric.higher_is_better, p_value=p_value),
+        "mcnemar_p": p_value,
     }
+
+
+def _better(difference: Interval, *, more: bool, p_value: float) -> str:
+    """The run that is better, by whether `more` is; "" where the interval or the test allows that neither is."""
+    if p_value > 1 - CONFIDENCE or not (difference.low > 0 or difference.high < 0):
+        return ""
+    return "b" if (difference.low > 0) == more else "a"
 
 
 def _spread(name: str, found: Interval) -> dict[str, float]:
@@ -70,6 +81,7 @@ def comparison(store: RunStore, a: str, b: str) -> Summary:
         (
             heading(row["metric"], frame),
             *(_cell(row, column) for column in ("a", "b", "difference")),
+            row["better"].upper(),
             "" if math.isnan(row["mcnemar_p"]) else f"{row['mcnemar_p']:.2g}",
         )
         for _, row in frame.iterrows()
@@ -77,13 +89,14 @@ def comparison(store: RunStore, a: str, b: str) -> Summary:
     one, other = store.record(a), store.record(b)
     made = f" ({SYNTHETIC_NOTE})" if one.data.get("synthetic") else ""
     return Summary(
-        columns=("metric", f"A {a}", f"B {b}", "B - A", "McNemar p"),
+        columns=("metric", f"A {a}", f"B {b}", "B - A", "better", "McNemar p"),
         rows=tuple(rows),
         notes=(
             f"A: {one.label}, {one.backbone}, seed {one.seed}",
             f"B: {other.label}, {other.backbone}, seed {other.seed}",
             f"task: {one.task}{made}",
             f"interval: {INTERVAL_NOTE}; B - A resamples both runs by the same examples",
+            f"better: where the interval of B - A leaves out 0 and p is at most {1 - CONFIDENCE:g}",
             f"speeds: on {devices(frame)}, over the examples timed in both runs",
         ),
     )

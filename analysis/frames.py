@@ -34,7 +34,7 @@ def timed(examples: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """The same method, knobs, backbone, training and device, with one or more seeds.
+    """The same method, knobs, backbone, training, data and device, with one or more seeds.
 
     Attributes:
         label: its name, unique among the arms of its task.
@@ -116,14 +116,23 @@ class Runs:
         return Runs(records=kept, frames={record.run_id: self.frames[record.run_id] for record in kept})
 
     def full(self, record: Record) -> Record | None:
-        """The full model's run of the same task, seed and backbone; the same preset goes first, then the newest."""
+        """The full model's run of the same task, seed, backbone and evaluation data.
+
+        Of several, the one with the same training data goes first, then the same fine-tuning, preset, the newest.
+        """
+
+        def likeness(other: Record) -> tuple[bool, bool, bool, str]:
+            return (
+                _trained_on(other) == _trained_on(record),
+                other.options.get("finetune") == record.options.get("finetune"),
+                other.preset == record.preset,
+                other.created,
+            )
+
         same = [
-            other
-            for other in self.records
-            if other.method == REFERENCE
-            and (other.task, other.seed, other.backbone) == (record.task, record.seed, record.backbone)
+            other for other in self.records if other.method == REFERENCE and _comparable(other) == _comparable(record)
         ]
-        return max(same, key=lambda other: (other.preset == record.preset, other.created), default=None)
+        return max(same, key=likeness, default=None)
 
     @cached_property
     def arms(self) -> tuple[Arm, ...]:
@@ -135,6 +144,39 @@ class Runs:
         return tuple(_distinguish(sorted(found, key=_order)))
 
 
+def _traits(record: Record) -> tuple[str, ...]:
+    """What may tell apart two arms of one method and its knobs, in words, each column of one kind."""
+    return (
+        record.backbone,
+        record.preset,
+        device(record),
+        str(record.data.get("split")),
+        f"{record.data.get('rows')} rows",
+        f"{_training_rows(record)} training rows",
+        f"{record.data.get('max_length')} word pieces",
+    )
+
+
+def _training_rows(record: Record) -> int:
+    """Rows of the training split before any were held out; how many are left to train on may depend on the seed."""
+    return sum(record.data.get(f"{part}_rows", 0) for part in ("train", "heldout", "dropped"))
+
+
+def _trained_on(record: Record) -> tuple[object, ...]:
+    prints = record.data.get("fingerprints", {})
+    return prints.get("train"), prints.get("heldout")
+
+
+def _evaluated_on(record: Record) -> tuple[object, ...]:
+    data = record.data
+    return data.get("split"), data.get("rows"), data.get("max_length"), data.get("fingerprints", {}).get("evaluation")
+
+
+def _comparable(record: Record) -> tuple[object, ...]:
+    """What a run and its reference share."""
+    return record.task, record.seed, record.backbone, _evaluated_on(record)
+
+
 def _identity(record: Record) -> str:
     """What runs of one arm share, as text."""
     shared = (
@@ -144,6 +186,8 @@ def _identity(record: Record) -> str:
         record.preset,
         record.backbone,
         record.options,
+        _evaluated_on(record),
+        _training_rows(record),
         device(record),
         record.timing.get("threads"),
     )
@@ -177,9 +221,13 @@ def _distinguish(arms: list[Arm]) -> Iterator[Arm]:
         alike[arm.first.task, arm.label].append(arm)
     for arm in arms:
         group = alike[arm.first.task, arm.label]
-        traits = {other: (other.first.backbone, other.first.preset, other.device) for other in group}
-        varies = [len(set(column)) > 1 for column in zip(*traits.values(), strict=True)]
-        telling = [trait for trait, differs in zip(traits[arm], varies, strict=True) if differs]
-        if list(traits.values()).count(traits[arm]) > 1:
-            telling.append(arm.run_ids[0][:8])
+        telling = telling_traits(arm, group)
+        if [telling_traits(other, group) for other in group].count(telling) > 1:
+            telling.append(arm.run_ids[0].rpartition("-")[2])
         yield replace(arm, label=", ".join([arm.label, *telling]))
+
+
+def telling_traits(arm: Arm, group: Iterable[Arm]) -> list[str]:
+    """The arm's traits that are not those of all arms of the group."""
+    columns = zip(*(_traits(other.first) for other in group), strict=True)
+    return [trait for trait, column in zip(_traits(arm.first), columns, strict=True) if len(set(column)) > 1]

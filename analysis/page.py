@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.frames import REFERENCE, Runs
 from analysis.selection import RULE, first_metric
-from analysis.summary import facts, heading, number, shown
+from analysis.summary import facts, heading, headlined, number, shown
 from analysis.table import table
 from bench.records import Record
 from bench.registry import METRICS
@@ -119,15 +119,11 @@ def section(task: str, runs: Runs, figures: tuple[FigureView, ...]) -> Section:
         facts=facts(runs),
         rule=RULE.format(metric=first_metric(runs.arms[0])),
         headings=tuple(heading(name, frame) for name in names),
-        headline=tuple(number for number, name in enumerate(names) if _heads(name)),
+        headline=tuple(number for number, name in enumerate(names) if headlined(name)),
         rows=tuple(_rows(frame, names)),
         figures=figures,
         environment=tuple(_environment(runs)),
     )
-
-
-def _heads(name: str) -> bool:
-    return METRICS[name].quality or name.endswith("_speedup") or name == "latency_p50_seconds"
 
 
 def slug(name: str) -> str:
@@ -153,7 +149,7 @@ def _value(name: str, row: pd.Series[Any]) -> Value:
     return Value(
         text=number(name, value),
         interval="" if math.isnan(low) else f"{number(name, low)} to {number(name, high)}",
-        spread="" if math.isnan(spread) else f"seeds' SD {spread * (1000 if name.endswith('_seconds') else 1):.2g}",
+        spread="" if math.isnan(spread) else f"seeds' SD {spread * METRICS[name].scale:.2g}",
     )
 
 

@@ -26,7 +26,6 @@ from bench.registry import PLOTS
 from bench.store import RunStore
 
 _CONTENT = {"index.html", "figures", "data"}
-_ORDER = ("tradeoff", "wall_tradeoff", "latency_vs_flops", "latency", "exit_depths")  # the page's story; others follow
 
 
 def write_report(store: RunStore, run_ids: Iterable[str], out: Path) -> Path:
@@ -35,23 +34,32 @@ def write_report(store: RunStore, run_ids: Iterable[str], out: Path) -> Path:
     The folder is assembled aside and renamed; an earlier report there is replaced.
 
     Raises:
-        InputError: no run is named, the store lacks one, or `out` holds something that is no report.
+        InputError: no run is named, the store lacks one, or as `require_replaceable`.
     """
     runs = Runs.read(store, run_ids)
-    _require_replaceable(out)
-    aside = out.with_name(f".{out.name}.part")
+    require_replaceable(out)
+    place = out.resolve()  # a link stays, and what it leads to is replaced
+    aside = place.with_name(f".{place.name}.part")
     shutil.rmtree(aside, ignore_errors=True)
     for folder in ("figures", "data"):
         (aside / folder).mkdir(parents=True)
     sections = [_write_task(task, only, aside) for task, only in runs.by_task.items()]
     (aside / "index.html").write_text(_page(sections, runs), encoding="utf8")
-    _swap(aside, out)
+    _swap(aside, place)
     return out / "index.html"
 
 
-def _require_replaceable(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file, but a report is a folder; name another")
+def require_replaceable(out: Path) -> None:
+    """Check that a report may be written to the folder `out`: it is new, empty or an earlier report.
+
+    Raises:
+        InputError: it is a file or lies below one, it holds something that is no report, or work goes on inside it.
+    """
+    file = next((path for path in (out, *out.parents) if path.is_file()), None)
+    if file is not None:
+        raise InputError(f"{file} is a file, but a report is a folder; name another")
+    if Path.cwd().is_relative_to(out.resolve()):
+        raise InputError(f"{out} is the current folder or holds it, and a report replaces its folder; name a new one")
     strangers = sorted(path.name for path in out.iterdir() if path.name not in _CONTENT) if out.is_dir() else []
     if strangers:
         raise InputError(f"{out} holds {strangers[0]!r}, which is no part of a report; name an empty or new folder")
@@ -74,11 +82,10 @@ def _write_task(task: str, runs: Runs, folder: Path) -> Section:
 
 
 def _write_figures(task: str, runs: Runs, folder: Path) -> Iterator[FigureView]:
-    order = {name: number for number, name in enumerate(_ORDER)}
-    for name in sorted(PLOTS, key=lambda name: (order.get(name, len(order)), name)):
-        frame = PLOTS[name].data(runs)
+    for plot in sorted(PLOTS.values(), key=lambda plot: (plot.order, plot.name)):
+        frame = plot.data(runs)
         if not frame.empty:
-            yield _write_figure(PLOTS[name], frame, stem=f"{slug(task)}-{name}", folder=folder)
+            yield _write_figure(plot, frame, stem=f"{slug(task)}-{plot.name}", folder=folder)
 
 
 def _write_figure(plot: Plot, frame: pd.DataFrame, *, stem: str, folder: Path) -> FigureView:

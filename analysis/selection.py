@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from analysis.frames import Arm, Runs
+from analysis.frames import Arm, Runs, telling_traits
 from bench.registry import METRICS
 
 TOLERANCE = 0.01
@@ -18,7 +18,7 @@ _ROUNDING = 1e-9  # 0.91 - 0.01 is a hair above 0.90 in binary
 
 
 def selected(runs: Runs) -> dict[str, Arm]:
-    """Series name -> the arm chosen for it: one per method (backbone, preset and device apart).
+    """Series name -> the arm chosen for it: one per method (backbone, preset, device and data apart).
 
     A series with no eligible point, or without a full model of the same seeds to compare with, is absent.
     """
@@ -34,13 +34,7 @@ def selected(runs: Runs) -> dict[str, Arm]:
 
 def series(arm: Arm, runs: Runs) -> str:
     """The method, with what else tells its series from another of the same method in these runs."""
-
-    def traits(other: Arm) -> tuple[str, str, str]:
-        return other.first.backbone, other.first.preset, other.device
-
-    columns = zip(*(traits(other) for other in runs.arms), strict=True)
-    differing = [trait for trait, column in zip(traits(arm), columns, strict=True) if len(set(column)) > 1]
-    return ", ".join([arm.first.method, *differing])
+    return ", ".join([arm.first.method, *telling_traits(arm, runs.arms)])
 
 
 def first_metric(arm: Arm) -> str:

@@ -37,7 +37,7 @@ class Summary:
 def summary(runs: Runs) -> Summary:
     """The table of arms as text: arm, quality and headline metrics, held-out choice, seeds, runs."""
     frame = table(runs)
-    names = [name for name in shown(frame) if METRICS[name].quality or METRICS[name].headline]
+    names = [name for name in shown(frame) if headlined(name)]
     several = frame["task"].nunique() > 1
     rows = [
         (
@@ -59,14 +59,18 @@ def shown(frame: pd.DataFrame) -> list[str]:
     return [name for name in frame.columns if name in METRICS and frame[name].notna().any()]
 
 
+def headlined(name: str) -> bool:
+    """Whether a metric is one of the few that are shown first: it scores answers or is a headline."""
+    return METRICS[name].quality or METRICS[name].headline
+
+
 def heading(name: str, frame: pd.DataFrame) -> str:
     """A metric's heading; one that was timed names the devices it was timed on."""
     words = name.removesuffix("_seconds").replace("_", " ").replace("flops", "FLOPs").replace("gFLOPs", "GFLOPs")
     words = words.replace("speedup", "speed-up")
-    if not METRICS[name].timed:
-        return words
-    unit = " (ms)" if name.endswith("_seconds") else ""
-    return f"{words}{unit} on {devices(frame)}"
+    if METRICS[name].unit:
+        words += f" ({METRICS[name].unit})"
+    return f"{words} on {devices(frame)}" if METRICS[name].timed else words
 
 
 def devices(frame: pd.DataFrame) -> str:
@@ -75,18 +79,8 @@ def devices(frame: pd.DataFrame) -> str:
 
 
 def number(name: str, value: float) -> str:
-    """A metric's value as a table prints it; seconds as milliseconds."""
-    if math.isnan(value):
-        return "-"
-    if name.endswith("_seconds"):
-        return milliseconds(value)
-    return METRICS[name].format.format(value)
-
-
-def milliseconds(seconds: float) -> str:
-    """Seconds as milliseconds, to three digits."""
-    value = seconds * 1000
-    return f"{value:#.3g}".rstrip(".") if abs(value) < 1000 else f"{value:.0f}"
+    """A metric's value as a table prints it, in the metric's unit."""
+    return "-" if math.isnan(value) else METRICS[name].format(value * METRICS[name].scale)
 
 
 def _cell(name: str, row: pd.Series[Any]) -> str:
@@ -106,7 +100,7 @@ def facts(runs: Runs) -> tuple[tuple[str, str], ...]:
         where = f"{task}: " if len(runs.by_task) > 1 else ""
         found += [
             ("data", f"{task}{made}, {_split_of(only)}, {_span(frame['examples'])} examples"),
-            ("hardware", f"{where}{_hardware(frame)}"),
+            ("hardware", f"{where}{_hardware(frame, only)}"),
         ]
     several = any(len(arm.seeds) > 1 for arm in runs.arms)
     return (
@@ -132,9 +126,12 @@ def _split_of(runs: Runs) -> str:
     return _listed(record.data.get("split", "evaluation split") for record in runs.records)
 
 
-def _hardware(frame: pd.DataFrame) -> str:
+def _hardware(frame: pd.DataFrame, runs: Runs) -> str:
     counts = frame.loc[frame["timed_examples"] > 0, "timed_examples"]
-    return f"{devices(frame)}, batch 1, {_span(counts)} examples timed" if len(counts) else "nothing was timed"
+    if counts.empty:
+        return "nothing was timed"
+    threads = _listed(record.timing["threads"] for record in runs.records if record.timing)
+    return f"{devices(frame)}, {threads} CPU threads, batch 1, {_span(counts)} examples timed"
 
 
 def _span(counts: pd.Series[Any]) -> str:

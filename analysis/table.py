@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import statistics as seeds
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from statistics import fmean, stdev
 
 import pandas as pd
 
@@ -69,10 +69,10 @@ def _estimate(name: str, frames: Sequence[pd.DataFrame]) -> dict[str, float]:
     """The metric's mean over seeds, the mean ends of the seeds' intervals and the seeds' standard deviation."""
     found = [_measure(name, frame) for frame in frames]
     return {
-        name: seeds.fmean(one.value for one in found),
-        f"{name}_low": seeds.fmean(one.low for one in found),
-        f"{name}_high": seeds.fmean(one.high for one in found),
-        f"{name}_seed_sd": seeds.stdev(one.value for one in found) if len(found) > 1 else math.nan,
+        name: fmean(one.value for one in found),
+        f"{name}_low": fmean(one.low for one in found),
+        f"{name}_high": fmean(one.high for one in found),
+        f"{name}_seed_sd": stdev(one.value for one in found) if len(found) > 1 else math.nan,
     }
 
 

@@ -88,7 +88,7 @@ class ArtifactStore:
             "heldout_scores": list(trained.scores),
         }
         write_aside(ready / "manifest.json", json.dumps(manifest, indent=2))
-        self.drop(job)
+        self._drop(job)
         ready.replace(self.folder(job))
         shutil.rmtree(self.partial(job))
 
@@ -102,12 +102,12 @@ class ArtifactStore:
         model.eval()
         return model
 
-    def drop(self, job: Job) -> None:
-        """Forget a finished stage: the manifest goes first."""
-        (self.folder(job) / "manifest.json").unlink(missing_ok=True)
-        shutil.rmtree(self.folder(job), ignore_errors=True)
-
     def restart(self, job: Job) -> None:
         """Forget a stage and its checkpoints (`--fresh`)."""
-        self.drop(job)
+        self._drop(job)
         shutil.rmtree(self.root / f".{job.id}.partial", ignore_errors=True)
+
+    def _drop(self, job: Job) -> None:
+        """The manifest goes first, so that a half-removed artifact is none."""
+        (self.folder(job) / "manifest.json").unlink(missing_ok=True)
+        shutil.rmtree(self.folder(job), ignore_errors=True)

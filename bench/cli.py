@@ -6,7 +6,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import click
 
 from bench import __version__
 from bench.errors import InputError
+from bench.presets import PRESETS
 from bench.registry import METHODS, METRICS, PLOTS, TASKS, Registry
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
     flags = [
         click.option("--task", type=Name(TASKS), required=True, help="What to measure on."),
         click.option("--method", "methods", type=Name(METHODS), multiple=True, help="May be repeated. [default: all]"),
-        click.option("--preset", default="quick", show_default=True, help="quick, paper or smoke."),
+        click.option("--preset", default="quick", show_default=True, help=f"{', '.join(PRESETS)}."),
         click.option("--backbone", metavar="NAME_OR_DIR", help="Any BERT checkpoint. [default: the preset's]"),
         click.option(
             "--data-dir", type=FOLDER, envvar="EFFICIENT_BERT_DATA", help="Where data sets lie. [default: hub]"
@@ -126,9 +127,10 @@ def bench() -> None:
 @click.option("--report", "out", type=FOLDER, default=Path("report"), show_default=True, help="Where the report goes.")
 def run_command(seeds: tuple[int, ...], device: str | None, out: Path, **given: Any) -> None:
     """Plan, train what is missing, evaluate, time, store, and write the report."""
-    from analysis.report import write_report
+    from analysis.report import require_replaceable, write_report
     from bench.runner import carry_out, is_main_process
 
+    require_replaceable(out)
     plans = planned(seeds, device, given)
     bars = progress_bars()
     run_ids = [run_id for plan in plans for run_id in carry_out(plan, bars)]
@@ -149,9 +151,6 @@ def train_command(seeds: tuple[int, ...], device: str | None, **given: Any) -> N
     from bench.runner import train_missing
 
     for plan in planned(seeds, device, given):
-        if plan.settings.fresh:
-            for job in plan.jobs:
-                plan.artifacts.restart(job)
         train_missing(plan, progress_bars())
         for job in plan.jobs:
             click.echo(f"{job.stage.name}: {plan.artifacts.folder(job)}")
@@ -270,12 +269,12 @@ def export_command(task: str, out: Path, seed: int) -> None:
 
 @bench.command("list")
 def list_command() -> None:
-    """Tasks, methods, metrics and plots, a line each."""
-    for registry in (TASKS, METHODS, METRICS, PLOTS):
-        entries: Iterable[Any] = registry.values()
-        click.echo(f"{registry.kind}s")
-        for entry in entries:
-            click.echo(f"  {entry.name:24} {entry.summary}")
+    """Tasks, methods, metrics, plots and presets, a line each."""
+    found = {f"{registry.kind}s": registry for registry in (TASKS, METHODS, METRICS, PLOTS)}
+    for kind, entries in {**found, "presets": PRESETS}.items():
+        click.echo(kind)
+        for name, entry in entries.items():
+            click.echo(f"  {name:24} {entry.summary}")
 
 
 @bench.command("env")
@@ -298,6 +297,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fail(error.format_message())
     except click.Abort:
         fail("interrupted")
+    except OSError as error:
+        if error.filename is None:
+            raise
+        fail(f"{error.filename}: {error.strerror}; is the folder there, and may it be written?")
     except ValueError as error:
         if not is_input_error(error):
             raise

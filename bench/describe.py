@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 def describe(plan: Plan, seconds: float) -> Iterator[str]:
     """One line per fact: what, on what, with what, what is cached, and how long it will take (`seconds`)."""
-    data, environment, settings = plan.data, plan.environment, plan.settings
+    data, environment = plan.data, plan.environment
     synthetic = ", synthetic data made by this project" if plan.task.synthetic else ""
-    yield f"plan      task {plan.task.name}{synthetic}, preset {plan.preset.name}, seed {settings.seed}"
+    yield f"plan      task {plan.task.name}{synthetic}, preset {plan.preset.name}, seed {plan.settings.seed}"
     dropped = f", {data.dropped:,} dropped as phrases of those" if data.dropped else ""
     yield (
         f"data      {len(data.train):,} training rows, {len(data.heldout):,} held out for selection{dropped}; "
@@ -22,12 +22,10 @@ def describe(plan: Plan, seconds: float) -> Iterator[str]:
     yield f"backbone  {plan.backbone.name}, {plan.config.num_hidden_layers} layers, {plan.backbone.identity}"
     yield f"device    {environment['device']}: {environment['device_name']}, {environment['torch_threads']} threads"
     for job in plan.jobs:
-        again = settings.fresh or job not in plan.artifacts
         options = ", ".join(f"{name} {value}" for name, value in job.options.items())
-        yield f"stage     {job.stage.name}: {'to do' if again else 'cached'} ({options})"
+        yield f"stage     {job.stage.name}: {'to do' if job in plan.missing_jobs else 'cached'} ({options})"
     for arm in plan.arms:
-        again = settings.fresh or arm.run_id not in plan.runs
-        yield f"run       {arm.label}: {'to do' if again else 'cached'}"
+        yield f"run       {arm.label}: {'to do' if arm in plan.missing_arms else 'cached'}"
     yield f"time      about {duration(seconds)}, measured from a few steps" if seconds else "time      nothing to do"
 
 

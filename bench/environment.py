@@ -39,7 +39,7 @@ def read_environment(device: str) -> dict[str, Any]:
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
         "cudnn_deterministic": torch.backends.cudnn.deterministic,
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
-        "sdpa_kernels": _sdpa_kernels(),
+        "sdpa_kernels": _sdpa_kernels() if gpu else None,
         "commit": commit,
         "dirty": dirty,
     }

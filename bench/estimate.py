@@ -19,8 +19,7 @@ def estimate_seconds(plan: Plan) -> float:
     A training example costs what a few fine-tuning steps say, times the stage's own relative cost; evaluation and
     timing cost what a few single passes of the full model say, so that adaptive arms tend to take less.
     """
-    jobs = [job for job in plan.jobs if job not in plan.artifacts]
-    arms = [arm for arm in plan.arms if arm.run_id not in plan.runs]
+    jobs, arms = plan.missing_jobs, plan.missing_arms
     if not jobs and not arms:
         return 0.0
     model = on_device(fresh_model(plan), plan.settings.device)

@@ -50,6 +50,8 @@ def evaluate(
         advance: called with the number of examples of each finished chunk.
     """
     chunks = []
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
     for start in range(0, len(rows), CHUNK):
         path = folder / f"part-{start:08d}.parquet" if folder else None
         if path and path.exists():

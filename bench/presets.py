@@ -46,8 +46,10 @@ PRESETS = {
         ),
         Preset(
             name="paper",
-            summary="bert-base-uncased and the papers' hyper-parameters (needs a model hub, and a GPU to be practical)",
+            summary="bert-base-uncased, fine-tuned as AdapLeR's release does (needs a model hub; practical on a GPU)",
             backbone="google-bert/bert-base-uncased",
+            # Modarressi et al., ACL 2022: 5 epochs, batch 32, learning rate 2e-5, 6 % warm-up, weight decay 0.01
+            options={"finetune.epochs": 5, "finetune.learning_rate": 2e-5, "finetune.batch_size": 32},
         ),
         Preset(
             name="smoke",

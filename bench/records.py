@@ -100,4 +100,10 @@ class Record:
         if not isinstance(values, dict) or set(values) != names:
             odd = sorted(set(values) ^ names) if isinstance(values, dict) else type(values).__name__
             raise InputError(f"not a run's record: missing or unknown fields {odd}; it was written by another version")
+        for field in dataclasses.fields(cls):
+            kind = {"str": str, "int": int}.get(str(field.type), dict)
+            if not isinstance(values[field.name], kind):
+                raise InputError(
+                    f"not a run's record: {field.name} is {values[field.name]!r}, but it is a {kind.__name__}"
+                )
         return cls(**values)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pyarrow as pa
 
 from bench.artifacts import Job, content_hash
+from bench.errors import InputError
 from bench.evaluation import Runnable, evaluate
 from bench.plan import DATA_SEED, Arm, Plan
 from bench.records import Record
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
     from efficient_bert import EfficientBertForSequenceClassification
     from efficient_bert.training import Status
+
+NEW_PARTS = ("classifier.", "bert.pooler.")
+"""What a pre-trained encoder may lack: it is made anew for the task."""
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -41,16 +45,10 @@ class Watcher(Protocol):
 
 def carry_out(plan: Plan, watcher: Watcher) -> list[str]:
     """Run every arm that is not stored yet; the ids of all arms' runs, the reference first."""
-    if plan.settings.fresh:
-        for job in plan.jobs:
-            plan.artifacts.restart(job)
-        for arm in plan.arms:
-            plan.runs.drop(arm.run_id)
-    missing = [arm for arm in plan.arms if arm.run_id not in plan.runs]
-    if not missing:
-        return [arm.run_id for arm in plan.arms]
-    train_missing(plan, watcher)
-    if is_main_process():
+    missing = plan.missing_arms
+    if missing:
+        train_missing(plan, watcher)
+    if missing and is_main_process():
         models = load_models(plan, missing)
         results = {arm.run_id: evaluated(plan, arm, models, watcher) for arm in missing}
         tables = {run_id: table for run_id, (table, _) in results.items()}
@@ -69,10 +67,18 @@ def is_main_process() -> bool:
 
 
 def train_missing(plan: Plan, watcher: Watcher) -> None:
-    """Every stage that is not finished, in order; a killed one resumes from its checkpoint."""
-    for job in plan.jobs:
-        if job not in plan.artifacts:
-            train_job(plan, job, watcher)
+    """Every stage that is not finished, in order; a killed one resumes from its checkpoint.
+
+    With `fresh` all stages, and the runs of their models are forgotten.
+    """
+    missing = plan.missing_jobs
+    if plan.settings.fresh and is_main_process():
+        for job in plan.jobs:
+            plan.artifacts.restart(job)
+        for arm in plan.arms:
+            plan.runs.restart(arm.run_id)
+    for job in missing:
+        train_job(plan, job, watcher)
 
 
 def train_job(plan: Plan, job: Job, watcher: Watcher) -> None:
@@ -86,7 +92,7 @@ def train_job(plan: Plan, job: Job, watcher: Watcher) -> None:
             model=plan.artifacts.load(job.after) if job.after else fresh_model(plan),
             train=plan.data.train.to_list(),
             heldout=plan.data.heldout.to_list(),
-            score=first_metric(plan),
+            score=scorer(plan),
             options=job.options,
             seed=plan.settings.seed,
             device=plan.settings.device,
@@ -100,23 +106,41 @@ def train_job(plan: Plan, job: Job, watcher: Watcher) -> None:
 
 
 def fresh_model(plan: Plan) -> EfficientBertForSequenceClassification:
-    """The backbone with a new classifier, the same one for the same seed."""
+    """The backbone with a new classifier, the same one for the same seed.
+
+    Raises:
+        InputError: the weights cannot be read or are not all there.
+    """
     import torch
+    from safetensors import SafetensorError
 
     from efficient_bert import EfficientBertForSequenceClassification
 
     torch.manual_seed(plan.settings.seed)
-    model: EfficientBertForSequenceClassification = EfficientBertForSequenceClassification.from_pretrained(
-        plan.backbone.folder,
-        config=plan.config,
-        local_files_only=True,
-        use_safetensors=True,
-        dtype=torch.float32,
-    )
+    load: Any = EfficientBertForSequenceClassification.from_pretrained  # typed without its loading report
+    model: EfficientBertForSequenceClassification
+    try:
+        model, report = load(
+            plan.backbone.folder,
+            config=plan.config,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    except (SafetensorError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"the weights of backbone {plan.backbone.name!r} cannot be read: {reason}") from error
+    lacking = sorted(name for name in report["missing_keys"] if not name.startswith(NEW_PARTS))
+    if lacking:
+        raise InputError(
+            f"the weights of backbone {plan.backbone.name!r} lack {len(lacking)} tensors that its config.json asks "
+            f"for, {lacking[0]} among them; pass a complete checkpoint"
+        )
     return model
 
 
-def first_metric(plan: Plan) -> Callable[[Any, Any], float]:
+def scorer(plan: Plan) -> Callable[[Any, Any], float]:
     """(labels, logits) tensors -> the task's first metric, as models are selected by."""
     import pandas as pd
 
@@ -164,8 +188,10 @@ def evaluated(
     rows, heldout = plan.data.evaluation.to_list(), plan.data.heldout.to_list()
     able = runnable(plan, arm, models)
     with watcher.counting(f"evaluate {arm.label}", len(rows) + len(heldout)) as advance:
-        selection = values(evaluate(able, heldout, advance=advance), [*plan.task.metrics, "flops_speedup"])
-        return evaluate(able, rows, folder=plan.runs.partial(arm.run_id), advance=advance), selection
+        partial = plan.runs.partial(arm.run_id)
+        seen = evaluate(able, heldout, folder=partial / "heldout", advance=advance)
+        table = evaluate(able, rows, folder=partial / "evaluation", advance=advance)
+    return table, values(seen, [*plan.task.metrics, "flops_speedup"])
 
 
 def values(table: pa.Table, names: Sequence[str]) -> dict[str, float]:

@@ -84,9 +84,8 @@ def _bases(task: Task, folder: Path) -> Iterator[Path]:
 def _missing(task: Task, *, where: Path, columns: Sequence[str | None], present: Sequence[str]) -> None:
     for column in columns:
         if column is not None and column not in present:
-            raise InputError(
-                f"{where} has no column {column!r} (it has {', '.join(present)}); is it the data of task {task.name!r}?"
-            )
+            known = ", ".join(present) or "none"
+            raise InputError(f"{where} has no column {column!r} (it has {known}); is it the data of {task.name!r}?")
 
 
 def _read_tsv(task: Task, split: str, base: Path) -> Raw | None:

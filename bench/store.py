@@ -66,35 +66,52 @@ class RunStore:
         """The record of a complete run.
 
         Raises:
-            InputError: there is no such run.
+            InputError: there is no such run, or the folder holds another one's record.
         """
         if run_id not in self:
             known = ", ".join(self.ids()) or "none yet"
             raise InputError(f"no run {run_id!r} in {self.root}; there are: {known}")
-        return Record.from_json((self.folder(run_id) / "record.json").read_text(encoding="utf8"))
+        record = Record.from_json((self.folder(run_id) / "record.json").read_text(encoding="utf8"))
+        if record.run_id != run_id:
+            raise InputError(
+                f"folder {run_id} holds the record of run {record.run_id}; a run's folder keeps its id: rename it back"
+            )
+        return record
 
     def examples(self, run_id: str) -> pa.Table:
         """The per-example table of a complete run, in `EXAMPLE_SCHEMA`."""
         if run_id not in self:
             raise InputError(f"no run {run_id!r} in {self.root}")
-        table = pq.read_table(self.folder(run_id) / "examples.parquet")
+        path = self.folder(run_id) / "examples.parquet"
+        try:
+            table = pq.read_table(path)
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(
+                f"{run_id}/examples.parquet cannot be read ({type(error).__name__}); measure the run again with --fresh"
+            ) from error
         if table.schema.names != EXAMPLE_SCHEMA.names:
             raise InputError(f"{run_id}/examples.parquet has columns {table.schema.names}, not {EXAMPLE_SCHEMA.names}")
         return table
 
     def put(self, record: Record, examples: pa.Table) -> None:
         """Store a finished run: the table, then the record, then one rename."""
-        folder = self.partial(record.run_id)
-        pq.write_table(examples.select(EXAMPLE_SCHEMA.names).cast(EXAMPLE_SCHEMA), folder / "examples.parquet")
-        write_aside(folder / "record.json", record.to_json())
-        for leftover in folder.iterdir():
-            if leftover.name not in {"examples.parquet", "record.json"}:
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        self.drop(record.run_id)
-        folder.replace(self.folder(record.run_id))
+        partial = self.partial(record.run_id)
+        ready = partial / "ready"
+        shutil.rmtree(ready, ignore_errors=True)
+        ready.mkdir()
+        pq.write_table(examples.select(EXAMPLE_SCHEMA.names).cast(EXAMPLE_SCHEMA), ready / "examples.parquet")
+        write_aside(ready / "record.json", record.to_json())
+        self._drop(record.run_id)
+        ready.replace(self.folder(record.run_id))
+        shutil.rmtree(partial)
 
-    def drop(self, run_id: str) -> None:
-        """Forget a run (for `--fresh`): the record goes first, so that a half-removed run is no run."""
+    def restart(self, run_id: str) -> None:
+        """Forget a run and what an unfinished attempt at it has kept (`--fresh`)."""
+        self._drop(run_id)
+        shutil.rmtree(self.root / f".{run_id}.partial", ignore_errors=True)
+
+    def _drop(self, run_id: str) -> None:
+        """The record goes first, so that a half-removed run is no run."""
         folder = self.folder(run_id)
         (folder / "record.json").unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from transformers import BertConfig
+from transformers.activations import ACT2FN
 
 from efficient_bert.errors import InputError
 
@@ -18,7 +19,8 @@ class EfficientBertConfig(BertConfig):
         kwargs: every field of `transformers.BertConfig`.
 
     Raises:
-        InputError: an exit depth outside 1..N-1, unsorted or repeated.
+        InputError: heads that do not divide the hidden size, an unknown activation, or an exit depth that is outside
+            1..N-1, unsorted or repeated.
     """
 
     model_type = "efficient_bert"
@@ -26,6 +28,12 @@ class EfficientBertConfig(BertConfig):
     def __init__(self, exit_depths: Sequence[int] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.exit_depths = list(exit_depths)
+        if self.hidden_size % self.num_attention_heads:
+            raise InputError(
+                f"hidden_size is {self.hidden_size}, but {self.num_attention_heads} heads must share it equally"
+            )
+        if self.hidden_act not in ACT2FN:
+            raise InputError(f"hidden_act is {self.hidden_act!r}, which transformers has no activation for")
         inner = range(1, self.num_hidden_layers)
         if sorted(set(self.exit_depths)) != self.exit_depths or any(depth not in inner for depth in self.exit_depths):
             raise InputError(

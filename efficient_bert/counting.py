@@ -14,24 +14,23 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from efficient_bert.cost import FLOPS_PER_MAC
 from efficient_bert.decisions import Decision, Policy, View
-from efficient_bert.engine import Batch, Execution, run
+from efficient_bert.engine import Batch, run
 from efficient_bert.model import EfficientBertForSequenceClassification
 
 
 class _Pass(nn.Module):
-    """A forward pass with its policy and execution fixed, as the tracer wants it."""
+    """A forward pass with its policy fixed, as the tracer wants it."""
 
-    def __init__(self, model: EfficientBertForSequenceClassification, policy: Policy, execution: Execution) -> None:
+    def __init__(self, model: EfficientBertForSequenceClassification, policy: Policy) -> None:
         super().__init__()
         self.model = model
         self.policy = policy
-        self.execution = execution
 
     def forward(self, input_ids: Tensor, mask: Tensor, token_type_ids: Tensor) -> tuple[Tensor, ...]:
         """The answers, and every exit's logits and every decision, lest the tracer drop their work as unused."""
         decided: list[Tensor] = []
         policy, batch = watched(self.policy, decided), Batch(input_ids, mask, token_type_ids)
-        output = run(self.model, batch, policy, execution=self.execution)
+        output = run(self.model, batch, policy)
         return (output.logits, *output.exit_logits.values(), *decided)
 
 
@@ -64,11 +63,9 @@ def count_with_fvcore(
     model: EfficientBertForSequenceClassification,
     batch: Batch,
     policy: Policy | None = None,
-    *,
-    execution: Execution = Execution.GATHERED,
 ) -> int:
     """FLOPs (2 x fvcore's multiply-adds) of one pass over the whole batch, fused or eager attention."""
-    module = _Pass(model, policy or Policy(), execution).eval()
+    module = _Pass(model, policy or Policy()).eval()
     with warnings.catch_warnings():
         # fvcore scripts and traces with torch.jit, which says of itself that it is deprecated
         warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
@@ -86,15 +83,13 @@ def count_with_torch(
     model: EfficientBertForSequenceClassification,
     batch: Batch,
     policy: Policy | None = None,
-    *,
-    execution: Execution = Execution.GATHERED,
 ) -> int:
     """FLOPs by `FlopCounterMode`; runs eager attention, because the mode misses the fused kernel on a CPU."""
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            run(model, batch, policy, execution=execution)
+            run(model, batch, policy)
     finally:
         model.set_attn_implementation(before)
     return int(counter.get_total_flops())

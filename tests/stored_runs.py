@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from analysis.frames import Runs
 from bench.records import Record
 from bench.store import EXAMPLE_SCHEMA, RunStore
 
@@ -30,6 +31,7 @@ class StoredRun:
         timed: how many of them, from the first, hold latencies.
         rounds: latencies per timed example.
         overhead: seconds added to every forward pass of 1 ms per layer.
+        data: of a record, beside the split, the rows and whether it is synthetic.
     """
 
     run_id: str
@@ -48,6 +50,8 @@ class StoredRun:
     synthetic: bool = True
     environment: Mapping[str, Any] = field(default_factory=lambda: {"torch": "2.13.0", "dtype": "float32"})
     backbone: str = "tiny-bert"
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"finetune": {"epochs": 1}})
+    data: Mapping[str, Any] = field(default_factory=dict)
 
     def table(self) -> pa.Table:
         """The table of examples: labels alternate 0, 1, and a wrong answer is the other class."""
@@ -90,9 +94,9 @@ class StoredRun:
             preset="quick",
             backbone=self.backbone,
             seed=self.seed,
-            options={"finetune": {"epochs": 1}},
+            options=dict(self.options),
             artifacts={"finetune": "abc"},
-            data={"split": "validation", "rows": self.examples, "synthetic": self.synthetic},
+            data={"split": "validation", "rows": self.examples, "synthetic": self.synthetic, **self.data},
             metrics={"accuracy": 1 - len(set(self.wrong)) / self.examples},
             heldout=dict(self.heldout),
             timing=timing,
@@ -107,6 +111,12 @@ def write_runs(root: Path, *runs: StoredRun) -> tuple[RunStore, list[str]]:
     for run in runs:
         store.put(run.record(), run.table())
     return store, [run.run_id for run in runs]
+
+
+def read_runs(root: Path, *runs: StoredRun) -> Runs:
+    """Write runs and read them back."""
+    store, ids = write_runs(root, *runs)
+    return Runs.read(store, ids)
 
 
 def sweep(*, seed: int = 1, task: str = "demo") -> list[StoredRun]:

@@ -12,11 +12,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
-from analysis.frames import Runs
 from analysis.render import inline, render
 from analysis.style import SERIES, looks
 from bench.registry import PLOTS
-from tests.stored_runs import DEVICE, LAYERS, StoredRun, sweep, write_runs
+from tests.stored_runs import DEVICE, LAYERS, StoredRun, read_runs, sweep
 
 STRANGE = StoredRun("strange", method="entropy_exit", knobs={"exit_threshold": "$\\frac$ <b>&"}, depths=(1, 3))
 CASES = {
@@ -31,18 +30,12 @@ CASES = {
 }
 
 
-def read(tmp_path: Path, runs: list[StoredRun]) -> Runs:
-    """Write runs and read them back."""
-    store, ids = write_runs(tmp_path, *runs)
-    return Runs.read(store, ids)
-
-
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", PLOTS)
 def test_every_plot_draws_every_case(name: str, case: str, tmp_path: Path) -> None:
     """Each plot has a frame that survives CSV, and draws it twice to the same bytes; or its frame is empty."""
     plot = PLOTS[name]
-    frame = plot.data(read(tmp_path, CASES[case]))
+    frame = plot.data(read_runs(tmp_path, *CASES[case]))
     assert plot.caption
     if frame.empty:
         assert case == "nothing timed"
@@ -60,7 +53,7 @@ def test_every_plot_draws_every_case(name: str, case: str, tmp_path: Path) -> No
 def test_an_axis_of_time_names_the_device(name: str, tmp_path: Path) -> None:
     """Wherever a figure shows time, one of its axes names the device that was read back."""
     plot = PLOTS[name]
-    frame = plot.data(read(tmp_path, sweep()))
+    frame = plot.data(read_runs(tmp_path, *sweep()))
     figure = Figure()
     axes = figure.subplots()
     plot.draw(axes, frame)
@@ -70,7 +63,7 @@ def test_an_axis_of_time_names_the_device(name: str, tmp_path: Path) -> None:
 
 def test_the_tradeoff_knows_its_numbers(tmp_path: Path) -> None:
     """Speed-up and accuracy are the runs' own; the front and the chosen points are those worked out by hand."""
-    frame = PLOTS["tradeoff"].data(read(tmp_path, sweep())).set_index("arm")
+    frame = PLOTS["tradeoff"].data(read_runs(tmp_path, *sweep())).set_index("arm")
     assert frame.loc["full", "flops_speedup"] == 1.0
     assert frame.loc["entropy_exit exit_threshold=0.3", "flops_speedup"] == pytest.approx(6 / 4.5)
     assert frame.loc["entropy_exit exit_threshold=0.3", "quality"] == pytest.approx(0.9)
@@ -92,13 +85,13 @@ def test_a_sweep_of_two_knobs_has_a_curve_per_value_of_one(tmp_path: Path) -> No
         for depth in (1, 2, 3)
         for width in (0.5, 1.0)
     ]
-    frame = PLOTS["tradeoff"].data(read(tmp_path, runs))
+    frame = PLOTS["tradeoff"].data(read_runs(tmp_path, *runs))
     assert frame.groupby("curve").size().to_dict() == {"m width=0.5": 3, "m width=1.0": 3}
 
 
 def test_exit_depths_are_shares_of_the_examples(tmp_path: Path) -> None:
     """Shares of an arm add up to 1 and are those of its examples; arms that never leave early are left out."""
-    frame = PLOTS["exit_depths"].data(read(tmp_path, sweep()))
+    frame = PLOTS["exit_depths"].data(read_runs(tmp_path, *sweep()))
     arm = frame[frame["arm"] == "entropy_exit exit_threshold=0.3"].set_index("depth")
     assert arm["share"].to_dict() == {1: 0, 2: 0, 3: 0.5, 4: 0, 5: 0, LAYERS: 0.5}
     assert frame.groupby("arm")["share"].sum().to_numpy() == pytest.approx(1)
@@ -107,7 +100,7 @@ def test_exit_depths_are_shares_of_the_examples(tmp_path: Path) -> None:
 
 def test_latency_percentiles_are_those_of_all_samples(tmp_path: Path) -> None:
     """The full model's three rounds of 6.00, 6.01 and 6.02 ms have a median of 6.01 ms."""
-    frame = PLOTS["latency"].data(read(tmp_path, [StoredRun("only")])).set_index("percentile")
+    frame = PLOTS["latency"].data(read_runs(tmp_path, StoredRun("only"))).set_index("percentile")
     assert frame.loc[50, "seconds"] == pytest.approx(0.00601)
     assert frame.loc[100, "seconds"] == pytest.approx(0.00602)
     assert frame.loc[50, "samples"] == 60
@@ -121,7 +114,7 @@ def test_knob_values_never_overlap(name: str, tmp_path: Path) -> None:
         for n in range(1, 30)
     ]
     plot = PLOTS[name]
-    frame = plot.data(read(tmp_path, [StoredRun("only"), *close]))
+    frame = plot.data(read_runs(tmp_path, StoredRun("only"), *close))
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -142,7 +135,7 @@ def test_looks_differ_in_colour_and_marker() -> None:
 def test_inline_svg_shares_no_id_and_loads_nothing(tmp_path: Path) -> None:
     """Ids and references carry the prefix, colours are variables, and there is no prologue, style or link."""
     plot = PLOTS["tradeoff"]
-    svg, _ = render(plot, plot.data(read(tmp_path, sweep())))
+    svg, _ = render(plot, plot.data(read_runs(tmp_path, *sweep())))
     page = inline(svg, prefix="p", label="a figure")
     ids = [part.split('"')[0] for part in page.split(' id="')[1:]]
     assert all(one.startswith("p-") for one in ids)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -12,23 +11,17 @@ import pandas as pd
 import pytest
 
 from analysis.compare import compare, comparison
-from analysis.frames import Runs
-from analysis.report import write_report
+from analysis.page import section
+from analysis.report import require_replaceable, write_report
 from analysis.selection import selected
 from analysis.summary import markdown_table, summary
 from analysis.table import table
 from bench.errors import InputError
 from bench.registry import METRICS, PLOTS
 from bench.store import RunStore
-from tests.stored_runs import DEVICE, StoredRun, sweep, write_runs
+from tests.stored_runs import DEVICE, StoredRun, read_runs, sweep, write_runs
 
 HOSTILE = "<script>alert('x')</script> & $y$"
-
-
-def read(tmp_path: Path, *runs: StoredRun) -> Runs:
-    """Write runs and read them back."""
-    store, ids = write_runs(tmp_path, *runs)
-    return Runs.read(store, ids)
 
 
 class Links(HTMLParser):
@@ -66,29 +59,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "out"
 
 
-def test_a_store_is_read_once_per_run(tmp_path: Path) -> None:
-    """A run named twice counts once; no run at all and an unknown run are errors."""
-    store, ids = write_runs(tmp_path, StoredRun("only"))
-    assert len(Runs.read(store, ids * 2).records) == 1
-    with pytest.raises(InputError, match="no runs to read"):
-        Runs.read(store, [])
-    with pytest.raises(InputError, match="no run 'other'"):
-        Runs.read(store, ["other"])
-
-
-def test_the_full_run_is_that_of_the_same_seed_and_backbone(tmp_path: Path) -> None:
-    """A run's reference has its task, seed and backbone; where there is none it is None."""
-    arm = StoredRun("arm", method="entropy_exit", knobs={"exit_threshold": 0.1}, seed=2)
-    fulls = [StoredRun("full1"), StoredRun("full2", seed=2), StoredRun("big", seed=2, backbone="big")]
-    runs = read(tmp_path, arm, *fulls, replace(arm, run_id="alone", seed=3))
-    by_id = {record.run_id: record for record in runs.records}
-    assert runs.full(by_id["arm"]) is by_id["full2"]
-    assert runs.full(by_id["alone"]) is None
-
-
 def test_the_table_holds_hand_counts(tmp_path: Path) -> None:
     """Half of the examples leave at depth 6 and half at 3, so the work is 4.5 / 6 and the time 4.5 + 0.5 + 0.01 ms."""
-    frame = table(read(tmp_path, *sweep())).set_index("arm")
+    frame = table(read_runs(tmp_path, *sweep())).set_index("arm")
     row = frame.loc["entropy_exit exit_threshold=0.3"]
     assert row["accuracy"] == pytest.approx(36 / 40)
     assert row["flops_speedup"] == pytest.approx(6 / 4.5)
@@ -102,42 +75,9 @@ def test_the_table_holds_hand_counts(tmp_path: Path) -> None:
     assert list(frame.index[:2]) == ["full", "adapler drop_threshold=0.01"]
 
 
-def test_seeds_of_an_arm_are_averaged(tmp_path: Path) -> None:
-    """Two seeds with 4 and 8 wrong of 40 are one arm with accuracy 0.85 and the standard deviation of 0.9 and 0.8."""
-    frame = table(read(tmp_path, StoredRun("a", wrong=range(4)), StoredRun("b", seed=2, wrong=range(8))))
-    assert len(frame) == 1
-    assert frame.loc[0, "accuracy"] == pytest.approx(0.85)
-    assert frame.loc[0, "accuracy_seed_sd"] == pytest.approx(math.sqrt(0.005))
-    assert (frame.loc[0, "seeds"], frame.loc[0, "run_ids"]) == ("1, 2", "a b")
-
-
-def test_runs_that_must_not_be_averaged_stay_apart(tmp_path: Path) -> None:
-    """Another device, another backbone and a repeated seed are other arms, each with its own label."""
-    base = StoredRun("aaaaaaaa1")
-    frame = table(
-        read(
-            tmp_path,
-            base,
-            replace(base, run_id="gpu", device="Test GPU"),
-            replace(base, run_id="big", backbone="big-bert"),
-            replace(base, run_id="again"),
-        )
-    )
-    assert len(frame) == frame["arm"].nunique() == 4
-    assert any("Test GPU" in label for label in frame["arm"])
-    assert any("big-bert" in label for label in frame["arm"])
-    assert any("again" in label for label in frame["arm"])
-
-
-def test_seeds_on_two_devices_are_two_arms(tmp_path: Path) -> None:
-    """Times of different devices are never averaged, not even as seeds of one arm."""
-    frame = table(read(tmp_path, StoredRun("cpu"), StoredRun("gpu", seed=2, device="Test GPU")))
-    assert set(frame["device"]) == {DEVICE, "Test GPU"}
-
-
 def test_an_untimed_run_has_no_speed(tmp_path: Path) -> None:
     """Speed metrics of an untimed run are NaN, and no column of the summary shows them."""
-    runs = read(tmp_path, StoredRun("only", timed=0))
+    runs = read_runs(tmp_path, StoredRun("only", timed=0))
     assert table(runs)["wall_speedup"].isna().all()
     assert not any("latency" in column for column in summary(runs).columns)
     assert "hardware: nothing was timed" in summary(runs).notes
@@ -145,7 +85,7 @@ def test_an_untimed_run_has_no_speed(tmp_path: Path) -> None:
 
 def test_the_choice_is_made_on_held_out_values(tmp_path: Path) -> None:
     """The fastest held-out point at most 0.01 below the full model's 0.9; 0.89 itself qualifies, 0.84 does not."""
-    chosen = selected(read(tmp_path, *sweep()))
+    chosen = selected(read_runs(tmp_path, *sweep()))
     assert {name: arm.label for name, arm in chosen.items()} == {
         "entropy_exit": "entropy_exit exit_threshold=0.5",
         "adapler": "adapler drop_threshold=0.02",
@@ -154,13 +94,13 @@ def test_the_choice_is_made_on_held_out_values(tmp_path: Path) -> None:
 
 def test_nothing_is_chosen_without_a_reference(tmp_path: Path) -> None:
     """Without the full model of the same seed there is nothing to be near to."""
-    assert selected(read(tmp_path, *sweep()[1:])) == {}
-    assert selected(read(tmp_path / "seeds", *sweep()[1:], replace(sweep()[0], seed=7))) == {}
+    assert selected(read_runs(tmp_path, *sweep()[1:])) == {}
+    assert selected(read_runs(tmp_path / "seeds", *sweep()[1:], replace(sweep()[0], seed=7))) == {}
 
 
 def test_the_summary_and_the_readme_table_say_what_numbers_belong_to(tmp_path: Path) -> None:
     """Hardware, backbone, data, seeds and interval are named, and time columns name the device."""
-    runs = read(tmp_path, *sweep(), *sweep(seed=2))
+    runs = read_runs(tmp_path, *sweep(), *sweep(seed=2))
     text = summary(runs)
     assert all(len(row) == len(text.columns) for row in text.rows)
     assert all(DEVICE in column for column in text.columns if "latency" in column or "wall" in column)
@@ -174,7 +114,7 @@ def test_the_summary_and_the_readme_table_say_what_numbers_belong_to(tmp_path: P
 
 def test_markdown_shows_hostile_text_as_text(tmp_path: Path) -> None:
     """A knob with a tag and a pipe opens no tag and splits no cell."""
-    text = markdown_table(read(tmp_path, StoredRun("only", knobs={"k": "<b>|*x*"})))
+    text = markdown_table(read_runs(tmp_path, StoredRun("only", knobs={"k": "<b>|*x*"})))
     assert r"k=&lt;b>\|\*x\*" in text
 
 
@@ -188,6 +128,8 @@ def test_compare_gives_paired_differences(tmp_path: Path) -> None:
     assert frame.loc["flops_speedup", "difference"] == pytest.approx(3)
     assert (frame["difference_low"] <= frame["difference"] + 1e-12).all()
     assert (frame["difference"] <= frame["difference_high"] + 1e-12).all()
+    better = {"accuracy": "", "flops_speedup": "b", "gflops": "b", "latency_p50_seconds": "b"}
+    assert {name: frame.loc[name, "better"] for name in better} == better
     text = comparison(store, "demo-full-1", "demo-exit-0.8-1")
     assert all(len(row) == len(text.columns) for row in text.rows)
     assert any(DEVICE in row[0] for row in text.rows)
@@ -269,6 +211,71 @@ def test_a_folder_that_is_no_report_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a file"):
         write_report(store, ids, tmp_path / "mine" / "thesis.tex")
     assert (tmp_path / "mine" / "thesis.tex").read_text(encoding="utf8") == "years"
+
+
+def test_the_current_folder_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report in the place of the folder that one works in, or of one above it, is refused; below it is fine."""
+    store, ids = write_runs(tmp_path / "runs", StoredRun("only"))
+    (tmp_path / "data" / "here").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "data" / "here")
+    for out in (Path(), Path(".."), Path.cwd(), Path("/")):
+        with pytest.raises(InputError, match="is the current folder or holds it"):
+            write_report(store, ids, out)
+    assert list(Path.cwd().iterdir()) == []
+    assert write_report(store, ids, Path("new/../new")).is_file()
+
+
+def test_a_report_behind_a_link_is_replaced(tmp_path: Path) -> None:
+    """The link stays a link, and nothing is left beside it or beside what it leads to."""
+    store, ids = write_runs(tmp_path / "runs", StoredRun("only"))
+    (tmp_path / "disk" / "report").mkdir(parents=True)
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "disk" / "report")
+    assert write_report(store, ids, link) == link / "index.html"
+    assert link.is_symlink()
+    assert {path.name for path in tmp_path.iterdir()} == {"runs", "disk", "link"}
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["report"]
+
+
+def test_a_report_below_a_file_is_refused(tmp_path: Path) -> None:
+    """The place of a report is checked without writing anything: a new folder may be one, what lies in a file not."""
+    require_replaceable(tmp_path / "new" / "report")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(InputError, match=r"notes\.txt is a file"):
+        require_replaceable(tmp_path / "notes.txt" / "report")
+
+
+def test_cards_show_what_the_short_table_shows(tmp_path: Path) -> None:
+    """The headline columns of the page are the metrics of the terminal's table, in the same words and order."""
+    runs = read_runs(tmp_path, *sweep())
+    part = section("demo", runs, ())
+    cards = tuple(part.headings[index] for index in part.headline)
+    assert cards == summary(runs).columns[1:-3]
+    assert {"accuracy", "FLOPs speed-up", "mean exit depth"} <= {*cards}
+
+
+def test_latencies_are_printed_in_milliseconds(tmp_path: Path) -> None:
+    """Medians of 6.01 and 8.01 ms are 7.01 on average with a deviation of the root of 2; 2006.01 ms reads 2006."""
+    runs = read_runs(
+        tmp_path, StoredRun("a"), StoredRun("b", seed=2, overhead=0.002), StoredRun("slow", method="s", overhead=2)
+    )
+    part = section("demo", runs, ())
+    (place,) = [number for number, text in enumerate(part.headings) if text == f"latency p50 (ms) on {DEVICE}"]
+    assert [row.values[place].text for row in part.rows] == ["7.01", "2006"]
+    assert part.rows[0].values[place].spread == "seeds' SD 1.4"
+
+
+def test_figures_stand_in_the_plots_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page starts with the trade-off; a plot whose order is lower goes before it, without any other edit."""
+    store, ids = write_runs(tmp_path / "runs", *sweep())
+    place = re.compile(r'<figure id="demo-(\w+)"')
+    page = write_report(store, ids, tmp_path / "out").read_text(encoding="utf8")
+    story = ["tradeoff", "wall_tradeoff", "latency_vs_flops", "latency", "exit_depths"]
+    assert place.findall(page) == story
+    monkeypatch.setitem(PLOTS.entries, "latency", replace(PLOTS["latency"], order=0))
+    page = write_report(store, ids, tmp_path / "out").read_text(encoding="utf8")
+    assert place.findall(page) == ["latency", *(name for name in story if name != "latency")]
 
 
 def test_a_failed_report_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

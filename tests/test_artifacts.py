@@ -125,15 +125,13 @@ def test_a_stage_killed_while_it_is_stored_is_not_there(tmp_path: Path) -> None:
     assert JOB in store
 
 
-def test_dropping_keeps_checkpoints_and_restarting_does_not(tmp_path: Path) -> None:
-    """`drop` forgets the result, `restart` the checkpoints too; both are free to find nothing."""
+def test_restarting_forgets_the_result_and_the_checkpoints(tmp_path: Path) -> None:
+    """`restart` removes both, and is free to find nothing."""
     store = ArtifactStore(tmp_path)
     store.restart(JOB)
     put(store, JOB)
     checkpoint = store.partial(JOB) / "checkpoint.safetensors"
     checkpoint.write_bytes(b"x")
-    store.drop(JOB)
-    assert JOB not in store
-    assert checkpoint.exists()
     store.restart(JOB)
+    assert JOB not in store
     assert list(tmp_path.iterdir()) == []

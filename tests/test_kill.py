@@ -42,7 +42,7 @@ def watched(kind, owner, name, note, torn=lambda *args: None):
 
 def evaluated(arm, rows):
     name = rows[0]["example_id"]
-    return name if name.startswith("validation") else None  # held-out rows are few, and not kept
+    return name if name.startswith("validation") else "heldout"
 
 half = lambda content, path, *rest: Path(path).write_bytes(b"half")
 watched("step", loop.Trainer, "step", lambda trainer, batch: trainer.progress.step)
@@ -57,7 +57,7 @@ main(arguments)
 Checkpoints are written at every step and chunks hold 8 examples, so that there is much to be killed in.
 """
 
-EPOCHS, BATCH, TRAIN, DEV, HELDOUT = 2, 8, 50, 20, 5
+EPOCHS, BATCH, TRAIN, DEV, HELDOUT = 2, 8, 50, 20, 2
 STEPS = EPOCHS * -(-(TRAIN - HELDOUT) // BATCH)
 
 
@@ -142,14 +142,14 @@ def test_a_run_killed_again_and_again_ends_like_one_never_killed(
     assert attempts.progress()["step"] == 5
     assert list(attempts.store.ids()) == []
 
-    work = attempts.attempt("chunk 3")  # two chunks of the full model are kept
+    work = attempts.attempt("chunk 4")  # three chunks of the full model are kept
     assert work["step"] == [str(step) for step in [*range(5, STEPS), *range(STEPS)]]
-    assert work["chunk"] == ["validation-0", "validation-8"]
+    assert work["chunk"] == ["heldout", "validation-0", "validation-8"]
     assert list(attempts.store.ids()) == []
 
-    work = attempts.attempt("table 2")  # the third chunk is kept; the next arm's first one is torn
+    work = attempts.attempt("table 3")  # two more chunks are kept; the next arm's second one is torn
     assert "step" not in work
-    assert work["chunk"] == ["validation-16", "validation-0"]
+    assert work["chunk"] == ["validation-16", "heldout", "validation-0"]
     assert list(attempts.store.ids()) == []
 
     work = attempts.attempt("record 1")  # everything is evaluated, and nothing is stored

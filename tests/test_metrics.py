@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from analysis.frames import Runs, timed
+from analysis.frames import timed
 from bench.errors import InputError
 from bench.registry import METRICS
-from tests.stored_runs import StoredRun, write_runs
+from tests.stored_runs import StoredRun, read_runs
 
 TWO_EXAMPLES = pd.DataFrame(
     {
@@ -46,8 +46,7 @@ BY_HAND = {
 @pytest.fixture
 def examples(tmp_path: Path) -> pd.DataFrame:
     """Forty examples of which three are wrong and twenty timed."""
-    store, ids = write_runs(tmp_path, StoredRun("run", wrong=(1, 2, 5), depths=(2, 6)))
-    return Runs.read(store, ids).frames["run"]
+    return read_runs(tmp_path, StoredRun("run", wrong=(1, 2, 5), depths=(2, 6))).frames["run"]
 
 
 @pytest.mark.parametrize("name", BY_HAND)

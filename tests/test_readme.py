@@ -9,9 +9,12 @@ from pathlib import Path
 import click
 import pytest
 
+from analysis.frames import Runs
+from analysis.summary import markdown_table
 from bench.cli import bench
 from bench.presets import PRESETS
 from bench.registry import METHODS
+from bench.store import RunStore
 
 ROOT = Path(__file__).parents[1]
 PAGES = [path for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md") if path.exists()]
@@ -101,3 +104,15 @@ def test_links_and_figures_are_found() -> None:
     """Markdown links, figures and HTML attributes are read; addresses and anchors are left out."""
     text = '[a](docs/a.md#top) ![b](b.svg "B") <img src="c.png"> [d](https://example.org) [e](#here)'
     assert targets(text) == ["docs/a.md", "b.svg", "c.png"]
+
+
+RESULTS = re.compile(r"<!-- results (\S+) -->\n(.*?)\n<!-- /results -->", re.DOTALL)
+
+
+def test_result_tables_are_those_of_the_stored_runs() -> None:
+    """Each results table in README is what `bench report --markdown` makes of the runs that it names."""
+    found = RESULTS.findall((ROOT / "README.md").read_text(encoding="utf8"))
+    assert found
+    for folder, table in found:
+        store = RunStore(ROOT / folder)
+        assert table.strip() == markdown_table(Runs.read(store, store.ids())).strip()

@@ -23,6 +23,7 @@ class Plot:
         caption: what the reader sees and how to read it.
         data: runs of one task -> the tidy frame the figure draws; empty when the runs hold nothing for it.
         draw: axes, that frame -> nothing.
+        order: its place on the page, lowest first; plots of one order go by name.
         height: that frame -> the figure's height in inches; its width is always the same.
     """
 
@@ -31,4 +32,5 @@ class Plot:
     caption: str
     data: Callable[[Runs], pd.DataFrame]
     draw: Callable[[Axes, pd.DataFrame], None]
+    order: int = 100
     height: Callable[[pd.DataFrame], float] = lambda _: 4.4

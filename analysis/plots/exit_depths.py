@@ -77,5 +77,6 @@ EXIT_DEPTHS = Plot(
     ),
     data=_data,
     draw=_draw,
+    order=50,
     height=lambda frame: row_height(frame["arm"].nunique(), inches=0.78),
 )

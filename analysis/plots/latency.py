@@ -15,7 +15,7 @@ from analysis.plots import Plot
 from analysis.rows import row_height, write_rows
 from analysis.selection import series
 from analysis.style import INK, SURFACE, looks
-from analysis.summary import devices, milliseconds
+from analysis.summary import devices, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +47,7 @@ def _draw(ax: Axes, frame: pd.DataFrame) -> None:
         at = dict(zip(arm["percentile"], arm["seconds"], strict=True))
         _draw_spread(ax, at, height=row + _MIDDLE, colour=styles[arm["series"].iloc[0]].colour)
         labels.append(_label(str(name), arm["device"].iloc[0], several=frame["device"].nunique() > 1))
-        notes.append(", ".join(f"p{p} {milliseconds(at[p])}" for p in (50, 90, 99)) + " ms")
+        notes.append(", ".join(f"p{p} {number(f'latency_p{p}_seconds', at[p])}" for p in (50, 90, 99)) + " ms")
     low, high = (frame.loc[frame["percentile"] == p, "seconds"] * 1000 for p in (1, 99))
     if high.max() > _LOG_ABOVE * low.min() > 0:
         ax.set_xscale("log")
@@ -84,5 +84,6 @@ LATENCY = Plot(
     ),
     data=_data,
     draw=_draw,
+    order=40,
     height=lambda frame: row_height(frame["arm"].nunique(), inches=0.5),
 )

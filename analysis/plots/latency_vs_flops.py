@@ -41,4 +41,5 @@ LATENCY_VS_FLOPS = Plot(
     ),
     data=_data,
     draw=_draw,
+    order=30,
 )

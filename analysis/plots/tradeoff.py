@@ -1,41 +1,56 @@
-"""Quality against the FLOPs that were saved."""
+"""Quality against what was saved: FLOPs, and time on the device."""
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from analysis.curves import draw_front, draw_points, legend_above, points
-from analysis.frames import Runs
 from analysis.labels import label_points
 from analysis.plots import Plot
+from analysis.summary import devices
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def _data(runs: Runs) -> pd.DataFrame:
-    return points(runs, "flops_speedup")
+def _tradeoff(name: str, *, saved: str, axis: str, summary: str, caption: str, order: int) -> Plot:
+    """Quality against the metric `saved`; `{devices}` in the axis' label stands for where it was timed."""
+
+    def draw(ax: Axes, frame: pd.DataFrame) -> None:
+        draw_points(ax, frame, saved, "quality")
+        draw_front(ax, frame, saved, "quality")
+        ax.set_xlabel(textwrap.fill(axis.format(devices=devices(frame)), 72))
+        ax.set_ylabel(frame["y_metric"].iloc[0])
+        legend_above(ax)
+        label_points(ax, frame, saved, "quality")
+
+    return Plot(name, summary, caption, data=lambda runs: points(runs, saved), draw=draw, order=order)
 
 
-def _draw(ax: Axes, frame: pd.DataFrame) -> None:
-    draw_points(ax, frame, "flops_speedup", "quality")
-    draw_front(ax, frame, "flops_speedup", "quality")
-    ax.set_xlabel("FLOPs speed-up over the full model (ratio of sums, unpadded, analytic)")
-    ax.set_ylabel(frame["y_metric"].iloc[0])
-    legend_above(ax)
-    label_points(ax, frame, "flops_speedup", "quality")
-
-
-TRADEOFF = Plot(
-    name="tradeoff",
+TRADEOFF = _tradeoff(
+    "tradeoff",
+    saved="flops_speedup",
+    axis="FLOPs speed-up over the full model (ratio of sums, unpadded, analytic)",
     summary="quality against FLOPs speed-up, one curve per method",
     caption=(
         "Quality against FLOPs speed-up; up and to the right is better. A curve is one method, a point one knob value"
         " (written beside it where there is room), thin lines are intervals. The dotted staircase is the Pareto front:"
         " nothing measured beats it. A ring marks the point chosen on held-out data."
     ),
-    data=_data,
-    draw=_draw,
+    order=10,
+)
+WALL_TRADEOFF = _tradeoff(
+    "wall_tradeoff",
+    saved="wall_speedup",
+    axis="Wall-clock speed-up over the full model at batch 1 on {devices}",
+    summary="quality against wall-clock speed-up on the device of the runs",
+    caption=(
+        "The same quality against wall-clock speed-up at batch 1, measured on the device the axis names and valid for"
+        " it alone. Both models are timed in the same rounds; the ratio is that of summed medians per example. Left of"
+        " 1 a method is slower than the model it set out to speed up."
+    ),
+    order=20,
 )

@@ -26,9 +26,11 @@ class Metric:
         compute: examples (columns as in `bench.records.EXAMPLE_COLUMNS`) -> value.
         higher_is_better: direction of improvement.
         quality: it scores answers, and is shown for the tasks that declare it; the others are shown for every task.
-        headline: it is also shown in the short table of a terminal or a README; the report shows every metric.
+        headline: it is shown first, in a terminal, a README and a report's cards, as quality metrics always are; a
+            report's table shows every metric.
         timed: it reads `seconds`; only rows that were timed are passed.
-        format: how a table prints it.
+        unit, scale: of the printed value, where it is not the stored one: stored value x scale, in `unit`.
+        format: how the printed value is written.
         terms, reduce: the same statistic in two steps, so that thousands of resamples are one array operation:
             `terms` maps n examples to (n, k) float64 and `reduce` maps (..., n, k) to (...).
             Optional: without them a bootstrap calls `compute` once per resample.
@@ -41,6 +43,8 @@ class Metric:
     quality: bool = False
     headline: bool = False
     timed: bool = False
-    format: str = "{:z.3f}"
+    unit: str = ""
+    scale: float = 1.0
+    format: Callable[[float], str] = "{:z.3f}".format
     terms: Callable[[pd.DataFrame], NDArray[np.float64]] | None = None
     reduce: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None

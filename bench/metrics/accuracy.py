@@ -29,7 +29,6 @@ ACCURACY = Metric(
     summary="share of examples with the right class, 0 to 1",
     compute=_compute,
     quality=True,
-    format="{:z.3f}",
     terms=_terms,
     reduce=ratio_of_sums,
 )

@@ -35,14 +35,14 @@ FLOPS_SPEEDUP = ratio_metric(
     terms=_flops_against_reference,
     higher_is_better=True,
     headline=True,
-    format="{:z.2f}",
+    format="{:z.2f}".format,
 )
 GFLOPS = ratio_metric(
     "gflops",
     "mean over examples of 1e9 FLOPs (a multiply-add is 2), analytic, unpadded lengths",
     terms=_gflops,
     higher_is_better=False,
-    format="{:z.2f}",
+    format="{:z.2f}".format,
 )
 MEAN_EXIT_DEPTH = ratio_metric(
     "mean_exit_depth",
@@ -50,12 +50,11 @@ MEAN_EXIT_DEPTH = ratio_metric(
     terms=_exit_depth,
     higher_is_better=False,
     headline=True,
-    format="{:z.2f}",
+    format="{:z.2f}".format,
 )
 TOKENS_KEPT = ratio_metric(
     "tokens_kept",
     "mean over examples of live tokens summed over layers / (length x layers); a layer not run keeps none",
     terms=_tokens_kept,
     higher_is_better=False,
-    format="{:z.3f}",
 )

@@ -40,7 +40,6 @@ F1 = Metric(
     summary="F1 of class 1 in a two-class task, 0 to 1; 0 where neither labels nor predictions hold class 1",
     compute=_compute,
     quality=True,
-    format="{:z.3f}",
     terms=_terms,
     reduce=ratio_of_sums,
 )

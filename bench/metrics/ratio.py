@@ -49,7 +49,7 @@ def ratio_metric(
     higher_is_better: bool,
     headline: bool = False,
     timed: bool = False,
-    format: str = "{:z.3f}",
+    format: Callable[[float], str] = "{:z.3f}".format,
 ) -> Metric:
     """A metric that is a ratio of sums over examples of the (n, 2) array `terms`."""
 

@@ -30,6 +30,10 @@ def _samples(examples: pd.DataFrame) -> NDArray[np.float64]:
     return np.asarray(filled, np.float64)
 
 
+def _three_digits(value: float) -> str:
+    return f"{value:#.3g}".rstrip(".") if abs(value) < 1000 else f"{value:.0f}"
+
+
 def _latency(percentile: int) -> Metric:
     """The percentile over all raw samples of the timed examples, linearly interpolated."""
     name = f"latency_p{percentile}_seconds"
@@ -52,7 +56,9 @@ def _latency(percentile: int) -> Metric:
         higher_is_better=False,
         headline=percentile == 50,
         timed=True,
-        format="{:z.4f}",
+        unit="ms",
+        scale=1000,
+        format=_three_digits,
         terms=_samples,
         reduce=reduce,
     )
@@ -78,5 +84,5 @@ WALL_SPEEDUP = ratio_metric(
     higher_is_better=True,
     headline=True,
     timed=True,
-    format="{:z.2f}",
+    format="{:z.2f}".format,
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from accelerate import PartialState
 from torch import Tensor
 
 from efficient_bert.config import EfficientBertConfig
@@ -93,7 +94,7 @@ def mean_exit(model: EfficientBertForSequenceClassification, batch: Mapping[str,
 def train_exits(context: Context) -> Trained:
     """Exit heads only; every other parameter stays as it was, to the bit."""
     model = with_exits(context.model).eval()
-    torch.nn.Module.to(model, context.device)
+    torch.nn.Module.to(model, PartialState(cpu=context.device == "cpu").device)
     for name, parameter in model.named_parameters():
         parameter.requires_grad = name.startswith("exits.")
     on_states = replace(

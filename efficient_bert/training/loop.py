@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -77,8 +78,8 @@ class Progress:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: Any) -> None:
-    """One safetensors file, written aside and renamed."""
-    aside = path.with_name(f".{path.name}.part")
+    """One safetensors file, written aside (by each process under its own name) and renamed."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     save_file(whole, aside, metadata={name: json.dumps(value) for name, value in metadata.items()})
     aside.replace(path)
