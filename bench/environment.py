@@ -39,14 +39,14 @@ def read_environment(device: str) -> dict[str, Any]:
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
         "cudnn_deterministic": torch.backends.cudnn.deterministic,
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
-        "sdpa_kernels": _sdpa_kernels() if gpu else None,
+        "sdpa_kernels": _sdpa_kernels(),
         "commit": commit,
         "dirty": dirty,
     }
 
 
 def _sdpa_kernels() -> list[str]:
-    """The kernels that scaled_dot_product_attention may choose from."""
+    """The kernels that scaled_dot_product_attention may choose from; torch keeps the switches in one place for all."""
     from torch.backends import cuda
 
     kernels = ("flash", "mem_efficient", "cudnn", "math")

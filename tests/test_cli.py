@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.presets import PRESETS
 from bench.registry import METHODS, METRICS, PLOTS, TASKS
 from bench.store import RunStore
 from eraser_eval.schema import read_dataset
@@ -76,12 +77,12 @@ def test_help_lists_every_name_and_flag() -> None:
 
 
 def test_list_names_everything() -> None:
-    """`bench list` has a line with name and summary for each task, method, metric and plot."""
+    """`bench list` has a line with name and summary for each task, method, metric, plot and preset."""
     answer = call("list")
     lines = {tuple(line.split(maxsplit=1)) for line in answer.out.splitlines() if line.startswith(" ")}
     assert answer.code == 0
     assert lines == {
-        (entry.name, entry.summary) for registry in (TASKS, METHODS, METRICS, PLOTS) for entry in registry.values()
+        (entry.name, entry.summary) for found in (TASKS, METHODS, METRICS, PLOTS, PRESETS) for entry in found.values()
     }
 
 

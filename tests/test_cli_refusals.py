@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 from bench.cli import main
 from bench.registry import METHODS, TASKS
 from tests.command_line import call
-from tests.tiny_files import write_sst2
+from tests.tiny_files import write_backbone, write_sst2
 
 ROOT = Path(__file__).parents[1]
 
@@ -129,3 +131,42 @@ def test_the_program_exits_with_two() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("bench: no task is called 'sst-2'.")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"num_hidden_layers": 3}, r"lack \d+ tensors that its config.json asks for"),
+        ({"num_attention_heads": 3}, "hidden_size is 16, but 3 heads must share it equally"),
+        ({"hidden_act": "nope"}, "hidden_act is 'nope'"),
+    ],
+)
+def test_a_backbone_that_does_not_fit_its_weights_is_refused(
+    change: dict[str, object], part: str, tmp_path: Path
+) -> None:
+    """A configuration that asks for more than the weights hold, or for what does not exist, is one line."""
+    folder = write_backbone(tmp_path / "bert")
+    config = json.loads((folder / "config.json").read_text(encoding="utf8"))
+    (folder / "config.json").write_text(json.dumps(config | change), encoding="utf8")
+    asked = ["run", "--task", "demo", "--preset", "smoke", "--max-length", "64", "--backbone", folder]
+    line = refused(*asked, store=tmp_path)
+    assert re.search(part, line)
+
+
+def test_truncated_weights_are_refused(tmp_path: Path) -> None:
+    """Half a safetensors file is one line that names the backbone."""
+    folder = write_backbone(tmp_path / "bert")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    asked = ["run", "--task", "demo", "--preset", "smoke", "--max-length", "64", "--backbone", folder]
+    line = refused(*asked, store=tmp_path)
+    assert "the weights of backbone 'bert' cannot be read" in line
+
+
+def test_a_report_folder_with_other_files_is_refused_before_training(tmp_path: Path) -> None:
+    """The folder for the report is looked at first: nothing is trained when it holds something else."""
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "thesis.txt").write_text("x", encoding="utf8")
+    asked = ["run", "--task", "demo", "--preset", "smoke", "--report", tmp_path / "report"]
+    assert "report" in refused(*asked, store=tmp_path)
+    assert not (tmp_path / "artifacts").exists()
