@@ -48,11 +48,11 @@ def quality_metrics(arm: Arm) -> list[str]:
 
 
 def eligible(arm: Arm, runs: Runs) -> bool:
-    """Whether an arm may be chosen: it is no reference, and holds up against the full model on the held-out slice."""
+    """Whether an arm may be chosen: on the held-out slice it costs less than the full model and holds up against it."""
     fulls = [runs.full(record) for record in arm.records]
     name = first_metric(arm)
     own = arm.heldout(name)
-    if arm.reference or own is None or arm.heldout("flops_speedup") is None or None in fulls:
+    if arm.reference or own is None or _speedup(arm) <= 1 or None in fulls:
         return False
     reference = Arm(label="", records=tuple(full for full in fulls if full is not None)).heldout(name)
     return reference is not None and own >= reference - TOLERANCE - _ROUNDING

@@ -65,12 +65,12 @@ class WithKnobs(click.Command):
     @staticmethod
     def knob(name: str, knob: Knob, *, several: bool) -> click.Option:
         """One flag; `several` values may be given, separated by commas."""
-        measured = ", ".join(map(str, knob.points)) if knob.points and several else knob.default
-        usage = f"{knob.summary} [default: {measured}]"
+        values = ", ".join(map(str, knob.points)) if knob.points and several else knob.default
+        default = values if several else f"the preset's, or {values}"
         destination = name.replace(".", "__")
         return click.Option(
             [flag(destination.replace("__", "-")), destination],
-            help=usage,
+            help=f"{knob.summary} [default: {default}]",
             metavar="VALUE[,VALUE...]" if several else "VALUE",
         )
 
@@ -236,6 +236,8 @@ def report_command(runs: Path, out: Path, task: str | None, markdown: bool) -> N
     from analysis.summary import markdown_table
     from bench.store import RunStore
 
+    if not runs.is_dir():
+        raise InputError(f"folder {runs} does not exist; give the runs/ folder of a store")
     store = RunStore(runs)
     run_ids = [run_id for run_id in store.ids() if task in (None, store.record(run_id).task)]
     click.echo(f"report: {write_report(store, run_ids, out)}")
@@ -248,11 +250,11 @@ def report_command(runs: Path, out: Path, task: str | None, markdown: bool) -> N
 @click.argument("b")
 @click.option("--store", type=FOLDER, default=Path(), help="Folder of runs/. [default: here]")
 def compare_command(a: str, b: str, store: Path) -> None:
-    """Compare two runs example by example: each metric, the paired difference and its interval."""
+    """Compare runs A and B (ids, or their folders) example by example: metrics, paired difference, interval."""
     from analysis.compare import comparison
     from bench.store import RunStore
 
-    print_summary(comparison(RunStore(store / "runs"), a, b))
+    print_summary(comparison(RunStore(store / "runs"), Path(a).name, Path(b).name))
 
 
 @bench.command("export")

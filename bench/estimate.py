@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from bench.plan import DATA_SEED
 from bench.runner import fresh_model, on_device, single
 
 if TYPE_CHECKING:
     from bench.plan import Plan
 
-STEPS = 3
+WARM_UP, STEPS = 6, 10
 
 
 def estimate_seconds(plan: Plan) -> float:
@@ -34,33 +35,35 @@ def estimate_seconds(plan: Plan) -> float:
 
 
 def seconds_per_training_example(plan: Plan, model: Any) -> float:
-    """A fine-tuning step's time divided by its examples, after one step of warm-up."""
+    """The time of a few fine-tuning steps divided by their examples, after a few that are not counted.
+
+    The first steps are slow: memory is claimed, and kernels are made for every new length.
+    """
     import torch
 
-    from efficient_bert.training.batches import collate
+    from efficient_bert.training.batches import LengthBuckets, collate
     from efficient_bert.training.finetune import classification_loss
     from efficient_bert.training.loop import native_precision
 
-    size = min(32, len(plan.data.train))
-    rows = plan.data.train.shuffle(seed=plan.settings.seed).select(range(min(len(plan.data.train), size * (STEPS + 1))))
-    rows = sorted(rows.to_list(), key=lambda row: len(row["input_ids"]))  # batches of like length, as in training
+    rows = plan.data.train.shuffle(seed=DATA_SEED).select(range(min(len(plan.data.train), 32 * (WARM_UP + STEPS))))
+    buckets = list(LengthBuckets(rows["length"][:], batch_size=32, seed=DATA_SEED, epoch=0))
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     device = plan.settings.device
-    precise = native_precision(device) == "no"
+    examples, started = 0, time.perf_counter()
     model.train()
-    started = time.perf_counter()
-    for step, first in enumerate(range(0, len(rows), size)):
-        if step == 1:
-            started = time.perf_counter()
-        inputs = collate(rows[first : first + size], pad_token_id=plan.config.padding)
+    for step, places in enumerate(buckets):
+        if step == min(WARM_UP, len(buckets) - 1):
+            examples, started = 0, time.perf_counter()
+        inputs = collate(rows.select(places).to_list(), pad_token_id=plan.config.padding)
         batch = {name: value.to(device) for name, value in inputs.items()}
-        with torch.autocast(device, torch.bfloat16, enabled=not precise):
+        with torch.autocast(device, torch.bfloat16, enabled=native_precision(device) == "bf16"):
             loss = classification_loss(model, batch)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+        examples += len(places)
         loss.item()  # waits for the device
-    return (time.perf_counter() - started) / max(1, len(rows) - size)
+    return (time.perf_counter() - started) / examples
 
 
 def seconds_per_pass(plan: Plan, model: Any) -> float:

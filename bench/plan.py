@@ -229,7 +229,9 @@ def make_plan(settings: Settings) -> Plan:
         METHODS[name]
     backbone = resolve(settings.backbone or preset.backbone)
     config = EfficientBertConfig.from_bert(
-        BertConfig.from_pretrained(backbone.folder, local_files_only=True), num_labels=len(task.labels)
+        BertConfig.from_pretrained(backbone.folder, local_files_only=True),
+        id2label=dict(enumerate(task.labels)),
+        label2id={name: number for number, name in enumerate(task.labels)},
     )
     max_length = settings.max_length or task.max_length
     if not 3 <= max_length <= config.max_position_embeddings:

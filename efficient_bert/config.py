@@ -60,6 +60,6 @@ class EfficientBertConfig(BertConfig):
         """The same architecture as a BERT checkpoint's configuration, with `changes` applied."""
         fields = source.to_dict()
         fields.pop("model_type", None)
-        if "num_labels" in changes:  # the source's own classes would contradict it
+        if "id2label" in changes or "num_labels" in changes:  # the source's own classes would contradict them
             fields = {name: value for name, value in fields.items() if name not in ("id2label", "label2id")}
         return cls(**{**fields, **changes})

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from efficient_bert import EfficientBertForSequenceClassification, InputError
+from efficient_bert import Batch, EfficientBertForSequenceClassification, Execution, InputError, run
 from efficient_bert.training import Context, Stage, Status, Trained
 from efficient_bert.training import loop as training_loop
-from efficient_bert.training.exits import EXITS, with_exits
+from efficient_bert.training.exits import EXITS, kept_states, with_exits
 from efficient_bert.training.finetune import FINETUNE, TRUNCATE, classification_loss, classify
 from efficient_bert.training.loop import parameter_groups, train, training_mode
 from tests.tiny import VOCABULARY, tiny_model
@@ -277,3 +277,16 @@ def test_stages_of_one_process_may_differ_in_precision(tmp_path: Path) -> None:
     second = EXITS.train(context(tmp_path / "exits", stage=EXITS, model=first.model, options=options))
     assert len(first.scores) == len(second.scores) == EPOCHS
     assert all(math.isfinite(score) for score in (*first.scores, *second.scores))
+
+
+def test_kept_states_are_each_rows_own(tmp_path: Path) -> None:
+    """The [CLS] states that exit heads train on are those of each row run alone, in the rows' order, also from disk."""
+    model = with_exits(tiny_model("four_heads", classes=2, exit_depths=[])).eval()
+    examples = rows(10, 5)
+    for attempt in range(2):  # the second one finds the shards
+        for row in kept_states(model, examples, tmp_path):
+            alone = Batch.of({"input_ids": torch.tensor([row["input_ids"]])})
+            with torch.no_grad():
+                states = run(model, alone, execution=Execution.SOFT, record=True).hidden_states
+            expected = torch.stack([states[depth][0, 0] for depth in model.config.exit_depths])
+            torch.testing.assert_close(row["states"], expected, msg=f"attempt {attempt}")

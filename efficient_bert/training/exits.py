@@ -43,13 +43,15 @@ def with_exits(model: EfficientBertForSequenceClassification) -> EfficientBertFo
 
 def first_states(model: EfficientBertForSequenceClassification, rows: Rows) -> Tensor:
     """[CLS] states at every exit depth, (rows, E, D), of the model without dropout."""
+    order = sorted(range(len(rows)), key=lambda row: len(rows[row]["input_ids"]))  # batches of like length
     found = []
-    for chunk in in_order(rows):
+    for chunk in in_order([rows[row] for row in order]):
         batch = Batch.of(collate(chunk, pad_token_id=model.config.padding))
         on_device = Batch(*(part.to(model.device) for part in (batch.input_ids, batch.mask, batch.token_type_ids)))
         states = run(model, on_device, execution=Execution.SOFT, record=True).hidden_states
         found.append(torch.stack([states[depth][:, 0] for depth in model.config.exit_depths], dim=1).cpu())
-    return torch.cat(found)
+    packed = torch.cat(found)
+    return torch.empty_like(packed).index_copy(0, torch.tensor(order), packed)
 
 
 def kept_states(model: EfficientBertForSequenceClassification, rows: Rows, folder: Path) -> Rows:
