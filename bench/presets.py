@@ -38,9 +38,9 @@ PRESETS = {
             summary="the packaged MiniLM backbone, all training rows, few epochs",
             backbone="minilm",
             options={
-                "finetune.epochs": 4,
+                "finetune.epochs": 3,
                 "finetune.learning_rate": 1e-4,
-                "truncate.epochs": 4,
+                "truncate.epochs": 3,
                 "truncate.learning_rate": 1e-4,
             },
         ),

@@ -55,9 +55,12 @@ class Projection(nn.Module):
         projected = F.linear(inputs, weight, self.dense.bias)
         if self.training:
             projected = self.dropout(projected)
-        # in place, and the norm written out: for one short sequence an allocation or a module call costs as much
+        # In place, and the norm written out: for one short sequence an allocation or a module call costs as much.
+        # Not under autocast, where the dense output is bfloat16 and the residual stream must stay float32.
+        in_place = projected.dtype == residual.dtype
+        total = projected.add_(residual) if in_place else projected + residual
         norm = self.LayerNorm
-        return F.layer_norm(projected.add_(residual), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        return F.layer_norm(total, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
 class SelfAttention(nn.Module):
