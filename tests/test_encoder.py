@@ -189,3 +189,18 @@ def test_a_narrow_layer_equals_a_dense_layer_of_sliced_weights(shape: str, heads
     hidden = torch.randn(2, 5, model.config.hidden_size, generator=torch.Generator().manual_seed(3))
     mine = layer(hidden, lambda q, k, v: attend(q, k, v, heads=heads, eager=False), heads=heads)
     torch.testing.assert_close(mine, dense(hidden), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_the_residual_stream_stays_float32_under_autocast(minilm: MiniLM, texts: list[list[tuple[str, ...]]]) -> None:
+    """In bfloat16 autocast, as in training, every state is float32 and equals Hugging Face's to a hundredth."""
+    ours = minilm.ours("eager")
+    minilm.theirs.set_attn_implementation("eager")
+    inputs = minilm.encoded(texts[0][:20])
+    with torch.autocast("cpu", torch.bfloat16):
+        mine = ours(**inputs, output_hidden_states=True).hidden_states
+        theirs = minilm.theirs(**inputs, output_hidden_states=True).hidden_states
+    assert {state.dtype for state in mine} == {torch.float32}
+    here = inputs["attention_mask"].bool()
+    for own, other in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(own[here], other[here], atol=0.01, rtol=0)
