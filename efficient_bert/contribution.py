@@ -131,7 +131,8 @@ def with_probe(shares: Tensor, first: Tensor, probe: Tensor) -> Tensor:
 def on_live(predictor: ContributionPredictor, view: View) -> Tensor:
     """The predictor's numbers (B, L), computed on live tokens only where that saves work; any value elsewhere."""
     if view.fades is not None or len(view.hidden) == 1:  # alone, an example has no padding
-        return predictor(view.hidden)
+        logits: Tensor = predictor(view.hidden)
+        return logits
     packed: Tensor = predictor(view.hidden[view.mask])
     return packed.new_zeros(view.mask.shape).masked_scatter(view.mask, packed)
 

@@ -31,4 +31,5 @@ def gradient_times_input(model: EfficientBertForSequenceClassification, batch: B
             (gradient,) = torch.autograd.grad(chosen, embedded)
     finally:
         model.train(training)
-    return (embedded * gradient).detach().norm(dim=-1) * batch.mask
+    importance: Tensor = torch.linalg.vector_norm((embedded * gradient).detach(), dim=-1)
+    return importance * batch.mask

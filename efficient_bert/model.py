@@ -13,7 +13,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from efficient_bert.bert import Bert, Pooler
 from efficient_bert.config import EfficientBertConfig
-from efficient_bert.contribution import Contribution, ContributionPredictor, contribution_policy
+from efficient_bert.contribution import Contribution, contribution_policy
 from efficient_bert.engine import Batch, Execution, Output, run
 from efficient_bert.errors import InputError
 
@@ -64,10 +64,10 @@ class EfficientBertForSequenceClassification(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, ContributionPredictor):
-            for dense in (module.dense, module.score):
+        if isinstance(module, Contribution):
+            # the predictors from here, because modules without parameters of their own are passed over
+            for dense in (layer for layer in module.modules() if isinstance(layer, nn.Linear)):
                 initialization.trunc_normal_(dense.weight, std=0.02, a=-0.04, b=0.04)
-        elif isinstance(module, Contribution):
             initialization.constant_(module.eta, 0.25)
             initialization.ones_(module.theta)
 
@@ -111,15 +111,15 @@ class EfficientBertForSequenceClassification(PreTrainedModel):
         if lr_mode and record:
             raise InputError("lr_mode really drops tokens, so it has no padded states to return; ask without lr_mode")
         output = self.length_reduced(batch) if lr_mode else run(self, batch, execution=Execution.SOFT, record=record)
-        fields = {
-            "loss": None if labels is None else F.cross_entropy(output.logits, labels),
-            "logits": output.logits,
-            "hidden_states": output.hidden_states if output_hidden_states else None,
-            "attentions": output.attentions if output_attentions else None,
-        }
+        result = SequenceClassifierOutput(
+            loss=None if labels is None else F.cross_entropy(output.logits, labels),
+            logits=output.logits,
+            hidden_states=output.hidden_states if output_hidden_states else None,
+            attentions=output.attentions if output_attentions else None,
+        )
         if lr_mode:
-            fields["kept_positions"] = tuple(map(positions, output.trace.kept.unbind(1)))
-        result = (LengthReducedOutput if lr_mode else SequenceClassifierOutput)(**fields)
+            kept = tuple(map(positions, output.trace.kept.unbind(1)))
+            result = LengthReducedOutput(loss=result.loss, logits=result.logits, kept_positions=kept)
         return result if return_dict else result.to_tuple()
 
     def length_reduced(self, batch: Batch) -> Output:
