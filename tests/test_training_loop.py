@@ -18,7 +18,8 @@ from efficient_bert.training import Context, Stage, Status, Trained
 from efficient_bert.training import loop as training_loop
 from efficient_bert.training.exits import EXITS, with_exits
 from efficient_bert.training.finetune import FINETUNE, TRUNCATE, classification_loss, classify
-from efficient_bert.training.loop import parameter_groups, train, training_mode
+from efficient_bert.training.loop import train
+from efficient_bert.training.recipe import one_loss, parameter_groups, training_mode
 
 EPOCHS = 3
 STEPS = 5
@@ -198,7 +199,7 @@ def test_a_loss_that_is_not_finite_stops_in_one_line(tmp_path: Path, value: floa
         return classification_loss(model, batch) * value
 
     with pytest.raises(InputError, match=rf"the loss is {value} at step 0; lower the learning rate") as caught:
-        train(context(tmp_path), loss=broken, predict=classify)
+        train(context(tmp_path), one_loss(broken, classify))
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -256,7 +257,7 @@ def test_progress_is_told_step_by_step(tmp_path: Path) -> None:
 def test_the_rate_rises_and_falls_linearly(tmp_path: Path) -> None:
     """With a warm-up of a fifth of 15 steps the rate is 0, 1/3, 2/3, 1, 11/12, ... of its peak."""
     given = context(tmp_path, options={"warmup": 0.2})
-    trainer = training_loop.Trainer(given, loss=classification_loss, predict=classify, collate=None)
+    trainer = training_loop.Trainer(given, one_loss(classification_loss, classify))
     rates = []
 
     def watch(status: Status) -> None:

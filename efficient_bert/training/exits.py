@@ -21,6 +21,7 @@ from efficient_bert.training import Context, Rows, Stage, Trained
 from efficient_bert.training.batches import collate
 from efficient_bert.training.finetune import FINETUNE
 from efficient_bert.training.loop import in_order, read_tensors, save_tensors, train, with_defaults
+from efficient_bert.training.recipe import one_loss
 
 SHARD = 4096
 """Examples whose states are computed and stored together."""
@@ -102,7 +103,7 @@ def train_exits(context: Context) -> Trained:
         train=kept_states(model, context.train, context.folder / "train"),
         heldout=kept_states(model, context.heldout, context.folder / "heldout"),
     )
-    trained = train(on_states, loss=exits_loss, predict=mean_exit, collate=stack)
+    trained = train(on_states, one_loss(exits_loss, mean_exit, stack))
     return Trained(trained.model.requires_grad_(True), trained.scores)
 
 

@@ -14,6 +14,7 @@ from efficient_bert.knobs import Knob
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training import Context, Stage, Trained
 from efficient_bert.training.loop import train, with_defaults
+from efficient_bert.training.recipe import one_loss
 
 
 def classify(model: EfficientBertForSequenceClassification, batch: Mapping[str, Tensor]) -> Tensor:
@@ -30,7 +31,7 @@ def classification_loss(model: EfficientBertForSequenceClassification, batch: Ma
 
 def finetune(context: Context) -> Trained:
     """Every parameter, cross-entropy (Devlin et al., 2019, section 4.1)."""
-    return train(context, loss=classification_loss, predict=classify)
+    return train(context, one_loss(classification_loss, classify))
 
 
 def truncate(model: EfficientBertForSequenceClassification, depth: int) -> EfficientBertForSequenceClassification:

@@ -8,7 +8,7 @@ Shapes: B examples, L tokens, C classes, N layers. AdapLeR, Modarressi et al., 2
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -124,24 +124,26 @@ def two_objectives(
     *,
     gamma: float,
     phi: float,
+    backward: Callable[..., None] = Tensor.backward,
     fidelity: Fidelity = Fidelity.CORRECTED,
 ) -> None:
     """Add both objectives' gradients to `grad` of the parameters that each of them owns.
+
+    `backward` is called as `Tensor.backward` is.
 
     theta does not act in the forward pass; its gradient is that of the probe, which scales [CLS]'s share, divided by
     theta: as if theta were the probe (AdapLeR's code).
     """
     contribution = model.contributions()
-    thresholds = (contribution.eta, contribution.theta)
-    weights = [each for each in model.parameters() if each.requires_grad and all(each is not own for own in thresholds)]
+    eta, theta = contribution.eta, contribution.theta
+    weights = [own for own in model.parameters() if own.requires_grad and own is not eta and own is not theta]
     first = losses.classification + gamma * losses.weighted_contribution(fidelity)
     second = losses.classification + phi * losses.length
-    gradients = torch.autograd.grad(first, weights, retain_graph=True, allow_unused=True)
-    eta, theta = torch.autograd.grad(second, (contribution.eta, probe), materialize_grads=True)
-    surrogate = theta / (contribution.theta.detach() + 1e-7)
-    for parameter, gradient in zip((*weights, *thresholds), (*gradients, eta, surrogate), strict=True):
-        if gradient is not None:
-            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+    backward(first, inputs=weights, retain_graph=True)
+    backward(second, inputs=[eta, probe])
+    if probe.grad is not None:
+        surrogate = probe.grad / (theta.detach() + 1e-7)
+        theta.grad = surrogate if theta.grad is None else theta.grad + surrogate
 
 
 @torch.no_grad()
