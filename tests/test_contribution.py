@@ -276,7 +276,7 @@ def test_predictors_are_saved_with_the_model(tmp_path: Path) -> None:
 def test_fresh_predictors_are_initialised(tmp_path: Path, loaded: bool) -> None:
     """New predictors, also beside a checkpoint without any, are truncated normal (.02), eta is .25, theta 1."""
     if loaded:
-        tiny_model().save_pretrained(tmp_path)
+        tiny_model(contribution_size=0).save_pretrained(tmp_path)
         config = EfficientBertConfig.from_pretrained(tmp_path, contribution_size=200)
         model = EfficientBertForSequenceClassification.from_pretrained(tmp_path, config=config)
     else:
@@ -343,6 +343,6 @@ def test_length_reduction_from_text(tmp_path: Path) -> None:
 def test_length_reduction_needs_predictors() -> None:
     """Without predictors, or with states wanted, the call says why it cannot."""
     with pytest.raises(InputError, match="no contribution predictors"):
-        tiny_model()(tiny_batch([3]).input_ids, lr_mode=True)
+        tiny_model(contribution_size=0)(tiny_batch([3]).input_ids, lr_mode=True)
     with pytest.raises(InputError, match="ask without lr_mode"):
         MODEL(tiny_batch([3]).input_ids, lr_mode=True, output_hidden_states=True)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from efficient_bert import EfficientBertForSequenceClassification, InputError
 from efficient_bert.training import Context, Stage, Status, Trained
 from efficient_bert.training import loop as training_loop
+from efficient_bert.training.adapler import ADAPLER
 from efficient_bert.training.exits import EXITS, with_exits
 from efficient_bert.training.finetune import FINETUNE, TRUNCATE, classification_loss, classify
 from efficient_bert.training.loop import train
@@ -84,7 +85,7 @@ def assert_same_parameters(one: nn.Module, other: nn.Module) -> None:
         assert torch.equal(value, others[name]), name
 
 
-@pytest.mark.parametrize("stage", [FINETUNE, EXITS, TRUNCATE], ids=lambda stage: stage.name)
+@pytest.mark.parametrize("stage", [FINETUNE, EXITS, TRUNCATE, ADAPLER], ids=lambda stage: stage.name)
 @pytest.mark.parametrize("step", [2, STEPS, STEPS + 3, 2 * STEPS + 1, EPOCHS * STEPS])
 def test_a_killed_run_ends_as_one_that_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: Stage, step: int

@@ -36,7 +36,7 @@ def finetune(context: Context) -> Trained:
 
 def truncate(model: EfficientBertForSequenceClassification, depth: int) -> EfficientBertForSequenceClassification:
     """A model of the first `depth` layers with the same embeddings, pooler and classifier."""
-    fields = {**model.config.to_dict(), "num_hidden_layers": depth, "exit_depths": []}
+    fields = {**model.config.to_dict(), "num_hidden_layers": depth, "exit_depths": [], "contribution_size": 0}
     shorter = EfficientBertForSequenceClassification(EfficientBertConfig(**fields))
     wanted = shorter.state_dict()
     shorter.load_state_dict({name: value for name, value in model.state_dict().items() if name in wanted})
