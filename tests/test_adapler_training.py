@@ -22,7 +22,7 @@ from efficient_bert.training.adapler import ADAPLER, judged, saliency_of, sharpn
 from efficient_bert.training.batches import collate
 from efficient_bert.training.recipe import Recipe, parameter_groups
 
-OPTIONS = {"epochs": 3, "learning_rate": 1e-3, "threshold_rate": 0.1, "phi": 0.5, "contribution_size": 6}
+OPTIONS = {"epochs": 3, "learning_rate": 1e-2, "threshold_rate": 0.3, "phi": 0.5, "gamma": 2.0, "contribution_size": 6}
 
 
 def trained(folder: Path, **changes: object) -> Trained:
