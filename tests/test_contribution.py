@@ -1,32 +1,29 @@
-"""AdapLeR's parts: predictors that live in the model, hard and soft removal that agree, two objectives, the call."""
+"""AdapLeR's decisions and losses: hard and soft removal that agree, their cost, and two objectives."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import math
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import SHAPES, VOCABULARY, rows_of, tiny_batch, tiny_model, tokenizer_folder
+from tiny import SHAPES, rows_of, tiny_batch, tiny_model
 from torch import Tensor
-from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification
 
 from efficient_bert import (
     Batch,
-    EfficientBertConfig,
     EfficientBertForSequenceClassification,
     Execution,
-    InputError,
     run,
 )
-from efficient_bert.contribution import Fidelity, contribution_policy, soft_removal
+from efficient_bert.contribution import Fidelity, contribution_policy, contribution_shares, soft_removal
 from efficient_bert.cost import full_flops, trace_flops
 from efficient_bert.counting import count_with_fvcore, count_with_torch
 from efficient_bert.decisions import Decision, Policy, View
 from efficient_bert.engine import Output
 from efficient_bert.explain import gradient_times_input
-from efficient_bert.model import LengthReducedOutput
 from efficient_bert.training.objectives import Losses, keep_in_bounds, new_probe, soft_losses, two_objectives
 
 TOLERANCE = 1e-5
@@ -263,86 +260,22 @@ def test_saliency_equals_hugging_faces() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_predictors_are_saved_with_the_model(tmp_path: Path) -> None:
-    """`save_pretrained` and `from_pretrained` keep predictors and thresholds to the bit."""
-    MODEL.save_pretrained(tmp_path)
-    loaded = EfficientBertForSequenceClassification.from_pretrained(tmp_path).eval()
-    assert loaded.config.contribution_size == 10
-    for name, value in MODEL.state_dict().items():
-        assert torch.equal(loaded.state_dict()[name], value), name
+def test_padding_takes_no_share() -> None:
+    """A large number on padding changes nothing; only the released softmax lets it swamp the others."""
+    logits, mask = torch.tensor([[0.0, 0.0, 60.0]]), torch.tensor([[True, True, False]])
+    corrected, released = (contribution_shares(logits, mask, (), fidelity=fidelity) for fidelity in Fidelity)
+    assert corrected.tolist() == [[0.5, 0.5, 0.0]]
+    assert released.sum().item() == pytest.approx(2 * math.exp(-60) / 1e-15, rel=1e-3)
 
 
-@pytest.mark.parametrize("loaded", [False, True])
-def test_fresh_predictors_are_initialised(tmp_path: Path, loaded: bool) -> None:
-    """New predictors, also beside a checkpoint without any, are truncated normal (.02), eta is .25, theta 1."""
-    if loaded:
-        tiny_model(contribution_size=0).save_pretrained(tmp_path)
-        config = EfficientBertConfig.from_pretrained(tmp_path, contribution_size=200)
-        model = EfficientBertForSequenceClassification.from_pretrained(tmp_path, config=config)
-    else:
-        model = EfficientBertForSequenceClassification(replace_size(200))
-    contribution = model.contributions()
-    assert contribution.eta.tolist() == [0.25] * 4
-    assert contribution.theta.tolist() == [1.0] * 3
-    for layer in range(4):
-        predictor = contribution.predictor(layer)
-        for dense in (predictor.dense, predictor.score):
-            assert dense.weight.abs().max() <= 0.04
-            assert not dense.bias.any()
-        # a normal variable cut at two standard deviations keeps .88 of its spread
-        assert predictor.dense.weight.std().item() == pytest.approx(0.02 * 0.88, rel=0.03)
-    assert sum(parameter.numel() for parameter in contribution.predictors.parameters()) == 4 * (
-        48 * 200 + 200 + 200 + 1
-    )
-
-
-def replace_size(size: int) -> EfficientBertConfig:
-    """The configuration of a tiny model with predictors of this size."""
-    return EfficientBertConfig(**{**tiny_model().config.to_dict(), "contribution_size": size})
-
-
-def test_a_negative_size_is_refused() -> None:
-    """The message says the value and the rule."""
-    with pytest.raises(InputError, match="contribution_size is -1, but"):
-        replace_size(-1)
-
-
-def test_length_reduction_from_text(tmp_path: Path) -> None:
-    """A sentence, and a batch of two, straight from a tokenizer: logits, loss and the positions that each layer saw."""
-    folder = tokenizer_folder(tmp_path, words=["a", "sample", "text", "."])
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    assert len(tokenizer) < VOCABULARY
-    with torch.inference_mode():
-        output = MODEL(**tokenizer("a sample text.", return_tensors="pt"), lr_mode=True)
-        pair = MODEL(
-            **tokenizer(["a sample text.", "text a."], padding=True, return_tensors="pt"),
-            lr_mode=True,
-            labels=torch.tensor([0, 2]),
-        )
-    assert isinstance(output, LengthReducedOutput)
-    assert isinstance(pair, LengthReducedOutput)
-    assert output.logits is not None
-    assert pair.logits is not None
-    assert pair.loss is not None
-    assert output.logits.shape == (1, 3)
-    assert output.kept_positions is not None
-    assert pair.kept_positions is not None
-    assert len(output.kept_positions) == 4
-    assert output.kept_positions[-1].shape[1] < 6
-    torch.testing.assert_close(pair.logits[0], output.logits[0], atol=TOLERANCE, rtol=0)
-    assert pair.loss.item() == pytest.approx(
-        torch.nn.functional.cross_entropy(pair.logits, torch.tensor([0, 2])).item()
-    )
-    for alone, together in zip(output.kept_positions, pair.kept_positions, strict=True):
-        kept = together[0][together[0] >= 0]
-        assert kept.tolist() == alone[0].tolist()
-        assert kept[0] == 0
-        assert together.shape == (2, int((together >= 0).sum(1).max()))
-
-
-def test_length_reduction_needs_predictors() -> None:
-    """Without predictors, or with states wanted, the call says why it cannot."""
-    with pytest.raises(InputError, match="no contribution predictors"):
-        tiny_model(contribution_size=0)(tiny_batch([3]).input_ids, lr_mode=True)
-    with pytest.raises(InputError, match="ask without lr_mode"):
-        MODEL(tiny_batch([3]).input_ids, lr_mode=True, output_hidden_states=True)
+def test_half_precision_carries_the_losses() -> None:
+    """Under autocast to bfloat16 the losses are near those of single precision, and gradients are finite."""
+    model, expected = lively_model(), losses_of(MODEL)
+    probe = new_probe(model.contributions())
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = losses_of(model, probe=probe)
+    two_objectives(model, losses, probe, gamma=0.5, phi=0.1)
+    assert losses.length.dtype == torch.float32
+    for name in ("classification", "contribution", "length"):
+        torch.testing.assert_close(getattr(losses, name), getattr(expected, name), rtol=0.1, atol=0.05)
+    assert all(bool(own.grad.isfinite().all()) for own in model.parameters() if own.grad is not None)
