@@ -71,7 +71,7 @@ def refused(*arguments: object, store: Path) -> str:
         ("run --task demo --backbone some/model", ["'some/model'", "not in the hub's local cache", "minilm"]),
         ("run --task sst2", ["'nyu-mll/glue'", "--data-dir", "--task demo"]),
         ("run --task sst2 --data-dir absent", ["absent", "does not exist", "train.tsv"]),
-        ("report absent --out report", ["absent", "no runs"]),
+        ("report absent --out report", ["folder absent does not exist", "give the runs/ folder"]),
         ("compare this that", ["'this'", "none yet"]),
         ("export --task sst2 --out eraser", ["'sst2'", "--task demo"]),
         ("env --device tpu", ["'tpu'", "cpu or cuda"]),
