@@ -21,11 +21,12 @@ def describe(plan: Plan, seconds: float) -> Iterator[str]:
     )
     yield f"backbone  {plan.backbone.name}, {plan.config.num_hidden_layers} layers, {plan.backbone.identity}"
     yield f"device    {environment['device']}: {environment['device_name']}, {environment['torch_threads']} threads"
+    missing_jobs, missing_arms = plan.missing_jobs, plan.missing_arms
     for job in plan.jobs:
         options = ", ".join(f"{name} {value}" for name, value in job.options.items())
-        yield f"stage     {job.stage.name}: {'to do' if job in plan.missing_jobs else 'cached'} ({options})"
+        yield f"stage     {job.stage.name}: {'to do' if job in missing_jobs else 'cached'} ({options})"
     for arm in plan.arms:
-        yield f"run       {arm.label}: {'to do' if arm in plan.missing_arms else 'cached'}"
+        yield f"run       {arm.label}: {'to do' if arm in missing_arms else 'cached'}"
     yield f"time      about {duration(seconds)}, measured from a few steps" if seconds else "time      nothing to do"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -55,9 +54,8 @@ def carry_out(plan: Plan, watcher: Watcher) -> list[str]:
         timing, tables = timed(plan, missing, models, tables, watcher)
         for arm in missing:
             table, model = tables[arm.run_id], models[arm.job.id]
-            record = record_of(plan, arm, table=table, heldout=results[arm.run_id][1], timing=timing)
-            read_back = {"attention": model.config._attn_implementation, "dtype": str(model.dtype)}
-            plan.runs.put(replace(record, environment={**record.environment, **read_back}), table)
+            heldout = results[arm.run_id][1]
+            plan.runs.put(record_of(plan, arm, model=model, table=table, heldout=heldout, timing=timing), table)
     return [arm.run_id for arm in plan.arms]
 
 
@@ -288,7 +286,13 @@ def with_samples(table: pa.Table, places: Sequence[int], own: Latencies, *, refe
 
 
 def record_of(
-    plan: Plan, arm: Arm, *, table: pa.Table, heldout: Mapping[str, float], timing: Mapping[str, Any]
+    plan: Plan,
+    arm: Arm,
+    *,
+    model: EfficientBertForSequenceClassification,
+    table: pa.Table,
+    heldout: Mapping[str, float],
+    timing: Mapping[str, Any],
 ) -> Record:
     """Everything about a finished run that is not in its table."""
     return Record(
@@ -315,6 +319,11 @@ def record_of(
         metrics=values(table, plan.task.metrics),
         heldout=dict(heldout),
         timing=dict(timing),
-        environment={**plan.environment, "backbone_identity": plan.backbone.identity},
+        environment={
+            **plan.environment,
+            "backbone_identity": plan.backbone.identity,
+            "attention": model.config._attn_implementation,
+            "dtype": str(model.dtype),
+        },
         layers=plan.config.num_hidden_layers,
     )
