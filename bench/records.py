@@ -21,10 +21,10 @@ FLOPS_CONVENTION = (
 
 EXAMPLE_COLUMNS: Mapping[str, str] = {
     "example_id": "string: the example's name in its split",
-    "label": "int64: gold class",
-    "prediction": "int64: predicted class",
-    "correct": "bool: prediction == label",
-    "probabilities": "list<float64>: softmax of the final logits, C entries",
+    "label": "int64: gold class (float64 in a regression: gold score)",
+    "prediction": "int64: predicted class (float64 in a regression: predicted score)",
+    "correct": "bool: prediction == label (null in a regression)",
+    "probabilities": "list<float64>: softmax of the final logits, C entries (empty in a regression)",
     "length": "int64: word pieces entering layer 0, [CLS] and [SEP] included, padding excluded",
     "exit_depth": "int64: layers run before the answer, 1..N",
     "tokens": "list<int64>: live tokens in each of the N layers (0 after the exit)",

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from bench.artifacts import Job, content_hash
 from bench.errors import InputError
-from bench.evaluation import Runnable, evaluate
+from bench.evaluation import Runnable, answers, evaluate
 from bench.plan import DATA_SEED, Arm, Plan
 from bench.records import Record
 from bench.registry import METRICS
@@ -48,7 +48,7 @@ def carry_out(plan: Plan, watcher: Watcher) -> list[str]:
     if missing:
         train_missing(plan, watcher)
     if missing and is_main_process():
-        models = load_models(plan, missing)
+        models = load_models(plan, [plan.arms[0], *missing])
         results = {arm.run_id: evaluated(plan, arm, models, watcher) for arm in missing}
         tables = {run_id: table for run_id, (table, _) in results.items()}
         timing, tables = timed(plan, missing, models, tables, watcher)
@@ -145,21 +145,15 @@ def scorer(plan: Plan) -> Callable[[Any, Any], float]:
     metric = METRICS[plan.task.metrics[0]]
 
     def score(labels: Any, logits: Any) -> float:
-        predictions = logits.argmax(-1)
-        columns = {
-            "label": labels.tolist(),
-            "prediction": predictions.tolist(),
-            "correct": (predictions == labels).tolist(),
-            "probabilities": logits.softmax(-1).tolist(),
-        }
+        columns = {"label": labels.tolist(), **answers(logits, regression=plan.task.regression)}
         return float(metric.compute(pd.DataFrame(columns)))
 
     return score
 
 
 def load_models(plan: Plan, arms: Sequence[Arm]) -> dict[str, EfficientBertForSequenceClassification]:
-    """Each distinct model of the arms and of the reference, once, on the device."""
-    jobs = {arm.job.id: arm.job for arm in [plan.arms[0], *arms]}
+    """Each distinct model of the arms, once, on the device."""
+    jobs = {arm.job.id: arm.job for arm in arms}
     return {name: on_device(plan.artifacts.load(job), plan.settings.device) for name, job in jobs.items()}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from efficient_bert.config import EfficientBertConfig
@@ -24,12 +23,12 @@ def classify(model: EfficientBertForSequenceClassification, batch: Mapping[str, 
 
 
 def classification_loss(model: EfficientBertForSequenceClassification, batch: Mapping[str, Tensor]) -> Tensor:
-    """Mean cross-entropy of the final logits."""
-    return F.cross_entropy(classify(model, batch).float(), batch["labels"])
+    """The task's loss of the final logits: mean cross-entropy, or mean squared error in a regression."""
+    return model.loss(classify(model, batch).float(), batch["labels"])
 
 
 def finetune(context: Context) -> Trained:
-    """Every parameter, cross-entropy (Devlin et al., 2019, section 4.1)."""
+    """Every parameter, on the task's loss (Devlin et al., 2019, section 4.1)."""
     return train(context, loss=classification_loss, predict=classify)
 
 
