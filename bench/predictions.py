@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bench.tasks import Task
 
 
-def one_point(method: str, knobs: Mapping[str, Sequence[Any]]) -> dict[str, tuple[Any, ...]]:
+def one_point(method: str, knobs: Mapping[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
     """The knobs of one operating point: the values given, and the method's defaults.
 
     Raises:
@@ -33,13 +33,9 @@ def one_point(method: str, knobs: Mapping[str, Sequence[Any]]) -> dict[str, tupl
     """
     for name, values in knobs.items():
         if len(values) != 1:
-            raise InputError(
-                f"{name} is {', '.join(map(str, values))}, but predictions are made at one point; give one"
-            )
-    return {
-        **{knob.name: (knob.default,) for knob in METHODS[method].all_knobs},
-        **{n: (*v,) for n, v in knobs.items()},
-    }
+            shown = ", ".join(map(str, values))
+            raise InputError(f"{name} is {shown}, but predictions are made at one operating point; give one value")
+    return {**{knob.name: (knob.default,) for knob in METHODS[method].all_knobs}, **knobs}
 
 
 def files(task: Task, splits: Sequence[str], folder: Path, *, force: bool) -> dict[str, Path]:

@@ -16,16 +16,17 @@ class EfficientBertConfig(BertConfig):
 
     Args:
         exit_depths: depths (layers run, 1..N-1) after which an exit head exists, ascending.
+        contribution_size: inner size of the contribution predictors, one before every layer; 0 = there are none.
         kwargs: every field of `transformers.BertConfig`.
 
     Raises:
-        InputError: heads that do not divide the hidden size, an unknown activation, or an exit depth that is outside
-            1..N-1, unsorted or repeated.
+        InputError: heads that do not divide the hidden size, an unknown activation, a negative size, or an exit depth
+            that is outside 1..N-1, unsorted or repeated.
     """
 
     model_type = "efficient_bert"
 
-    def __init__(self, exit_depths: Sequence[int] = (), **kwargs: Any) -> None:
+    def __init__(self, exit_depths: Sequence[int] = (), contribution_size: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.exit_depths = list(exit_depths)
         if self.hidden_size % self.num_attention_heads:
@@ -34,11 +35,14 @@ class EfficientBertConfig(BertConfig):
             )
         if self.hidden_act not in ACT2FN:
             raise InputError(f"hidden_act is {self.hidden_act!r}, which transformers has no activation for")
+        self.contribution_size = contribution_size
         inner = range(1, self.num_hidden_layers)
         if sorted(set(self.exit_depths)) != self.exit_depths or any(depth not in inner for depth in self.exit_depths):
             raise InputError(
                 f"exit_depths is {self.exit_depths}, but exits are ascending depths in 1..{self.num_hidden_layers - 1}"
             )
+        if contribution_size < 0:
+            raise InputError(f"contribution_size is {contribution_size}, but a size is 0 (no predictors) or more")
 
     @property
     def head_size(self) -> int:

@@ -115,9 +115,9 @@ class Padded:
     """All examples, (B, L, D); what is removed is hidden by a mask (`masked`) or fades by a bias (`soft`).
 
     Attributes:
-        bias: (B, L) added to attention logits, None while nothing has faded.
         soft: nobody leaves and no token is dropped; `fade` counts instead of `keep`.
         dropout: attention dropout probability.
+        fades: each (B, L); their sum is added to the attention logits.
         seen: receives the attention probabilities of every layer (eager attention only).
     """
 
@@ -126,7 +126,7 @@ class Padded:
     soft: bool
     eager: bool
     dropout: float = 0.0
-    bias: Tensor | None = None
+    fades: tuple[Tensor, ...] = ()
     seen: list[Tensor] | None = None
 
     def first(self) -> Tensor:
@@ -137,15 +137,13 @@ class Padded:
     def view(self, depth: int, logits: Tensor) -> View:
         rows = list(self.live.rows)
         positions = torch.arange(self.values.shape[1], device=self.values.device).expand(len(rows), -1)
-        return View(depth, self.values[rows], self.live.mask[rows], positions, logits[:, rows])
+        fades = self.fades if self.soft else None
+        return View(depth, self.values[rows], self.live.mask[rows], positions, logits[:, rows], fades)
 
     def apply(self, decision: Decision) -> Padded:
-        return self._fade(decision) if self.soft else self._remove(decision)
-
-    def _fade(self, decision: Decision) -> Padded:
-        if decision.fade is None:
-            return self
-        return replace(self, bias=decision.fade if self.bias is None else self.bias + decision.fade)
+        if not self.soft:
+            return self._remove(decision)
+        return self if decision.fade is None else replace(self, fades=(*self.fades, decision.fade))
 
     def _remove(self, decision: Decision) -> Padded:
         mask, rows = self.live.mask, self.live.rows
@@ -169,8 +167,8 @@ class Padded:
 
     def _layer(self, layer: Layer, heads: int) -> Tensor:
         visible: Tensor | None = self.live.mask[:, None, None, :]
-        if self.bias is not None:
-            visible = torch.where(self.live.mask, self.bias, -torch.inf)[:, None, None, :]
+        if self.fades:
+            visible = torch.where(self.live.mask, torch.stack(self.fades).sum(0), -torch.inf)[:, None, None, :]
         elif self.live.whole:
             visible = None  # the fused kernels are faster without a mask
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ from torch import Tensor, nn
 from efficient_bert import Batch, EfficientBertForSequenceClassification, Execution, InputError, run
 from efficient_bert.training import Context, Stage, Status, Trained
 from efficient_bert.training import loop as training_loop
-from efficient_bert.training.exits import EXITS, kept_states, with_exits
+from efficient_bert.training.adapler import ADAPLER
+from efficient_bert.training.exits import EXITS, first_states, with_exits
 from efficient_bert.training.finetune import FINETUNE, TRUNCATE, classification_loss, classify
-from efficient_bert.training.loop import parameter_groups, train, training_mode
+from efficient_bert.training.kept import kept
+from efficient_bert.training.loop import train
+from efficient_bert.training.recipe import one_loss, parameter_groups, training_mode
 from tests.tiny import VOCABULARY, tiny_model
 
 EPOCHS = 3
@@ -83,7 +87,7 @@ def assert_same_parameters(one: nn.Module, other: nn.Module) -> None:
         assert torch.equal(value, others[name]), name
 
 
-@pytest.mark.parametrize("stage", [FINETUNE, EXITS, TRUNCATE], ids=lambda stage: stage.name)
+@pytest.mark.parametrize("stage", [FINETUNE, EXITS, TRUNCATE, ADAPLER], ids=lambda stage: stage.name)
 @pytest.mark.parametrize("step", [2, STEPS, STEPS + 3, 2 * STEPS + 1, EPOCHS * STEPS])
 def test_a_killed_run_ends_as_one_that_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: Stage, step: int
@@ -198,7 +202,7 @@ def test_a_loss_that_is_not_finite_stops_in_one_line(tmp_path: Path, value: floa
         return classification_loss(model, batch) * value
 
     with pytest.raises(InputError, match=rf"the loss is {value} at step 0; lower the learning rate") as caught:
-        train(context(tmp_path), loss=broken, predict=classify)
+        train(context(tmp_path), one_loss(broken, classify))
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -256,7 +260,7 @@ def test_progress_is_told_step_by_step(tmp_path: Path) -> None:
 def test_the_rate_rises_and_falls_linearly(tmp_path: Path) -> None:
     """With a warm-up of a fifth of 15 steps the rate is 0, 1/3, 2/3, 1, 11/12, ... of its peak."""
     given = context(tmp_path, options={"warmup": 0.2})
-    trainer = training_loop.Trainer(given, loss=classification_loss, predict=classify, collate=None)
+    trainer = training_loop.Trainer(given, one_loss(classification_loss, classify))
     rates = []
 
     def watch(status: Status) -> None:
@@ -284,7 +288,7 @@ def test_kept_states_are_each_rows_own(tmp_path: Path) -> None:
     model = with_exits(tiny_model("four_heads", classes=2, exit_depths=[])).eval()
     examples = rows(10, 5)
     for attempt in range(2):  # the second one finds the shards
-        for row in kept_states(model, examples, tmp_path):
+        for row in kept(examples, tmp_path, name="states", compute=partial(first_states, model)):
             alone = Batch.of({"input_ids": torch.tensor([row["input_ids"]])})
             with torch.no_grad():
                 states = run(model, alone, execution=Execution.SOFT, record=True).hidden_states

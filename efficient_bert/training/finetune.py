@@ -13,6 +13,7 @@ from efficient_bert.knobs import Knob, Value
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training import Context, Stage, Trained
 from efficient_bert.training.loop import train, with_defaults
+from efficient_bert.training.recipe import one_loss
 
 
 def classify(model: EfficientBertForSequenceClassification, batch: Mapping[str, Tensor]) -> Tensor:
@@ -28,13 +29,13 @@ def classification_loss(model: EfficientBertForSequenceClassification, batch: Ma
 
 
 def finetune(context: Context) -> Trained:
-    """Every parameter, on the task's loss (Devlin et al., 2019, section 4.1)."""
-    return train(context, loss=classification_loss, predict=classify)
+    """Every parameter, cross-entropy (Devlin et al., 2019, section 4.1)."""
+    return train(context, one_loss(classification_loss, classify))
 
 
 def truncate(model: EfficientBertForSequenceClassification, depth: int) -> EfficientBertForSequenceClassification:
     """A model of the first `depth` layers with the same embeddings, pooler and classifier."""
-    fields = {**model.config.to_dict(), "num_hidden_layers": depth, "exit_depths": []}
+    fields = {**model.config.to_dict(), "num_hidden_layers": depth, "exit_depths": [], "contribution_size": 0}
     shorter = EfficientBertForSequenceClassification(EfficientBertConfig(**fields))
     wanted = shorter.state_dict()
     shorter.load_state_dict({name: value for name, value in model.state_dict().items() if name in wanted})
