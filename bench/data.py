@@ -181,7 +181,7 @@ def _class(task: Task, value: object, place: str) -> int:
     if str(value).isdecimal() and int(str(value)) < len(task.labels):
         return int(str(value))
     known = ", ".join(f"{number} ({name})" for number, name in enumerate(task.labels))
-    raise InputError(f"{place}: the label is {quoted(repr(value))}, but task {task.name!r} has the classes {known}")
+    raise InputError(f"{place}: the label is {quoted(value, repr)}, but task {task.name!r} has the classes {known}")
 
 
 def _score(task: Task, value: object, place: str) -> float:
@@ -192,7 +192,7 @@ def _score(task: Task, value: object, place: str) -> float:
         score = math.nan
     if not low <= score <= high:
         raise InputError(
-            f"{place}: the label is {quoted(repr(value))}, but task {task.name!r} has scores of {low} to {high}"
+            f"{place}: the label is {quoted(value, repr)}, but task {task.name!r} has scores of {low:g} to {high:g}"
         )
     return score
 

@@ -195,10 +195,10 @@ def require_columns(task: Task, *, where: Path | str, columns: Sequence[str], pr
             raise InputError(f"{where} has no column {column!r} (it has {known}); is it the data of {task.name!r}?")
 
 
-def quoted(value: object) -> str:
+def quoted(value: object, write: Callable[[object], str] = str) -> str:
     """A label or a column's name for a message; what is too long for one may be a text, and is not shown."""
-    shown = str(value)
-    return shown if len(shown) <= LONGEST_NAME else f"({len(shown)} characters)"
+    size = len(str(value))
+    return write(value) if size <= LONGEST_NAME else f"({size} characters)"
 
 
 def _columns(task: Task, split: str) -> list[str]:
