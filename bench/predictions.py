@@ -42,10 +42,11 @@ def files(task: Task, splits: Sequence[str], folder: Path, *, force: bool) -> di
     """Split -> its file in `folder`; without `splits`, all that have no labels, or the one that is reported on.
 
     Raises:
-        InputError: `folder` is a file, or one of the files is there and `force` is not given.
+        InputError: `folder` is a file or lies below one, or one of the files is there and `force` is not given.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file, but predictions go to a folder; name another")
+    file = next((path for path in (folder, *folder.parents) if path.is_file()), None)
+    if file is not None:
+        raise InputError(f"{file} is a file, but predictions go to a folder; name another")
     chosen = splits or list(task.unlabelled) or [task.evaluation]
     found = {split: folder / task.unlabelled.get(split, f"{task.name}-{split}.tsv") for split in chosen}
     for path in found.values():

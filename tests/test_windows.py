@@ -13,8 +13,12 @@ from transformers import BertTokenizer
 
 from bench.data import encode, load_split
 from bench.registry import TASKS
+from bench.store import RunStore
 from bench.windows import spans
+from eraser_eval.schema import Annotation, write_dataset
+from tests.command_line import call
 from tests.tiny import tokenizer_folder
+from tests.tiny_files import write_backbone
 
 
 @pytest.fixture
@@ -83,6 +87,25 @@ def test_5000_words_make_no_noise(
     assert encoded["length"][:] == [102] * examples
     assert capfd.readouterr() == ("", "")
     assert caplog.records == []
+
+
+def test_a_run_scores_every_window(tmp_path: Path) -> None:
+    """A run on movies has an example per window, with its review's label, and may report on another split."""
+    reviews = {f"r{n}.txt": " ".join(["the", "film", "was", ("dull", "fine")[n % 2]] * (n % 5 + 1)) for n in range(40)}
+    annotations = [Annotation(name, "", ("NEG", "POS")[n % 2], (), (name,)) for n, name in enumerate(reviews)]
+    write_dataset(tmp_path / "movies", reviews, {"train": annotations, "val": annotations[:5]})
+    small = ("--backbone", write_backbone(tmp_path / "bert"), "--max-length", 10, "--preset", "smoke")
+    places = ("--data-dir", tmp_path / "movies", "--store", tmp_path, "--report", tmp_path / "report")
+    answer = call("run", "--task", "movies", "--method", "full", "--split", "validation", *small, *places)
+    assert answer.code == 0, answer.err
+    (run_id,) = RunStore(tmp_path / "runs").ids()
+    examples = RunStore(tmp_path / "runs").examples(run_id)
+    # reviews of 4, 8, 12, 16 and 20 words, in windows of 8
+    assert examples["example_id"].to_pylist() == [
+        "r0.txt#0", "r1.txt#0", "r2.txt#0", "r2.txt#1", "r3.txt#0", "r3.txt#1", "r4.txt#0", "r4.txt#1", "r4.txt#2"
+    ]  # fmt: skip
+    assert examples["label"].to_pylist() == [0, 1, 0, 0, 1, 1, 0, 0, 0]
+    assert examples["length"].to_pylist() == [6, 10, 10, 6, 10, 10, 10, 10, 6]
 
 
 @pytest.mark.skipif("EFFICIENT_BERT_DATA" not in os.environ, reason="EFFICIENT_BERT_DATA is not set")
