@@ -197,7 +197,7 @@ def test_hatexplain_on_the_hub_is_put_to_the_vote(
     """The hub's rows hold words and the annotators' classes, in either form; the majority's class is the label."""
     votes = [[0, 2, 0], [1, 1, 1], [2, 0, 2]]
     annotators = [[{"label": vote} for vote in row] if nested else {"label": row} for row in votes]
-    columns = {"id": ["a", "b", "c"], "annotators": annotators, "post_tokens": [["x", "y"], ["z"], ["u", "v", "w"]]}
+    columns = {"annotators": annotators, "post_tokens": [["x", "y"], ["z"], ["u", "v", "w"]]}
     parquet(tmp_path / "plain_text" / "train" / "0000.parquet", columns)
     asked: dict[str, object] = {}
 
@@ -289,10 +289,11 @@ def test_training_rows_of_one_class_are_refused() -> None:
 
 def test_scores_are_held_out_at_random() -> None:
     """A regression has no classes to stratify by: a tenth is held out, whatever the scores are."""
-    rows = {"example_id": [f"e{n}" for n in range(100)], "text": ["t"] * 100, "label": [n / 20 for n in range(100)]}
+    names = [f"e{n}" for n in range(100)]
+    rows = {"example_id": names, "text": ["t"] * 100, "label": [n / 20 for n in range(100)]}
     rest, heldout = hold_out(datasets.Dataset.from_dict(rows), seed=0)
     assert len(heldout) == 10
-    assert sorted([*rest["example_id"], *heldout["example_id"]]) == sorted(rows["example_id"])
+    assert sorted([*rest["example_id"], *heldout["example_id"]]) == sorted(names)
 
 
 def test_a_decoder_is_given_the_labels_of_a_split_that_has_them(tmp_path: Path) -> None:
