@@ -17,6 +17,8 @@ class EfficientBertConfig(BertConfig):
     Args:
         exit_depths: depths (layers run, 1..N-1) after which an exit head exists, ascending.
         contribution_size: inner size of the contribution predictors, one before every layer; 0 = there are none.
+        length_profile: fraction of a text's tokens that the predictors leave for each layer, over the rows they were
+            chosen on; empty where it was not measured.
         kwargs: every field of `transformers.BertConfig`.
 
     Raises:
@@ -26,9 +28,16 @@ class EfficientBertConfig(BertConfig):
 
     model_type = "efficient_bert"
 
-    def __init__(self, exit_depths: Sequence[int] = (), contribution_size: int = 0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        exit_depths: Sequence[int] = (),
+        contribution_size: int = 0,
+        length_profile: Sequence[float] = (),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.exit_depths = list(exit_depths)
+        self.length_profile = list(length_profile)
         if self.hidden_size % self.num_attention_heads:
             raise InputError(
                 f"hidden_size is {self.hidden_size}, but {self.num_attention_heads} heads must share it equally"

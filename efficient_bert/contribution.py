@@ -37,7 +37,8 @@ class Fidelity(StrEnum):
     """Whose arithmetic: the method's, or that of the authors' code with its constants, for comparisons.
 
     `released` counts padding in the softmax, divides by a sum + 1e-15 and lets a token that is nearly gone (1e-6)
-    fade no further; in the losses it keeps gradients through the labels and does not normalise the layers' weights.
+    fade no further; in the losses it keeps gradients through the labels and
+    weighs layers unscaled, and theta is not kept positive.
     """
 
     CORRECTED = "corrected"

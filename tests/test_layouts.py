@@ -197,11 +197,11 @@ def test_hatexplain_on_the_hub_is_put_to_the_vote(
     """The hub's rows hold words and the annotators' classes, in either form; the majority's class is the label."""
     votes = [[0, 2, 0], [1, 1, 1], [2, 0, 2]]
     annotators: list[object] = [[{"label": vote} for vote in row] if nested else {"label": row} for row in votes]
-XX
     columns: dict[str, list[object]] = {
         "annotators": annotators,
         "post_tokens": [["x", "y"], ["z"], ["u", "v", "w"]],
     }
+    parquet(tmp_path / "plain_text" / "train" / "0000.parquet", columns)
     asked: dict[str, object] = {}
 
     def answer(repository: str, **options: object) -> str:
