@@ -7,7 +7,6 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,7 +162,7 @@ def predict_command(
 
     settings = settings_from(given, device, methods=(method,))
     places = files(TASKS[settings.task], splits, out, force=force)
-    plan = make_plan(replace(settings, knobs=one_point(method, settings.knobs)))
+    plan = make_plan(one_point(settings))
     for job in missing_stages(plan):
         click.echo(f"stage     {job.stage.name}: to do")
     predict(plan, places, progress_bars())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from bench.data import encode, load_split
 from bench.errors import InputError
 from bench.evaluation import evaluate
 from bench.plan import DATA_SEED
+from bench.presets import preset_named
 from bench.registry import METHODS
 from bench.runner import is_main_process, load_models, runnable, train_job
 from bench.store import write_aside
@@ -20,22 +22,25 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from bench.artifacts import Job
-    from bench.plan import Plan
+    from bench.plan import Plan, Settings
     from bench.runner import Watcher
     from bench.tasks import Task
 
 
-def one_point(method: str, knobs: Mapping[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
-    """The knobs of one operating point: the values given, and the method's defaults.
+def one_point(settings: Settings) -> Settings:
+    """The same with the knobs of one operating point: those given, else the preset's, else its method's defaults.
 
     Raises:
         InputError: a knob has several values.
     """
-    for name, values in knobs.items():
+    for name, values in settings.knobs.items():
         if len(values) != 1:
             shown = ", ".join(map(str, values))
             raise InputError(f"{name} is {shown}, but predictions are made at one operating point; give one value")
-    return {**{knob.name: (knob.default,) for knob in METHODS[method].all_knobs}, **knobs}
+    defaults = {knob.name: knob.default for knob in METHODS[settings.methods[0]].all_knobs}
+    chosen = preset_named(settings.preset).knobs
+    left = {name: (chosen.get(name, default),) for name, default in defaults.items()}
+    return replace(settings, knobs={**left, **settings.knobs})
 
 
 def files(task: Task, splits: Sequence[str], folder: Path, *, force: bool) -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,8 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from bench.predictions import leaderboard, plain
-from bench.registry import TASKS
+from bench.plan import Settings
+from bench.predictions import leaderboard, one_point, plain
+from bench.presets import PRESETS
+from bench.registry import METHODS, TASKS
 from bench.store import RunStore
 from efficient_bert import Batch, EfficientBertForSequenceClassification, run
 from efficient_bert.methods.entropy_exit import ENTROPY_EXIT
@@ -81,6 +84,15 @@ def test_a_method_answers_at_the_knobs_given(given: Path) -> None:
         written = [float(value) for value in probabilities.split(",")]
         assert written == pytest.approx(expected.tolist(), abs=2e-5)
         assert prediction == ("negative", "positive")[int(expected.argmax())]
+
+
+def test_a_point_is_what_is_given_then_the_preset_s_then_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each knob of the method gets one value, from the first that has one."""
+    preset = replace(PRESETS["smoke"], knobs={"gamma": 0.25, "phi": 0.5})
+    monkeypatch.setitem(PRESETS, "smoke", preset)
+    settings = Settings(task="demo", methods=("adapler",), preset="smoke", knobs={"phi": ("0.1",)})
+    defaults = {knob.name: (knob.default,) for knob in METHODS["adapler"].all_knobs}
+    assert one_point(settings).knobs == {**defaults, "gamma": (0.25,), "phi": ("0.1",)}
 
 
 def test_a_file_is_replaced_only_by_force(given: Path) -> None:
