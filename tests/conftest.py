@@ -71,7 +71,9 @@ def minilm(tmp_path_factory: pytest.TempPathFactory) -> MiniLM:
     folder = tmp_path_factory.mktemp("minilm")
     theirs.save_pretrained(folder)
     ours: EfficientBertForSequenceClassification = EfficientBertForSequenceClassification.from_pretrained(folder)
-    found = MiniLM(theirs, folder, with_contribution(with_exits(ours), 32).eval(), tokenizer(backbone))
+    adaptive = with_contribution(with_exits(ours), 32).eval()
+    adaptive.config.length_profile = [0.95, 0.8, 0.6, 0.5, 0.3, 0.2]
+    found = MiniLM(theirs, folder, adaptive, tokenizer(backbone))
     aim_exits(found.exits, Batch.of(found.encoded(demo(32))))
     aim_predictors(found.exits)
     return found
