@@ -45,10 +45,10 @@ def _draw(ax: Axes, frame: pd.DataFrame) -> None:
         ax.bar(arm["place"], -_TALLEST * share, bottom=baseline, width=0.7, color=styles[arm["series"].iloc[0]].colour)
         ax.axhline(baseline, color=MUTED, linewidth=0.8)
         for place, piece, live in zip(arm["place"], arm["piece"], share, strict=True):
-            look = {"alpha": 0.35 + 0.65 * live, "fontweight": "bold" if live == 1 else "normal"}
+            look = {"alpha": 0.55 + 0.45 * live, "fontweight": "bold" if live == 1 else "normal"}
             ax.text(place, baseline + 0.03, shorten(piece, 12), rotation=60, ha="right", va="top", fontsize=8.5, **look)
         labels.append(str(name))
-        notes.append(f"{share.mean():.0%} of the work on words")
+        notes.append(f"live in {share.mean():.0%} of the layers on average")
     ax.set_xlim(-1.2, frame["place"].max() + 0.6)
     ax.set_xticks([])
     write_rows(ax, labels, notes)
