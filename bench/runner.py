@@ -54,9 +54,9 @@ def carry_out(plan: Plan, watcher: Watcher) -> list[str]:
         tables = {run_id: table for run_id, (table, _) in results.items()}
         timing, tables = timed(plan, missing, models, tables, watcher)
         for arm in missing:
-            table, model = tables[arm.run_id], models[arm.job.id]
+            table, able = tables[arm.run_id], runnable(plan, arm, models)
             heldout = results[arm.run_id][1]
-            plan.runs.put(record_of(plan, arm, model=model, table=table, heldout=heldout, timing=timing), table)
+            plan.runs.put(record_of(plan, arm, able=able, table=table, heldout=heldout, timing=timing), table)
     return [arm.run_id for arm in plan.arms]
 
 
@@ -293,7 +293,7 @@ def record_of(
     plan: Plan,
     arm: Arm,
     *,
-    model: EfficientBertForSequenceClassification,
+    able: Runnable,
     table: pa.Table,
     heldout: Mapping[str, float],
     timing: Mapping[str, Any],
@@ -327,8 +327,21 @@ def record_of(
         environment={
             **plan.environment,
             "backbone_identity": plan.backbone.identity,
-            "attention": model.config._attn_implementation,
-            "dtype": str(model.dtype),
+            "attention": able.model.config._attn_implementation,
+            "dtype": str(able.model.dtype),
         },
         layers=plan.config.num_hidden_layers,
+        shown=shown(plan, able) if plan.task.synthetic else (),
     )
+
+
+def shown(plan: Plan, able: Runnable, count: int = 2) -> list[dict[str, Any]]:
+    """The first examples of the evaluation split as words, and how many layers each word piece was live in."""
+    from efficient_bert import run
+
+    found = []
+    for row in plan.data.evaluation.select(range(min(count, len(plan.data.evaluation)))).to_list():
+        kept = run(able.model, single(plan, row), able.policy).trace.kept[0]
+        pieces = plan.tokenizer.convert_ids_to_tokens(row["input_ids"])
+        found.append({"pieces": pieces, "layers": kept.sum(0).tolist()})
+    return found
