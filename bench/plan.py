@@ -232,7 +232,8 @@ def make_plan(settings: Settings) -> Plan:
 
     from efficient_bert import EfficientBertConfig
 
-    task, preset = TASKS[settings.task], preset_named(settings.preset)
+    task = TASKS[settings.task]
+    preset = preset_named(settings.preset).on(task.name)
     if settings.split is not None:
         task = reported_on(task, settings.split)
     check_device(settings.device)

@@ -38,7 +38,7 @@ def one_point(settings: Settings) -> Settings:
             shown = ", ".join(map(str, values))
             raise InputError(f"{name} is {shown}, but predictions are made at one operating point; give one value")
     defaults = {knob.name: knob.default for knob in METHODS[settings.methods[0]].all_knobs}
-    chosen = preset_named(settings.preset).knobs
+    chosen = preset_named(settings.preset).on(settings.task).knobs
     left = {name: (chosen.get(name, default),) for name, default in defaults.items()}
     return replace(settings, knobs={**left, **settings.knobs})
 
