@@ -1,0 +1,100 @@
+"""The fields of a JSON object with the types that ERASER's format asks for; anything else is refused by name.
+
+No value is converted on the way: `true` is not 1, "2" is not 2, 2.0 is not an offset, null is not an absent field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eraser_eval.errors import InputError, shown
+from eraser_eval.lines import Place
+
+Row = Mapping[str, Any]
+SUM_TOLERANCE = 0.01
+"""How far probabilities may sum from 1: they are written rounded, or come from 16-bit floats."""
+
+
+def required(row: Row, field: str, place: Place) -> Any:
+    """The value of a field that must be there."""
+    if field not in row:
+        raise InputError(f"{place} has no field {field!r}; it has {shown(list(row))}")
+    return row[field]
+
+
+def text(row: Row, field: str, place: Place) -> str:
+    """A string."""
+    value = required(row, field, place)
+    return value if isinstance(value, str) else _wrong(field, value, rule="must be a string", place=place)
+
+
+def name(value: object, field: str, place: Place) -> str:
+    """An identifier: a string, or a whole number that stands for its digits."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    _wrong(field, value, rule="must be a string", place=place)
+
+
+def whole(row: Row, field: str, place: Place) -> int:
+    """A whole number of JSON, without point or quotes."""
+    value = required(row, field, place)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    _wrong(field, value, rule="must be a whole number", place=place)
+
+
+def items(row: Row, field: str, place: Place) -> list[Any]:
+    """A list."""
+    value = required(row, field, place)
+    return value if isinstance(value, list) else _wrong(field, value, rule="must be a list", place=place)
+
+
+def objects(row: Row, field: str, place: Place) -> list[Row]:
+    """A list of objects."""
+    values = items(row, field, place)
+    for value in values:
+        if not isinstance(value, dict):
+            _wrong(field, value, rule="must be a list of objects", place=place)
+    return values
+
+
+def numbers(row: Row, field: str, place: Place) -> NDArray[np.float64]:
+    """A list of finite numbers, as an array [n]."""
+    values = items(row, field, place)
+    if not set(map(type, values)) <= {int, float}:
+        odd = next(value for value in values if type(value) not in {int, float})
+        _wrong(field, odd, rule="must hold numbers only", place=place)
+    try:
+        found = np.array(values, dtype=np.float64)
+    except OverflowError:
+        _wrong(field, max(values, key=abs), rule="is too large for a number of 64 bits", place=place)
+    if not np.isfinite(found).all():
+        _wrong(field, float(found[~np.isfinite(found)][0]), rule="must be finite", place=place)
+    return found
+
+
+def number(row: Row, field: str, place: Place) -> float:
+    """A finite number."""
+    value = required(row, field, place)
+    return float(numbers({field: [value]}, field, place)[0])
+
+
+def distribution(row: Row, field: str, place: Place) -> dict[str, float]:
+    """Class -> probability: none negative, together 1 within `SUM_TOLERANCE`."""
+    value = required(row, field, place)
+    if not isinstance(value, dict) or not value:
+        _wrong(field, value, rule="must be an object of class and probability", place=place)
+    found = numbers({field: list(value.values())}, field, place)
+    if (found < 0).any() or abs(found.sum() - 1) > SUM_TOLERANCE:
+        _wrong(field, value, rule="must be probabilities that sum to 1; apply a softmax", place=place)
+    return dict(zip(value, found.tolist(), strict=True))
+
+
+def _wrong(field: str, value: object, *, rule: str, place: Place) -> NoReturn:
+    raise InputError(f"{place}: {field} holds {shown(value)}, but {rule}")
