@@ -26,8 +26,9 @@ def parser() -> argparse.ArgumentParser:
     """The arguments of both commands."""
     found = _Parser(prog="python -m eraser_eval", description="Score rationales in ERASER's format.")
     commands = found.add_subparsers(dest="command", required=True, metavar="{score,validate}")
-    score_, check = commands.add_parser("score", help="score a prediction file"), commands.add_parser(
-        "validate", help="check a data set, and a prediction file if one is given"
+    score_, check = (
+        commands.add_parser("score", help="score a prediction file"),
+        commands.add_parser("validate", help="check a data set, and a prediction file if one is given"),
     )
     for command in (score_, check):
         command.add_argument("--data", "--data_dir", type=Path, required=True, metavar="DIR", help="the data set")

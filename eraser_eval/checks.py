@@ -11,7 +11,6 @@ from eraser_eval.lines import Place
 from eraser_eval.predictions import (
     COMPREHENSIVENESS,
     HARD,
-    SCORES,
     SENTENCES,
     SOFT,
     SUFFICIENCY,
@@ -65,7 +64,9 @@ class Checks:
             )
         for label, place in self._unknown.items():
             if label not in (self._shared or ()):
-                raise InputError(f"{place}: class {shown(label)} is not one of {shown(sorted(self._labels))}")
+                raise InputError(
+                    f"{place}: class {shown(label)} is not one of {shown(sorted(self._labels))}; is it misspelt?"
+                )
         if not any(map(self.has, (HARD, SOFT, SENTENCES, "classification"))):
             raise InputError(f"{path} has neither rationales nor classes; there is nothing to score")
 
@@ -129,22 +130,17 @@ class Checks:
         self._present(SUFFICIENCY, there=prediction.erased.sufficiency is not None, place=place)
         self._present("thresholded_scores", there=prediction.thresholded is not None, place=place)
         self._present("tokens_to_flip", there=prediction.tokens_to_flip is not None, place=place)
-        erased = [prediction.erased, *(prediction.thresholded or {}).values()]
-        if (label is None) != (scores is None) or (scores is None and erased != [Erased()]):
-            raise InputError(f"{place}: classification, {SCORES} and scores after erasing need one another; add them")
         if label is not None and scores is not None:
             self._label(label, scores, place)
-            for each in erased:
-                _check_classes(each, scores, place)
         if prediction.thresholded is not None:
             self._thresholds(prediction.thresholded, place)
         total = sum(self.gold.sizes[docid].tokens for docid in self.gold.pairs(row))
         if not 0 <= (prediction.tokens_to_flip or 0) <= total:
-            raise InputError(f"{place}: tokens_to_flip is {prediction.tokens_to_flip}, but there are {total} tokens")
+            raise InputError(
+                f"{place}: tokens_to_flip is {prediction.tokens_to_flip}, but must lie in 0 to {total} tokens"
+            )
 
     def _label(self, label: str, scores: Mapping[str, float], place: Place) -> None:
-        if label not in scores:
-            raise InputError(f"{place}: class {shown(label)} is not among its own {SCORES}, {shown(dict(scores))}")
         if label not in self._labels:
             # The classes of a subset of the gold may not be all there are.
             self._unknown.setdefault(label, place)
@@ -165,11 +161,3 @@ class Checks:
         if (field, not there) in self._fields:
             with_it, without = self._fields[field, True], self._fields[field, False]
             raise InputError(f"{without} lacks {field} where line {with_it.line} has it; it is all lines or none")
-
-
-def _check_classes(erased: Erased, scores: Mapping[str, float], place: Place) -> None:
-    for field, found in ((COMPREHENSIVENESS, erased.comprehensiveness), (SUFFICIENCY, erased.sufficiency)):
-        if found is not None and found.keys() != scores.keys():
-            raise InputError(
-                f"{place}: {field} has the classes {shown(sorted(found))}, but {SCORES} has {shown(sorted(scores))}"
-            )

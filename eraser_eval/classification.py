@@ -6,7 +6,6 @@ over classes and "weighted avg" the mean by support. The classes are those of th
 
 from __future__ import annotations
 
-
 import numpy as np
 
 from eraser_eval.table import Array, Flat, Sums, Table, Terms, f1, ratio

@@ -15,5 +15,7 @@ class InputError(ValueError):
 
 
 def shown(value: object) -> str:
-    """A value in one short line."""
-    return _SHORT.repr(value)
+    """A value in one short line; JSON's constants under their own names."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else _SHORT.repr(value)

@@ -15,8 +15,6 @@ from eraser_eval.errors import InputError, shown
 from eraser_eval.lines import Place
 
 Row = Mapping[str, Any]
-SUM_TOLERANCE = 0.01
-"""How far probabilities may sum from 1: they are written rounded, or come from 16-bit floats."""
 
 
 def required(row: Row, field: str, place: Place) -> Any:
@@ -29,7 +27,7 @@ def required(row: Row, field: str, place: Place) -> Any:
 def text(row: Row, field: str, place: Place) -> str:
     """A string."""
     value = required(row, field, place)
-    return value if isinstance(value, str) else _wrong(field, value, rule="must be a string", place=place)
+    return value if isinstance(value, str) else wrong(field, value, rule="must be a string, in quotes", place=place)
 
 
 def name(value: object, field: str, place: Place) -> str:
@@ -38,7 +36,7 @@ def name(value: object, field: str, place: Place) -> str:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    _wrong(field, value, rule="must be a string", place=place)
+    wrong(field, value, rule="must be a string, in quotes", place=place)
 
 
 def whole(row: Row, field: str, place: Place) -> int:
@@ -46,13 +44,17 @@ def whole(row: Row, field: str, place: Place) -> int:
     value = required(row, field, place)
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    _wrong(field, value, rule="must be a whole number", place=place)
+    wrong(field, value, rule="must be a whole number, without quotes or a point", place=place)
 
 
 def items(row: Row, field: str, place: Place) -> list[Any]:
     """A list."""
     value = required(row, field, place)
-    return value if isinstance(value, list) else _wrong(field, value, rule="must be a list", place=place)
+    return (
+        value
+        if isinstance(value, list)
+        else wrong(field, value, rule="must be a list; leave the field out where there is nothing", place=place)
+    )
 
 
 def objects(row: Row, field: str, place: Place) -> list[Row]:
@@ -60,7 +62,7 @@ def objects(row: Row, field: str, place: Place) -> list[Row]:
     values = items(row, field, place)
     for value in values:
         if not isinstance(value, dict):
-            _wrong(field, value, rule="must be a list of objects", place=place)
+            wrong(field, value, rule="must be a list of objects", place=place)
     return values
 
 
@@ -69,13 +71,18 @@ def numbers(row: Row, field: str, place: Place) -> NDArray[np.float64]:
     values = items(row, field, place)
     if not set(map(type, values)) <= {int, float}:
         odd = next(value for value in values if type(value) not in {int, float})
-        _wrong(field, odd, rule="must hold numbers only", place=place)
+        wrong(field, odd, rule="must hold numbers only, without quotes", place=place)
     try:
         found = np.array(values, dtype=np.float64)
     except OverflowError:
-        _wrong(field, max(values, key=abs), rule="is too large for a number of 64 bits", place=place)
+        wrong(field, max(values, key=abs), rule="is too large for a number of 64 bits", place=place)
     if not np.isfinite(found).all():
-        _wrong(field, float(found[~np.isfinite(found)][0]), rule="must be finite", place=place)
+        wrong(
+            field,
+            float(found[~np.isfinite(found)][0]),
+            rule="must be finite; look for an overflow in the model",
+            place=place,
+        )
     return found
 
 
@@ -86,15 +93,14 @@ def number(row: Row, field: str, place: Place) -> float:
 
 
 def distribution(row: Row, field: str, place: Place) -> dict[str, float]:
-    """Class -> probability: none negative, together 1 within `SUM_TOLERANCE`."""
+    """An object of class and finite number."""
     value = required(row, field, place)
     if not isinstance(value, dict) or not value:
-        _wrong(field, value, rule="must be an object of class and probability", place=place)
+        wrong(field, value, rule="must be an object of classes and probabilities", place=place)
     found = numbers({field: list(value.values())}, field, place)
-    if (found < 0).any() or abs(found.sum() - 1) > SUM_TOLERANCE:
-        _wrong(field, value, rule="must be probabilities that sum to 1; apply a softmax", place=place)
     return dict(zip(value, found.tolist(), strict=True))
 
 
-def _wrong(field: str, value: object, *, rule: str, place: Place) -> NoReturn:
+def wrong(field: str, value: object, *, rule: str, place: Place) -> NoReturn:
+    """Refuse a value."""
     raise InputError(f"{place}: {field} holds {shown(value)}, but {rule}")

@@ -1,8 +1,9 @@
 """Files of one JSON object per line: read in bounded memory, written aside and renamed.
 
 Every line that is not one plain JSON object is refused with its file and number: no text, another encoding than
-UTF-8, NaN or Infinity (which JSON has not), a key that occurs twice, a line above `LINE_LIMIT`. A byte order mark
-and blank lines are passed over. Files may be gzipped, whatever their name.
+UTF-8, a key that occurs twice, a line above `LINE_LIMIT`. A byte order mark and blank lines are passed over. NaN and
+Infinity, which JSON has not, are left to `eraser_eval.fields`, which refuses them by the name of their field. Files may
+be gzipped, whatever their name.
 """
 
 from __future__ import annotations
@@ -131,8 +132,4 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number of JSON")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant)
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique)

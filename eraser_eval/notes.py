@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from eraser_eval.checks import Checks
 from eraser_eval.errors import shown
 from eraser_eval.faithfulness import DEFAULT_THRESHOLDS, KINDS
-from eraser_eval.scorer import Scorer
+from eraser_eval.scorer import Scorer, Settings
 from eraser_eval.table import Sums
 
 
@@ -16,13 +16,16 @@ def notes(scorer: Scorer, checks: Checks, *, sums: Mapping[str, Sums], threshold
     found = [*_file(scorer, checks)]
     if "hard" in sums:
         found += _hard(scorer, sums["hard"])
-    for name, block, unit in (("soft", "token_soft_metrics", "token"), ("sentences", "sentence_soft_metrics", "sentence")):
+    for name, block, unit in (
+        ("soft", "token_soft_metrics", "token"),
+        ("sentences", "sentence_soft_metrics", "sentence"),
+    ):
         if name in sums:
             found += _soft(sums[name], block, unit)
     if "soft" in sums:
         found += _level(scorer)
     if "lines" in sums:
-        found += _lines(checks, sums["lines"], thresholds)
+        found += _lines(scorer.settings, checks, sums=sums["lines"], thresholds=thresholds)
     return found
 
 
@@ -30,7 +33,7 @@ def _file(scorer: Scorer, checks: Checks) -> Iterator[str]:
     if scorer.gold.empty:
         yield f"{scorer.gold.empty} gold spans are empty: they count as spans that nobody can find"
     for field, place in checks.ignored.items():
-        yield f"the field {shown(field)} is not ERASER's and was ignored, first at {place}"
+        yield f"the field {shown(field)} is not ERASER's and was ignored, first in line {place.line}"
     if checks.odd:
         yield f"{checks.odd} lines predict a class that is not the most probable one of their classification_scores"
 
@@ -70,7 +73,7 @@ def _level(scorer: Scorer) -> Iterator[str]:
         yield f"{scorer.negative} documents have scores below 0: no false-positive rate at the level 1/n exists"
 
 
-def _lines(checks: Checks, sums: Sums, thresholds: Sequence[int]) -> Iterator[str]:
+def _lines(settings: Settings, checks: Checks, *, sums: Sums, thresholds: Sequence[int]) -> Iterator[str]:
     for kind in KINDS:
         infinite = int((sums["rows"] - sums[f"{kind}_kl#"])[0]) if f"{kind}_kl#" in sums else 0
         if infinite:
@@ -78,5 +81,5 @@ def _lines(checks: Checks, sums: Sums, thresholds: Sequence[int]) -> Iterator[st
                 f"{kind}_kl is infinite, for {infinite} lines give probability 0 to a class that is possible after "
                 f"erasing; corrected.classification_scores.{kind}_kl is the mean of the others"
             )
-    if thresholds and len(thresholds) == len(checks.thresholds) and len(checks.thresholds) != len(DEFAULT_THRESHOLDS):
-        yield f"AOPC is over the file's own thresholds, {list(checks.thresholds)}, not the official ones"
+    if settings.aopc_thresholds is None and len(thresholds) not in {0, len(DEFAULT_THRESHOLDS)}:
+        yield f"AOPC is over the file's own thresholds, {list(checks.thresholds)}, for it lacks some official ones"

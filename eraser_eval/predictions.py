@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eraser_eval.errors import InputError, shown
-from eraser_eval.fields import Row, distribution, items, name, number, numbers, objects, required, text, whole
+from eraser_eval.fields import Row, distribution, name, number, numbers, objects, required, text, whole, wrong
 from eraser_eval.lines import Place, read_objects, write_objects
 
 HARD, SOFT, SENTENCES = "hard_rationale_predictions", "soft_rationale_predictions", "soft_sentence_predictions"
@@ -37,6 +37,9 @@ LINE_FIELDS = {
 
 THRESHOLD_TOLERANCE = 1e-9
 """Thresholds that differ by less are one: 0.1 + 0.2 is not 0.3 in binary."""
+
+SUM_TOLERANCE = 0.01
+"""How far probabilities may sum from 1: they are written rounded, or come from 16-bit floats."""
 
 Distribution = Mapping[str, float]
 """Class -> probability."""
@@ -120,8 +123,10 @@ def _prediction(row: Row, place: Place) -> Prediction:
     entries = objects(row, "rationales", place)
     rationales = tuple(_rationale(entry, place) for entry in entries)
     if len({each.docid for each in rationales}) != len(rationales):
-        raise InputError(f"{place} enters a document twice, {shown([each.docid for each in rationales])}; enter it once")
-    return Prediction(
+        raise InputError(
+            f"{place} enters a document twice, {shown([each.docid for each in rationales])}; enter it once"
+        )
+    found = Prediction(
         annotation_id,
         rationales,
         classification=text(row, "classification", place) if "classification" in row else None,
@@ -131,6 +136,8 @@ def _prediction(row: Row, place: Place) -> Prediction:
         tokens_to_flip=whole(row, "tokens_to_flip", place) if "tokens_to_flip" in row else None,
         ignored=tuple({*row} - LINE_FIELDS | {field for entry in entries for field in entry} - ENTRY_FIELDS),
     )
+    _check_classes(found, place)
+    return found
 
 
 def _rationale(entry: Row, place: Place) -> Rationale:
@@ -144,7 +151,9 @@ def _rationale(entry: Row, place: Place) -> Rationale:
 
 def _spans(entry: Row, place: Place) -> tuple[tuple[int, int], ...]:
     """The distinct spans in order; published files repeat some."""
-    found = sorted({(whole(each, "start_token", place), whole(each, "end_token", place)) for each in objects(entry, HARD, place)})
+    found = sorted(
+        {(whole(each, "start_token", place), whole(each, "end_token", place)) for each in objects(entry, HARD, place)}
+    )
     for start, end in found:
         if not 0 <= start < end:
             raise InputError(f"{place}: predicted tokens [{start}, {end}) are no span; it needs 0 <= start < end")
@@ -180,6 +189,35 @@ def _thresholded(row: Row, place: Place) -> dict[float, Erased]:
     return dict(sorted(found.items()))
 
 
+def _check_classes(found: Prediction, place: Place) -> None:
+    """Class, probabilities and those after erasing belong together, and speak of the same classes."""
+    label, scores = found.classification, found.scores
+    erased = [found.erased, *(found.thresholded or {}).values()]
+    if label is None or scores is None:
+        if (label, scores, erased) != (None, None, [Erased()]):
+            raise InputError(f"{place}: classification, {SCORES} and scores after erasing need one another; add them")
+        return
+    if label not in scores:
+        raise InputError(f"{place}: class {shown(label)} is not one of its own {SCORES}, {shown(scores)}; add it there")
+    _check_probabilities(SCORES, scores, place=place, classes=scores)
+    for each in erased:
+        for field, after in _distributions(each).items():
+            _check_probabilities(field, after, place=place, classes=scores)
+
+
+def _check_probabilities(field: str, found: Distribution, *, place: Place, classes: Distribution) -> None:
+    if found.keys() != classes.keys():
+        raise InputError(
+            f"{place}: {field} has the classes {shown(sorted(found))}, but {SCORES} has {shown(sorted(classes))}; "
+            "give the same"
+        )
+    if min(found.values()) < 0:
+        wrong(field, found, rule="must be probabilities, of which none is negative; apply a softmax", place=place)
+    if abs(sum(found.values()) - 1) > SUM_TOLERANCE:
+        rule = f"must be probabilities that sum to 1, not to {sum(found.values()):.4g}; normalise them"
+        wrong(field, found, rule=rule, place=place)
+
+
 def _row(prediction: Prediction) -> dict[str, Any]:
     fields = {
         "annotation_id": prediction.annotation_id,
@@ -206,6 +244,6 @@ def _entry(rationale: Rationale) -> dict[str, Any]:
     return {field: value for field, value in fields.items() if value is not None}
 
 
-def _distributions(erased: Erased) -> dict[str, Distribution | None]:
+def _distributions(erased: Erased) -> dict[str, Distribution]:
     found = {COMPREHENSIVENESS: erased.comprehensiveness, SUFFICIENCY: erased.sufficiency}
     return {field: value for field, value in found.items() if value is not None}

@@ -161,7 +161,7 @@ def _check(annotation: Annotation, *, sizes: Mapping[str, Size], place: Place) -
         raise InputError(f"{about} names a document twice in docids, {shown(list(annotation.docids))}; keep one")
     for docid in annotation.docids:
         if docid not in sizes:
-            raise InputError(f"{about} is about document {shown(docid)}, which is not in the folder")
+            raise InputError(f"{about} is about document {shown(docid)}, which is not in the folder; add it")
     for span in annotation.spans:
         if span.docid not in annotation.docids:
             raise InputError(f"{about} has evidence in {shown(span.docid)}, which is not among its docids; add it")

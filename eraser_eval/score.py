@@ -64,7 +64,9 @@ def score(
     else:
         write_objects(per_document, documents)
     if settings.strict and not (checks.has("classification") and checks.has(COMPREHENSIVENESS)):
-        raise InputError(f"{predictions} lacks classification or {COMPREHENSIVENESS}, which --strict asks for; add them")
+        raise InputError(
+            f"{predictions} lacks classification or {COMPREHENSIVENESS}, which --strict asks for; add them"
+        )
     thresholds = chosen_thresholds(checks.thresholds, settings.aopc_thresholds) if checks.thresholds else ()
     if thresholds is None:
         raise InputError(
@@ -101,10 +103,14 @@ def _report(scorer: Scorer, checks: Checks, thresholds: Sequence[int]) -> dict[s
     report = nested(found, point)
     if checks.has("classification"):
         report = merged(report, {"classification_scores": _faithfulness(checks, thresholds)})
-    return report | _intervals(blocks, scorer.settings) | {
-        "notes": notes(scorer, checks, sums=sums, thresholds=thresholds),
-        "made_with": made_with(),
-    }
+    return (
+        report
+        | _intervals(blocks, scorer.settings)
+        | {
+            "notes": notes(scorer, checks, sums=sums, thresholds=thresholds),
+            "made_with": made_with(),
+        }
+    )
 
 
 def _intervals(blocks: Sequence[Block], settings: Settings) -> dict[str, Any]:
