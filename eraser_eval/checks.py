@@ -64,9 +64,8 @@ class Checks:
             )
         for label, place in self._unknown.items():
             if label not in (self._shared or ()):
-                raise InputError(
-                    f"{place}: class {shown(label)} is not one of {shown(sorted(self._labels))}; is it misspelt?"
-                )
+                known = shown(sorted(self._labels))
+                raise InputError(f"{place}: class {shown(label)} is not among the gold's, {known}; is it misspelt?")
         if not any(map(self.has, (HARD, SOFT, SENTENCES, "classification"))):
             raise InputError(f"{path} has neither rationales nor classes; there is nothing to score")
 
@@ -137,7 +136,8 @@ class Checks:
         total = sum(self.gold.sizes[docid].tokens for docid in self.gold.pairs(row))
         if not 0 <= (prediction.tokens_to_flip or 0) <= total:
             raise InputError(
-                f"{place}: tokens_to_flip is {prediction.tokens_to_flip}, but must lie in 0 to {total} tokens"
+                f"{place}: tokens_to_flip is {prediction.tokens_to_flip}, but must lie between 0 and the {total} tokens "
+                "of the documents"
             )
 
     def _label(self, label: str, scores: Mapping[str, float], place: Place) -> None:

@@ -27,34 +27,32 @@ def required(row: Row, field: str, place: Place) -> Any:
 def text(row: Row, field: str, place: Place) -> str:
     """A string."""
     value = required(row, field, place)
-    return value if isinstance(value, str) else wrong(field, value, rule="must be a string, in quotes", place=place)
+    if not isinstance(value, str):
+        wrong(field, value, rule="must be a string, in quotes", place=place)
+    return value
 
 
 def name(value: object, field: str, place: Place) -> str:
     """An identifier: a string, or a whole number that stands for its digits."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    wrong(field, value, rule="must be a string, in quotes", place=place)
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        wrong(field, value, rule="must be a string, in quotes", place=place)
+    return str(value)
 
 
 def whole(row: Row, field: str, place: Place) -> int:
     """A whole number of JSON, without point or quotes."""
     value = required(row, field, place)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    wrong(field, value, rule="must be a whole number, without quotes or a point", place=place)
+    if not isinstance(value, int) or isinstance(value, bool):
+        wrong(field, value, rule="must be a whole number, without quotes or a point", place=place)
+    return value
 
 
 def items(row: Row, field: str, place: Place) -> list[Any]:
     """A list."""
     value = required(row, field, place)
-    return (
-        value
-        if isinstance(value, list)
-        else wrong(field, value, rule="must be a list; leave the field out where there is nothing", place=place)
-    )
+    if not isinstance(value, list):
+        wrong(field, value, rule="must be a list; leave the field out where there is nothing", place=place)
+    return value
 
 
 def objects(row: Row, field: str, place: Place) -> list[Row]:
@@ -80,7 +78,7 @@ def numbers(row: Row, field: str, place: Place) -> NDArray[np.float64]:
         wrong(
             field,
             float(found[~np.isfinite(found)][0]),
-            rule="must be finite; look for an overflow in the model",
+            rule="must be finite; did the model overflow?",
             place=place,
         )
     return found

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from eraser_eval.errors import InputError, shown
 
@@ -61,7 +61,7 @@ def write_objects(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     with ExitStack() as stack:
         file: IO[bytes] = stack.enter_context(aside.open("wb"))
         if path.suffix == ".gz":
-            file = stack.enter_context(gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0))
+            file = cast(IO[bytes], stack.enter_context(gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0)))
         for number, row in enumerate(rows, start=1):
             try:
                 file.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
@@ -102,7 +102,7 @@ def _lines(path: Path) -> Iterator[bytes]:
             packed = file.read(2) == GZIP
             file.seek(0)
             if packed:
-                file = stack.enter_context(gzip.GzipFile(fileobj=file))
+                file = cast(IO[bytes], stack.enter_context(gzip.GzipFile(fileobj=file)))
             while line := file.readline(LINE_LIMIT + 1):
                 yield line
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

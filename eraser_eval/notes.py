@@ -16,12 +16,9 @@ def notes(scorer: Scorer, checks: Checks, *, sums: Mapping[str, Sums], threshold
     found = [*_file(scorer, checks)]
     if "hard" in sums:
         found += _hard(scorer, sums["hard"])
-    for name, block, unit in (
-        ("soft", "token_soft_metrics", "token"),
-        ("sentences", "sentence_soft_metrics", "sentence"),
-    ):
+    for name, unit in (("soft", "token"), ("sentences", "sentence")):
         if name in sums:
-            found += _soft(sums[name], block, unit)
+            found += _soft(sums[name], unit)
     if "soft" in sums:
         found += _level(scorer)
     if "lines" in sums:
@@ -52,7 +49,8 @@ def _hard(scorer: Scorer, sums: Sums) -> Iterator[str]:
             )
 
 
-def _soft(sums: Sums, block: str, unit: str) -> Iterator[str]:
+def _soft(sums: Sums, unit: str) -> Iterator[str]:
+    block = f"{unit}_soft_metrics"
     documents, marked, mixed = (int(sums[name][0]) for name in ("documents", "marked", "mixed"))
     if marked != documents:
         yield (

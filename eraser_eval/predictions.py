@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -122,10 +123,9 @@ def _prediction(row: Row, place: Place) -> Prediction:
     annotation_id = name(required(row, "annotation_id", place), "annotation_id", place)
     entries = objects(row, "rationales", place)
     rationales = tuple(_rationale(entry, place) for entry in entries)
-    if len({each.docid for each in rationales}) != len(rationales):
-        raise InputError(
-            f"{place} enters a document twice, {shown([each.docid for each in rationales])}; enter it once"
-        )
+    entered = [each.docid for each in rationales]
+    if len(set(entered)) != len(entered):
+        raise InputError(f"{place} enters a document twice, {shown(entered)}; enter it once")
     found = Prediction(
         annotation_id,
         rationales,
@@ -151,13 +151,14 @@ def _rationale(entry: Row, place: Place) -> Rationale:
 
 def _spans(entry: Row, place: Place) -> tuple[tuple[int, int], ...]:
     """The distinct spans in order; published files repeat some."""
-    found = sorted(
-        {(whole(each, "start_token", place), whole(each, "end_token", place)) for each in objects(entry, HARD, place)}
+    spans = (
+        (whole(each, "start_token", place), whole(each, "end_token", place)) for each in objects(entry, HARD, place)
     )
+    found = sorted(set(spans))
     for start, end in found:
         if not 0 <= start < end:
             raise InputError(f"{place}: predicted tokens [{start}, {end}) are no span; it needs 0 <= start < end")
-    for (one, end), (other, last) in zip(found, found[1:], strict=False):
+    for (one, end), (other, last) in pairwise(found):
         if other < end:
             raise InputError(
                 f"{place}: predicted spans [{one}, {end}) and [{other}, {last}) of document {shown(entry['docid'])} "

@@ -78,10 +78,10 @@ def _shown(value: Any, between: Any) -> str:
 
 
 def _leaves(value: Any, place: str = "") -> list[tuple[str, Any]]:
-    """(place, number) in nested objects and lists of objects; other lists are numbers themselves."""
+    """(place, number) in nested objects and lists; a pair of an interval is a number itself."""
     if isinstance(value, dict):
         inner = [(f"{place}.{name}" if place else name, each) for name, each in value.items()]
-    elif isinstance(value, list) and value and isinstance(value[0], dict):
+    elif isinstance(value, list):
         inner = [(f"{place}.{index}", each) for index, each in enumerate(value)]
     else:
         return [(place, value)]

@@ -64,9 +64,7 @@ def score(
     else:
         write_objects(per_document, documents)
     if settings.strict and not (checks.has("classification") and checks.has(COMPREHENSIVENESS)):
-        raise InputError(
-            f"{predictions} lacks classification or {COMPREHENSIVENESS}, which --strict asks for; add them"
-        )
+        raise InputError(f"{predictions} lacks classification or {COMPREHENSIVENESS}, which --strict needs; add them")
     thresholds = chosen_thresholds(checks.thresholds, settings.aopc_thresholds) if checks.thresholds else ()
     if thresholds is None:
         raise InputError(
@@ -82,7 +80,7 @@ def validate(folder: Path, *, splits: Sequence[str], predictions: Path | None = 
     Raises:
         InputError: something is missing, malformed or contradictory.
     """
-    counts = {}
+    counts: dict[str, int] = {}
     for split in splits:
         gold = read_gold(folder, split)
         counts |= {"documents": len(gold.sizes), split: len(gold.rows)}

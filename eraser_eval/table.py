@@ -81,8 +81,7 @@ def ratio(one: Array, other: Array, *, empty: float = np.nan) -> Array:
 
 def f1(precision: Array, recall: Array) -> Array:
     """The harmonic mean, 0 where both are 0."""
-    both = precision + recall
-    return np.where(both == 0, 0.0, ratio(2 * precision * recall, both))
+    return ratio(2 * precision * recall, precision + recall, empty=0.0)
 
 
 def interval(values: Array, *, level: float) -> tuple[float, float] | None:
