@@ -136,8 +136,8 @@ class Checks:
         total = sum(self.gold.sizes[docid].tokens for docid in self.gold.pairs(row))
         if not 0 <= (prediction.tokens_to_flip or 0) <= total:
             raise InputError(
-                f"{place}: tokens_to_flip is {prediction.tokens_to_flip}, but must lie between 0 and the {total} tokens "
-                "of the documents"
+                f"{place}: tokens_to_flip is {prediction.tokens_to_flip}, but must lie between 0 and the "
+                f"{total} tokens of the documents"
             )
 
     def _label(self, label: str, scores: Mapping[str, float], place: Place) -> None:
