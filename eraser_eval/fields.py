@@ -5,6 +5,7 @@ No value is converted on the way: `true` is not 1, "2" is not 2, 2.0 is not an o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -67,27 +68,19 @@ def objects(row: Row, field: str, place: Place) -> list[Row]:
 def numbers(row: Row, field: str, place: Place) -> NDArray[np.float64]:
     """A list of finite numbers, as an array [n]."""
     values = items(row, field, place)
-    if not set(map(type, values)) <= {int, float}:
-        odd = next(value for value in values if type(value) not in {int, float})
-        wrong(field, odd, rule="must hold numbers only, without quotes", place=place)
-    try:
-        found = np.array(values, dtype=np.float64)
-    except OverflowError:
-        wrong(field, max(values, key=abs), rule="is too large for a number of 64 bits", place=place)
-    if not np.isfinite(found).all():
-        wrong(
-            field,
-            float(found[~np.isfinite(found)][0]),
-            rule="must be finite; did the model overflow?",
-            place=place,
-        )
-    return found
+    if set(map(type, values)) <= {int, float}:
+        try:
+            found = np.array(values, dtype=np.float64)
+        except OverflowError:
+            found = np.array([np.inf])
+        if np.isfinite(found).all():
+            return found
+    return np.array([_finite(value, field, place) for value in values], dtype=np.float64)
 
 
 def number(row: Row, field: str, place: Place) -> float:
     """A finite number."""
-    value = required(row, field, place)
-    return float(numbers({field: [value]}, field, place)[0])
+    return _finite(required(row, field, place), field, place)
 
 
 def distribution(row: Row, field: str, place: Place) -> dict[str, float]:
@@ -95,10 +88,23 @@ def distribution(row: Row, field: str, place: Place) -> dict[str, float]:
     value = required(row, field, place)
     if not isinstance(value, dict) or not value:
         wrong(field, value, rule="must be an object of classes and probabilities", place=place)
-    found = numbers({field: list(value.values())}, field, place)
-    return dict(zip(value, found.tolist(), strict=True))
+    return {label: _finite(each, field, place) for label, each in value.items()}
 
 
 def wrong(field: str, value: object, *, rule: str, place: Place) -> NoReturn:
     """Refuse a value."""
     raise InputError(f"{place}: {field} holds {shown(value)}, but {rule}")
+
+
+def _finite(value: object, field: str, place: Place) -> float:
+    if type(value) is float and math.isfinite(value):
+        return value
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        wrong(field, value, rule="must hold numbers only, without quotes", place=place)
+    try:
+        found = float(value)
+    except OverflowError:
+        wrong(field, value, rule="must fit into 64 bits; did the model overflow?", place=place)
+    if not math.isfinite(found):
+        wrong(field, value, rule="must be finite; did the model overflow?", place=place)
+    return found

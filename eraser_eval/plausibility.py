@@ -112,4 +112,6 @@ def _overlap(one: NDArray[np.int32], other: NDArray[np.int32]) -> Array:
     start, end = np.maximum(one[:, None, 0], other[None, :, 0]), np.minimum(one[:, None, 1], other[None, :, 1])
     shared = np.maximum(end - start, 0)
     sizes = (one[:, 1] - one[:, 0])[:, None] + (other[:, 1] - other[:, 0])[None]
-    return ratio(shared.astype(np.float64), (sizes - shared).astype(np.float64), empty=0.0)
+    # Two empty spans share nothing.
+    found: Array = shared / np.maximum(sizes - shared, 1)
+    return found

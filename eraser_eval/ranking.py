@@ -41,14 +41,14 @@ def ranking(marked: NDArray[np.bool_], scores: Array) -> Ranking:
     last = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
     right = np.cumsum(marked[order], dtype=np.float64)[last]
     precision = right / (last + 1)
-    steps = np.diff(right, prepend=0.0)
+    steps = _steps(right)
     left = np.concatenate(([1.0], precision[:-1]))
     auprc = float((steps * (precision + left)).sum()) / (2 * positives)
     average_precision = float((steps * precision).sum()) / positives
     negatives = len(scores) - positives
     if not negatives:
         return Ranking(auprc, average_precision, np.nan)
-    wrong = np.diff(last + 1 - right, prepend=0.0)
+    wrong = _steps(last + 1 - right)
     roc_auc = float((wrong * (right - steps / 2)).sum()) / (positives * negatives)
     return Ranking(auprc, average_precision, roc_auc)
 
@@ -78,3 +78,10 @@ def ranking_scores(sums: Sums, block: str) -> Flat:
         (block, "roc_auc_score"): ratio(sums["roc_auc"], mixed),
         ("corrected", block, "auprc"): ratio(sums["auprc"], marked),
     }
+
+
+def _steps(values: Array) -> Array:
+    """How much each value adds to the one before, the first to 0."""
+    found = values.copy()
+    found[1:] -= values[:-1]
+    return found

@@ -35,10 +35,6 @@ class Block:
     terms: Callable[[Terms], Terms]
     scores: Callable[[Sums], Flat]
 
-    def resampled(self, settings: Settings) -> Flat:
-        """The numbers of each bootstrap resample."""
-        return self.scores(resampled(self.table, self.terms, resamples=settings.resamples, seed=settings.seed))
-
 
 def score(
     folder: Path, *, split: str, predictions: Path, settings: Settings = DEFAULTS, per_document: Path | None = None
@@ -115,8 +111,9 @@ def _intervals(blocks: Sequence[Block], settings: Settings) -> dict[str, Any]:
     if not settings.resamples:
         return {}
     drawn: Flat = {}
-    for block in blocks:
-        drawn |= block.resampled(settings)
+    summed = [(block.table, block.terms) for block in blocks]
+    for block, sums in zip(blocks, resampled(summed, resamples=settings.resamples, seed=settings.seed), strict=True):
+        drawn |= block.scores(sums)
     how = {"resamples": settings.resamples, "seed": settings.seed, "level": LEVEL, "method": "percentile"}
     over = "documents; annotations for classification_scores and tokens_to_flip"
     return {"intervals": intervals(drawn), "bootstrap": {**how, "over": over}}

@@ -7,7 +7,7 @@ score, from the sums of all documents, and its interval, from the sums of resamp
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ Sums = Mapping[str, Array]
 Flat = dict[tuple[str | int, ...], Array]
 """Place of a number in the report -> its value per resample [r]; NaN where it is undefined."""
 
-BLOCK = 4096
+BLOCK = 2048
 """Documents that are resampled together; more would need more memory."""
 
 
@@ -44,6 +44,10 @@ class Table:
         return {name: np.array(column[start:end], np.float64) for name, column in self.columns.items()}
 
 
+Summed = tuple[Table, Callable[[Terms], Terms]]
+"""A table, and what of it is summed."""
+
+
 def total(table: Table, terms: Callable[[Terms], Terms]) -> Sums:
     """The sum of each term over all rows [1]."""
     found: dict[str, Array] = {}
@@ -53,30 +57,41 @@ def total(table: Table, terms: Callable[[Terms], Terms]) -> Sums:
     return found
 
 
-def resampled(table: Table, terms: Callable[[Terms], Terms], *, resamples: int, seed: int) -> Sums:
+def resampled(summed: Sequence[Summed], *, resamples: int, seed: int) -> list[Sums]:
     """The sum of each term over as many rows, drawn with replacement, per resample [r].
 
-    The rows are drawn block by block: first how many fall into each block (multinomial), then which. That is the same
-    distribution as drawing them from all rows at once, in bounded memory.
+    Tables with the same number of rows share the draws. The rows are drawn block by block: first how many fall into
+    each block (multinomial), then which. That is the same distribution as drawing them from all rows at once, in
+    bounded memory.
     """
-    generator = np.random.default_rng(seed)
-    starts = range(0, table.rows, BLOCK)
-    shares = np.array([min(BLOCK, table.rows - start) for start in starts]) / max(table.rows, 1)
-    drawn = generator.multinomial(table.rows, shares, size=resamples)
-    found: dict[str, Array] = {}
-    for index, start in enumerate(starts):
-        block = terms(table.block(start, start + BLOCK))
-        size = min(BLOCK, table.rows - start)
-        weights = np.stack([np.bincount(generator.integers(size, size=n), minlength=size) for n in drawn[:, index]])
-        sums = weights.astype(np.float64) @ np.stack(list(block.values()), axis=1)
-        for name, column in zip(block, sums.T, strict=True):
-            found[name] = found.get(name, np.zeros(resamples)) + column
-    return found
+    found: list[dict[str, Array]] = [{} for _ in summed]
+    for rows in sorted({table.rows for table, _ in summed}):
+        chosen = [index for index, (table, _) in enumerate(summed) if table.rows == rows]
+        for start, weights in _draws(rows, resamples=resamples, generator=np.random.default_rng(seed)):
+            for index in chosen:
+                table, terms = summed[index]
+                block = terms(table.block(start, start + BLOCK))
+                sums = weights @ np.stack(list(block.values()), axis=1)
+                for name, column in zip(block, sums.T, strict=True):
+                    found[index][name] = found[index].get(name, np.zeros(resamples)) + column
+    return list(found)
+
+
+def _draws(rows: int, *, resamples: int, generator: np.random.Generator) -> Iterator[tuple[int, Array]]:
+    """(first row, how often each row is drawn [r, b]) of every block."""
+    sizes = [min(BLOCK, rows - start) for start in range(0, rows, BLOCK)]
+    drawn = generator.multinomial(rows, np.array(sizes) / rows, size=resamples)
+    for index, size in enumerate(sizes):
+        weights = np.empty((resamples, size))
+        for resample, count in enumerate(drawn[:, index]):
+            weights[resample] = np.bincount(generator.integers(size, size=count), minlength=size)
+        yield index * BLOCK, weights
 
 
 def ratio(one: Array, other: Array, *, empty: float = np.nan) -> Array:
     """one / other, and `empty` where other is 0."""
-    return np.divide(one, other, out=np.full(np.broadcast(one, other).shape, empty), where=other != 0)
+    found: Array = np.full(np.broadcast(one, other).shape, empty)
+    return np.divide(one, other, out=found, where=other != 0)
 
 
 def f1(precision: Array, recall: Array) -> Array:
