@@ -12,8 +12,8 @@ from typing import NoReturn
 from eraser_eval.errors import InputError
 from eraser_eval.report import table
 from eraser_eval.schema import present_splits
-from eraser_eval.score import score, validate
 from eraser_eval.scorer import Settings
+from eraser_eval.scoring import score, validate
 
 
 class _Parser(argparse.ArgumentParser):
