@@ -55,19 +55,23 @@ def write_objects(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one object per line, gzipped where the name ends with .gz; the file appears when it is whole.
 
     Raises:
-        InputError: a text has half a surrogate pair, which no file in UTF-8 can hold, or a number is not finite.
+        InputError: a text has half a surrogate pair, which UTF-8 cannot hold, a number is not finite, or the file
+            cannot be written.
     """
     aside = path.with_name(f".{path.name}.part")
-    with ExitStack() as stack:
-        file: IO[bytes] = stack.enter_context(aside.open("wb"))
-        if path.suffix == ".gz":
-            file = cast(IO[bytes], stack.enter_context(gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0)))
-        for number, row in enumerate(rows, start=1):
-            try:
-                file.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
-            except ValueError as error:
-                raise InputError(f"{Place(path, number)} cannot be written as JSON in UTF-8: {error}") from error
-    aside.replace(path)
+    try:
+        with ExitStack() as stack:
+            file: IO[bytes] = stack.enter_context(aside.open("wb"))
+            if path.suffix == ".gz":
+                file = cast(IO[bytes], stack.enter_context(gzip.GzipFile("", "wb", fileobj=file, mtime=0)))
+            file.writelines(_encoded(row, Place(path, number)) for number, row in enumerate(rows, start=1))
+        aside.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written ({error.strerror}); give a file in a folder that is there"
+        ) from error
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def read_text(path: Path) -> str:
@@ -109,6 +113,15 @@ def _lines(path: Path) -> Iterator[bytes]:
         raise InputError(f"{path} is a damaged gzip file ({error}); write it again") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); pass a file of JSON lines") from error
+
+
+def _encoded(row: Mapping[str, Any], place: Place) -> bytes:
+    try:
+        return json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    except ValueError as error:
+        raise InputError(
+            f"{place} cannot be written as JSON in UTF-8 ({error}); give finite numbers and text"
+        ) from error
 
 
 def _object(line: bytes, place: Place) -> dict[str, Any]:

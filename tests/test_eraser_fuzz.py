@@ -87,7 +87,7 @@ def test_the_undamaged_files_are_scored() -> None:
 def test_another_type_is_refused(place: Place) -> None:
     """In no field of a line may there be a value of another JSON type."""
     original = kind(at(predictions(), place))
-    values = [None, True, 0.5, "POS", [], {"POS": 1}]
+    values: list[object] = [None, True, 0.5, "POS", [], {"POS": 1}]
     if place[-1] in {"annotation_id", "docid"}:
         values.remove("POS")
     for value in values:

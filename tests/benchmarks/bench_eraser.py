@@ -12,6 +12,7 @@ import json
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,10 +83,12 @@ def test_many_documents(folder: Path, benchmark: BenchmarkFixture) -> None:
     """100,000 documents are scored, with intervals, in less than 1 GiB."""
     command = [sys.executable, "-m", "eraser_eval", "score", "--split", "val", "--json"]
     command += ["--data", str(folder), "--predictions", str(folder / "predictions.jsonl")]
+    started = time.perf_counter()
     done = benchmark.pedantic(
         lambda: subprocess.run(command, cwd=ROOT, capture_output=True, check=True), rounds=1, iterations=1
     )
+    seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    print(f"\n{DOCUMENTS:,} documents: {benchmark.stats['mean']:.1f} seconds, {peak / 2**20:.0f} MiB")
+    print(f"\n{DOCUMENTS:,} documents: {seconds:.1f} seconds, {peak / 2**20:.0f} MiB")
     assert json.loads(done.stdout)["agreement"]["documents"] == DOCUMENTS
     assert peak < MEMORY

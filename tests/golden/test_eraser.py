@@ -66,7 +66,7 @@ def agrees(theirs: object, ours: object) -> bool:
     return isinstance(ours, int | float) and math.isclose(float(str(theirs)), ours, rel_tol=TOLERANCE, abs_tol=1e-15)
 
 
-def differing(theirs: Any, ours: Any) -> list[tuple[object, object, object]]:
+def differing(theirs: Any, ours: Any) -> list[tuple[Any, object, object]]:
     """(place, official, ours) of every official number that is not reported, or differs."""
     found = dict(leaves(ours))
     return [
