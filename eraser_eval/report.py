@@ -66,9 +66,8 @@ def table(report: Mapping[str, Any]) -> str:
     return "\n".join([f"{place:<{width}}  {value}" for place, value in rows] + [f"note: {n}" for n in report["notes"]])
 
 
-def _interval(values: Array) -> list[float] | None:
-    found = interval(values, level=LEVEL)
-    return None if found is None else list(found)
+def _interval(values: Array) -> tuple[float, float] | None:
+    return interval(values, level=LEVEL)
 
 
 def _shown(value: Any, between: Any) -> str:
