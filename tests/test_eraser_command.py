@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 import eraser_eval
 from eraser_eval import InputError
 from eraser_eval.lines import write_objects
-from tests.eraser_files import call, lines, predictions, refused, scored, write
+from tests.eraser_files import GOLD, call, lines, predictions, refused, scored, write
 
 ROOT = Path(__file__).parents[1]
 
@@ -141,6 +143,20 @@ def test_what_no_file_can_hold_is_not_written(value: object, tmp_path: Path) -> 
     with pytest.raises(InputError, match=r"lines\.jsonl, line 2 cannot be written"):
         write_objects(tmp_path / "lines.jsonl", [{"fine": 1}, {"value": value}])
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"before"]
+
+
+def test_the_readme_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example of README.md writes a prediction file that its commands accept and score."""
+    page = (ROOT / "README.md").read_text(encoding="utf8").partition("## Score rationales")[2]
+    rows = [{**row, "docids": row["docids"][:1], "evidences": row["evidences"][:1]} for row in GOLD]
+    write(tmp_path / "demo-eraser", gold=lines(rows))
+    (tmp_path / "example.py").write_text(page.partition("```python\n")[2].partition("```")[0], encoding="utf8")
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path("example.py")
+    commands = re.findall(r"^python -m eraser_eval (.*)$", page, re.MULTILINE)
+    assert {command.split()[0] for command in commands} == {"score", "validate"}
+    for command in commands:
+        assert call(*command.split()).code == 0
 
 
 def test_what_is_exported_is_there() -> None:
