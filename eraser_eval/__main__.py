@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,10 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code comes back."""
     try:
         given = parser().parse_args(arguments)
-        print(_validated(given) if given.command == "validate" else _scored(given))
+        print(_validated(given) if given.command == "validate" else _scored(given), flush=True)
     except InputError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # Whoever reads has seen enough; what is still buffered must not be written when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -88,6 +88,8 @@ def distribution(row: Row, field: str, place: Place) -> dict[str, float]:
     value = required(row, field, place)
     if not isinstance(value, dict) or not value:
         wrong(field, value, rule="must be an object of classes and probabilities", place=place)
+    if set(map(type, value.values())) == {float} and math.isfinite(sum(value.values())):
+        return value
     return {label: _finite(each, field, place) for label, each in value.items()}
 
 

@@ -65,18 +65,24 @@ def entry(docid: str, *spans: tuple[int, int]) -> dict[str, Any]:
     }
 
 
-def predictions() -> list[dict[str, Any]]:
-    """Lines with every field."""
-    common = {
+def line(annotation_id: str, *rationales: dict[str, Any]) -> dict[str, Any]:
+    """A prediction with every field."""
+    return {
+        "annotation_id": annotation_id,
+        "rationales": list(rationales),
         "classification": "POS",
         "classification_scores": {"POS": 0.625, "NEG": 0.375},
         **erased(0.5),
         "tokens_to_flip": 3,
         "thresholded_scores": [{"threshold": share, **erased(share)} for share in (0.25, 0.5)],
     }
+
+
+def predictions() -> list[dict[str, Any]]:
+    """A line for each annotation."""
     return [
-        {"annotation_id": "première", "rationales": [entry("un", (1, 3)), entry("deux", (0, 2), (6, 9))], **common},
-        {"annotation_id": "seconde", "rationales": [entry("deux", (0, 3))], **common},
+        line("première", entry("un", (1, 3)), entry("deux", (0, 2), (6, 9))),
+        line("seconde", entry("deux", (0, 3))),
     ]
 
 

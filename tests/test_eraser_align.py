@@ -23,7 +23,7 @@ TEXTS = st.text(
 )
 """Any characters, with many blanks, joiners, combining marks and signs outside the basic plane."""
 
-NUMBERS = st.floats(allow_nan=False, allow_infinity=False, width=32)
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 
 
 @st.composite

@@ -47,6 +47,21 @@ def test_nothing_is_left_out_where_nothing_is_predicted(tmp_path: Path) -> None:
     assert "no span is predicted anywhere: precision, recall and F1 are 0" in found["notes"]
 
 
+@pytest.mark.parametrize(("count", "accepted"), [(1, False), (2, True)])
+def test_a_class_that_one_line_alone_has_is_refused(count: int, accepted: bool, tmp_path: Path) -> None:
+    """A class that the gold lacks is misspelt, unless every line gives it a probability: the gold may be a subset."""
+    rows = predictions()
+    for row in rows[:count]:
+        for field in ("classification_scores", *(name for name in row if name.endswith("_classification_scores"))):
+            row[field] = {"PSO": 0.5, "NEG": 0.5}
+        for each in row["thresholded_scores"]:
+            each |= {name: {"PSO": 0.5, "NEG": 0.5} for name in each if name != "threshold"}
+        row["classification"] = "PSO"
+    found = scored(write(tmp_path, given=lines(rows)))
+    assert refused(found) != accepted
+    assert accepted or "line 1: class 'PSO' is not among the gold's, ['NEG', 'POS']; is it misspelt?" in found.err
+
+
 def test_validate_counts_what_is_sound(tmp_path: Path) -> None:
     """Without a split every split is checked; with predictions those too, as text and as JSON."""
     write(tmp_path)
