@@ -1,4 +1,4 @@
-"""One arm over a split: gathered forward passes, and one row per example in the form of `EXAMPLE_SCHEMA`.
+"""One arm over a split: gathered forward passes, and one row per example in the form of `example_schema`.
 
 Finished chunks are kept aside, so that a killed evaluation resumes where it was.
 """
@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench.store import EXAMPLE_SCHEMA
+from bench.store import example_schema
 
 if TYPE_CHECKING:
-    from efficient_bert import EfficientBertConfig, EfficientBertForSequenceClassification
+    from torch import Tensor
+
+    from efficient_bert import Batch, EfficientBertConfig, EfficientBertForSequenceClassification
     from efficient_bert.decisions import Policy
 
 BATCH_SIZE = 32
@@ -28,12 +30,16 @@ UNTIMED: dict[str, list[float]] = {"seconds": [], "reference_seconds": [], "even
 
 @dataclass(frozen=True)
 class Runnable:
-    """A model with a policy, on a device, and the configuration of the full model it is compared with."""
+    """A model with a policy, on a device, and the configuration of the full model it is compared with.
+
+    `released_flops` is the authors' own count, where a method has one.
+    """
 
     model: EfficientBertForSequenceClassification
     policy: Policy
     reference: EfficientBertConfig
     device: str
+    released_flops: Callable[[EfficientBertForSequenceClassification, Batch], Tensor] | None = None
 
 
 def evaluate(
@@ -50,14 +56,15 @@ def evaluate(
         advance: called with the number of examples of each finished chunk.
     """
     chunks = []
+    schema = example_schema(regression=arm.reference.regression)
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
     for start in range(0, len(rows), CHUNK):
         path = folder / f"part-{start:08d}.parquet" if folder else None
         if path and path.exists():
-            chunk = pq.read_table(path, schema=EXAMPLE_SCHEMA)
+            chunk = pq.read_table(path, schema=schema)
         else:
-            chunk = pa.Table.from_pylist(_chunk(arm, rows[start : start + CHUNK]), schema=EXAMPLE_SCHEMA)
+            chunk = pa.Table.from_pylist(_chunk(arm, rows[start : start + CHUNK]), schema=schema)
             if path:
                 aside = path.with_suffix(".part")
                 pq.write_table(chunk, aside)
@@ -87,17 +94,27 @@ def _batch(arm: Runnable, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, A
     with torch.inference_mode():
         output = run(arm.model, batch, arm.policy)
     trace, layers = output.trace, arm.reference.num_hidden_layers
+    flops = trace_flops(trace, arm.model.config)
     columns = {
-        "probabilities": output.logits.double().softmax(-1).tolist(),
+        **answers(output.logits, regression=arm.reference.regression),
         "length": trace.length.tolist(),
         "exit_depth": trace.exit_depth.tolist(),
         "tokens": _padded(trace.tokens.tolist(), layers),
         "heads": _padded(trace.heads.tolist(), layers),
         "neurons": _padded(trace.neurons.tolist(), layers),
-        "flops": trace_flops(trace, arm.model.config).tolist(),
+        "flops": flops.tolist(),
+        "released_flops": (arm.released_flops(arm.model, batch) if arm.released_flops else flops).tolist(),
         "reference_flops": full_flops(trace.length, arm.reference).tolist(),
     }
     return [_example(row, {name: values[place] for name, values in columns.items()}) for place, row in enumerate(rows)]
+
+
+def answers(logits: Tensor, *, regression: bool) -> dict[str, list[Any]]:
+    """`prediction` and `probabilities` of logits (B, C): the likeliest class; in a regression the score, and none."""
+    if regression:
+        return {"prediction": logits[:, 0].double().tolist(), "probabilities": [[] for _ in logits]}
+    probabilities = logits.double().softmax(-1)
+    return {"prediction": probabilities.argmax(-1).tolist(), "probabilities": probabilities.tolist()}
 
 
 def _padded(rows: list[list[int]], layers: int) -> list[list[int]]:
@@ -106,13 +123,10 @@ def _padded(rows: list[list[int]], layers: int) -> list[list[int]]:
 
 
 def _example(row: Mapping[str, Any], columns: Mapping[str, Any]) -> dict[str, Any]:
-    probabilities = columns["probabilities"]
-    prediction = max(range(len(probabilities)), key=probabilities.__getitem__)
     return {
         "example_id": row["example_id"],
         "label": row["label"],
-        "prediction": prediction,
-        "correct": prediction == row["label"],
+        "correct": columns["prediction"] == row["label"] if columns["probabilities"] else None,
         **columns,
         **UNTIMED,
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,16 +21,17 @@ FLOPS_CONVENTION = (
 
 EXAMPLE_COLUMNS: Mapping[str, str] = {
     "example_id": "string: the example's name in its split",
-    "label": "int64: gold class",
-    "prediction": "int64: predicted class",
-    "correct": "bool: prediction == label",
-    "probabilities": "list<float64>: softmax of the final logits, C entries",
+    "label": "int64: gold class (float64 in a regression: gold score)",
+    "prediction": "int64: predicted class (float64 in a regression: predicted score)",
+    "correct": "bool: prediction == label (null in a regression)",
+    "probabilities": "list<float64>: softmax of the final logits, C entries (empty in a regression)",
     "length": "int64: word pieces entering layer 0, [CLS] and [SEP] included, padding excluded",
     "exit_depth": "int64: layers run before the answer, 1..N",
     "tokens": "list<int64>: live tokens in each of the N layers (0 after the exit)",
     "heads": "list<int64>: attention heads used in each layer (0 after the exit)",
     "neurons": "list<int64>: feed-forward neurons used in each layer (0 after the exit)",
     "flops": "int64: FLOPs of this forward pass (FLOPS_CONVENTION)",
+    "released_flops": "int64: FLOPs as the method's authors count them, where that differs; else flops",
     "reference_flops": "int64: FLOPs of the full model on the same unpadded example",
     "seconds": "list<float64>: wall-clock latency of each timed round at batch 1, seconds (empty: not timed)",
     "reference_seconds": "list<float64>: the full model's latency on the example in the same rounds, seconds",
@@ -50,12 +51,15 @@ class Record:
         preset, backbone, seed: what was trained.
         options: training options in force, by stage.
         artifacts: stage name -> artifact id of the models that were used.
+        training: stage name -> "heldout_scores" of its epochs and "history", what it watched while training.
         data: split name, rows, training rows, fingerprints, whether it is synthetic.
         metrics: point values of the task's declared metrics on the evaluation split.
         heldout: the same metrics and "flops_speedup" on the held-out slice of the training split (for selection).
         timing: protocol read back (device, threads, rounds, warm-up, clock, session id, examples timed).
         environment: what was in force (device name, dtype, kernel, versions, commit).
         layers: number of encoder layers N of the backbone.
+        shown: a few examples of a synthetic task, each with its word "pieces" and, for each, the "layers" it was live
+            in; nothing of anybody's data.
     """
 
     run_id: str
@@ -68,12 +72,14 @@ class Record:
     seed: int
     options: Mapping[str, Mapping[str, Any]]
     artifacts: Mapping[str, str]
+    training: Mapping[str, Mapping[str, Any]]
     data: Mapping[str, Any]
     metrics: Mapping[str, float]
     heldout: Mapping[str, float]
     timing: Mapping[str, Any]
     environment: Mapping[str, Any]
     layers: int
+    shown: Sequence[Mapping[str, Any]] = ()
     flops_convention: str = FLOPS_CONVENTION
 
     @property
@@ -101,7 +107,7 @@ class Record:
             odd = sorted(set(values) ^ names) if isinstance(values, dict) else type(values).__name__
             raise InputError(f"not a run's record: missing or unknown fields {odd}; it was written by another version")
         for field in dataclasses.fields(cls):
-            kind = {"str": str, "int": int}.get(str(field.type), dict)
+            kind = {"str": str, "int": int, "Sequence[Mapping[str, Any]]": list}.get(str(field.type), dict)
             if not isinstance(values[field.name], kind):
                 raise InputError(
                     f"not a run's record: {field.name} is {values[field.name]!r}, but it is a {kind.__name__}"

@@ -6,13 +6,14 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
 from bench.artifacts import Job, content_hash
 from bench.errors import InputError
-from bench.evaluation import Runnable, evaluate
+from bench.evaluation import Runnable, answers, evaluate
 from bench.plan import DATA_SEED, Arm, Plan
 from bench.records import Record
 from bench.registry import METRICS
@@ -48,14 +49,14 @@ def carry_out(plan: Plan, watcher: Watcher) -> list[str]:
     if missing:
         train_missing(plan, watcher)
     if missing and is_main_process():
-        models = load_models(plan, missing)
+        models = load_models(plan, [plan.arms[0], *missing])
         results = {arm.run_id: evaluated(plan, arm, models, watcher) for arm in missing}
         tables = {run_id: table for run_id, (table, _) in results.items()}
         timing, tables = timed(plan, missing, models, tables, watcher)
         for arm in missing:
-            table, model = tables[arm.run_id], models[arm.job.id]
+            table, able = tables[arm.run_id], runnable(plan, arm, models)
             heldout = results[arm.run_id][1]
-            plan.runs.put(record_of(plan, arm, model=model, table=table, heldout=heldout, timing=timing), table)
+            plan.runs.put(record_of(plan, arm, able=able, table=table, heldout=heldout, timing=timing), table)
     return [arm.run_id for arm in plan.arms]
 
 
@@ -88,6 +89,8 @@ def train_job(plan: Plan, job: Job, watcher: Watcher) -> None:
     with watcher.training(job.stage.name) as watch:
         context = Context(
             model=plan.artifacts.load(job.after) if job.after else fresh_model(plan),
+            fresh=partial(fresh_model, plan),
+            before=plan.artifacts.folder(job.after) if job.after else None,
             train=plan.data.train.to_list(),
             heldout=plan.data.heldout.to_list(),
             score=scorer(plan),
@@ -145,21 +148,15 @@ def scorer(plan: Plan) -> Callable[[Any, Any], float]:
     metric = METRICS[plan.task.metrics[0]]
 
     def score(labels: Any, logits: Any) -> float:
-        predictions = logits.argmax(-1)
-        columns = {
-            "label": labels.tolist(),
-            "prediction": predictions.tolist(),
-            "correct": (predictions == labels).tolist(),
-            "probabilities": logits.softmax(-1).tolist(),
-        }
+        columns = {"label": labels.tolist(), **answers(logits, regression=plan.task.regression)}
         return float(metric.compute(pd.DataFrame(columns)))
 
     return score
 
 
 def load_models(plan: Plan, arms: Sequence[Arm]) -> dict[str, EfficientBertForSequenceClassification]:
-    """Each distinct model of the arms and of the reference, once, on the device."""
-    jobs = {arm.job.id: arm.job for arm in [plan.arms[0], *arms]}
+    """Each distinct model of the arms, once, on the device."""
+    jobs = {arm.job.id: arm.job for arm in arms}
     return {name: on_device(plan.artifacts.load(job), plan.settings.device) for name, job in jobs.items()}
 
 
@@ -173,7 +170,8 @@ def on_device(model: EfficientBertForSequenceClassification, device: str) -> Eff
 def runnable(plan: Plan, arm: Arm, models: Mapping[str, EfficientBertForSequenceClassification]) -> Runnable:
     """The arm's model with its policy."""
     model = models[arm.job.id]
-    return Runnable(model, arm.method.policy(model, arm.knobs), plan.config, plan.settings.device)
+    policy = arm.method.policy(model, arm.knobs)
+    return Runnable(model, policy, plan.config, plan.settings.device, arm.method.released_flops)
 
 
 def evaluated(
@@ -186,9 +184,9 @@ def evaluated(
     rows, heldout = plan.data.evaluation.to_list(), plan.data.heldout.to_list()
     able = runnable(plan, arm, models)
     with watcher.counting(f"evaluate {arm.label}", len(rows) + len(heldout)) as advance:
-        partial = plan.runs.partial(arm.run_id)
-        seen = evaluate(able, heldout, folder=partial / "heldout", advance=advance)
-        table = evaluate(able, rows, folder=partial / "evaluation", advance=advance)
+        folder = plan.runs.partial(arm.run_id)
+        seen = evaluate(able, heldout, folder=folder / "heldout", advance=advance)
+        table = evaluate(able, rows, folder=folder / "evaluation", advance=advance)
     return table, values(seen, [*plan.task.metrics, "flops_speedup"])
 
 
@@ -285,11 +283,17 @@ def with_samples(table: pa.Table, places: Sequence[int], own: Latencies, *, refe
     return table
 
 
+def learned(plan: Plan, job: Job) -> dict[str, Any]:
+    """Held-out scores and history of a finished stage."""
+    manifest = plan.artifacts.manifest(job)
+    return {name: manifest[name] for name in ("heldout_scores", "history")}
+
+
 def record_of(
     plan: Plan,
     arm: Arm,
     *,
-    model: EfficientBertForSequenceClassification,
+    able: Runnable,
     table: pa.Table,
     heldout: Mapping[str, float],
     timing: Mapping[str, Any],
@@ -306,6 +310,7 @@ def record_of(
         seed=plan.settings.seed,
         options={job.stage.name: dict(job.options) for job in arm.job.chain},
         artifacts={job.stage.name: job.id for job in arm.job.chain},
+        training={job.stage.name: learned(plan, job) for job in arm.job.chain},
         data={
             "split": plan.task.evaluation,
             "rows": len(plan.data.evaluation),
@@ -322,8 +327,21 @@ def record_of(
         environment={
             **plan.environment,
             "backbone_identity": plan.backbone.identity,
-            "attention": model.config._attn_implementation,
-            "dtype": str(model.dtype),
+            "attention": able.model.config._attn_implementation,
+            "dtype": str(able.model.dtype),
         },
         layers=plan.config.num_hidden_layers,
+        shown=shown(plan, able) if plan.task.synthetic else (),
     )
+
+
+def shown(plan: Plan, able: Runnable, count: int = 2) -> list[dict[str, Any]]:
+    """The first examples of the evaluation split as words, and how many layers each word piece was live in."""
+    from efficient_bert import run
+
+    found = []
+    for row in plan.data.evaluation.select(range(min(count, len(plan.data.evaluation)))).to_list():
+        kept = run(able.model, single(plan, row), able.policy).trace.kept[0]
+        pieces = plan.tokenizer.convert_ids_to_tokens(row["input_ids"])
+        found.append({"pieces": pieces, "layers": kept.sum(0).tolist()})
+    return found

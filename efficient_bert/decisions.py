@@ -21,14 +21,18 @@ class View:
         hidden: (B, L, D) states about to enter the next layer; meaningless where mask is false.
         mask: (B, L) bool, live tokens.
         positions: (B, L) int64, where each live token stood in its input.
+        length: (B,) int64, tokens that entered layer 0.
         logits: (E, B, C) from the exits so far: the history lives here, so policies carry no state.
+        fades: in `soft` execution the fades decided so far, each (B, L), oldest first; None where decisions are hard.
     """
 
     depth: int
     hidden: Tensor
     mask: Tensor
     positions: Tensor
+    length: Tensor
     logits: Tensor
+    fades: tuple[Tensor, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Decision:
             heads and n F / H neurons (DynaBERT, Hou et al., 2020, section 2.1).
         fade: (B, L) float <= 0, added to the attention logits of these tokens from here on (`soft` only).
         macs: (B,) int64, multiply-adds that the policy's own modules spent on this decision.
+        scores: (B, L) float, how much each token contributes in the policy's eyes; recorded, never acted on.
     """
 
     keep: Tensor | None = None
@@ -49,6 +54,7 @@ class Decision:
     width: Tensor | None = None
     fade: Tensor | None = None
     macs: Tensor | None = None
+    scores: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -68,12 +68,14 @@ class Output:
         exit_logits: depth -> (B, C); zeros in rows that had left before.
         hidden_states: with `record`, the embeddings and every layer's output, each (B, L, D).
         attentions: with `record` and eager attention, every layer's probabilities, each (B, H, L, L).
+        decisions: with `record`, the policy's answer before every layer, for the rows that were still there.
     """
 
     logits: Tensor
     exit_logits: Mapping[int, Tensor]
     hidden_states: tuple[Tensor, ...]
     attentions: tuple[Tensor, ...]
+    decisions: tuple[Decision, ...]
     _steps: tuple[Step, ...] = field(repr=False)
     _mask: Tensor = field(repr=False)
     _head_runs: Tensor = field(repr=False)
@@ -103,7 +105,8 @@ def run(
     """One forward pass of `model` over `batch` as `policy` decides; without a policy, the full model.
 
     Args:
-        record: keep hidden states, and attention probabilities under eager attention (padded executions only).
+        record: keep hidden states, decisions, and attention probabilities under eager attention (padded executions
+            only).
 
     Raises:
         InputError: the policy wants an exit the model has no head for.
@@ -115,13 +118,18 @@ def run(
     state = start(model, batch, execution=execution, seen=seen if record else None)
     recorder = Recorder(len(batch.mask), batch.mask.device)
     states = [state.values] if record else []
+    lengths = batch.mask.sum(1)
+    decisions: list[Decision] = []
     for depth, layer in enumerate(model.bert.encoder.layers):
         if depth in policy.exits:
             recorder.exit(depth, state.live.rows, model.classify(state.first(), depth=depth))
         if policy.decide is not None:
-            decision = policy.decide(state.view(depth, recorder.history(model.config.classes)))
+            history = recorder.history(model.config.classes)
+            decision = policy.decide(state.view(depth, lengths=lengths, logits=history))
             if execution == Execution.SOFT:
                 decision = replace(decision, leave=None)
+            if record:
+                decisions.append(decision)
             recorder.decided(decision, state.live.rows)
             state = state.apply(decision)
             if not state.live.rows:
@@ -135,7 +143,8 @@ def run(
             states.append(state.values)
     if state.live.rows:
         recorder.final(state.live.rows, model.classify(state.first()))
-    return recorder.output(batch, states=states, seen=seen, layers=model.config.num_hidden_layers)
+    output = recorder.output(batch, layers=model.config.num_hidden_layers)
+    return replace(output, hidden_states=tuple(states), attentions=tuple(seen), decisions=tuple(decisions))
 
 
 def check_exits(model: EfficientBertForSequenceClassification, policy: Policy) -> None:
@@ -239,7 +248,7 @@ class Recorder:
             newest = next(reversed(self.exits.values()))
             self.answers.append((tuple(left), newest[left]))
 
-    def output(self, batch: Batch, *, states: list[Tensor], seen: list[Tensor], layers: int) -> Output:
+    def output(self, batch: Batch, *, layers: int) -> Output:
         """Everything, with each example's answer in its place."""
         logits = self.place(*self.answers[0])
         for rows, answer in self.answers[1:]:
@@ -247,8 +256,9 @@ class Recorder:
         return Output(
             logits=logits,
             exit_logits=self.exits,
-            hidden_states=tuple(states),
-            attentions=tuple(seen),
+            hidden_states=(),
+            attentions=(),
+            decisions=(),
             _steps=tuple(self.steps),
             _mask=batch.mask,
             _head_runs=self.head_runs,

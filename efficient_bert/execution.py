@@ -32,8 +32,8 @@ class State(Protocol):
         """(B, D): the [CLS] states of the live rows."""
         ...
 
-    def view(self, depth: int, logits: Tensor) -> View:
-        """What the policy sees; logits (E, all examples, C)."""
+    def view(self, depth: int, *, lengths: Tensor, logits: Tensor) -> View:
+        """What the policy sees; lengths (all examples,), logits (E, all examples, C)."""
         ...
 
     def apply(self, decision: Decision) -> Self:
@@ -56,11 +56,12 @@ class Gathered:
     def first(self) -> Tensor:
         return self.live.first(self.values)
 
-    def view(self, depth: int, logits: Tensor) -> View:
+    def view(self, depth: int, *, lengths: Tensor, logits: Tensor) -> View:
         layout = self.live
-        everyone = layout.rows == tuple(range(logits.shape[1]))
-        own = logits if everyone else logits[:, list(layout.rows)]
-        return View(depth, layout.pad(self.values), layout.mask, layout.pad(layout.positions), own)
+        if layout.rows != tuple(range(len(lengths))):
+            rows = list(layout.rows)
+            lengths, logits = lengths[rows], logits[:, rows]
+        return View(depth, layout.pad(self.values), layout.mask, layout.pad(layout.positions), lengths, logits)
 
     def apply(self, decision: Decision) -> Gathered:
         state = self
@@ -115,9 +116,9 @@ class Padded:
     """All examples, (B, L, D); what is removed is hidden by a mask (`masked`) or fades by a bias (`soft`).
 
     Attributes:
-        bias: (B, L) added to attention logits, None while nothing has faded.
         soft: nobody leaves and no token is dropped; `fade` counts instead of `keep`.
         dropout: attention dropout probability.
+        fades: each (B, L); their sum is added to the attention logits.
         seen: receives the attention probabilities of every layer (eager attention only).
     """
 
@@ -126,7 +127,7 @@ class Padded:
     soft: bool
     eager: bool
     dropout: float = 0.0
-    bias: Tensor | None = None
+    fades: tuple[Tensor, ...] = ()
     seen: list[Tensor] | None = None
 
     def first(self) -> Tensor:
@@ -134,18 +135,16 @@ class Padded:
         rows = torch.tensor(self.live.rows, device=first.device)
         return self.values[rows, first[rows]]
 
-    def view(self, depth: int, logits: Tensor) -> View:
+    def view(self, depth: int, *, lengths: Tensor, logits: Tensor) -> View:
         rows = list(self.live.rows)
         positions = torch.arange(self.values.shape[1], device=self.values.device).expand(len(rows), -1)
-        return View(depth, self.values[rows], self.live.mask[rows], positions, logits[:, rows])
+        fades = self.fades if self.soft else None
+        return View(depth, self.values[rows], self.live.mask[rows], positions, lengths[rows], logits[:, rows], fades)
 
     def apply(self, decision: Decision) -> Padded:
-        return self._fade(decision) if self.soft else self._remove(decision)
-
-    def _fade(self, decision: Decision) -> Padded:
-        if decision.fade is None:
-            return self
-        return replace(self, bias=decision.fade if self.bias is None else self.bias + decision.fade)
+        if not self.soft:
+            return self._remove(decision)
+        return self if decision.fade is None else replace(self, fades=(*self.fades, decision.fade))
 
     def _remove(self, decision: Decision) -> Padded:
         mask, rows = self.live.mask, self.live.rows
@@ -169,8 +168,8 @@ class Padded:
 
     def _layer(self, layer: Layer, heads: int) -> Tensor:
         visible: Tensor | None = self.live.mask[:, None, None, :]
-        if self.bias is not None:
-            visible = torch.where(self.live.mask, self.bias, -torch.inf)[:, None, None, :]
+        if self.fades:
+            visible = torch.where(self.live.mask, torch.stack(self.fades).sum(0), -torch.inf)[:, None, None, :]
         elif self.live.whole:
             visible = None  # the fused kernels are faster without a mask
 

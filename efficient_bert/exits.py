@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from efficient_bert.config import EfficientBertConfig
+from efficient_bert.errors import InputError
+
+
+def require_classes(config: EfficientBertConfig, method: str) -> None:
+    """Raise InputError where the answer is a real-valued score, of which these rules cannot say how sure it is."""
+    if config.regression:
+        raise InputError(f"{method} compares classes, but the answer is a real-valued score; take full or static_depth")
+
 
 def entropy(logits: Tensor) -> Tensor:
     """Entropy in nats of softmax(logits): (..., C) -> (...), finite also where a probability underflows to 0."""

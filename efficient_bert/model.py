@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, initialization
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from efficient_bert.bert import Bert, Pooler
 from efficient_bert.config import EfficientBertConfig
-from efficient_bert.engine import Batch, Execution, run
+from efficient_bert.contribution import Contribution, contribution_policy
+from efficient_bert.engine import Batch, Execution, Output, run
 from efficient_bert.errors import InputError
 
 
@@ -24,8 +27,21 @@ class ExitHead(nn.Module):
         self.classifier = nn.Linear(config.hidden_size, config.classes)
 
 
+@dataclass
+class LengthReducedOutput(SequenceClassifierOutput):
+    """A classification, and which tokens took part.
+
+    Attributes:
+        kept_positions: for each layer (B, n) int64, the input positions it ran on, ascending; rows that kept fewer
+            than n are filled with -1.
+    """
+
+    kept_positions: tuple[Tensor, ...] | None = None
+
+
 class EfficientBertForSequenceClassification(PreTrainedModel):
-    """BERT with pooler and classifier, and an exit head at each of `config.exit_depths`.
+    """BERT with pooler and classifier, an exit head at each of `config.exit_depths`, and contribution predictors
+    where `config.contribution_size` is not 0.
 
     On right-padded input `forward` is Hugging Face's `BertForSequenceClassification` (with padding on the left, the
     first real token is classified, not the first cell); adaptive passes go through `efficient_bert.engine.run`.
@@ -43,7 +59,17 @@ class EfficientBertForSequenceClassification(PreTrainedModel):
         self.dropout = nn.Dropout(config.hidden_dropout_prob if dropout is None else dropout)
         self.classifier = nn.Linear(config.hidden_size, config.classes)
         self.exits = nn.ModuleDict({str(depth): ExitHead(config) for depth in config.exit_depths})
+        self.contribution = Contribution(config) if config.contribution_size else None
         self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, Contribution):
+            # the predictors from here, because modules without parameters of their own are passed over
+            for dense in (layer for layer in module.modules() if isinstance(layer, nn.Linear)):
+                initialization.trunc_normal_(dense.weight, std=0.02, a=-0.04, b=0.04)
+            initialization.constant_(module.eta, 0.25)
+            initialization.ones_(module.theta)
 
     def classify(self, first: Tensor, *, depth: int | None = None) -> Tensor:
         """[CLS] states (B, D) -> logits (B, C), by the exit head at `depth` or, without one, the final head."""
@@ -51,6 +77,12 @@ class EfficientBertForSequenceClassification(PreTrainedModel):
         pooled = (head.pooler if head else self.bert.pooler)(first)
         logits: Tensor = (head or self).classifier(self.dropout(pooled) if self.training else pooled)
         return logits
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy of logits (B, C) and classes (B,); mean squared error in a regression."""
+        if self.config.regression:
+            return F.mse_loss(logits[:, 0], labels.to(logits.dtype))
+        return F.cross_entropy(logits, labels)
 
     def forward(
         self,
@@ -61,33 +93,84 @@ class EfficientBertForSequenceClassification(PreTrainedModel):
         output_hidden_states: bool = False,
         output_attentions: bool = False,
         return_dict: bool = True,
+        lr_mode: bool = False,
     ) -> SequenceClassifierOutput | tuple[Any, ...]:
-        """The full model on a padded batch, as Hugging Face's.
+        """The full model on a padded batch, as Hugging Face's; in `lr_mode`, length reduction by contribution.
 
         Args:
             input_ids: (B, L) int64.
             attention_mask: (B, L), 1 or true = present; all present by default.
             token_type_ids: (B, L) int64, zeros by default.
-            labels: (B,) int64 classes, for a cross-entropy loss.
+            labels: (B,) int64 classes or, in a regression, scores, for a loss.
             output_hidden_states: also return N + 1 states (B, L, D).
             output_attentions: also return N attention maps (B, H, L, L); needs `attn_implementation="eager"`.
             return_dict: a tuple without it.
+            lr_mode: drop the tokens that contribute too little before every layer; the result is a
+                `LengthReducedOutput`.
 
         Raises:
-            InputError: an example without tokens or with too many; attention maps of fused attention.
+            InputError: an example without tokens or with too many; attention maps of fused attention; `lr_mode`
+                without contribution predictors or with states wanted.
         """
         if output_attentions and self.config._attn_implementation != "eager":
             raise InputError("fused attention returns no attention maps; load with attn_implementation='eager'")
         given = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
         batch = Batch.of({name: value for name, value in given.items() if value is not None})
-        output = run(self, batch, execution=Execution.SOFT, record=output_hidden_states or output_attentions)
+        record = output_hidden_states or output_attentions
+        if lr_mode and record:
+            raise InputError("lr_mode really drops tokens, so it has no padded states to return; ask without lr_mode")
+        output = self.length_reduced(batch) if lr_mode else run(self, batch, execution=Execution.SOFT, record=record)
         result = SequenceClassifierOutput(
-            loss=None if labels is None else F.cross_entropy(output.logits, labels),
+            loss=None if labels is None else self.loss(output.logits, labels),
             logits=output.logits,
             hidden_states=output.hidden_states if output_hidden_states else None,
             attentions=output.attentions if output_attentions else None,
         )
+        if lr_mode:
+            kept = tuple(map(positions, output.trace.kept.unbind(1)))
+            result = LengthReducedOutput(loss=result.loss, logits=result.logits, kept_positions=kept)
         return result if return_dict else result.to_tuple()
+
+    def length_reduced(self, batch: Batch) -> Output:
+        """The pass that really drops tokens by contribution.
+
+        Raises:
+            InputError: the model has no contribution predictors.
+        """
+        return run(self, batch, contribution_policy(self.contributions()))
+
+    def contributions(self) -> Contribution:
+        """The contribution predictors and thresholds.
+
+        Raises:
+            InputError: the model has none.
+        """
+        if self.contribution is None:
+            raise InputError(
+                "the model has no contribution predictors (contribution_size is 0); train method 'adapler' or give "
+                "EfficientBertConfig a contribution_size"
+            )
+        return self.contribution
+
+
+def positions(kept: Tensor) -> Tensor:
+    """(B, L) bool -> (B, n) int64: where each row is true, ascending, filled with -1 to the largest count n."""
+    counts = kept.sum(1)
+    places = torch.full((len(kept), int(counts.max())), -1)
+    places[torch.arange(places.shape[1]) < counts[:, None]] = kept.nonzero()[:, 1]
+    return places
+
+
+def reshaped(model: EfficientBertForSequenceClassification, **fields: Any) -> EfficientBertForSequenceClassification:
+    """The model under a configuration with other `fields`; parts that are new or of another size start afresh."""
+    config = EfficientBertConfig(**{**model.config.to_dict(), **fields})
+    grown: EfficientBertForSequenceClassification = EfficientBertForSequenceClassification._from_config(
+        config, attn_implementation=model.config._attn_implementation
+    )
+    fresh, own = grown.state_dict(), model.state_dict()
+    shared = {name for name in fresh.keys() & own.keys() if fresh[name].shape == own[name].shape}
+    grown.load_state_dict({**fresh, **{name: own[name] for name in shared}})
+    return grown
 
 
 AutoConfig.register(EfficientBertConfig.model_type, EfficientBertConfig, exist_ok=True)

@@ -21,6 +21,7 @@ from bench.errors import InputError
 from bench.registry import TASKS
 from efficient_bert import Batch, EfficientBertForSequenceClassification, run
 from efficient_bert.decisions import Policy
+from efficient_bert.training.adapler import with_contribution
 from efficient_bert.training.exits import with_exits
 from tests.tiny import randomise
 
@@ -29,7 +30,7 @@ DATA = "EFFICIENT_BERT_DATA"
 
 @dataclass(frozen=True)
 class MiniLM:
-    """The packaged weights: Hugging Face's model, a folder it is saved in, and ours with exit heads."""
+    """The packaged weights: Hugging Face's model, a folder it is saved in, and ours with exits and predictors."""
 
     theirs: BertForSequenceClassification
     folder: Path
@@ -70,8 +71,11 @@ def minilm(tmp_path_factory: pytest.TempPathFactory) -> MiniLM:
     folder = tmp_path_factory.mktemp("minilm")
     theirs.save_pretrained(folder)
     ours: EfficientBertForSequenceClassification = EfficientBertForSequenceClassification.from_pretrained(folder)
-    found = MiniLM(theirs, folder, with_exits(ours).eval(), tokenizer(backbone))
+    adaptive = with_contribution(with_exits(ours), 32).eval()
+    adaptive.config.length_profile = [0.95, 0.8, 0.6, 0.5, 0.3, 0.2]
+    found = MiniLM(theirs, folder, adaptive, tokenizer(backbone))
     aim_exits(found.exits, Batch.of(found.encoded(demo(32))))
+    aim_predictors(found.exits)
     return found
 
 
@@ -90,6 +94,16 @@ def aim_exits(model: EfficientBertForSequenceClassification, batch: Batch) -> No
         aim = torch.tensor([sure, 0.0, 0.0] if depth % 2 else [1.0, 1.0, -2.0])
         bias = model.get_parameter(f"exits.{depth}.classifier.bias")
         bias.data += aim - logits.mean(0)
+
+
+def aim_predictors(model: EfficientBertForSequenceClassification) -> None:
+    """Random contribution predictors that tell tokens apart, with thresholds that drop some of them in every layer."""
+    generator = torch.Generator().manual_seed(2)
+    contribution = model.contributions()
+    with torch.no_grad():
+        for parameter in contribution.predictors.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+        contribution.eta.fill_(0.6)
 
 
 def demo(count: int) -> list[tuple[str, ...]]:

@@ -132,7 +132,8 @@ def test_decisions_have_the_shapes_of_their_view(method: Method) -> None:
         assert policy.decide is not None
         decision = policy.decide(view)
         rows, length = view.mask.shape
-        shapes = {"keep": (rows, length), "fade": (rows, length), "leave": (rows,), "width": (rows,), "macs": (rows,)}
+        each_token = dict.fromkeys(("keep", "fade", "scores"), (rows, length))
+        shapes = {**each_token, **dict.fromkeys(("leave", "width", "macs"), (rows,))}
         for name, value in tensors(decision).items():
             assert value.shape == shapes[name], name
         for name in ("keep", "leave"):

@@ -5,24 +5,33 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributions import Categorical, kl_divergence
 
 from efficient_bert import Batch, EfficientBertForSequenceClassification, Execution, InputError, run
 from efficient_bert.training import Context, Stage, Status, Trained
 from efficient_bert.training import loop as training_loop
-from efficient_bert.training.exits import EXITS, kept_states, with_exits
-from efficient_bert.training.finetune import FINETUNE, TRUNCATE, classification_loss, classify
-from efficient_bert.training.loop import parameter_groups, train, training_mode
+from efficient_bert.training.batches import collate
+from efficient_bert.training.exits import EXITS, first_states, with_exits
+from efficient_bert.training.finetune import FINETUNE, TRUNCATE, classification_loss, classify, consistent_loss
+from efficient_bert.training.kept import kept
+from efficient_bert.training.loop import train
+from efficient_bert.training.recipe import one_loss, parameter_groups, training_mode
 from tests.tiny import VOCABULARY, tiny_model
 
 EPOCHS = 3
 STEPS = 5
 """Optimiser steps of an epoch: 40 rows in batches of 8."""
+
+KILLS = [2, STEPS, STEPS + 3, 2 * STEPS + 1, EPOCHS * STEPS]
+"""Steps to be killed at: within epochs, at their ends, at the very end."""
 
 
 class KilledError(Exception):
@@ -33,10 +42,11 @@ def rows(count: int, seed: int) -> list[dict[str, Any]]:
     """Random sequences of 2 to 9 tokens; the label is whether the second token's id is large."""
     generator = torch.Generator().manual_seed(seed)
     found = []
-    for _ in range(count):
+    for place in range(count):
         length = int(torch.randint(2, 10, (), generator=generator))
         ids = torch.randint(1, VOCABULARY, (length,), generator=generator).tolist()
-        found.append({"input_ids": ids, "token_type_ids": [0] * length, "label": int(ids[1] > VOCABULARY // 2)})
+        label = int(ids[1] > VOCABULARY // 2)
+        found.append({"example_id": f"train-{place}", "input_ids": ids, "token_type_ids": [0] * length, "label": label})
     return found
 
 
@@ -60,6 +70,7 @@ def context(folder: Path, *, stage: Stage = FINETUNE, **changes: Any) -> Context
         "device": "cpu",
         "folder": folder,
     }
+    fields["fresh"] = lambda: tiny_model("four_heads", classes=2, exit_depths=[])
     return Context(**{**fields, **changes})
 
 
@@ -84,19 +95,26 @@ def assert_same_parameters(one: nn.Module, other: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("stage", [FINETUNE, EXITS, TRUNCATE], ids=lambda stage: stage.name)
-@pytest.mark.parametrize("step", [2, STEPS, STEPS + 3, 2 * STEPS + 1, EPOCHS * STEPS])
+@pytest.mark.parametrize("step", KILLS)
 def test_a_killed_run_ends_as_one_that_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: Stage, step: int
 ) -> None:
     """Killed anywhere in an epoch and started again, a run has the same parameters and scores to the bit."""
-    whole = stage.train(context(tmp_path / "whole", stage=stage))
+    assert_resumes(stage, step, tmp_path, monkeypatch)
+
+
+def assert_resumes(stage: Stage, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """A stage killed at a step and started again ends as one that was not, and computes no more than it must."""
+    whole = stage.train(context(tmp_path / "whole", stage=stage, **changes))
     monkeypatch.setattr(training_loop, "CHECKPOINT_SECONDS", -1.0)
     with pytest.raises(KilledError):
-        stage.train(context(tmp_path / "killed", stage=stage, watch=killing(step)))
+        stage.train(context(tmp_path / "killed", stage=stage, watch=killing(step), **changes))
     steps: list[int] = []
-    resumed = stage.train(context(tmp_path / "killed", stage=stage, watch=lambda status: steps.append(status.step)))
+    again = context(tmp_path / "killed", stage=stage, watch=lambda status: steps.append(status.step), **changes)
+    resumed = stage.train(again)
     assert_same_parameters(whole.model, resumed.model)
     assert whole.scores == resumed.scores
+    assert whole.history == resumed.history
     assert len(resumed.scores) == EPOCHS
     assert min(steps) >= step - 1
     assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".safetensors"}
@@ -198,7 +216,7 @@ def test_a_loss_that_is_not_finite_stops_in_one_line(tmp_path: Path, value: floa
         return classification_loss(model, batch) * value
 
     with pytest.raises(InputError, match=rf"the loss is {value} at step 0; lower the learning rate") as caught:
-        train(context(tmp_path), loss=broken, predict=classify)
+        train(context(tmp_path), one_loss(broken, classify))
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -256,7 +274,7 @@ def test_progress_is_told_step_by_step(tmp_path: Path) -> None:
 def test_the_rate_rises_and_falls_linearly(tmp_path: Path) -> None:
     """With a warm-up of a fifth of 15 steps the rate is 0, 1/3, 2/3, 1, 11/12, ... of its peak."""
     given = context(tmp_path, options={"warmup": 0.2})
-    trainer = training_loop.Trainer(given, loss=classification_loss, predict=classify, collate=None)
+    trainer = training_loop.Trainer(given, one_loss(classification_loss, classify))
     rates = []
 
     def watch(status: Status) -> None:
@@ -284,9 +302,50 @@ def test_kept_states_are_each_rows_own(tmp_path: Path) -> None:
     model = with_exits(tiny_model("four_heads", classes=2, exit_depths=[])).eval()
     examples = rows(10, 5)
     for attempt in range(2):  # the second one finds the shards
-        for row in kept_states(model, examples, tmp_path):
+        for row in kept(examples, tmp_path, name="states", compute=partial(first_states, model)):
             alone = Batch.of({"input_ids": torch.tensor([row["input_ids"]])})
             with torch.no_grad():
                 states = run(model, alone, execution=Execution.SOFT, record=True).hidden_states
             expected = torch.stack([states[depth][0, 0] for depth in model.config.exit_depths])
             torch.testing.assert_close(row["states"], expected, msg=f"attempt {attempt}")
+
+
+def test_a_consistent_loss_is_the_loss_where_passes_agree(tmp_path: Path) -> None:
+    """Without dropout both passes are one, nothing disagrees, and what is left is the task's loss."""
+    given = context(tmp_path)
+    batch = collate(given.train[:8], pad_token_id=0)
+    model = given.model.eval()
+    plain, consistent = classification_loss(model, batch), consistent_loss(model, batch, weight=3.0)
+    torch.testing.assert_close(consistent, plain)
+
+
+@pytest.mark.parametrize("weight", [0.5, 2.0])
+def test_a_consistent_loss_charges_disagreement(tmp_path: Path, weight: float) -> None:
+    """Two passes under dropout cost their mean loss and half the sum of both divergences, as torch computes them."""
+    given = context(tmp_path)
+    batch = collate(given.train[:8], pad_token_id=0)
+    model = given.model.train()
+    torch.manual_seed(0)
+    found = consistent_loss(model, batch, weight=weight)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        logits = classify(model, {name: torch.cat([value, value]) for name, value in batch.items()})
+    p, q = (Categorical(logits=half) for half in logits.chunk(2))
+    divergence = (kl_divergence(p, q) + kl_divergence(q, p)).mean() / 2
+    assert divergence > 1e-4
+    losses = [F.cross_entropy(half, batch["labels"]) for half in logits.chunk(2)]
+    torch.testing.assert_close(found, sum(losses) / 2 + weight * divergence)
+
+
+def test_a_consistent_regression_charges_the_squared_difference(tmp_path: Path) -> None:
+    """One output: the mean squared error of both passes, and their mean squared difference."""
+    model = tiny_model("four_heads", classes=1, exit_depths=[]).train()
+    batch = collate(context(tmp_path).train[:8], pad_token_id=0)
+    torch.manual_seed(0)
+    found = consistent_loss(model, batch, weight=2.0)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        one, other = classify(model, {name: torch.cat([value, value]) for name, value in batch.items()}).chunk(2)
+    labels = batch["labels"].float()
+    errors = ((one[:, 0] - labels) ** 2 + (other[:, 0] - labels) ** 2).mean() / 2
+    torch.testing.assert_close(found, errors + 2 * ((one - other) ** 2).mean())

@@ -21,10 +21,12 @@ SHAPES: dict[str, dict[str, int]] = {
 
 
 def tiny_config(shape: str = "twelve_heads", *, classes: int = 3, **changes: Any) -> EfficientBertConfig:
-    """The configuration of a shape, with an exit after every inner layer."""
+    """The configuration of a shape, with an exit after every inner layer and a contribution predictor before each."""
     fields: dict[str, Any] = {
         **SHAPES[shape],
         "exit_depths": range(1, SHAPES[shape]["num_hidden_layers"]),
+        "contribution_size": 10,
+        "length_profile": [1 - 0.2 * layer for layer in range(SHAPES[shape]["num_hidden_layers"])],
         "vocab_size": VOCABULARY,
         "max_position_embeddings": 512,
         "num_labels": classes,
@@ -44,12 +46,12 @@ def tiny_model(
 
 
 def randomise(model: EfficientBertForSequenceClassification, *, seed: int) -> EfficientBertForSequenceClassification:
-    """Random biases and layer norms (zeros and ones would hide mistakes) and classifiers that spread their logits."""
+    """Random biases and layer norms (zeros and ones would hide mistakes), and spread logits and contributions."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            if "classifier" in name:
+            if "classifier" in name or "predictors" in name:
                 parameter.copy_(0.4 * noise)
             elif parameter.ndim == 1:
                 parameter.add_(0.1 * noise)

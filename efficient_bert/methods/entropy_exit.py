@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.decisions import Decision, Policy, View
 from efficient_bert.errors import InputError
-from efficient_bert.exits import certain
+from efficient_bert.exits import certain, require_classes
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.methods import Method
 from efficient_bert.model import EfficientBertForSequenceClassification
@@ -16,7 +16,8 @@ from efficient_bert.training.exits import EXITS
 
 
 def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
-    """Raise InputError where the threshold is above the largest entropy of this many classes."""
+    """Raise InputError where the threshold is above the largest entropy of this many classes, or there are none."""
+    require_classes(config, "entropy_exit")
     threshold, most = float(knobs["exit_threshold"]), math.log(config.classes)
     if threshold > most:
         raise InputError(

@@ -8,39 +8,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from accelerate import PartialState
 from torch import Tensor
 
-from efficient_bert.config import EfficientBertConfig
 from efficient_bert.engine import Batch, Execution, run
-from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.model import EfficientBertForSequenceClassification, ExitHead, reshaped
 from efficient_bert.training import Context, Rows, Stage, Trained
 from efficient_bert.training.batches import collate
 from efficient_bert.training.finetune import FINETUNE
-from efficient_bert.training.loop import in_order, read_tensors, save_tensors, train, with_defaults
-
-SHARD = 4096
-"""Examples whose states are computed and stored together."""
+from efficient_bert.training.kept import kept
+from efficient_bert.training.loop import in_order, train, with_defaults
+from efficient_bert.training.recipe import one_loss
 
 
 def with_exits(model: EfficientBertForSequenceClassification) -> EfficientBertForSequenceClassification:
     """The model with an exit head after every inner layer, each starting as a copy of the final head."""
-    depths = list(range(1, model.config.num_hidden_layers))
-    grown = EfficientBertForSequenceClassification(
-        EfficientBertConfig(**{**model.config.to_dict(), "exit_depths": depths})
-    )
-    states = dict(model.state_dict())
-    for depth in depths:
-        states |= {f"exits.{depth}.pooler.{name}": value for name, value in model.bert.pooler.state_dict().items()}
-        states |= {f"exits.{depth}.classifier.{name}": value for name, value in model.classifier.state_dict().items()}
-    grown.load_state_dict(states)
+    grown = reshaped(model, exit_depths=list(range(1, model.config.num_hidden_layers)))
+    for depth in grown.config.exit_depths:
+        head = cast(ExitHead, grown.exits[str(depth)])
+        head.pooler.load_state_dict(model.bert.pooler.state_dict())
+        head.classifier.load_state_dict(model.classifier.state_dict())
     return grown
 
 
+@torch.inference_mode()
 def first_states(model: EfficientBertForSequenceClassification, rows: Rows) -> Tensor:
     """[CLS] states at every exit depth, (rows, E, D), of the model without dropout."""
     order = sorted(range(len(rows)), key=lambda row: len(rows[row]["input_ids"]))  # batches of like length
@@ -52,20 +48,6 @@ def first_states(model: EfficientBertForSequenceClassification, rows: Rows) -> T
         found.append(torch.stack([states[depth][:, 0] for depth in model.config.exit_depths], dim=1).cpu())
     packed = torch.cat(found)
     return torch.empty_like(packed).index_copy(0, torch.tensor(order), packed)
-
-
-def kept_states(model: EfficientBertForSequenceClassification, rows: Rows, folder: Path) -> Rows:
-    """The rows with their `states` (E, D), computed shard by shard and found again in `folder` after a kill."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with_states = []
-    for number, shard in enumerate(in_order(rows, SHARD)):
-        path = folder / f"{number:05d}.safetensors"
-        if not path.exists():
-            with torch.inference_mode():
-                save_tensors(path, {"states": first_states(model, shard)})
-        states = read_tensors(path)[0]["states"]
-        with_states += [{**row, "states": state} for row, state in zip(shard, states, strict=True)]
-    return with_states
 
 
 def stack(rows: Rows) -> dict[str, Tensor]:
@@ -99,13 +81,14 @@ def train_exits(context: Context) -> Trained:
     torch.nn.Module.to(model, PartialState(cpu=context.device == "cpu").device)
     for name, parameter in model.named_parameters():
         parameter.requires_grad = name.startswith("exits.")
+    with_states = partial(kept, name="states", compute=partial(first_states, model))
     on_states = replace(
         context,
         model=model,
-        train=kept_states(model, context.train, context.folder / "train"),
-        heldout=kept_states(model, context.heldout, context.folder / "heldout"),
+        train=with_states(context.train, context.folder / "train"),
+        heldout=with_states(context.heldout, context.folder / "heldout"),
     )
-    trained = train(on_states, loss=exits_loss, predict=mean_exit, collate=stack)
+    trained = train(on_states, one_loss(exits_loss, mean_exit, stack))
     return Trained(trained.model.requires_grad_(True), trained.scores)
 
 

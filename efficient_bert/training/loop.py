@@ -11,11 +11,10 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -30,17 +29,18 @@ from transformers import get_linear_schedule_with_warmup
 
 from efficient_bert.errors import InputError
 from efficient_bert.knobs import Knob
-from efficient_bert.model import EfficientBertForSequenceClassification
-from efficient_bert.training import Context, Rows, Status, Trained
+from efficient_bert.training import Context, Status, Trained
 from efficient_bert.training.batches import LengthBuckets
 from efficient_bert.training.batches import collate as pad
+from efficient_bert.training.recipe import Progress, Recipe, parameter_groups, training_mode
 
-Loss = Callable[[EfficientBertForSequenceClassification, Mapping[str, Tensor]], Tensor]
-Predict = Callable[[EfficientBertForSequenceClassification, Mapping[str, Tensor]], Tensor]
-Collate = Callable[[Rows], Mapping[str, Tensor]]
+Row = TypeVar("Row")
 
 CHECKPOINT_SECONDS = 30.0
 """A killed run loses at most this much work and the step under way."""
+
+MOMENTS = 100
+"""How often in a training a recipe's `observe` is asked."""
 
 OPTIMISATION = (
     Knob("epochs", "passes over the training rows", 3, low=1, high=1000),
@@ -67,16 +67,6 @@ def native_precision(device: str) -> str:
     return "bf16" if any(probe is not None and probe() for probe in probes) else "no"
 
 
-@dataclass
-class Progress:
-    """Where a training run stands; stored with every checkpoint."""
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    scores: list[float] = field(default_factory=list)
-
-
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: Any) -> None:
     """One safetensors file, written aside (by each process under its own name) and renamed."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -98,38 +88,18 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, {name: json.loads(value) for name, value in metadata.items()}
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters, matrices with decay and vectors (biases, layer norms) without."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    matrices = [parameter for parameter in trainable if parameter.ndim > 1]
-    vectors = [parameter for parameter in trainable if parameter.ndim <= 1]
-    groups = ({"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0})
-    return [group for group in groups if group["params"]]
-
-
-def training_mode(model: nn.Module) -> None:
-    """Dropout only within modules that learn: a frozen trunk gives the same states in every epoch."""
-    model.train()
-    for module in model.modules():
-        parameters = list(module.parameters())
-        if parameters and not any(parameter.requires_grad for parameter in parameters):
-            module.eval()
-
-
 class Trainer:
-    """One training run of a stage: `Trainer(context, ...).run()`."""
+    """One training run of a stage: `Trainer(context, recipe).run()`."""
 
-    def __init__(self, context: Context, *, loss: Loss, predict: Predict, collate: Collate | None) -> None:
+    def __init__(self, context: Context, recipe: Recipe) -> None:
         options = context.options
         precision = str(options["precision"])
         precision = native_precision(context.device) if precision == "auto" else precision
         AcceleratorState._reset_state()  # a stage before may have had another precision
         self.accelerator = Accelerator(mixed_precision=precision, cpu=context.device == "cpu")
         self.context = context
-        self.loss = loss
-        self.predict = predict
-        padding = context.model.config.padding
-        self.collate = collate or partial(pad, pad_token_id=padding)
+        self.recipe = recipe
+        self.collate = recipe.collate or partial(pad, pad_token_id=context.model.config.padding)
         self.lengths = [len(row["input_ids"]) for row in context.train]
         batch_size = int(options["batch_size"])
         self.epochs = int(options["epochs"])
@@ -138,7 +108,7 @@ class Trainer:
         self.model = context.model
         self.model.to(self.accelerator.device)
         optimizer = torch.optim.AdamW(
-            parameter_groups(self.model, float(options["weight_decay"])),
+            parameter_groups(self.model, float(options["weight_decay"]), recipe.rates),
             lr=float(options["learning_rate"]),
             eps=1e-8,
             fused=True,
@@ -148,7 +118,6 @@ class Trainer:
         self.schedule = self.schedule_from(0)
         self.progress = Progress()
         self.checkpoint = context.folder / "checkpoint.safetensors"
-        self.best = context.folder / "best.safetensors"
 
     def run(self) -> Trained:
         """Train to the end, from the last checkpoint where there is one; the best epoch's parameters are kept."""
@@ -158,8 +127,14 @@ class Trainer:
         while self.progress.epoch < self.epochs:
             self.train_epoch()
             self.finish_epoch()
-        self.model.load_state_dict(read_tensors(self.best)[0])
-        return Trained(self.model.cpu().eval(), tuple(self.progress.scores))
+        best = self.progress.best(max(1, self.recipe.keep))
+        self.model.load_state_dict(read_tensors(self.parameters(best[0]))[0])
+        beside = {f"epochs/{epoch + 1:03d}.safetensors": self.parameters(epoch) for epoch in best[: self.recipe.keep]}
+        return Trained(self.model.cpu().eval(), tuple(self.progress.scores), self.progress.history, beside)
+
+    def parameters(self, epoch: int) -> Path:
+        """Where an epoch's parameters are kept while it is among the best."""
+        return self.context.folder / f"epoch-{epoch + 1:03d}.safetensors"
 
     def schedule_from(self, step: int) -> LambdaLR:
         """The learning rate's rise and fall, at `step`; it sets the optimiser's rate."""
@@ -203,24 +178,31 @@ class Trainer:
     def step(self, batch: Mapping[str, Tensor]) -> float:
         """One optimiser step; the loss, checked to be finite."""
         with self.accelerator.autocast():
-            loss = self.loss(self.model, batch)
+            loss, descend = self.recipe.descend(self.model, batch, self.progress)
         value = loss.item()
         if not math.isfinite(value):
             raise InputError(
                 f"the loss is {value} at step {self.progress.step}; lower the learning rate "
                 f"(it is {self.context.options['learning_rate']}) or set the precision to 'no'"
             )
-        self.accelerator.backward(loss)
+        descend(self.accelerator.backward)
         self.average_gradients()
-        limit = float(self.context.options["max_grad_norm"])
-        if limit:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), limit)
+        self.clip_gradients()
         self.optimizer.step()
+        self.recipe.settle(self.model)
         self.schedule.step()
         self.optimizer.zero_grad()
+        if self.progress.step % math.ceil(self.steps / MOMENTS) == 0:
+            self.observe()
         self.progress.step += 1
         self.progress.batch += 1
         return float(value)
+
+    def observe(self) -> None:
+        """Remember what the recipe watches, and at which step."""
+        seen = self.recipe.observe(self.model)
+        for name, value in ({"step": self.progress.step, **seen} if seen else {}).items():
+            self.progress.history.setdefault(name, []).append(value)
 
     def average_gradients(self) -> None:
         """The mean over processes; a single process has it already."""
@@ -229,18 +211,36 @@ class Trainer:
                 if parameter.grad is not None:
                     parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
 
+    def clip_gradients(self) -> None:
+        """Each norm to the limit: of the parameters with their own rates, and of all others."""
+        limit = float(self.context.options["max_grad_norm"])
+        if not limit:
+            return
+        self.accelerator.unscale_gradients()
+        for apart in (True, False):
+            named = self.model.named_parameters()
+            nn.utils.clip_grad_norm_([each for name, each in named if (name in self.recipe.rates) == apart], limit)
+
     def finish_epoch(self) -> None:
-        """Score on the held-out rows; the best epoch so far is kept."""
+        """Score on the held-out rows; the best epochs so far are kept.
+
+        An epoch's parameters have a file of their own, and those that are no longer wanted go last: a run killed
+        anywhere in between has what its checkpoint speaks of.
+        """
+        progress, count = self.progress, max(1, self.recipe.keep)
         score = self.heldout_score()
-        defined = [earlier for earlier in self.progress.scores if not math.isnan(earlier)]
-        best = not self.progress.scores or score > max(defined, default=-math.inf)
-        if best and self.accelerator.is_main_process:
-            save_tensors(self.best, self.model.state_dict())
-        self.progress.scores.append(score)
-        self.progress.epoch += 1
-        self.progress.batch = 0
+        progress.scores.append(score)
+        progress.ranks.append(self.recipe.rank(self.model, score))
+        best = progress.best(count)
+        if progress.epoch in best and self.accelerator.is_main_process:
+            save_tensors(self.parameters(progress.epoch), self.model.state_dict())
+        progress.epoch += 1
+        progress.batch = 0
         self.save()
         self.accelerator.wait_for_everyone()
+        for epoch in range(progress.epoch):
+            if epoch not in best:
+                self.parameters(epoch).unlink(missing_ok=True)
         self.watch(math.nan, rate=math.nan, score=score)
 
     def heldout_score(self) -> float:
@@ -249,7 +249,7 @@ class Trainer:
         self.model.eval()
         with torch.no_grad(), self.accelerator.autocast():
             logits = [
-                self.predict(self.model, {name: value.to(self.model.device) for name, value in batch.items()})
+                self.recipe.predict(self.model, {name: value.to(self.model.device) for name, value in batch.items()})
                 for batch in map(self.collate, in_order(rows))
             ]
         labels = torch.tensor([row["label"] for row in rows])
@@ -258,7 +258,7 @@ class Trainer:
     def watch(self, loss: float, *, rate: float, score: float | None = None) -> None:
         """Tell the watcher, from the main process only."""
         if self.accelerator.is_main_process:
-            self.context.watch(Status(self.progress.step, self.steps, loss, rate, score))
+            self.context.watch(Status(self.progress.step, self.steps, loss=loss, examples_per_second=rate, score=score))
 
     def save(self) -> None:
         """Write everything needed to go on from here."""
@@ -288,23 +288,17 @@ class Trainer:
             torch.cuda.set_rng_state(tensors["random/cuda"])
 
 
-def in_order(rows: Rows, size: int = 64) -> Iterator[Rows]:
+def in_order(rows: Sequence[Row], size: int = 64) -> Iterator[Sequence[Row]]:
     """All rows, `size` at a time."""
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
 
 
-def train(context: Context, *, loss: Loss, predict: Predict, collate: Collate | None = None) -> Trained:
-    """Train `context.model`'s trainable parameters on `loss`, keeping the epoch whose held-out score is best.
-
-    Args:
-        context: data, options, folder and watcher.
-        loss: (model, batch) -> scalar.
-        predict: (model, batch) -> logits (B, C), scored with `context.score`.
-        collate: rows -> batch with `labels`; pads word pieces by default.
+def train(context: Context, recipe: Recipe) -> Trained:
+    """Train `context.model`'s trainable parameters by a recipe, keeping the epoch whose rank is best.
 
     Raises:
         InputError: the loss is not finite.
     """
     context.folder.mkdir(parents=True, exist_ok=True)
-    return Trainer(context, loss=loss, predict=predict, collate=collate).run()
+    return Trainer(context, recipe).run()

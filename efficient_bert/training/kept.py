@@ -1,0 +1,27 @@
+"""Numbers computed once for every row, kept shard by shard: a killed stage finds them again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor
+
+from efficient_bert.training import Rows
+from efficient_bert.training.loop import in_order, read_tensors, save_tensors
+
+SHARD = 4096
+"""Rows whose numbers are computed and stored together."""
+
+
+def kept(rows: Rows, folder: Path, *, name: str, compute: Callable[[Rows], Tensor]) -> Rows:
+    """The rows, each with its part of what `compute` says of a shard, (rows, ...), under `name`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    for number, shard in enumerate(in_order(rows, SHARD)):
+        path = folder / f"{number:05d}.safetensors"
+        if not path.exists():
+            save_tensors(path, {name: compute(shard)})
+        values = read_tensors(path)[0][name]
+        found += [{**row, name: value} for row, value in zip(shard, values, strict=True)]
+    return found

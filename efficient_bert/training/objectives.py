@@ -1,0 +1,160 @@
+"""What AdapLeR is trained on: three losses of one soft pass, and two objectives over disjoint parameters.
+
+    weights      minimise  CE + gamma CP      CP: the predictors' shares follow the saliency of a fine-tuned model
+    thresholds   minimise  CE + phi LEN       LEN: tokens that are left, summed over the layers
+
+Shapes: B examples, L tokens, C classes, N layers. AdapLeR, Modarressi et al., 2022, sections 3.2 to 3.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from efficient_bert.contribution import Contribution, Fidelity, contribution_policy, first_token, presence
+from efficient_bert.engine import Batch, Execution, run
+from efficient_bert.model import EfficientBertForSequenceClassification
+
+PUBLISHED_WEIGHTS = 78
+"""12 + 11 + .. + 1."""
+
+SMALLEST_SHARE = 1e-7
+"""Shares are clipped to this before their logarithm is taken."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Of one batch, as means over its examples.
+
+    Attributes:
+        classification: () cross-entropy in nats.
+        contribution: (N,) divergence of the predictors' shares from the labels before each layer, in nats.
+        length: () tokens left for each layer, summed over the layers.
+    """
+
+    classification: Tensor
+    contribution: Tensor
+    length: Tensor
+
+    def weighted_contribution(self, fidelity: Fidelity = Fidelity.CORRECTED) -> Tensor:
+        """() the layers' divergences weighted by N, N - 1, .., 1 and summed.
+
+        Corrected, the weights are scaled to the sum that twelve layers have, so that the published gamma weighs as
+        much in a model of any depth.
+        """
+        weights = torch.arange(len(self.contribution), 0, -1).to(self.contribution)
+        total = (weights * self.contribution).sum()
+        return total if fidelity == Fidelity.RELEASED else total * PUBLISHED_WEIGHTS / weights.sum()
+
+
+def soft_losses(
+    model: EfficientBertForSequenceClassification,
+    batch: Batch,
+    *,
+    classes: Tensor,
+    saliency: Tensor,
+    sharpness: float,
+    probe: Tensor | None = None,
+    fidelity: Fidelity = Fidelity.CORRECTED,
+) -> Losses:
+    """The losses of a soft pass.
+
+    Args:
+        classes: (B,) int64 gold classes; scores in a regression.
+        saliency: (B, L) >= 0, the labels of the shares, of any scale.
+        sharpness: of the soft removal.
+        probe: (N - 1,) ones; what `two_objectives` derives theta's gradient from.
+    """
+    contribution = model.contributions()
+    policy = contribution_policy(contribution, sharpness=sharpness, probe=probe, fidelity=fidelity)
+    output = run(model, batch, policy, execution=Execution.SOFT, record=True)
+    shares = [decision.scores for decision in output.decisions if decision.scores is not None]
+    fades = [decision.fade for decision in output.decisions if decision.fade is not None]
+    left = [
+        presence(batch.mask, fades[:layer], dtype=shares[0].dtype, fidelity=fidelity) for layer in range(len(fades) + 1)
+    ]
+    return Losses(
+        classification=model.loss(output.logits.to(shares[0].dtype), classes),
+        contribution=divergences(
+            shares, left[:-1], saliency=saliency, first=first_token(batch.mask), theta=contribution.theta,
+            fidelity=fidelity,
+        ),
+        length=torch.stack(left[1:]).sum((0, 2)).mean(),
+    )  # fmt: skip
+
+
+def divergences(
+    shares: Sequence[Tensor],
+    left: Sequence[Tensor],
+    *,
+    saliency: Tensor,
+    first: Tensor,
+    theta: Tensor,
+    fidelity: Fidelity,
+) -> Tensor:
+    """(N,): before each layer the mean over examples of KL(label || shares), in nats.
+
+    The label is one saliency map for all layers, of which only what is `left` (B, L) of each token counts, and [CLS]
+    theta times. An example's term shrinks as its last token beside [CLS] goes.
+    """
+    found = []
+    for layer, (own, present) in enumerate(zip(shares, left, strict=True)):
+        label = normalised(saliency * present)
+        if layer:
+            label = normalised(torch.where(first, label * theta[layer - 1], label))
+        if fidelity == Fidelity.CORRECTED:
+            label = label.detach()
+        wanted, given = label.clamp(SMALLEST_SHARE, 1), own.clamp(SMALLEST_SHARE, 1)
+        divergence = (wanted * (wanted / given).log()).sum(1)
+        found.append((divergence * present.masked_fill(first, 0.0).amax(1).detach()).mean())
+    return torch.stack(found)
+
+
+def normalised(weights: Tensor) -> Tensor:
+    """(B, L), each row divided by its sum."""
+    return weights / (weights.sum(1, keepdim=True) + 1e-15)
+
+
+def new_probe(contribution: Contribution) -> Tensor:
+    """(N - 1,) ones that want a gradient."""
+    return torch.ones_like(contribution.theta, requires_grad=True)
+
+
+def two_objectives(
+    model: EfficientBertForSequenceClassification,
+    losses: Losses,
+    probe: Tensor,
+    *,
+    gamma: float,
+    phi: float,
+    backward: Callable[..., None] = Tensor.backward,
+    fidelity: Fidelity = Fidelity.CORRECTED,
+) -> None:
+    """Add both objectives' gradients to `grad` of the parameters that each of them owns.
+
+    `backward` is called as `Tensor.backward` is.
+
+    theta does not act in the forward pass; its gradient is that of the probe, which scales [CLS]'s share, divided by
+    theta: as if theta were the probe (AdapLeR's code).
+    """
+    contribution = model.contributions()
+    eta, theta = contribution.eta, contribution.theta
+    weights = [own for own in model.parameters() if own.requires_grad and own is not eta and own is not theta]
+    first = losses.classification + gamma * losses.weighted_contribution(fidelity)
+    second = losses.classification + phi * losses.length
+    backward(first, inputs=weights, retain_graph=True)
+    backward(second, inputs=[eta, probe])
+    if probe.grad is not None:
+        surrogate = probe.grad / (theta.detach() + 1e-7)
+        theta.grad = surrogate if theta.grad is None else theta.grad + surrogate
+
+
+@torch.no_grad()
+def keep_in_bounds(contribution: Contribution, fidelity: Fidelity = Fidelity.CORRECTED) -> None:
+    """After an optimiser step: eta within [0.01, 1]; theta positive, which the authors' code forgets."""
+    contribution.eta.clamp_(0.01, 1.0)
+    if fidelity == Fidelity.CORRECTED:
+        contribution.theta.clamp_(min=0.001)
