@@ -27,8 +27,8 @@ class Method:
         policy: (model, knob values) -> policy.
         control_of: the method whose point of it this is the control for, empty for others.
         knobs: values that vary at inference; the stages add those that vary in training.
-        released_flops: (model, batch) -> (B,) int64, as the authors' evaluation counts them; None where they count as
-            we do.
+        released_flops: (model, batch, knob values) -> (B,) int64, as the authors' evaluation counts them; None where
+            they count as we do.
         check: raises InputError where knob values do not fit a model of this configuration; asked before training.
     """
 
@@ -39,7 +39,7 @@ class Method:
     policy: Callable[[EfficientBertForSequenceClassification, Mapping[str, Value]], Policy]
     control_of: str = ""
     knobs: tuple[Knob, ...] = ()
-    released_flops: Callable[[EfficientBertForSequenceClassification, Batch], Tensor] | None = None
+    released_flops: Callable[[EfficientBertForSequenceClassification, Batch, Mapping[str, Value]], Tensor] | None = None
     check: Callable[[EfficientBertConfig, Mapping[str, Value]], None] = lambda config, knobs: None
 
     @property
