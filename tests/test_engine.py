@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,14 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bench.registry import METHODS
+from bench.data import encode, load_split
+from bench.registry import METHODS, TASKS
 from efficient_bert import Batch, EfficientBertForSequenceClassification, Execution, InputError, run
+from efficient_bert.contribution import contribution_policy
 from efficient_bert.decisions import Decision, Policy, View
 from efficient_bert.engine import Output
 from efficient_bert.methods import Method
 from efficient_bert.model import ExitHead
 from efficient_bert.trace import Trace
-from tests.conftest import MiniLM
+from efficient_bert.training.batches import collate
+from tests.conftest import DATA, MiniLM
 from tests.tiny import SHAPES, everything, rows_of, tiny_batch, tiny_model
 
 TOLERANCE = 1e-5
@@ -78,6 +83,29 @@ def test_every_method_gathers_as_it_masks(minilm: MiniLM, texts: list[list[tuple
             torch.testing.assert_close(logits, whole.logits[:count], atol=TOLERANCE, rtol=0)
             depths = torch.cat([part.trace.exit_depth for part in parts])
             assert torch.equal(depths, whole.trace.exit_depth[:count])
+
+
+@pytest.mark.parametrize(("task", "split"), [("sst2", "validation"), ("movies", "test")])
+def test_tokens_drop_alike_at_any_batch_size(minilm: MiniLM, task: str, split: str) -> None:
+    """Real ragged examples keep the same tokens in a batch of 32 as alone, with logits within 1e-4."""
+    folder = os.environ.get(DATA)
+    if not folder:
+        pytest.skip(f"needs real data: set {DATA}")
+    table = load_split(TASKS[task], split, data_dir=Path(folder), seed=0, limit=32)
+    rows = encode(table, minilm.tokenizer, max_length=TASKS[task].max_length, windows=TASKS[task].windows).to_list()[
+        :32
+    ]
+    policy = contribution_policy(minilm.exits.contributions())
+    parts = [rows, *([row] for row in rows)]
+    batches = [Batch.of(collate(part, pad_token_id=0)) for part in parts]
+    whole, *alone = [gathered_and_masked(minilm.exits, batch, policy)[0] for batch in batches]
+    assert (whole.trace.tokens[:, -1] < whole.trace.length).sum() > 16
+    assert len(whole.trace.length.unique()) > 8
+    torch.testing.assert_close(whole.logits, torch.cat([one.logits for one in alone]), atol=1e-4, rtol=0)
+    for row, one in enumerate(alone):
+        kept = whole.trace.kept[row]
+        assert torch.equal(kept[:, : one.trace.kept.shape[2]], one.trace.kept[0])
+        assert not kept[:, one.trace.kept.shape[2] :].any()
 
 
 @pytest.mark.parametrize("name", ["entropy_exit", "patience_exit"])

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
+from bench.registry import METHODS
 from bench.store import RunStore
 from tests.tiny_files import write_backbone, write_sst2
 
@@ -19,10 +20,12 @@ DRIVER = """
 import os, signal, sys
 from pathlib import Path
 import bench.evaluation as evaluation, bench.store as store, efficient_bert.training.loop as loop
+import efficient_bert.training.saliency as saliency
 from bench.cli import main
 
 log, target, *arguments = sys.argv[1:]
 loop.CHECKPOINT_SECONDS = 0.0
+saliency.SHARD = 16
 evaluation.CHUNK = 8
 seen = {}
 
@@ -40,6 +43,9 @@ def watched(kind, owner, name, note, torn=lambda *args: None):
         return original(*args, **kwargs)
     setattr(owner, name, wrapper)
 
+def shard(path, tables):
+    return "shard" if path.name.startswith("shard") else "whole"
+
 def evaluated(arm, rows):
     name = rows[0]["example_id"]
     return name if name.startswith("validation") else "heldout"
@@ -47,6 +53,7 @@ def evaluated(arm, rows):
 half = lambda content, path, *rest: Path(path).write_bytes(b"half")
 watched("step", loop.Trainer, "step", lambda trainer, batch: trainer.progress.step)
 watched("checkpoint", loop, "save_file", lambda tensors, path: Path(path).name, half)
+watched("saliency", saliency, "write", shard)
 watched("chunk", evaluation, "_chunk", evaluated)
 watched("table", evaluation.pq, "write_table", lambda table, path: Path(path).name, half)
 watched("record", store, "write_aside", lambda path, text: path.name)
@@ -64,14 +71,16 @@ STEPS = EPOCHS * -(-(TRAIN - HELDOUT) // BATCH)
 class Attempts:
     """Attempts at one command, all with the same store."""
 
-    def __init__(self, folder: Path, inputs: Path) -> None:
+    def __init__(self, folder: Path, inputs: Path, *, method: str = "entropy_exit") -> None:
         self.folder = folder
         self.store = RunStore(folder / "runs")
         places = ["--backbone", str(inputs / "bert"), "--data-dir", str(inputs / "sst2"), "--store", str(folder)]
-        sizes = [f"--{stage}-epochs={EPOCHS}" for stage in ("finetune", "exits")]
-        sizes += [f"--{stage}-batch-size={BATCH}" for stage in ("finetune", "exits")]
+        stage = METHODS[method].stage.name
+        sizes = [f"--{name}-epochs={EPOCHS}" for name in ("finetune", stage)]
+        sizes += [f"--{name}-batch-size={BATCH}" for name in ("finetune", stage)]
         self.command = ["run", "--task", "sst2", "--device", "cpu", *places, "--report", str(folder / "report"), *sizes]
-        self.command += ["--method", "entropy_exit", "--exit-threshold", "0.6", "--latency-examples", "0"]
+        self.command += ["--method", method, "--latency-examples", "0"]
+        self.command += ["--exit-threshold", "0.6"] if method == "entropy_exit" else []
 
     def attempt(self, target: str = "") -> dict[str, list[str]]:
         """Run until the `target` is about to be done, where the process is killed; what was done until then."""
@@ -167,3 +176,29 @@ def test_a_finished_run_is_not_done_again(undisturbed: Attempts) -> None:
     assert undisturbed.attempt() == {}
     assert undisturbed.results() == before
     assert len(before) == 2
+
+
+def test_adapler_goes_on_from_any_stage(inputs: Path, tmp_path: Path) -> None:
+    """Killed between shards of saliency, before the whole file, and while thresholds learn: nothing is done twice."""
+    whole = Attempts(tmp_path / "whole", inputs, method="adapler")
+    whole.attempt()
+    attempts = Attempts(tmp_path / "store", inputs, method="adapler")
+
+    work = attempts.attempt("saliency 3")
+    assert work["step"] == [str(step) for step in range(STEPS)]
+    assert work["saliency"] == ["shard", "shard"]
+
+    work = attempts.attempt("saliency 2")
+    assert "step" not in work
+    assert work["saliency"] == ["shard"]
+
+    work = attempts.attempt("step 5")
+    assert work["saliency"] == ["whole"]
+    assert work["step"] == ["0", "1", "2", "3"]
+    assert attempts.progress()["step"] == 4
+    assert list(attempts.store.ids()) == []
+
+    work = attempts.attempt()
+    assert "saliency" not in work
+    assert work["step"] == [str(step) for step in range(4, STEPS)]
+    assert attempts.results() == whole.results()
