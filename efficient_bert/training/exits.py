@@ -30,7 +30,7 @@ def with_exits(model: EfficientBertForSequenceClassification) -> EfficientBertFo
     """The model with an exit head after every inner layer, each starting as a copy of the final head."""
     depths = list(range(1, model.config.num_hidden_layers))
     grown = EfficientBertForSequenceClassification(
-        EfficientBertConfig(**{**model.config.to_dict(), "exit_depths": depths})
+        EfficientBertConfig(**{**model.config.to_dict(), "exit_depths": depths, "shared_head": False})
     )
     states = dict(model.state_dict())
     for depth in depths:

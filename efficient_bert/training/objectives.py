@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from efficient_bert.contribution import Contribution, Fidelity, contribution_policy, first_token, presence
+from efficient_bert.contribution import Contribution, contribution_policy, first_token, presence
 from efficient_bert.engine import Batch, Execution, run
+from efficient_bert.fidelity import Fidelity
 from efficient_bert.model import EfficientBertForSequenceClassification
 
 SMALLEST_SHARE = 1e-7
