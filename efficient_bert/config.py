@@ -20,7 +20,7 @@ class EfficientBertConfig(BertConfig):
         contribution_size: inner size of the contribution predictors, one before every layer; 0 = there are none.
         layer_heads: heads that each layer has, with the same fraction of its neurons; empty = all of them.
         num_gates: width gates, each for N / num_gates consecutive layers; 0 = there are none.
-        gate_widths: the widths that a gate tells apart, ascending.
+        widths: those that the model was trained at, ascending, which its gates tell apart; empty = the full one.
         kwargs: every field of `transformers.BertConfig`.
 
     Raises:
@@ -37,7 +37,7 @@ class EfficientBertConfig(BertConfig):
         contribution_size: int = 0,
         layer_heads: Sequence[int] = (),
         num_gates: int = 0,
-        gate_widths: Sequence[float] = (),
+        widths: Sequence[float] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -45,7 +45,7 @@ class EfficientBertConfig(BertConfig):
         self.shared_head = shared_head
         self.layer_heads = list(layer_heads)
         self.num_gates = num_gates
-        self.gate_widths = list(gate_widths)
+        self.widths = list(widths)
         if self.hidden_size % self.num_attention_heads:
             raise InputError(
                 f"hidden_size is {self.hidden_size}, but {self.num_attention_heads} heads must share it equally"
@@ -70,8 +70,8 @@ class EfficientBertConfig(BertConfig):
             raise InputError(f"layer_heads is {self.layer_heads}, but {layers} layers each have 1 to {heads} heads")
         if self.num_gates and (self.num_gates < 0 or layers % self.num_gates):
             raise InputError(f"num_gates is {self.num_gates}, but gates divide {layers} layers equally; try {layers}")
-        if self.num_gates or self.gate_widths:
-            check_widths(self.gate_widths, heads=heads)
+        if self.num_gates or self.widths:
+            check_widths(self.widths, heads=heads)
 
     @property
     def head_size(self) -> int:

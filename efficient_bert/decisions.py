@@ -40,7 +40,7 @@ class View:
 
 @dataclass(frozen=True)
 class Decision:
-    """A policy's answer; None means nobody, nothing.
+    """A policy's answer; None changes nothing.
 
     Attributes:
         keep: (B, L) bool, tokens that stay; the first token stays in any case.

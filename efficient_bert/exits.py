@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -21,3 +22,10 @@ def steady(logits: Tensor, patience: int) -> Tensor:
     predictions = logits[-patience - 1 :].argmax(-1)
     agree = (predictions == predictions[-1]).all(0)
     return agree & (logits.shape[0] > patience)
+
+
+def stable(scores: Tensor, threshold: float) -> Tensor:
+    """(E, B, 1) -> (B,) bool: the two newest exits' scores differ by less than `threshold` (regression)."""
+    if len(scores) < 2:
+        return scores.new_zeros(scores.shape[1], dtype=torch.bool)
+    return (scores[-1] - scores[-2]).abs().squeeze(-1) < threshold

@@ -1,6 +1,6 @@
 """Width gates (Flexible BERT, Hu et al., 2023): before a layer, [CLS] says how wide the layer runs for this example.
 
-Shapes: B examples, D hidden size, N layers, G gates, K classes of width (`gate_widths`). Gate g reads the state that
+Shapes: B examples, D hidden size, N layers, G gates, K classes of width (`widths`). Gate g reads the state that
 enters layer g N / G and decides for that layer, heads and neurons together, and for those up to the next gate.
 """
 
@@ -24,7 +24,7 @@ class WidthGate(nn.Module):
     def __init__(self, config: EfficientBertConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.choose = nn.Linear(config.hidden_size, len(config.gate_widths))
+        self.choose = nn.Linear(config.hidden_size, len(config.widths))
 
     def forward(self, first: Tensor) -> Tensor:
         """[CLS] states (..., D) -> (..., K) logits of the classes."""
@@ -34,7 +34,7 @@ class WidthGate(nn.Module):
 
 def gate_macs(config: EfficientBertConfig) -> int:
     """Multiply-adds of one gate on one example."""
-    return int(config.hidden_size * (config.hidden_size + len(config.gate_widths)))
+    return int(config.hidden_size * (config.hidden_size + len(config.widths)))
 
 
 class Gates(nn.ModuleList):
@@ -92,10 +92,10 @@ def width_list(text: str, config: EfficientBertConfig) -> tuple[float, ...]:
         InputError: not as many numbers as classes, or a width that leaves no head.
     """
     widths = numbers(text)
-    if len(widths) != len(config.gate_widths):
+    if len(widths) != len(config.widths):
         raise InputError(
-            f"the width list is {text!r}, but the gates tell {len(config.gate_widths)} classes apart, "
-            f"{config.gate_widths}; give as many widths, separated by commas"
+            f"the width list is {text!r}, but the gates tell {len(config.widths)} classes apart, "
+            f"{config.widths}; give as many widths, separated by commas"
         )
     for width in widths:
         kept_heads(width, config.num_attention_heads)

@@ -68,7 +68,7 @@ def kept_layers(depth: float, layers: int, rule: DepthRule = DepthRule.PREFIX) -
         return tuple(range(count))
     if rule == DepthRule.FLOOR:
         return tuple(math.floor(place / depth) for place in range(count))
-    return tuple(math.floor(place / depth) - 1 for place in range(1, count + 1))
+    return tuple(min(layers, math.floor(place / depth)) - 1 for place in range(1, count + 1))
 
 
 def uniform(
@@ -120,7 +120,7 @@ def export(model: EfficientBertForSequenceClassification, subnet: Subnet) -> Eff
     Exits, gates and contribution predictors, which belong to the whole model, are left behind.
     """
     heads = [kept_heads(width, model.config.num_attention_heads) for width in subnet.widths]
-    left_behind = {"exit_depths": [], "contribution_size": 0, "num_gates": 0, "gate_widths": []}
+    left_behind = {"exit_depths": [], "contribution_size": 0, "num_gates": 0, "widths": []}
     sizes = {"num_hidden_layers": len(subnet.layers), "layer_heads": heads}
     dense = EfficientBertForSequenceClassification(
         EfficientBertConfig(**{**model.config.to_dict(), **left_behind, **sizes})

@@ -72,7 +72,7 @@ class Golden:
             exit_depths=self.config["exit_layers_1based"],
             shared_head=True,
             num_gates=self.config["gate"]["num_gates"],
-            gate_widths=self.config["gate"]["classes"],
+            widths=self.config["gate"]["classes"],
         )
         model = EfficientBertForSequenceClassification(config)
         states = load_file(FOLDER / "weights.safetensors")
