@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from efficient_bert.config import EfficientBertConfig, kept_heads
 from efficient_bert.decisions import Decision, Policy, View
 from efficient_bert.errors import InputError
+from efficient_bert.knobs import numbers
 
 
 class WidthGate(nn.Module):
@@ -100,18 +101,6 @@ def width_list(text: str, config: EfficientBertConfig) -> tuple[float, ...]:
     for width in widths:
         kept_heads(width, config.num_attention_heads)
     return widths
-
-
-def numbers(text: str) -> tuple[float, ...]:
-    """The numbers of a list such as "0.25,0.5,1".
-
-    Raises:
-        InputError: something in it is no number.
-    """
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(f"the list is {text!r}, but it takes numbers separated by commas, such as 0.5,0.75") from None
 
 
 def width_labels(correct: Tensor) -> Tensor:

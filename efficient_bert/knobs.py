@@ -67,3 +67,15 @@ def parse_knobs(knobs: Sequence[Knob], given: Mapping[str, Value], *, owner: str
         if name not in known:
             raise InputError(f"{owner} has no knob {name!r}; it has: {', '.join(known) or 'none'}")
     return {name: knob.parse(given.get(name, knob.default)) for name, knob in known.items()}
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """The numbers of a list such as "0.25,0.5,1".
+
+    Raises:
+        InputError: something in it is no number.
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"the list is {text!r}, but it takes numbers separated by commas, such as 0.5,0.75") from None

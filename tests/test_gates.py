@@ -28,11 +28,11 @@ from efficient_bert.gates import (
     gate_policy,
     gumbel_soft,
     label_losses,
-    numbers,
     temperature,
     width_labels,
     width_list,
 )
+from efficient_bert.knobs import numbers
 from efficient_bert.subnets import subnet_policy, uniform
 from tests.conftest import MiniLM
 from tests.tiny import tiny_batch, tiny_config, tiny_model
