@@ -1,7 +1,8 @@
 """Trained models by the content hash of everything that decides them: a finished stage is never redone.
 
-artifacts/<stage>-<key>/          a model folder (config.json, model.safetensors, tokenizer) and manifest.json,
-                                  which is written last: its existence means the stage is finished
+artifacts/<stage>-<key>/          a model folder (config.json, model.safetensors, tokenizer), what the stage keeps
+                                  for those after it, and manifest.json, which is written last: its existence means
+                                  that the stage is finished
 artifacts/.<stage>-<key>.partial/ checkpoints of a stage under way; the same command resumes from them
 """
 
@@ -75,17 +76,21 @@ class ArtifactStore:
         return (self.folder(job) / "manifest.json").is_file()
 
     def put(self, job: Job, trained: Trained, *, save_tokenizer: Callable[[Path], object]) -> None:
-        """Store a finished stage: the model, the manifest, one rename."""
+        """Store a finished stage: the model, the files beside it, the manifest, one rename."""
         ready = self.partial(job) / "ready"
         shutil.rmtree(ready, ignore_errors=True)
         trained.model.save_pretrained(ready)
         save_tokenizer(ready)
+        for name, file in trained.beside.items():
+            (ready / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, ready / name)  # not moved: a kill before the rename leaves the stage as it was
         manifest = {
             "stage": job.stage.name,
             "options": dict(job.options),
             "decided_by": dict(job.decided_by),
             "after": job.after.id if job.after else None,
             "heldout_scores": list(trained.scores),
+            "history": dict(trained.history),
         }
         write_aside(ready / "manifest.json", json.dumps(manifest, indent=2))
         self._drop(job)
@@ -101,6 +106,11 @@ class ArtifactStore:
         )
         model.eval()
         return model
+
+    def manifest(self, job: Job) -> dict[str, Any]:
+        """What is known of a finished stage: its options, held-out scores and history."""
+        content: dict[str, Any] = json.loads((self.folder(job) / "manifest.json").read_text(encoding="utf-8"))
+        return content
 
     def restart(self, job: Job) -> None:
         """Forget a stage and its checkpoints (`--fresh`)."""

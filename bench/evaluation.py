@@ -16,7 +16,9 @@ import pyarrow.parquet as pq
 from bench.store import EXAMPLE_SCHEMA
 
 if TYPE_CHECKING:
-    from efficient_bert import EfficientBertConfig, EfficientBertForSequenceClassification
+    from torch import Tensor
+
+    from efficient_bert import Batch, EfficientBertConfig, EfficientBertForSequenceClassification
     from efficient_bert.decisions import Policy
 
 BATCH_SIZE = 32
@@ -28,12 +30,16 @@ UNTIMED: dict[str, list[float]] = {"seconds": [], "reference_seconds": [], "even
 
 @dataclass(frozen=True)
 class Runnable:
-    """A model with a policy, on a device, and the configuration of the full model it is compared with."""
+    """A model with a policy, on a device, and the configuration of the full model it is compared with.
+
+    `released_flops` is the authors' own count, where a method has one.
+    """
 
     model: EfficientBertForSequenceClassification
     policy: Policy
     reference: EfficientBertConfig
     device: str
+    released_flops: Callable[[EfficientBertForSequenceClassification, Batch], Tensor] | None = None
 
 
 def evaluate(
@@ -87,6 +93,7 @@ def _batch(arm: Runnable, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, A
     with torch.inference_mode():
         output = run(arm.model, batch, arm.policy)
     trace, layers = output.trace, arm.reference.num_hidden_layers
+    flops = trace_flops(trace, arm.model.config)
     columns = {
         "probabilities": output.logits.double().softmax(-1).tolist(),
         "length": trace.length.tolist(),
@@ -94,7 +101,8 @@ def _batch(arm: Runnable, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, A
         "tokens": _padded(trace.tokens.tolist(), layers),
         "heads": _padded(trace.heads.tolist(), layers),
         "neurons": _padded(trace.neurons.tolist(), layers),
-        "flops": trace_flops(trace, arm.model.config).tolist(),
+        "flops": flops.tolist(),
+        "released_flops": (arm.released_flops(arm.model, batch) if arm.released_flops else flops).tolist(),
         "reference_flops": full_flops(trace.length, arm.reference).tolist(),
     }
     return [_example(row, {name: values[place] for name, values in columns.items()}) for place, row in enumerate(rows)]

@@ -143,12 +143,13 @@ class Plan:
         return tuple({job.id: job for arm in self.arms for job in arm.job.chain}.values())
 
     def points(self, method: Method) -> Iterator[dict[str, Value]]:
-        """Knob values to measure: what was given, else the method's own points that fit the model."""
+        """Knob values to measure: those given, else the preset's, else the method's own points that fit the model."""
         from efficient_bert import InputError as UnfitError
 
         given = self.settings.knobs
+        chosen = {**{name: (value,) for name, value in self.preset.knobs.items()}, **given}
         axes = [
-            [knob.parse(value) for value in given[knob.name]] if knob.name in given else knob.points or [knob.default]
+            [knob.parse(value) for value in chosen[knob.name]] if knob.name in chosen else knob.points or [knob.default]
             for knob in method.all_knobs
         ]
         for values in itertools.product(*axes):

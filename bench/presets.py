@@ -16,6 +16,7 @@ class Preset:
         name, summary: for listings.
         backbone: as for `--backbone`.
         options: "<stage>.<option>" -> value, where it differs from the stage's default.
+        knobs: knob -> value, where it differs from the knob's own points.
         train_rows, eval_rows: limits, None = all rows.
         latency_examples, rounds: size of the timing session.
     """
@@ -24,6 +25,7 @@ class Preset:
     summary: str
     backbone: str
     options: Mapping[str, float | int | str] = field(default_factory=dict)
+    knobs: Mapping[str, float] = field(default_factory=dict)
     train_rows: int | None = None
     eval_rows: int | None = None
     latency_examples: int = 200

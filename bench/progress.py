@@ -50,8 +50,9 @@ class Bars:
                 if status.score is not None:
                     scores.append(f"{status.score:.3f}")
                     self.console.print(f"train {name}: held-out score after epoch {len(scores)}: {scores[-1]}")
-                if not math.isnan(status.loss):
-                    note = f"loss {status.loss:.3f}, {status.examples_per_second:.0f} examples/s"
+                if not math.isnan(status.examples_per_second):
+                    loss = "" if math.isnan(status.loss) else f"loss {status.loss:.3f}, "
+                    note = f"{loss}{status.examples_per_second:.0f} examples/s"
                     update(total=status.steps, completed=status.step, note=note)
 
             yield watch

@@ -31,6 +31,7 @@ EXAMPLE_COLUMNS: Mapping[str, str] = {
     "heads": "list<int64>: attention heads used in each layer (0 after the exit)",
     "neurons": "list<int64>: feed-forward neurons used in each layer (0 after the exit)",
     "flops": "int64: FLOPs of this forward pass (FLOPS_CONVENTION)",
+    "released_flops": "int64: FLOPs as the method's authors count them, where that differs; else flops",
     "reference_flops": "int64: FLOPs of the full model on the same unpadded example",
     "seconds": "list<float64>: wall-clock latency of each timed round at batch 1, seconds (empty: not timed)",
     "reference_seconds": "list<float64>: the full model's latency on the example in the same rounds, seconds",
@@ -50,6 +51,7 @@ class Record:
         preset, backbone, seed: what was trained.
         options: training options in force, by stage.
         artifacts: stage name -> artifact id of the models that were used.
+        training: stage name -> "heldout_scores" of its epochs and "history", what it watched while training.
         data: split name, rows, training rows, fingerprints, whether it is synthetic.
         metrics: point values of the task's declared metrics on the evaluation split.
         heldout: the same metrics and "flops_speedup" on the held-out slice of the training split (for selection).
@@ -68,6 +70,7 @@ class Record:
     seed: int
     options: Mapping[str, Mapping[str, Any]]
     artifacts: Mapping[str, str]
+    training: Mapping[str, Mapping[str, Any]]
     data: Mapping[str, Any]
     metrics: Mapping[str, float]
     heldout: Mapping[str, float]

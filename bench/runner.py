@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
@@ -88,6 +89,8 @@ def train_job(plan: Plan, job: Job, watcher: Watcher) -> None:
     with watcher.training(job.stage.name) as watch:
         context = Context(
             model=plan.artifacts.load(job.after) if job.after else fresh_model(plan),
+            fresh=partial(fresh_model, plan),
+            before=plan.artifacts.folder(job.after) if job.after else None,
             train=plan.data.train.to_list(),
             heldout=plan.data.heldout.to_list(),
             score=scorer(plan),
@@ -173,7 +176,8 @@ def on_device(model: EfficientBertForSequenceClassification, device: str) -> Eff
 def runnable(plan: Plan, arm: Arm, models: Mapping[str, EfficientBertForSequenceClassification]) -> Runnable:
     """The arm's model with its policy."""
     model = models[arm.job.id]
-    return Runnable(model, arm.method.policy(model, arm.knobs), plan.config, plan.settings.device)
+    policy = arm.method.policy(model, arm.knobs)
+    return Runnable(model, policy, plan.config, plan.settings.device, arm.method.released_flops)
 
 
 def evaluated(
@@ -186,9 +190,9 @@ def evaluated(
     rows, heldout = plan.data.evaluation.to_list(), plan.data.heldout.to_list()
     able = runnable(plan, arm, models)
     with watcher.counting(f"evaluate {arm.label}", len(rows) + len(heldout)) as advance:
-        partial = plan.runs.partial(arm.run_id)
-        seen = evaluate(able, heldout, folder=partial / "heldout", advance=advance)
-        table = evaluate(able, rows, folder=partial / "evaluation", advance=advance)
+        folder = plan.runs.partial(arm.run_id)
+        seen = evaluate(able, heldout, folder=folder / "heldout", advance=advance)
+        table = evaluate(able, rows, folder=folder / "evaluation", advance=advance)
     return table, values(seen, [*plan.task.metrics, "flops_speedup"])
 
 
@@ -285,6 +289,12 @@ def with_samples(table: pa.Table, places: Sequence[int], own: Latencies, *, refe
     return table
 
 
+def learned(plan: Plan, job: Job) -> dict[str, Any]:
+    """Held-out scores and history of a finished stage."""
+    manifest = plan.artifacts.manifest(job)
+    return {name: manifest[name] for name in ("heldout_scores", "history")}
+
+
 def record_of(
     plan: Plan,
     arm: Arm,
@@ -306,6 +316,7 @@ def record_of(
         seed=plan.settings.seed,
         options={job.stage.name: dict(job.options) for job in arm.job.chain},
         artifacts={job.stage.name: job.id for job in arm.job.chain},
+        training={job.stage.name: learned(plan, job) for job in arm.job.chain},
         data={
             "split": plan.task.evaluation,
             "rows": len(plan.data.evaluation),

@@ -18,6 +18,8 @@ class EfficientBertConfig(BertConfig):
         exit_depths: depths (layers run, 1..N-1) after which an exit head exists, ascending.
         shared_head: the exits are answered by the final pooler and classifier, not by heads of their own.
         contribution_size: inner size of the contribution predictors, one before every layer; 0 = there are none.
+        length_profile: fraction of a text's tokens that the predictors leave for each layer, over the rows they were
+            chosen on; empty where it was not measured.
         layer_heads: heads that each layer has, with the same fraction of its neurons; empty = all of them.
         num_gates: width gates, each for N / num_gates consecutive layers; 0 = there are none.
         widths: those that the model was trained at, ascending, which its gates tell apart; empty = the full one.
@@ -35,6 +37,7 @@ class EfficientBertConfig(BertConfig):
         exit_depths: Sequence[int] = (),
         shared_head: bool = False,
         contribution_size: int = 0,
+        length_profile: Sequence[float] = (),
         layer_heads: Sequence[int] = (),
         num_gates: int = 0,
         widths: Sequence[float] = (),
@@ -42,6 +45,7 @@ class EfficientBertConfig(BertConfig):
     ) -> None:
         super().__init__(**kwargs)
         self.exit_depths = list(exit_depths)
+        self.length_profile = list(length_profile)
         self.shared_head = shared_head
         self.layer_heads = list(layer_heads)
         self.num_gates = num_gates

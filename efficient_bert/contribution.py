@@ -11,8 +11,8 @@ A token whose share is below delta goes; the first one, [CLS], always stays. In 
 by `soft_removal`, added to the attention logits, and exp(sum of its fades) of it is left.
 
 The authors' code (`Fidelity.RELEASED`) counts padding in the softmax, divides by a sum + 1e-15 and lets a token that is
-nearly gone (1e-6) fade no further; in the losses it keeps gradients through the labels and does not normalise the
-layers' weights.
+nearly gone (1e-6) fade no further; in the losses it keeps gradients through the labels and weighs layers unscaled, and
+theta is not kept positive.
 """
 
 from __future__ import annotations

@@ -168,5 +168,17 @@ def positions(kept: Tensor) -> Tensor:
     return places
 
 
+def reshaped(model: EfficientBertForSequenceClassification, **fields: Any) -> EfficientBertForSequenceClassification:
+    """The model under a configuration with other `fields`; parts that are new or of another size start afresh."""
+    config = EfficientBertConfig(**{**model.config.to_dict(), **fields})
+    grown: EfficientBertForSequenceClassification = EfficientBertForSequenceClassification._from_config(
+        config, attn_implementation=model.config._attn_implementation
+    )
+    fresh, own = grown.state_dict(), model.state_dict()
+    shared = {name for name in fresh.keys() & own.keys() if fresh[name].shape == own[name].shape}
+    grown.load_state_dict({**fresh, **{name: own[name] for name in shared}})
+    return grown
+
+
 AutoConfig.register(EfficientBertConfig.model_type, EfficientBertConfig, exist_ok=True)
 AutoModelForSequenceClassification.register(EfficientBertConfig, EfficientBertForSequenceClassification, exist_ok=True)

@@ -3,81 +3,169 @@
 from __future__ import annotations
 
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
+import pyarrow.parquet as pq
 import pytest
 import torch
-from torch import Tensor
+from safetensors.torch import load_file
 
-from efficient_bert import Batch, run
+from efficient_bert import Batch, EfficientBertForSequenceClassification, InputError, run
 from efficient_bert.contribution import contribution_policy
 from efficient_bert.cost import full_flops, trace_flops
 from efficient_bert.decisions import Policy
 from efficient_bert.explain import gradient_times_input
-from efficient_bert.training import Context, Trained
+from efficient_bert.knobs import Value
+from efficient_bert.training import Context, Rows, Trained, saliency
 from efficient_bert.training import adapler as stage
-from efficient_bert.training.adapler import ADAPLER, judged, saliency_of, sharpness, with_contribution, with_saliency
+from efficient_bert.training.adapler import ADAPLER, collate_maps, judged, sharpness, sharpness_at, with_contribution
 from efficient_bert.training.batches import collate
-from efficient_bert.training.recipe import Recipe, parameter_groups
-from tests.test_training_loop import KilledError, context, killing
+from efficient_bert.training.finetune import FINETUNE
+from efficient_bert.training.recipe import Progress, Recipe, parameter_groups
+from efficient_bert.training.saliency import FILE, SALIENCY, saliency_of, with_saliency
+from tests.test_training_loop import EPOCHS, KILLS, STEPS, KilledError, assert_resumes, context, killing
 from tests.tiny import tiny_model
 
 OPTIONS = {"epochs": 3, "learning_rate": 1e-2, "threshold_rate": 0.3, "phi": 0.5, "gamma": 2.0, "contribution_size": 6}
 
 
-def trained(folder: Path, **changes: object) -> Trained:
+def put_beside(trained: Trained, folder: Path) -> Path:
+    """What a finished artifact's folder holds for the stage after."""
+    for name, file in trained.beside.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished saliency stage of `context`'s rows, after three epochs of fine-tuning."""
+    root = tmp_path_factory.mktemp("before")
+    tuned = FINETUNE.train(context(root / "finetune"))
+    given = context(root / "extract", stage=SALIENCY, model=tuned.model, before=put_beside(tuned, root / "finetuned"))
+    return put_beside(SALIENCY.train(given), root / "saliency")
+
+
+def given_context(folder: Path, before: Path, **changes: Any) -> Context:
     """A small run of the stage."""
-    return ADAPLER.train(context(folder, stage=ADAPLER, options=OPTIONS, **changes))
+    return context(folder, stage=ADAPLER, options={**OPTIONS, **changes.pop("options", {})}, before=before, **changes)
 
 
-def test_the_stage_learns_to_drop(tmp_path: Path) -> None:
+def test_the_stage_learns_to_drop(tmp_path: Path, before: Path) -> None:
     """Thresholds leave their start, stay in bounds, and tokens are dropped; the fine-tuned model stays as it was."""
-    given = context(tmp_path, stage=ADAPLER, options=OPTIONS, score=lambda labels, logits: 0.9)
-    before = {name: value.clone() for name, value in given.model.state_dict().items()}
-    model = ADAPLER.train(given).model
-    assert not model.training
-    contribution = model.contributions()
-    assert model.config.contribution_size == 6
+    given = given_context(tmp_path, before, score=lambda labels, logits: 0.9)
+    states = {name: value.clone() for name, value in given.model.state_dict().items()}
+    learned = ADAPLER.train(given)
+    contribution = learned.model.contributions()
+    assert not learned.model.training
+    assert learned.model.config.contribution_size == 6
     assert (contribution.eta > 0.26).all()
     assert (contribution.eta <= 1).all()
     assert (contribution.theta != 1).any()
     for name, value in given.model.state_dict().items():
-        assert torch.equal(value, before[name]), name
-    rows = [{**row, "label": 0} for row in given.heldout]
-    batch = Batch.of(collate(rows, pad_token_id=0))
+        assert torch.equal(value, states[name]), name
+    batch = Batch.of(collate(given.heldout, pad_token_id=0))
     with torch.inference_mode():
-        trace = run(model, batch, contribution_policy(contribution)).trace
+        trace = run(learned.model, batch, contribution_policy(contribution)).trace
     assert (trace.tokens[:, -1] < trace.length).any()
+    fractions = trace.tokens.sum(0) / trace.length.sum()
+    assert learned.model.config.length_profile == pytest.approx(fractions.tolist())
 
 
-def test_saliency_is_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stage killed in training finds its saliency again."""
-    with pytest.raises(KilledError):
-        trained(tmp_path, watch=killing(3))
-
-    def never(model: object, rows: object) -> Tensor:
-        raise AssertionError("saliency was computed again")
-
-    monkeypatch.setattr(stage, "saliency_of", never)
-    assert len(trained(tmp_path).scores) == 3
+@pytest.mark.parametrize("step", KILLS)
+def test_a_killed_stage_ends_as_one_that_was_not(
+    tmp_path: Path, before: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Killed anywhere and started again: the same parameters, thresholds included, scores and history."""
+    assert_resumes(ADAPLER, step, tmp_path, monkeypatch, before=before)
 
 
-def test_saliency_is_each_rows_own(tmp_path: Path) -> None:
-    """Computed 64 rows at a time, a row's map is what it is alone, and zero behind its end."""
-    given = context(tmp_path, stage=ADAPLER)
-    rows = [*given.train, *given.train]
-    found = saliency_of(given.model, rows)
-    assert found.shape == (80, max(len(row["input_ids"]) for row in rows))
-    for row, values in list(zip(rows, found, strict=True))[60:70]:
+def test_thresholds_are_watched(tmp_path: Path, before: Path) -> None:
+    """The history has eta and theta at each of the few steps, the last one that of the last epoch's model."""
+    history = ADAPLER.train(given_context(tmp_path, before)).history
+    assert history["step"] == list(range(3 * STEPS))
+    assert {len(eta) for eta in history["eta"]} == {2}
+    assert {len(theta) for theta in history["theta"]} == {1}
+    assert history["eta"][0] != history["eta"][-1]
+
+
+def test_learning_starts_where_it_is_told(tmp_path: Path, before: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the fine-tuned model, or from the backbone with a fresh classifier; thresholds at the given start."""
+    starts: dict[str, EfficientBertForSequenceClassification] = {}
+
+    def note(context: Context, recipe: Recipe) -> Trained:
+        starts[str(context.options["start"])] = context.model
+        return Trained(context.model)
+
+    monkeypatch.setattr(stage, "train", note)
+    backbone = tiny_model("four_heads", classes=2, exit_depths=[], seed=9)
+    for start in ("finetuned", "backbone"):
+        given = given_context(tmp_path, before, options={"start": start, "initial_eta": 0.5}, fresh=lambda: backbone)
+        ADAPLER.train(given)
+    weights = {name: model.classifier.weight for name, model in starts.items()}
+    assert torch.equal(weights["backbone"], backbone.classifier.weight)
+    assert torch.equal(weights["finetuned"], given.model.classifier.weight)
+    assert torch.equal(starts["backbone"].contributions().eta, torch.full((2,), 0.5))
+
+
+def test_saliency_is_each_rows_own(tmp_path: Path, before: Path) -> None:
+    """A row's map is the mean over the best epochs' models of what each says of the row alone, by the row's id."""
+    tuned = before.parent / "finetuned"
+    models = []
+    for path in sorted((tuned / "epochs").iterdir()):
+        models.append(tiny_model("four_heads", classes=2, exit_depths=[]))
+        models[-1].load_state_dict(load_file(path))
+    assert len(models) == EPOCHS
+    rows = context(tmp_path).train
+    for row in with_saliency(rows[::-1], before / FILE):
         alone = collate([row], pad_token_id=0)
-        expected = gradient_times_input(given.model, Batch.of(alone), alone["labels"])[0]
-        torch.testing.assert_close(values[: len(expected)], expected, atol=1e-5, rtol=1e-4)
-        assert not values[len(expected) :].any()
-    batch = with_saliency(
-        [{**row, "saliency": values} for row, values in zip(rows[:3], found, strict=False)], pad_token_id=0
-    )
-    assert batch["saliency"].shape == batch["input_ids"].shape
-    assert "saliency" not in with_saliency(rows[:3], pad_token_id=0)
+        expected = torch.stack([gradient_times_input(model, Batch.of(alone), alone["labels"])[0] for model in models])
+        torch.testing.assert_close(row["saliency"], expected.mean(0), atol=1e-5, rtol=1e-4)
+
+
+def test_maps_are_collated_with_zeros(tmp_path: Path) -> None:
+    """A batch's maps are as wide as its word pieces; rows without maps make the usual batch."""
+    rows = context(tmp_path).train[:3]
+    batch = collate_maps([{**row, "saliency": torch.ones(len(row["input_ids"]))} for row in rows], pad_token_id=0)
+    assert torch.equal(batch["saliency"], batch["attention_mask"].float())
+    assert set(collate_maps(rows, pad_token_id=0)) == set(batch) - {"saliency"}
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_saliency_resumes_shard_by_shard(
+    tmp_path: Path, before: Path, shards: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after a shard, the stage computes only the others, and the file is that of a run never killed."""
+    monkeypatch.setattr(saliency, "SHARD", 16)
+    given = context(tmp_path, stage=SALIENCY, before=before.parent / "finetuned")
+    computed: list[int] = []
+
+    def counted(models: object, rows: Rows, **options: Any) -> list[list[float]]:
+        computed.append(len(rows))
+        return saliency_of(cast(Any, models), rows, **options)
+
+    monkeypatch.setattr(saliency, "saliency_of", counted)
+    with pytest.raises(KilledError):
+        SALIENCY.train(replace(given, watch=killing(16 * shards)))
+    done = len(computed)
+    path = SALIENCY.train(given).beside[FILE]
+    assert computed[done:] == [16, 16, 8][done:]
+    assert pq.read_table(path)["example_id"].to_pylist() == [row["example_id"] for row in given.train]
+    for own, whole in zip(with_saliency(given.train, path), with_saliency(given.train, before / FILE), strict=True):
+        torch.testing.assert_close(own["saliency"], whole["saliency"])
+
+
+def test_foreign_saliency_is_refused(tmp_path: Path, before: Path) -> None:
+    """Maps that lack an example, or are of another length, are named with what to do."""
+    rows = context(tmp_path).train
+    with pytest.raises(InputError, match=r"no saliency map of example 'other-1'; extract saliency of this data again"):
+        with_saliency([{**rows[0], "example_id": "other-1"}], before / FILE)
+    longer = {**rows[0], "input_ids": [*rows[0]["input_ids"], 5]}
+    with pytest.raises(InputError, match=r"'train-0' has \d+ numbers for \d+ word pieces; it is of another tokenizer"):
+        with_saliency([longer], before / FILE)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +182,15 @@ def test_removal_grows_sharper(epochs: int, by_hand: list[float]) -> None:
     assert [sharpness(epoch, epochs) for epoch in range(epochs)] == pytest.approx(by_hand)
 
 
+def test_the_released_sharpness_lags() -> None:
+    """As released, an epoch's first step has the sharpness of the epoch before, the very first one 1000."""
+    options: dict[str, Value] = {"epochs": 5, "fidelity": "released"}
+    moments = [Progress(epoch=0), Progress(epoch=0, batch=1), Progress(epoch=1), Progress(epoch=1, batch=1)]
+    assert [sharpness_at(moment, options) for moment in moments] == pytest.approx([1000, 10, 10, 100])
+    corrected = [sharpness_at(moment, {**options, "fidelity": "corrected"}) for moment in moments]
+    assert corrected == pytest.approx([10, 10, 100, 100])
+
+
 def test_thresholds_have_their_own_rate(tmp_path: Path) -> None:
     """eta and theta are in groups of their own, without decay, and every parameter is in one group."""
     model = with_contribution(context(tmp_path, stage=ADAPLER).model, 6)
@@ -106,9 +203,11 @@ def test_thresholds_have_their_own_rate(tmp_path: Path) -> None:
     assert groups[2]["params"][0] is model.contributions().eta
 
 
-def test_epochs_are_ranked_by_speed_within_a_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_epochs_are_ranked_by_speed_within_a_point(
+    tmp_path: Path, before: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Losing less than a point ranks by speed-up; below that every epoch ranks behind, by its score; NaN last."""
-    given = context(tmp_path, stage=ADAPLER, options=OPTIONS)
+    given = given_context(tmp_path, before)
     recipes: list[Recipe] = []
 
     def judged_by_hand(model: object, context: Context, policy: Policy) -> tuple[float, float]:
@@ -116,7 +215,7 @@ def test_epochs_are_ranked_by_speed_within_a_point(tmp_path: Path, monkeypatch: 
 
     def note(context: Context, recipe: Recipe) -> Trained:
         recipes.append(recipe)
-        return Trained(context.model, ())
+        return Trained(context.model)
 
     monkeypatch.setattr(stage, "judged", judged_by_hand)
     monkeypatch.setattr(stage, "train", note)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from functools import partial
+from typing import Any, cast
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from efficient_bert.counting import count_with_fvcore, count_with_torch
 from efficient_bert.decisions import Policy
 from efficient_bert.exits import certain, entropy, stable
 from efficient_bert.gates import (
+    WidthGate,
     balanced,
     expected_width,
     gate_macs,
@@ -66,7 +68,7 @@ def aim_gates(model: EfficientBertForSequenceClassification, batch: Batch) -> No
     """
     generator = torch.Generator().manual_seed(1)
     states = run(model, batch, execution=Execution.MASKED, record=True).hidden_states
-    for place, gate in enumerate(model.width_gates()):
+    for place, gate in enumerate(cast(list[WidthGate], list(model.width_gates()))):
         for parameter in gate.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator))
         if place == 0:
@@ -267,7 +269,7 @@ def test_width_lists_are_read() -> None:
         ({"layer_heads": [12, 12, 0, 3]}, "1 to 12 heads"),
     ],
 )
-def test_bad_configurations_are_refused(fields: dict[str, object], message: str) -> None:
+def test_bad_configurations_are_refused(fields: dict[str, Any], message: str) -> None:
     """Gates that do not divide the layers, widths out of order, heads that are not there."""
     with pytest.raises(InputError, match=message):
         tiny_config(**fields)

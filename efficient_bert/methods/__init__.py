@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.decisions import Policy
+from efficient_bert.engine import Batch
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training import Stage
@@ -23,6 +26,8 @@ class Method:
         stage: the last training stage; its model is the one that runs.
         policy: (model, knob values) -> policy.
         knobs: values that vary at inference; the stages add those that vary in training.
+        released_flops: (model, batch) -> (B,) int64, as the authors' evaluation counts them; None where they count as
+            we do.
         check: raises InputError where knob values do not fit a model of this configuration; asked before training.
     """
 
@@ -32,6 +37,7 @@ class Method:
     stage: Stage
     policy: Callable[[EfficientBertForSequenceClassification, Mapping[str, Value]], Policy]
     knobs: tuple[Knob, ...] = ()
+    released_flops: Callable[[EfficientBertForSequenceClassification, Batch], Tensor] | None = None
     check: Callable[[EfficientBertConfig, Mapping[str, Value]], None] = lambda config, knobs: None
 
     @property

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,12 @@ Rows = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Status:
-    """Progress of a running stage."""
+    """Progress of a running stage: steps done of all, and what is known of the last one; NaN is unknown."""
 
     step: int
     steps: int
-    loss: float
-    examples_per_second: float
+    examples_per_second: float = math.nan
+    loss: float = math.nan
     score: float | None = None
 
 
@@ -40,6 +41,8 @@ class Context:
         seed: of initialisation, order and dropout.
         device: "cpu" or "cuda".
         folder: where checkpoints go; what is there from an earlier, killed attempt is resumed.
+        before: the finished stage before: its model and the files it kept beside it; None for a first stage.
+        fresh: () -> the backbone with a fresh classifier.
         watch: called often with the progress.
     """
 
@@ -51,15 +54,26 @@ class Context:
     seed: int
     device: str
     folder: Path
+    fresh: Callable[[], EfficientBertForSequenceClassification]
+    before: Path | None = None
     watch: Callable[[Status], None] = lambda status: None
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a stage returns: its model, ready for evaluation on the CPU, and the held-out score of each epoch."""
+    """What a stage returns.
+
+    Attributes:
+        model: ready for evaluation, on the CPU.
+        scores: the held-out score of each epoch.
+        history: what the recipe watched, name -> a value for each of about a hundred moments, in order.
+        beside: name -> a file in the stage's folder, to be kept beside the model for the stages after.
+    """
 
     model: EfficientBertForSequenceClassification
-    scores: tuple[float, ...]
+    scores: tuple[float, ...] = ()
+    history: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    beside: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

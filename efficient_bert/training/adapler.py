@@ -1,7 +1,7 @@
 """AdapLeR's training: predictors follow a fine-tuned model's saliency while thresholds rise (section 3.4).
 
-Saliency maps of the fine-tuned model are computed once. Then model, predictors and thresholds learn together from
-soft passes whose removal grows sharper with each epoch; epochs are compared by what really dropping tokens gives.
+Model, predictors and thresholds learn together from soft passes whose removal grows sharper with each epoch; epochs
+are compared by what really dropping tokens gives.
 """
 
 from __future__ import annotations
@@ -11,43 +11,36 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from efficient_bert.config import EfficientBertConfig
 from efficient_bert.contribution import contribution_policy
 from efficient_bert.cost import full_flops, trace_flops
 from efficient_bert.decisions import Policy
 from efficient_bert.engine import Batch, Execution, run
-from efficient_bert.explain import gradient_times_input
+from efficient_bert.fidelity import Fidelity
 from efficient_bert.knobs import Knob, Value
-from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.model import EfficientBertForSequenceClassification, reshaped
 from efficient_bert.training import Context, Rows, Stage, Trained
 from efficient_bert.training.batches import collate
-from efficient_bert.training.finetune import FINETUNE
-from efficient_bert.training.kept import kept
 from efficient_bert.training.loop import in_order, train, with_defaults
 from efficient_bert.training.objectives import keep_in_bounds, new_probe, soft_losses, two_objectives
-from efficient_bert.training.recipe import Backward, Descent, Inputs, Recipe
-
-ALLOWED_DROP = 0.01
-"""Epochs whose held-out score is this much below the fine-tuned model's are not chosen (the authors' code)."""
+from efficient_bert.training.recipe import Backward, Descent, Inputs, Progress, Recipe
+from efficient_bert.training.saliency import FILE, SALIENCY, with_saliency
 
 
 def with_contribution(
-    model: EfficientBertForSequenceClassification, size: int
+    model: EfficientBertForSequenceClassification, size: int, *, eta: float = 0.25
 ) -> EfficientBertForSequenceClassification:
-    """The model with fresh contribution predictors of this size."""
-    grown = EfficientBertForSequenceClassification(
-        EfficientBertConfig(**{**model.config.to_dict(), "contribution_size": size})
-    )
-    fresh = {name: value for name, value in grown.state_dict().items() if name.startswith("contribution.")}
-    grown.load_state_dict({**model.state_dict(), **fresh})
+    """The model with fresh contribution predictors of this size, and thresholds that start at `eta`."""
+    grown = reshaped(model, contribution_size=size)
+    with torch.no_grad():
+        grown.contributions().eta.fill_(eta)
     return grown
 
 
 def sharpness(epoch: int, epochs: int) -> float:
-    """Of the soft removal in this epoch, from 0: in the end around 100,000 (the authors' code)."""
+    """Of the soft removal in this epoch, from 0: 50 x 50^e in three epochs, else up to about 100,000 (released)."""
     start, growth = {3: (50.0, 50.0), 10: (10.0, 3.0)}.get(epochs, (10.0, 10.0 ** (4 / max(1, epochs - 1))))
     return float(start * growth**epoch)
 
@@ -58,44 +51,42 @@ def batch_of(model: EfficientBertForSequenceClassification, inputs: Inputs) -> B
     return Batch.of({name: inputs[name].to(model.device) for name in names})
 
 
-def saliency_of(model: EfficientBertForSequenceClassification, rows: Rows) -> Tensor:
-    """(rows, longest): gradient times input of each row's gold logit, 0 after a row's end."""
-    longest = max(len(row["input_ids"]) for row in rows)
-    found = []
-    for chunk in in_order(rows):
-        inputs = collate(chunk, pad_token_id=model.config.padding)
-        values = gradient_times_input(model, batch_of(model, inputs), inputs["labels"].to(model.device)).cpu()
-        found.append(F.pad(values, (0, longest - values.shape[1])))
-    return torch.cat(found)
-
-
-def with_saliency(rows: Rows, *, pad_token_id: int) -> Inputs:
-    """The usual batch, with the rows' saliency (B, L) where they have one."""
+def collate_maps(rows: Rows, *, pad_token_id: int) -> Inputs:
+    """The usual batch, with the rows' saliency (B, L), 0 on padding, where they have one."""
     batch = collate(rows, pad_token_id=pad_token_id)
-    longest = batch["input_ids"].shape[1]
-    maps = {"saliency": torch.stack([row["saliency"][:longest] for row in rows])} if "saliency" in rows[0] else {}
-    return {**batch, **maps}
+    if "saliency" not in rows[0]:
+        return batch
+    return {**batch, "saliency": pad_sequence([row["saliency"] for row in rows], batch_first=True)}
+
+
+def sharpness_at(progress: Progress, options: Mapping[str, Value]) -> float:
+    """Of the soft removal in this step; as released, an epoch's value comes one step late, after 1000 in the first."""
+    epoch, epochs = progress.epoch, int(options["epochs"])
+    if options["fidelity"] == Fidelity.RELEASED and progress.batch == 0:
+        return sharpness(epoch - 1, epochs) if epoch else 1000.0
+    return sharpness(epoch, epochs)
 
 
 def descend(
-    model: EfficientBertForSequenceClassification, batch: Inputs, epoch: int, *, options: Mapping[str, Value]
+    model: EfficientBertForSequenceClassification, batch: Inputs, progress: Progress, *, options: Mapping[str, Value]
 ) -> Descent:
     """Both objectives on one soft pass; the first one is reported."""
-    gamma, phi = float(options["gamma"]), float(options["phi"])
+    gamma, phi, fidelity = float(options["gamma"]), float(options["phi"]), Fidelity(str(options["fidelity"]))
     probe = new_probe(model.contributions())
     losses = soft_losses(
         model,
         batch_of(model, batch),
         classes=batch["labels"],
         saliency=batch["saliency"],
-        sharpness=sharpness(epoch, int(options["epochs"])),
+        sharpness=sharpness_at(progress, options),
         probe=probe,
+        fidelity=fidelity,
     )
 
     def both(backward: Backward) -> None:
-        two_objectives(model, losses, probe, gamma=gamma, phi=phi, backward=backward)
+        two_objectives(model, losses, probe, gamma=gamma, phi=phi, backward=backward, fidelity=fidelity)
 
-    return (losses.classification + gamma * losses.weighted_contribution()).detach(), both
+    return (losses.classification + gamma * losses.weighted_contribution(fidelity)).detach(), both
 
 
 def dropping(model: EfficientBertForSequenceClassification, batch: Inputs) -> Tensor:
@@ -118,12 +109,18 @@ def judged(model: EfficientBertForSequenceClassification, context: Context, poli
     return context.score(torch.tensor([row["label"] for row in context.heldout]), torch.cat(logits)), full / spent
 
 
+def observe(model: EfficientBertForSequenceClassification) -> dict[str, list[float]]:
+    """The thresholds, which tell how much is dropped."""
+    contribution = model.contributions()
+    return {"eta": contribution.eta.tolist(), "theta": contribution.theta.tolist()}
+
+
 def train_adapler(context: Context) -> Trained:
-    """Saliency maps, then everything at once; the fastest epoch that loses less than a point is kept."""
+    """Everything at once; of the epochs that lose less than a point, the fastest one is kept."""
     options, tuned = context.options, context.model
+    rows = with_saliency(context.train, (context.before or context.folder) / FILE)
     torch.nn.Module.to(tuned, context.device)
-    floor = judged(tuned, context, Policy())[0] - ALLOWED_DROP
-    rows = kept(context.train, context.folder / "saliency", name="saliency", compute=partial(saliency_of, tuned))
+    floor = judged(tuned, context, Policy())[0] - float(options["allowed_drop"])
 
     def rank(model: EfficientBertForSequenceClassification, score: float) -> float:
         """The speed-up, or below every speed-up the score."""
@@ -132,17 +129,35 @@ def train_adapler(context: Context) -> Trained:
         return judged(model, context, contribution_policy(model.contributions()))[1]
 
     torch.manual_seed(context.seed)
-    model = with_contribution(tuned, int(options["contribution_size"]))
-    rate = float(options["threshold_rate"])
+    start = tuned if options["start"] == "finetuned" else context.fresh()
+    model = with_contribution(start, int(options["contribution_size"]), eta=float(options["initial_eta"]))
+    rate, fidelity = float(options["threshold_rate"]), Fidelity(str(options["fidelity"]))
     recipe = Recipe(
         descend=partial(descend, options=options),
         predict=dropping,
-        collate=partial(with_saliency, pad_token_id=model.config.padding),
+        collate=partial(collate_maps, pad_token_id=model.config.padding),
         rates={"contribution.eta": rate, "contribution.theta": rate},
-        settle=lambda model: keep_in_bounds(model.contributions()),
+        settle=lambda model: keep_in_bounds(model.contributions(), fidelity),
         rank=rank,
+        observe=observe,
     )
-    return train(replace(context, model=model, train=rows), recipe)
+    trained = train(replace(context, model=model, train=rows), recipe)
+    profile = length_profile(trained.model, context)
+    trained.model.config.length_profile = profile
+    return trained
+
+
+@torch.inference_mode()
+def length_profile(model: EfficientBertForSequenceClassification, context: Context) -> list[float]:
+    """(N,): the fraction of the held-out rows' tokens that each layer runs on; controls drop as many."""
+    policy, tokens, lengths = contribution_policy(model.contributions()), [], []
+    for chunk in in_order(context.heldout):
+        batch = batch_of(model, collate(chunk, pad_token_id=model.config.padding))
+        trace = run(model, batch, policy, execution=Execution.MASKED).trace
+        tokens.append(trace.tokens)
+        lengths.append(trace.length)
+    fractions: list[float] = (torch.cat(tokens).sum(0) / torch.cat(lengths).sum()).tolist()
+    return fractions
 
 
 ADAPLER = Stage(
@@ -153,17 +168,20 @@ ADAPLER = Stage(
         *with_defaults(epochs=5, learning_rate=3e-5),
         Knob("contribution_size", "inner size of the contribution predictors", 32, low=1, high=4096),
         Knob("threshold_rate", "learning rate of the thresholds", 5e-4, low=1e-8, high=1.0),
-    ),
-    knobs=(
-        Knob("gamma", "weight of following the saliency, a mean over layers in nats", 0.4, low=0.0),
+        Knob("initial_eta", "where the thresholds start, as fractions of an equal share", 0.25, low=0.01, high=1.0),
+        Knob("start", "the model that learning starts from", "finetuned", choices=("finetuned", "backbone")),
+        Knob("allowed_drop", "held-out score that a chosen epoch may lose, absolute", 0.01, low=0.0, high=1.0),
         Knob(
-            "phi",
-            "weight of the length, in tokens summed over the layers: higher drops more",
-            0.0005,
-            low=0.0,
-            points=(0.0005, 0.002, 0.005, 0.02),
+            "fidelity",
+            "the method's arithmetic, or the authors' with its defects",
+            "corrected",
+            choices=tuple(Fidelity),
         ),
     ),
-    after=FINETUNE,
-    step_cost=lambda options: 1.4 + 0.7 / float(options["epochs"]),  # two backward passes; saliency once
+    knobs=(
+        Knob("gamma", "weight of following the saliency, nats per layer", 0.005, low=0.0),
+        Knob("phi", "weight of the length, tokens summed over the layers: higher drops more", 0.0005, low=0.0),
+    ),
+    after=SALIENCY,
+    step_cost=lambda options: 1.4,  # two backward passes
 )

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from accelerate import PartialState
 from torch import Tensor
 
-from efficient_bert.config import EfficientBertConfig
 from efficient_bert.engine import Batch, Execution, run
-from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.model import EfficientBertForSequenceClassification, ExitHead, reshaped
 from efficient_bert.training import Context, Rows, Stage, Trained
 from efficient_bert.training.batches import collate
 from efficient_bert.training.finetune import FINETUNE
@@ -28,15 +28,11 @@ from efficient_bert.training.recipe import one_loss
 
 def with_exits(model: EfficientBertForSequenceClassification) -> EfficientBertForSequenceClassification:
     """The model with an exit head after every inner layer, each starting as a copy of the final head."""
-    depths = list(range(1, model.config.num_hidden_layers))
-    grown = EfficientBertForSequenceClassification(
-        EfficientBertConfig(**{**model.config.to_dict(), "exit_depths": depths, "shared_head": False})
-    )
-    states = dict(model.state_dict())
-    for depth in depths:
-        states |= {f"exits.{depth}.pooler.{name}": value for name, value in model.bert.pooler.state_dict().items()}
-        states |= {f"exits.{depth}.classifier.{name}": value for name, value in model.classifier.state_dict().items()}
-    grown.load_state_dict(states)
+    grown = reshaped(model, exit_depths=list(range(1, model.config.num_hidden_layers)), shared_head=False)
+    for depth in grown.config.exit_depths:
+        head = cast(ExitHead, grown.exits[str(depth)])
+        head.pooler.load_state_dict(model.bert.pooler.state_dict())
+        head.classifier.load_state_dict(model.classifier.state_dict())
     return grown
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.errors import InputError
 from efficient_bert.knobs import Knob, Value
-from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.model import EfficientBertForSequenceClassification, reshaped
 from efficient_bert.training import Context, Stage, Trained
 from efficient_bert.training.loop import train, with_defaults
 from efficient_bert.training.recipe import one_loss
@@ -30,23 +30,19 @@ def classification_loss(model: EfficientBertForSequenceClassification, batch: Ma
 
 
 def finetune(context: Context) -> Trained:
-    """Every parameter, cross-entropy (Devlin et al., 2019, section 4.1)."""
-    return train(context, one_loss(classification_loss, classify))
+    """Every parameter, cross-entropy (Devlin et al., 2019, section 4.1); the best epochs are kept for stages after."""
+    return train(context, one_loss(classification_loss, classify, keep=int(context.options["keep_epochs"])))
 
 
 def truncate(model: EfficientBertForSequenceClassification, depth: int) -> EfficientBertForSequenceClassification:
     """A model of the first `depth` layers with the same embeddings, pooler and classifier."""
-    fields = {**model.config.to_dict(), "num_hidden_layers": depth, "exit_depths": [], "contribution_size": 0}
-    shorter = EfficientBertForSequenceClassification(EfficientBertConfig(**fields))
-    wanted = shorter.state_dict()
-    shorter.load_state_dict({name: value for name, value in model.state_dict().items() if name in wanted})
-    return shorter
+    return reshaped(model, num_hidden_layers=depth, exit_depths=[], contribution_size=0)
 
 
 def finetune_truncated(context: Context) -> Trained:
     """The first round(depth_mult * N) layers, fine-tuned."""
     depth = kept_depth(context.model.config, context.options)
-    return finetune(replace(context, model=truncate(context.model, depth)))
+    return train(replace(context, model=truncate(context.model, depth)), one_loss(classification_loss, classify))
 
 
 def kept_depth(config: EfficientBertConfig, options: Mapping[str, Value]) -> int:
@@ -64,7 +60,10 @@ FINETUNE = Stage(
     name="finetune",
     summary="fine-tune the whole model on the task",
     train=finetune,
-    options=with_defaults(epochs=5),
+    options=(
+        *with_defaults(epochs=5),
+        Knob("keep_epochs", "best epochs whose parameters are kept, for saliency maps", 3, low=1, high=100),
+    ),
 )
 
 TRUNCATE = Stage(

@@ -190,7 +190,8 @@ def depth_list(text: str, config: EfficientBertConfig) -> tuple[float, ...]:
 
 def frozen(model: EfficientBertForSequenceClassification, device: str) -> EfficientBertForSequenceClassification:
     """A copy that only answers."""
-    copy = deepcopy(model).eval().requires_grad_(False)
+    copy = deepcopy(model)
+    copy.eval().requires_grad_(False)
     torch.nn.Module.to(copy, device)
     return copy
 

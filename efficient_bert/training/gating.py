@@ -131,7 +131,8 @@ def gated(model: EfficientBertForSequenceClassification, inputs: Inputs) -> Tens
 
 def with_gates(model: EfficientBertForSequenceClassification, gates: int) -> EfficientBertForSequenceClassification:
     """The model with fresh gates, one for each layer where their number is 0; only they learn."""
-    grown = reshaped(model, num_gates=gates or model.config.num_hidden_layers).eval()
+    grown = reshaped(model, num_gates=gates or model.config.num_hidden_layers)
+    grown.eval()
     for name, parameter in grown.named_parameters():
         parameter.requires_grad = name.startswith("gates.")
     return grown

@@ -11,11 +11,10 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -30,13 +29,18 @@ from transformers import get_linear_schedule_with_warmup
 
 from efficient_bert.errors import InputError
 from efficient_bert.knobs import Knob
-from efficient_bert.training import Context, Rows, Status, Trained
+from efficient_bert.training import Context, Status, Trained
 from efficient_bert.training.batches import LengthBuckets
 from efficient_bert.training.batches import collate as pad
-from efficient_bert.training.recipe import Recipe, parameter_groups, training_mode
+from efficient_bert.training.recipe import Progress, Recipe, parameter_groups, training_mode
+
+Row = TypeVar("Row")
 
 CHECKPOINT_SECONDS = 30.0
 """A killed run loses at most this much work and the step under way."""
+
+MOMENTS = 100
+"""How often in a training a recipe's `observe` is asked."""
 
 OPTIMISATION = (
     Knob("epochs", "passes over the training rows", 3, low=1, high=1000),
@@ -61,17 +65,6 @@ def native_precision(device: str) -> str:
         return "bf16" if torch.cuda.is_bf16_supported() else "no"
     probes = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return "bf16" if any(probe is not None and probe() for probe in probes) else "no"
-
-
-@dataclass
-class Progress:
-    """Where a training run stands; stored with every checkpoint."""
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    scores: list[float] = field(default_factory=list)
-    ranks: list[float] = field(default_factory=list)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: Any) -> None:
@@ -125,7 +118,6 @@ class Trainer:
         self.schedule = self.schedule_from(0)
         self.progress = Progress()
         self.checkpoint = context.folder / "checkpoint.safetensors"
-        self.best = context.folder / "best.safetensors"
 
     def run(self) -> Trained:
         """Train to the end, from the last checkpoint where there is one; the best epoch's parameters are kept."""
@@ -135,8 +127,14 @@ class Trainer:
         while self.progress.epoch < self.epochs:
             self.train_epoch()
             self.finish_epoch()
-        self.model.load_state_dict(read_tensors(self.best)[0])
-        return Trained(self.model.cpu().eval(), tuple(self.progress.scores))
+        best = self.progress.best(max(1, self.recipe.keep))
+        self.model.load_state_dict(read_tensors(self.parameters(best[0]))[0])
+        beside = {f"epochs/{epoch + 1:03d}.safetensors": self.parameters(epoch) for epoch in best[: self.recipe.keep]}
+        return Trained(self.model.cpu().eval(), tuple(self.progress.scores), self.progress.history, beside)
+
+    def parameters(self, epoch: int) -> Path:
+        """Where an epoch's parameters are kept while it is among the best."""
+        return self.context.folder / f"epoch-{epoch + 1:03d}.safetensors"
 
     def schedule_from(self, step: int) -> LambdaLR:
         """The learning rate's rise and fall, at `step`; it sets the optimiser's rate."""
@@ -180,7 +178,7 @@ class Trainer:
     def step(self, batch: Mapping[str, Tensor]) -> float:
         """One optimiser step; the loss, checked to be finite."""
         with self.accelerator.autocast():
-            loss, descend = self.recipe.descend(self.model, batch, self.progress.epoch)
+            loss, descend = self.recipe.descend(self.model, batch, self.progress)
         value = loss.item()
         if not math.isfinite(value):
             raise InputError(
@@ -194,9 +192,17 @@ class Trainer:
         self.recipe.settle(self.model)
         self.schedule.step()
         self.optimizer.zero_grad()
+        if self.progress.step % math.ceil(self.steps / MOMENTS) == 0:
+            self.observe()
         self.progress.step += 1
         self.progress.batch += 1
         return float(value)
+
+    def observe(self) -> None:
+        """Remember what the recipe watches, and at which step."""
+        seen = self.recipe.observe(self.model)
+        for name, value in ({"step": self.progress.step, **seen} if seen else {}).items():
+            self.progress.history.setdefault(name, []).append(value)
 
     def average_gradients(self) -> None:
         """The mean over processes; a single process has it already."""
@@ -216,19 +222,25 @@ class Trainer:
             nn.utils.clip_grad_norm_([each for name, each in named if (name in self.recipe.rates) == apart], limit)
 
     def finish_epoch(self) -> None:
-        """Score on the held-out rows; the best epoch so far is kept."""
+        """Score on the held-out rows; the best epochs so far are kept.
+
+        An epoch's parameters have a file of their own, and those that are no longer wanted go last: a run killed
+        anywhere in between has what its checkpoint speaks of.
+        """
+        progress, count = self.progress, max(1, self.recipe.keep)
         score = self.heldout_score()
-        rank = self.recipe.rank(self.model, score)
-        defined = [earlier for earlier in self.progress.ranks if not math.isnan(earlier)]
-        best = not self.progress.ranks or rank > max(defined, default=-math.inf)
-        if best and self.accelerator.is_main_process:
-            save_tensors(self.best, self.model.state_dict())
-        self.progress.scores.append(score)
-        self.progress.ranks.append(rank)
-        self.progress.epoch += 1
-        self.progress.batch = 0
+        progress.scores.append(score)
+        progress.ranks.append(self.recipe.rank(self.model, score))
+        best = progress.best(count)
+        if progress.epoch in best and self.accelerator.is_main_process:
+            save_tensors(self.parameters(progress.epoch), self.model.state_dict())
+        progress.epoch += 1
+        progress.batch = 0
         self.save()
         self.accelerator.wait_for_everyone()
+        for epoch in range(progress.epoch):
+            if epoch not in best:
+                self.parameters(epoch).unlink(missing_ok=True)
         self.watch(math.nan, rate=math.nan, score=score)
 
     def heldout_score(self) -> float:
@@ -246,7 +258,7 @@ class Trainer:
     def watch(self, loss: float, *, rate: float, score: float | None = None) -> None:
         """Tell the watcher, from the main process only."""
         if self.accelerator.is_main_process:
-            self.context.watch(Status(self.progress.step, self.steps, loss, rate, score))
+            self.context.watch(Status(self.progress.step, self.steps, loss=loss, examples_per_second=rate, score=score))
 
     def save(self) -> None:
         """Write everything needed to go on from here."""
@@ -276,7 +288,7 @@ class Trainer:
             torch.cuda.set_rng_state(tensors["random/cuda"])
 
 
-def in_order(rows: Rows, size: int = 64) -> Iterator[Rows]:
+def in_order(rows: Sequence[Row], size: int = 64) -> Iterator[Sequence[Row]]:
     """All rows, `size` at a time."""
     for start in range(0, len(rows), size):
         yield rows[start : start + size]

@@ -20,6 +20,9 @@ from efficient_bert.engine import Batch, Execution, run
 from efficient_bert.fidelity import Fidelity
 from efficient_bert.model import EfficientBertForSequenceClassification
 
+PUBLISHED_WEIGHTS = 78
+"""12 + 11 + .. + 1."""
+
 SMALLEST_SHARE = 1e-7
 """Shares are clipped to this before their logarithm is taken."""
 
@@ -39,10 +42,14 @@ class Losses:
     length: Tensor
 
     def weighted_contribution(self, fidelity: Fidelity = Fidelity.CORRECTED) -> Tensor:
-        """() the layers' divergences weighted by N, N - 1, .., 1; a weighted mean, or as released their sum."""
+        """() the layers' divergences weighted by N, N - 1, .., 1 and summed.
+
+        Corrected, the weights are scaled to the sum that twelve layers have, so that the published gamma weighs as
+        much in a model of any depth.
+        """
         weights = torch.arange(len(self.contribution), 0, -1).to(self.contribution)
         total = (weights * self.contribution).sum()
-        return total if fidelity == Fidelity.RELEASED else total / weights.sum()
+        return total if fidelity == Fidelity.RELEASED else total * PUBLISHED_WEIGHTS / weights.sum()
 
 
 def soft_losses(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,36 +24,57 @@ Descent = tuple[Tensor, Callable[[Backward], None]]
 """A loss to report, and what leaves its gradients behind by calling `Backward`."""
 
 
+@dataclass
+class Progress:
+    """Where a training run stands; stored with every checkpoint."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    scores: list[float] = field(default_factory=list)
+    ranks: list[float] = field(default_factory=list)
+    history: dict[str, list[Any]] = field(default_factory=dict)
+
+    def best(self, count: int) -> list[int]:
+        """The epochs of highest rank, from 0, best first, the earlier of equals first; an undefined rank is lowest."""
+        epochs = range(len(self.ranks))
+        return sorted(epochs, key=lambda epoch: (math.isnan(self.ranks[epoch]), -self.ranks[epoch]))[:count]
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What is trained, and how epochs are compared.
 
     Attributes:
-        descend: (model, batch, epoch) -> descent; its forward pass runs in the chosen precision.
+        descend: (model, batch, progress) -> descent; its forward pass runs in the chosen precision.
         predict: (model, batch) -> logits (B, C), scored with the context's score.
         collate: rows -> batch with `labels`; pads word pieces by default.
         rates: name of a parameter -> its own learning rate; it has no weight decay, and all of these together have a
             gradient norm of their own.
         settle: called after every optimiser step.
         rank: (model, held-out score) -> what the best epoch is highest in; the score by default.
+        observe: model -> numbers to remember of it, about a hundred times in a training.
+        keep: how many of the best epochs' parameters are kept beside the model; 0 for none.
     """
 
-    descend: Callable[[Model, Inputs, int], Descent]
+    descend: Callable[[Model, Inputs, Progress], Descent]
     predict: Predict
     collate: Collate | None = None
     rates: Mapping[str, float] = field(default_factory=dict)
     settle: Callable[[Model], None] = lambda model: None
     rank: Callable[[Model, float], float] = lambda model, score: score
+    observe: Callable[[Model], Mapping[str, Any]] = lambda model: {}
+    keep: int = 0
 
 
-def one_loss(loss: Loss, predict: Predict, collate: Collate | None = None) -> Recipe:
+def one_loss(loss: Loss, predict: Predict, collate: Collate | None = None, *, keep: int = 0) -> Recipe:
     """The recipe that minimises one loss over all trainable parameters."""
 
-    def descend(model: Model, batch: Inputs, epoch: int) -> Descent:
+    def descend(model: Model, batch: Inputs, progress: Progress) -> Descent:
         value = loss(model, batch)
         return value, lambda backward: backward(value)
 
-    return Recipe(descend, predict, collate)
+    return Recipe(descend, predict, collate, keep=keep)
 
 
 def parameter_groups(

@@ -23,8 +23,8 @@ from efficient_bert.config import kept_heads
 from efficient_bert.cost import head_macs, layer_macs
 from efficient_bert.exits import certain, entropy
 from efficient_bert.fidelity import Fidelity
+from efficient_bert.flexible_flops import flexible_flops
 from efficient_bert.gates import balanced, gate_macs, gate_policy, gumbel_soft, label_losses, width_labels
-from efficient_bert.released_flops import flexible_flops
 from efficient_bert.subnets import DepthRule, Subnet, kept_layers, ranked, subnet_policy, uniform
 from efficient_bert.training.distillation import Distance, distance, readings, teach, teacher_states
 from efficient_bert.training.grafting import donors, graft, graft_steps
@@ -145,7 +145,8 @@ def hard(
 def gradients(model: EfficientBertForSequenceClassification) -> Tensor:
     """The norm over all parameters."""
     found = [parameter.grad.norm() for parameter in model.parameters() if parameter.grad is not None]
-    return torch.linalg.vector_norm(torch.stack(found))
+    norm: Tensor = torch.stack(found).norm()
+    return norm
 
 
 def sum_up(

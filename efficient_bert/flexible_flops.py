@@ -1,0 +1,31 @@
+"""FLOPs as Flexible BERT's authors count them: to reproduce published figures, not to compare methods.
+
+The project's own count, `efficient_bert.cost`, charges what really ran. What differs here:
+
+    attention's two products are not charged, and padding is
+    one gate more than layers run, because the gate after the last layer is asked and ignored
+    every exit head that runs, and the final one always, also for examples that have left
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from efficient_bert.config import EfficientBertConfig
+from efficient_bert.cost import FLOPS_PER_MAC, head_macs
+from efficient_bert.gates import gate_macs
+
+
+def flexible_flops(heads: Tensor, *, exits: Tensor, tokens: int, config: EfficientBertConfig) -> Tensor:
+    """(B,) int64 FLOPs, which the authors' code prints in units of 1e10.
+
+    Args:
+        heads: (B, N) int64 of each layer, 0 where it did not run.
+        exits: (B,) int64 exit heads evaluated.
+        tokens: the length that inputs are padded to.
+        config: of a model with width gates.
+    """
+    hidden, neurons = config.hidden_size, heads * config.intermediate_size // config.num_attention_heads
+    dense = tokens * (4 * hidden * heads * config.head_size + 2 * hidden * neurons).sum(1)
+    gates = ((heads > 0).sum(1) + 1) * gate_macs(config)
+    return FLOPS_PER_MAC * (dense + gates + (exits + 1) * head_macs(config))

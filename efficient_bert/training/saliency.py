@@ -1,0 +1,129 @@
+"""Saliency maps of the training rows: what AdapLeR's predictors learn to follow (section 3.2).
+
+The map of an example is gradient times input of its gold logit, averaged over the fine-tuned model's best epochs. All
+maps are one parquet file beside the model, one row per example under its id: `example_id`, and `saliency`, a
+float32 for every word piece.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from accelerate import PartialState
+
+from efficient_bert.engine import Batch
+from efficient_bert.errors import InputError
+from efficient_bert.explain import gradient_times_input
+from efficient_bert.knobs import Knob
+from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.training import Context, Rows, Stage, Status, Trained
+from efficient_bert.training.batches import collate
+from efficient_bert.training.finetune import FINETUNE
+from efficient_bert.training.loop import in_order, native_precision, read_tensors
+
+FILE = "saliency.parquet"
+SCHEMA = pa.schema({"example_id": pa.string(), "saliency": pa.list_(pa.float32())})
+SHARD = 4096
+"""Rows whose maps are computed and stored together: a killed stage finds finished shards again."""
+
+
+def saliency_of(
+    models: Sequence[EfficientBertForSequenceClassification], rows: Rows, *, batch_size: int, precision: str = "no"
+) -> list[list[float]]:
+    """Each row's map, one number for every word piece: the mean over the models, rows of like length together."""
+    order = sorted(range(len(rows)), key=lambda row: len(rows[row]["input_ids"]))
+    maps: dict[int, list[float]] = {}
+    for places in in_order(order, batch_size):
+        inputs = collate([rows[place] for place in places], pad_token_id=models[0].config.padding)
+        batch = Batch.of({name: value.to(models[0].device) for name, value in inputs.items()})
+        labels = inputs["labels"].to(models[0].device)
+        with torch.autocast(labels.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            found = torch.stack([gradient_times_input(model, batch, labels) for model in models]).mean(0).tolist()
+        maps |= {place: own[: len(rows[place]["input_ids"])] for place, own in zip(places, found, strict=True)}
+    return [maps[place] for place in range(len(rows))]
+
+
+def extract(context: Context) -> Trained:
+    """The maps of all training rows, shards shared out among processes; the model is passed on as it is."""
+    state = PartialState(cpu=context.device == "cpu")
+    models = best_epochs(context)
+    precision, batch_size = str(context.options["precision"]), int(context.options["batch_size"])
+    precision = native_precision(context.device) if precision == "auto" else precision
+    context.folder.mkdir(parents=True, exist_ok=True)
+    shards, started, computed = [], time.monotonic(), 0
+    for number, rows in enumerate(in_order(context.train, SHARD)):
+        shards.append(context.folder / f"shard-{number:05d}.parquet")
+        if number % state.num_processes == state.process_index and not shards[-1].exists():
+            maps = saliency_of(models, rows, batch_size=batch_size, precision=precision)
+            write(shards[-1], [pa.table([[row["example_id"] for row in rows], maps], SCHEMA)])
+            computed += len(rows)
+        done = min(len(context.train), (number + 1) * SHARD)
+        context.watch(Status(done, len(context.train), computed / (time.monotonic() - started)))
+    state.wait_for_everyone()
+    whole = context.folder / FILE
+    write(whole, (pq.read_table(shard, schema=SCHEMA) for shard in shards))
+    return Trained(context.model.cpu(), beside={FILE: whole})
+
+
+def best_epochs(context: Context) -> list[EfficientBertForSequenceClassification]:
+    """The models of the best epochs that fine-tuning kept, on the device."""
+    found = []
+    for path in sorted((context.before or context.folder).glob("epochs/*.safetensors")):
+        model = EfficientBertForSequenceClassification(context.model.config)
+        model.load_state_dict(read_tensors(path)[0])
+        torch.nn.Module.to(model, context.device)
+        found.append(model.eval())
+    return found
+
+
+def write(path: Path, tables: Iterable[pa.Table]) -> None:
+    """One parquet file of these tables, written aside and renamed."""
+    aside = path.with_suffix(f".{os.getpid()}.part")
+    with pq.ParquetWriter(aside, SCHEMA) as writer:
+        for table in tables:
+            writer.write_table(table)
+    aside.replace(path)
+
+
+def with_saliency(rows: Rows, path: Path) -> Rows:
+    """The rows, each with its own `saliency`, (length,) float32, found by its id.
+
+    Raises:
+        InputError: the file lacks a row's map, or has one of another length.
+    """
+    table = pq.read_table(path, schema=SCHEMA).combine_chunks()
+    places = {name: place for place, name in enumerate(table["example_id"].to_pylist())}
+    column = table["saliency"].chunk(0)
+    numbers, starts = torch.tensor(column.values.to_numpy()), column.offsets.to_pylist()
+    found = []
+    for row in rows:
+        name, length = row["example_id"], len(row["input_ids"])
+        if name not in places:
+            raise InputError(f"{path} has no saliency map of example {name!r}; extract saliency of this data again")
+        first, end = starts[places[name]], starts[places[name] + 1]
+        if end - first != length:
+            raise InputError(
+                f"{path}: the saliency map of example {name!r} has {end - first} numbers for {length} word pieces; it "
+                "is of another tokenizer, length or revision of the data: extract saliency again"
+            )
+        found.append({**row, "saliency": numbers[first:end]})
+    return found
+
+
+SALIENCY = Stage(
+    name="saliency",
+    summary="extract saliency maps of the training rows, averaged over the best fine-tuned epochs",
+    train=extract,
+    options=(
+        Knob("batch_size", "examples per pass", 32, low=1, high=65536),
+        Knob("precision", "arithmetic of the passes", "auto", choices=("auto", "bf16", "no")),
+    ),
+    after=FINETUNE,
+    step_cost=lambda options: 2.0,  # three epochs' maps, each cheaper than a step: no gradients of weights
+)
