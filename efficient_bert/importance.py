@@ -47,7 +47,7 @@ def importance(
     Args:
         batches: (batch, (B,) int64 classes).
     """
-    layers, training = model.bert.encoder.layers, model.training
+    layers, modes = model.bert.encoder.layers, [(module, module.training) for module in model.modules()]
     wanted = [weight for layer in layers for weight in scored(layer)]
     running = [torch.zeros_like(weight) for weight in wanted]
     heads = torch.zeros(len(layers), layers[0].heads, device=model.device)
@@ -63,7 +63,8 @@ def importance(
                 found = derivatives(layer, gradients[4 * place : 4 * place + 4])
                 heads[place] += found[0]
                 neurons[place] += found[1]
-    model.train(training)
+    for module, training in modes:
+        module.training = training
     return Importance(heads, neurons)
 
 

@@ -28,7 +28,7 @@ from efficient_bert.knobs import Knob, numbers
 from efficient_bert.model import EfficientBertForSequenceClassification, reshaped
 from efficient_bert.subnets import kept_count, rewire
 from efficient_bert.training import Context, Rows, Stage, Trained
-from efficient_bert.training.batches import collate
+from efficient_bert.training.batches import batch_of, collate
 from efficient_bert.training.distillation import Reading, distance, readings, teach, teacher_states
 from efficient_bert.training.finetune import FINETUNE, classify
 from efficient_bert.training.grafting import graft, graft_steps
@@ -70,14 +70,9 @@ class Teaching:
     fidelity: Fidelity = Fidelity.CORRECTED
 
 
-def batch_of(inputs: Inputs) -> Batch:
-    """The part of a collated batch that a model reads."""
-    return Batch.of({name: inputs[name] for name in ("input_ids", "attention_mask", "token_type_ids")})
-
-
 def joint_loss(model: EfficientBertForSequenceClassification, inputs: Inputs, teaching: Teaching) -> Tensor:
     """The sum of all subnets' losses: from a teacher, or with the gold classes."""
-    batch, total = batch_of(inputs), torch.zeros((), device=model.device)
+    batch, total = batch_of(model, inputs), torch.zeros((), device=model.device)
     followed = teach(teaching.teacher, batch) if teaching.teacher and not teaching.same_width else None
     for width in teaching.widths:
         if teaching.teacher and teaching.same_width:
@@ -101,10 +96,8 @@ def followed_loss(reading: Reading, teacher: Reading, mask: Tensor, *, depth: fl
 def labelled(model: EfficientBertForSequenceClassification, rows: Rows) -> Iterator[tuple[Batch, Tensor]]:
     """Batches with their classes, on the model's device."""
     for chunk in in_order(rows):
-        inputs = {
-            name: part.to(model.device) for name, part in collate(chunk, pad_token_id=model.config.padding).items()
-        }
-        yield batch_of(inputs), inputs["labels"]
+        inputs = collate(chunk, pad_token_id=model.config.padding)
+        yield batch_of(model, inputs), inputs["labels"].to(model.device)
 
 
 def scored(model: EfficientBertForSequenceClassification, context: Context) -> Importance:
@@ -248,7 +241,7 @@ def train_final(context: Context) -> Trained:
     config = context.model.config
     layers = config.num_hidden_layers
     depths = (1.0, *(depth / layers for depth in config.exit_depths[::-1]))
-    return joint(context, Teaching(tuple(config.widths[::-1]), depths=depths))
+    return joint(replace(context, model=deepcopy(context.model)), Teaching(tuple(config.widths[::-1]), depths=depths))
 
 
 REWIRE = Stage(

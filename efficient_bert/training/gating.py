@@ -30,8 +30,8 @@ from efficient_bert.knobs import Knob, Value, numbers
 from efficient_bert.model import EfficientBertForSequenceClassification, reshaped
 from efficient_bert.subnets import subnet_policy, uniform
 from efficient_bert.training import Context, Rows, Stage, Trained
-from efficient_bert.training.batches import collate, shuffled
-from efficient_bert.training.flexible import FINAL, batch_of, labelled
+from efficient_bert.training.batches import batch_of, collate, shuffled
+from efficient_bert.training.flexible import FINAL, labelled
 from efficient_bert.training.kept import kept
 from efficient_bert.training.loop import in_order, train, with_defaults
 from efficient_bert.training.recipe import Descent, Inputs, Progress, Recipe
@@ -126,7 +126,7 @@ def gate_loss(
 def gated(model: EfficientBertForSequenceClassification, inputs: Inputs) -> Tensor:
     """Logits (B, C) of passes whose widths the gates choose."""
     policy = gate_policy(model.width_gates(), model.config.widths)
-    return run(model, batch_of(inputs), policy, execution=Execution.MASKED).logits
+    return run(model, batch_of(model, inputs), policy, execution=Execution.MASKED).logits
 
 
 def with_gates(model: EfficientBertForSequenceClassification, gates: int) -> EfficientBertForSequenceClassification:
