@@ -54,7 +54,7 @@ class WithKnobs(click.Command):
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The command's own flags and the found ones."""
-        knobs = {knob.name: knob for method in METHODS.values() for knob in method.all_knobs}
+        knobs = every_knob()
         stages = {stage.name: stage for method in METHODS.values() for stage in method.stage.chain}
         found = [self.knob(name, knob, several=True) for name, knob in knobs.items()]
         for stage in stages.values():
@@ -65,21 +65,27 @@ class WithKnobs(click.Command):
     @staticmethod
     def knob(name: str, knob: Knob, *, several: bool) -> click.Option:
         """One flag; `several` values may be given, separated by commas."""
-        values = ", ".join(map(str, knob.points)) if knob.points and several else knob.default
+        values = f"{knob.separator} ".join(map(str, knob.points)) if knob.points and several else knob.default
         default = values if several else f"the preset's, or {values}"
         destination = name.replace(".", "__")
         return click.Option(
             [flag(destination.replace("__", "-")), destination],
             help=f"{knob.summary} [default: {default}]",
-            metavar="VALUE[,VALUE...]" if several else "VALUE",
+            metavar=f"VALUE[{knob.separator}VALUE...]" if several else "VALUE",
         )
+
+
+def every_knob() -> dict[str, Knob]:
+    """The knobs of all methods, by name."""
+    return {knob.name: knob for method in METHODS.values() for knob in method.all_knobs}
 
 
 def given_values(extra: dict[str, Any]) -> dict[str, Any]:
     """The knobs and options among a command's parameters, as `Settings` takes them."""
     given = {name: value for name, value in extra.items() if value is not None}
+    knobs = every_knob()
     return {
-        "knobs": {name: tuple(value.split(",")) for name, value in given.items() if "__" not in name},
+        "knobs": {name: tuple(value.split(knobs[name].separator)) for name, value in given.items() if name in knobs},
         "options": {name.replace("__", "."): value for name, value in given.items() if "__" in name},
     }
 
@@ -88,7 +94,13 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
     """The flags that say what to train or run."""
     flags = [
         click.option("--task", type=Name(TASKS), required=True, help="What to measure on."),
-        click.option("--method", "methods", type=Name(METHODS), multiple=True, help="May be repeated. [default: all]"),
+        click.option(
+            "--method",
+            "methods",
+            type=Name(METHODS),
+            multiple=True,
+            help="May be repeated. [default: those that train quickly]",
+        ),
         click.option("--preset", default="quick", show_default=True, help=f"{', '.join(PRESETS)}."),
         click.option("--backbone", metavar="NAME_OR_DIR", help="Any BERT checkpoint. [default: the preset's]"),
         click.option(

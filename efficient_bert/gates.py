@@ -90,10 +90,10 @@ def width_list(text: str, config: EfficientBertConfig) -> tuple[float, ...]:
     """The width at which each class of a gate runs, from "0.5,0.75,0.75,0.75".
 
     Raises:
-        InputError: not as many numbers as classes, or a width that leaves no head.
+        InputError: not as many numbers as the trained model has classes, or a width that leaves no head.
     """
     widths = numbers(text)
-    if len(widths) != len(config.widths):
+    if config.widths and len(widths) != len(config.widths):
         raise InputError(
             f"the width list is {text!r}, but the gates tell {len(config.widths)} classes apart, "
             f"{config.widths}; give as many widths, separated by commas"

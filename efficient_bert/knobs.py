@@ -22,6 +22,7 @@ class Knob:
         low, high: inclusive bounds of a number.
         choices: allowed strings.
         points: values that `bench run` measures when the knob is not given.
+        separator: between several values on a command line; another one where a value has commas itself.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Knob:
     high: float = math.inf
     choices: tuple[str, ...] = ()
     points: tuple[Value, ...] = ()
+    separator: str = ","
 
     def parse(self, given: Value) -> Value:
         """`given`, often text from a command line, as this knob's type and within its bounds.

@@ -18,6 +18,7 @@ from efficient_bert.config import EfficientBertConfig, kept_heads
 from efficient_bert.decisions import Decision, Policy, View
 from efficient_bert.errors import InputError
 from efficient_bert.importance import Importance
+from efficient_bert.knobs import numbers
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.units import Units, heads_of, neurons_of
 
@@ -82,6 +83,20 @@ def uniform(
     kept_heads(width, config.num_attention_heads)
     layers = kept_layers(depth, config.num_hidden_layers, rule)
     return Subnet(layers, (width,) * len(layers))
+
+
+def layer_widths(text: str, config: EfficientBertConfig, *, depth: float = 1.0) -> Subnet:
+    """The prefix at this depth with the widths of a text: one for all layers, or "1,0.5,..", one for each that runs.
+
+    Raises:
+        InputError: another number of widths, or a width or depth that leaves nothing.
+    """
+    layers, widths = kept_layers(depth, config.num_hidden_layers), numbers(text)
+    if len(widths) not in (1, len(layers)):
+        raise InputError(f"the widths are {text!r}, but {len(layers)} layers run; give one width, or one for each")
+    for width in widths:
+        kept_heads(width, config.num_attention_heads)
+    return Subnet(layers, widths if len(widths) == len(layers) else widths * len(layers))
 
 
 def subnet_policy(subnet: Subnet) -> Policy:

@@ -16,7 +16,7 @@ from efficient_bert.decisions import Policy
 from efficient_bert.gates import gate_policy
 from efficient_bert.importance import importance
 from efficient_bert.subnets import subnet_policy, uniform
-from efficient_bert.training import Context, Rows, Stage
+from efficient_bert.training import Context, Rows, Stage, grafting
 from efficient_bert.training import flexible as stages
 from efficient_bert.training.batches import collate
 from efficient_bert.training.flexible import (
@@ -174,12 +174,11 @@ def test_epochs_are_compared_by_the_mean_over_subnets(tmp_path: Path) -> None:
 def test_grafts_come_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With `graft` a graft comes after each scheduled step, and its scores leave no gradient behind; else none."""
     seen: list[bool] = []
-    original = stages.graft
 
     def watched(model: EfficientBertForSequenceClassification, scores: Any, *, alpha: float) -> None:
         seen.append(all(parameter.grad is None for parameter in model.parameters()))
         assert alpha == 0.25
-        original(model, scores, alpha=alpha)
+        grafting.graft(model, scores, alpha=alpha)
 
     monkeypatch.setattr(stages, "graft", watched)
     # 40 rows in batches of 8, two epochs with grafts: one in each step from the first

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +12,6 @@ import torch.nn.functional as F
 
 from efficient_bert import (
     Batch,
-    EfficientBertConfig,
     EfficientBertForSequenceClassification,
     Execution,
     InputError,
@@ -23,7 +22,6 @@ from efficient_bert.counting import count_with_fvcore, count_with_torch
 from efficient_bert.decisions import Policy
 from efficient_bert.exits import certain, entropy, stable
 from efficient_bert.gates import (
-    WidthGate,
     balanced,
     expected_width,
     gate_macs,
@@ -35,8 +33,9 @@ from efficient_bert.gates import (
     width_list,
 )
 from efficient_bert.knobs import numbers
+from efficient_bert.model import reshaped
 from efficient_bert.subnets import subnet_policy, uniform
-from tests.conftest import MiniLM
+from tests.conftest import MiniLM, aim_gates
 from tests.tiny import tiny_batch, tiny_config, tiny_model
 
 TOLERANCE = 1e-5
@@ -48,35 +47,13 @@ def flexible(
     minilm: MiniLM, texts: list[list[tuple[str, ...]]]
 ) -> tuple[EfficientBertForSequenceClassification, list[tuple[str, ...]]]:
     """The packaged weights with random gates that choose every class, exits that share the final head, sentences."""
-    source = minilm.ours("sdpa")
-    fields = {"exit_depths": [2, 4], "shared_head": True, "num_gates": 6, "widths": list(WIDTHS)}
     torch.manual_seed(0)
-    model = EfficientBertForSequenceClassification(EfficientBertConfig(**{**source.config.to_dict(), **fields}))
-    gates = {name: value for name, value in model.state_dict().items() if name.startswith("gates.")}
-    model.load_state_dict({**source.state_dict(), **gates})
+    fields = {"exit_depths": [2, 4], "shared_head": True, "num_gates": 6, "widths": list(WIDTHS)}
+    model = reshaped(minilm.ours("sdpa"), **fields)
     model.eval()
     rows = texts[0][:32]
     aim_gates(model, minilm.batches(rows, size=32)[0])
     return model, rows
-
-
-@torch.no_grad()
-def aim_gates(model: EfficientBertForSequenceClassification, batch: Batch) -> None:
-    """Gates whose logits spread over the sentences and are centred, so that every class is chosen by some.
-
-    The first one reads the embedding of [CLS], which is the same in every sentence, and always says the same.
-    """
-    generator = torch.Generator().manual_seed(1)
-    states = run(model, batch, execution=Execution.MASKED, record=True).hidden_states
-    for place, gate in enumerate(cast(list[WidthGate], list(model.width_gates()))):
-        for parameter in gate.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator))
-        if place == 0:
-            continue
-        logits = gate(states[place][:, 0])
-        scale = 1 / logits.std(0)
-        gate.choose.weight.mul_(scale[:, None])
-        gate.choose.bias.copy_((gate.choose.bias - logits.mean(0)) * scale)
 
 
 @torch.inference_mode()

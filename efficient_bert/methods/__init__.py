@@ -28,6 +28,7 @@ class Method:
         knobs: values that vary at inference; the stages add those that vary in training.
         released_flops: (model, batch) -> (B,) int64, as the authors' evaluation counts them; None where they count as
             we do.
+        suite: it runs where no method is named; not one whose training takes as long as all others'.
         check: raises InputError where knob values do not fit a model of this configuration; asked before training.
     """
 
@@ -38,6 +39,7 @@ class Method:
     policy: Callable[[EfficientBertForSequenceClassification, Mapping[str, Value]], Policy]
     knobs: tuple[Knob, ...] = ()
     released_flops: Callable[[EfficientBertForSequenceClassification, Batch], Tensor] | None = None
+    suite: bool = True
     check: Callable[[EfficientBertConfig, Mapping[str, Value]], None] = lambda config, knobs: None
 
     @property
