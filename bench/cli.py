@@ -99,7 +99,7 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
             "methods",
             type=Name(METHODS),
             multiple=True,
-            help="May be repeated. [default: those that train quickly]",
+            help="May be repeated. [default: all that train quickly]",
         ),
         click.option("--preset", default="quick", show_default=True, help=f"{', '.join(PRESETS)}."),
         click.option("--backbone", metavar="NAME_OR_DIR", help="Any BERT checkpoint. [default: the preset's]"),

@@ -27,7 +27,7 @@ def estimate_seconds(plan: Plan) -> float:
     seconds = 0.0
     if jobs:
         per_example = seconds_per_training_example(plan, model)
-        epochs = sum(int(job.options["epochs"]) * job.stage.step_cost(job.options) for job in jobs)
+        epochs = sum(int(job.options.get("epochs", 1)) * job.stage.step_cost(job.options) for job in jobs)
         seconds += epochs * len(plan.data.train) * per_example
     passes = len(plan.data.evaluation) + len(plan.data.heldout)
     timed = min(plan.latency_examples, len(plan.data.evaluation)) * plan.rounds

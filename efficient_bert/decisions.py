@@ -22,6 +22,7 @@ class View:
         hidden: (B, L, D) states about to enter the next layer; meaningless where mask is false.
         mask: (B, L) bool, live tokens.
         positions: (B, L) int64, where each live token stood in its input.
+        length: (B,) int64, tokens that entered layer 0.
         logits: (E, B, C) from the exits so far: the history lives here, so policies carry no state.
         fades: in `soft` execution the fades decided so far, each (B, L), oldest first; None where decisions are hard.
     """
@@ -30,6 +31,7 @@ class View:
     hidden: Tensor
     mask: Tensor
     positions: Tensor
+    length: Tensor
     logits: Tensor
     fades: tuple[Tensor, ...] | None = None
 

@@ -118,6 +118,7 @@ def run(
     state = start(model, batch, execution=execution, seen=seen if record else None)
     recorder = Recorder(len(batch.mask), batch.mask.device)
     states = [state.values] if record else []
+    lengths = batch.mask.sum(1)
     decisions: list[Decision] = []
     widths: dict[int, float] = {}
     every = model.bert.encoder.layers
@@ -126,7 +127,8 @@ def run(
         if depth in policy.exits:
             recorder.exit(depth, state.live.rows, model.classify(state.first(), depth=depth))
         if policy.decide is not None:
-            decision = policy.decide(state.view(depth, recorder.history(model.config.classes)))
+            history = recorder.history(model.config.classes)
+            decision = policy.decide(state.view(depth, lengths=lengths, logits=history))
             if execution == Execution.SOFT:
                 decision = replace(decision, leave=None)
             if record:

@@ -32,8 +32,8 @@ class State(Protocol):
         """(B, D): the [CLS] states of the live rows."""
         ...
 
-    def view(self, depth: int, logits: Tensor) -> View:
-        """What the policy sees; logits (E, all examples, C)."""
+    def view(self, depth: int, *, lengths: Tensor, logits: Tensor) -> View:
+        """What the policy sees; lengths (all examples,), logits (E, all examples, C)."""
         ...
 
     def apply(self, decision: Decision) -> Self:
@@ -56,11 +56,12 @@ class Gathered:
     def first(self) -> Tensor:
         return self.live.first(self.values)
 
-    def view(self, depth: int, logits: Tensor) -> View:
+    def view(self, depth: int, *, lengths: Tensor, logits: Tensor) -> View:
         layout = self.live
-        everyone = layout.rows == tuple(range(logits.shape[1]))
-        own = logits if everyone else logits[:, list(layout.rows)]
-        return View(depth, layout.pad(self.values), layout.mask, layout.pad(layout.positions), own)
+        if layout.rows != tuple(range(len(lengths))):
+            rows = list(layout.rows)
+            lengths, logits = lengths[rows], logits[:, rows]
+        return View(depth, layout.pad(self.values), layout.mask, layout.pad(layout.positions), lengths, logits)
 
     def apply(self, decision: Decision) -> Gathered:
         state = self
@@ -134,11 +135,11 @@ class Padded:
         rows = torch.tensor(self.live.rows, device=first.device)
         return self.values[rows, first[rows]]
 
-    def view(self, depth: int, logits: Tensor) -> View:
+    def view(self, depth: int, *, lengths: Tensor, logits: Tensor) -> View:
         rows = list(self.live.rows)
         positions = torch.arange(self.values.shape[1], device=self.values.device).expand(len(rows), -1)
         fades = self.fades if self.soft else None
-        return View(depth, self.values[rows], self.live.mask[rows], positions, logits[:, rows], fades)
+        return View(depth, self.values[rows], self.live.mask[rows], positions, lengths[rows], logits[:, rows], fades)
 
     def apply(self, decision: Decision) -> Padded:
         if not self.soft:

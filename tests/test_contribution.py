@@ -108,7 +108,14 @@ def test_a_decision_by_hand() -> None:
     contribution.predictors[0].forward = lambda hidden: shares.log()[hidden.new_ones(2, 4).bool()]
     decide = contribution_policy(contribution).decide
     assert decide is not None
-    view = View(0, torch.zeros(2, 4, 48), torch.ones(2, 4).bool(), torch.arange(4).expand(2, 4), torch.zeros(0, 2, 3))
+    view = View(
+        0,
+        torch.zeros(2, 4, 48),
+        torch.ones(2, 4).bool(),
+        torch.arange(4).expand(2, 4),
+        torch.full((2,), 4),
+        torch.zeros(0, 2, 3),
+    )
     decision = decide(view)
     assert decision.keep is not None
     assert decision.keep.tolist() == [[True, True, False, False], [False, False, True, True]]

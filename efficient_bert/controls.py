@@ -1,0 +1,89 @@
+"""Controls for methods that drop tokens: as many are dropped, layer by layer, whatever they say.
+
+A control answers what a method's choice of tokens is worth: it runs the same model, at the lengths of a profile, on
+tokens that were not chosen by anything they mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from efficient_bert.config import EfficientBertConfig
+from efficient_bert.contribution import first_token
+from efficient_bert.decisions import Decision, Policy, View
+from efficient_bert.errors import InputError
+from efficient_bert.knobs import Knob, Value
+
+OWN = "own"
+
+PROFILE = Knob(
+    "profile",
+    "fraction of a text's tokens that each layer runs on, first layer first, as 0.9/0.5/..; own = the model's",
+    OWN,
+)
+
+Order = Callable[[View], Tensor]
+"""View -> (B, L) numbers; tokens with the lowest ones go first."""
+
+
+def first_come(view: View) -> Tensor:
+    """The end of the text goes first."""
+    return -view.positions
+
+
+def shuffled(seed: int) -> Order:
+    """A random order of positions, one for each seed and length of text: the same in every layer and batch."""
+
+    def order(view: View) -> Tensor:
+        mixed = view.positions * 0x9E3779B1 + view.length[:, None] * 0x85EBCA77 + seed * 0xC2B2AE3D
+        for shift, factor in ((15, 0x2C1B3C6D), (12, 0x297A2D39)):
+            mixed = ((mixed ^ (mixed >> shift)) * factor) & 0xFFFFFFFF
+        return mixed ^ (mixed >> 15)
+
+    return order
+
+
+def profile_policy(profile: Sequence[float], order: Order) -> Policy:
+    """Before each layer the rounded fraction of the text's tokens stays, [CLS] among them and never fewer than one."""
+
+    def decide(view: View) -> Decision:
+        wanted = (view.length * profile[view.depth]).round().clamp(min=1)
+        rank = order(view).masked_fill(~view.mask, torch.iinfo(torch.int64).min)
+        rank = rank.masked_fill(first_token(view.mask), torch.iinfo(torch.int64).max)
+        return Decision(keep=rank.argsort(1, descending=True).argsort(1) < wanted[:, None])
+
+    return Policy(decide)
+
+
+def read_profile(config: EfficientBertConfig, given: Value) -> list[float]:
+    """The profile that was typed, or the one that the model was found to have.
+
+    Raises:
+        InputError: not one falling fraction for each layer, or none was given and the model has none.
+    """
+    if given == OWN:
+        if not config.length_profile:
+            raise InputError(
+                f"the model has no length profile of its own; give --profile with {config.num_hidden_layers} fractions"
+            )
+        return list(config.length_profile)
+    try:
+        fractions = [float(part) for part in str(given).split("/")]
+    except ValueError:
+        fractions = []
+    falling = all(after <= before for before, after in zip([1.0, *fractions], fractions, strict=False))
+    if len(fractions) != config.num_hidden_layers or not falling or not fractions[-1] > 0:
+        raise InputError(
+            f"profile is {given!r}, but it takes {config.num_hidden_layers} fractions in (0, 1], none larger than the "
+            "one before, as 0.9/0.5/.."
+        )
+    return fractions
+
+
+def check_profile(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
+    """Raise InputError where a typed profile does not fit a model of this configuration."""
+    if knobs["profile"] != OWN:
+        read_profile(config, knobs["profile"])

@@ -1,0 +1,17 @@
+"""Control: AdapLeR's model at AdapLeR's lengths, on the beginning of the text."""
+
+from __future__ import annotations
+
+from efficient_bert.controls import PROFILE, check_profile, first_come, profile_policy, read_profile
+from efficient_bert.methods import Method
+from efficient_bert.training.adapler import ADAPLER
+
+LAST_TOKENS = Method(
+    name="last_tokens",
+    summary="control: as many tokens dropped in each layer as AdapLeR drops, from the end of the text",
+    source="Modarressi et al., 2022, AdapLeR: the same lengths, without its predictors",
+    stage=ADAPLER,
+    policy=lambda model, knobs: profile_policy(read_profile(model.config, knobs["profile"]), first_come),
+    knobs=(PROFILE,),
+    check=check_profile,
+)

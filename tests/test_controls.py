@@ -1,0 +1,77 @@
+"""Controls: as many tokens as the profile says, [CLS] always, nested, and the same whatever the batch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from efficient_bert import Batch, Execution, InputError, run
+from efficient_bert.controls import OWN, Order, first_come, profile_policy, read_profile, shuffled
+from tests.tiny import tiny_batch, tiny_config, tiny_model
+
+MODEL = tiny_model(classes=2)
+PROFILE = [0.9, 0.5, 0.5, 0.1]
+LENGTHS = [10, 4, 7, 1]
+BATCH = tiny_batch(LENGTHS)
+
+
+def kept(order: Order, batch: Batch = BATCH, execution: Execution = Execution.GATHERED) -> torch.Tensor:
+    """(B, N, L) bool."""
+    with torch.inference_mode():
+        return run(MODEL, batch, profile_policy(PROFILE, order), execution=execution).trace.kept
+
+
+@pytest.mark.parametrize("order", [first_come, shuffled(0), shuffled(5)])
+def test_as_many_are_kept_as_the_profile_says(order: Order) -> None:
+    """The rounded fraction of each text's length, never fewer than one; [CLS] stays, and what left stays away."""
+    found = kept(order)
+    by_hand = [[9, 5, 5, 1], [4, 2, 2, 1], [6, 4, 4, 1], [1, 1, 1, 1]]
+    assert found.sum(2).tolist() == by_hand
+    assert found[:, :, 0].all()
+    assert not (found[:, 1:] & ~found[:, :-1]).any()
+    assert torch.equal(found, kept(order, execution=Execution.MASKED))
+
+
+def test_the_end_goes_first() -> None:
+    """The beginning of the text is what is left."""
+    for row, layers in enumerate(kept(first_come)):
+        for tokens in layers:
+            count = int(tokens.sum())
+            assert tokens[:count].all(), row
+
+
+def test_a_random_order_depends_on_seed_and_length_alone() -> None:
+    """An example alone keeps what it keeps in a batch; another seed, or another length, keeps others."""
+    found = kept(shuffled(0))
+    alone = kept(shuffled(0), tiny_batch(LENGTHS[:1]))
+    assert torch.equal(found[0], alone[0])
+    assert not torch.equal(found, kept(shuffled(1)))
+
+
+def test_every_position_is_kept_about_as_often() -> None:
+    """Over a thousand seeds each of nine positions beside [CLS] is kept four times in nine, within four deviations."""
+    counts = torch.stack([kept(shuffled(seed), tiny_batch([10]))[0, 1, 1:] for seed in range(1000)]).sum(0)
+    expected, deviation = 1000 * 4 / 9, (1000 * 4 / 9 * 5 / 9) ** 0.5
+    assert (counts - expected).abs().max() < 4 * deviation
+
+
+def test_a_profile_is_the_models_or_typed() -> None:
+    """`own` is the configuration's; fractions are read in order."""
+    config = tiny_config(classes=2)
+    assert read_profile(config, OWN) == config.length_profile
+    assert read_profile(config, "0.9/0.5/0.5/0.1") == PROFILE
+
+
+@pytest.mark.parametrize("given", ["0.9/0.5", "0.9/0.5/0.6/0.1", "1/1/1/0", "a/b/c/d", "1.5/1/1/1", "1/1/nan/1", ""])
+def test_a_profile_that_does_not_fit_is_refused(given: str) -> None:
+    """Another number of layers, a rise, zero, no number, above one: one line with the value and the rule."""
+    with pytest.raises(
+        InputError, match=r"profile is .* takes 4 fractions in \(0, 1\], none larger than the one before"
+    ):
+        read_profile(tiny_config(), given)
+
+
+def test_a_model_without_a_profile_says_so() -> None:
+    """Where nothing was measured there is no profile to follow."""
+    with pytest.raises(InputError, match=r"no length profile of its own; give --profile with 4 fractions"):
+        read_profile(tiny_config(length_profile=[]), OWN)
