@@ -73,15 +73,10 @@ def minilm(tmp_path_factory: pytest.TempPathFactory) -> MiniLM:
     folder = tmp_path_factory.mktemp("minilm")
     theirs.save_pretrained(folder)
     ours: EfficientBertForSequenceClassification = EfficientBertForSequenceClassification.from_pretrained(folder)
-<<<<<<< HEAD
     whole = reshaped(with_contribution(with_exits(ours), 32), num_gates=6, widths=[0.25, 0.5, 0.75, 1.0])
     whole.eval()
+    whole.config.length_profile = [0.95, 0.8, 0.6, 0.5, 0.3, 0.2]
     found = MiniLM(theirs, folder, whole, tokenizer(backbone))
-=======
-    adaptive = with_contribution(with_exits(ours), 32).eval()
-    adaptive.config.length_profile = [0.95, 0.8, 0.6, 0.5, 0.3, 0.2]
-    found = MiniLM(theirs, folder, adaptive, tokenizer(backbone))
->>>>>>> main
     aim_exits(found.exits, Batch.of(found.encoded(demo(32))))
     aim_predictors(found.exits)
     aim_gates(found.exits, Batch.of(found.encoded(demo(32))))
