@@ -76,12 +76,13 @@ def gate_policy(
         gate = gates.at(view.depth)
         if gate is None:
             return Decision(leave=leave)
-        stay = view.mask.new_ones(len(view.mask)) if leave is None else ~leave
         # float64: a width that stands for a half of a head must round as in `kept_heads`
-        choices = torch.tensor(widths, dtype=torch.float64, device=stay.device)
-        width = choices.new_ones(len(stay))
-        width[stay] = choices[gate(view.first()[stay]).argmax(-1)]
-        return Decision(leave=leave, width=width, macs=stay * gates.macs)
+        choices, first = torch.tensor(widths, dtype=torch.float64, device=view.hidden.device), view.first()
+        if leave is None:
+            return Decision(width=choices[gate(first).argmax(-1)], macs=torch.full((len(first),), gates.macs))
+        width = choices.new_ones(len(leave))
+        width[~leave] = choices[gate(first[~leave]).argmax(-1)]
+        return Decision(leave=leave, width=width, macs=~leave * gates.macs)
 
     return Policy(decide, exits=exits)
 
