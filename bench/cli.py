@@ -6,7 +6,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,111 +14,15 @@ import click
 
 from bench import __version__
 from bench.errors import InputError
+from bench.flags import FOLDER, SEED, Name, WithKnobs, given_values, settings_options
 from bench.presets import PRESETS
-from bench.registry import METHODS, METRICS, PLOTS, TASKS, Registry
+from bench.registry import METHODS, METRICS, PLOTS, TASKS
 
 if TYPE_CHECKING:
-    from bench.plan import Plan
-    from efficient_bert.knobs import Knob
+    from bench.plan import Plan, Settings
 
 JSON_LINE = ("run_id", "task", "method", "knobs", "seed", "preset", "backbone", "metrics", "heldout")
 """What the JSON line of a run repeats from its record."""
-
-SEED = click.IntRange(0, 2**32 - 1)
-FOLDER = click.Path(file_okay=False, path_type=Path)
-
-
-class Name(click.ParamType[str]):
-    """A name from a registry; `--help` lists them, a wrong one is told the nearest."""
-
-    def __init__(self, registry: Registry[Any]) -> None:
-        self.registry = registry
-        self.name = registry.kind
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
-        """All names, as `--help` shows them."""
-        return "[" + "|".join(self.registry) + "]"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The name itself, checked."""
-        return str(self.registry[value].name)
-
-
-def flag(name: str) -> str:
-    """`exit_threshold` as `--exit-threshold`."""
-    return "--" + name.replace("_", "-")
-
-
-class WithKnobs(click.Command):
-    """A command that also takes every method's knobs and every stage's options as flags, found when asked."""
-
-    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """The command's own flags and the found ones."""
-        knobs = every_knob()
-        stages = {stage.name: stage for method in METHODS.values() for stage in method.stage.chain}
-        found = [self.knob(name, knob, several=True) for name, knob in knobs.items()]
-        for stage in stages.values():
-            found += [self.knob(f"{stage.name}.{knob.name}", knob, several=False) for knob in stage.options]
-        *own, help_flag = super().get_params(ctx)
-        return [*own, *found, help_flag]
-
-    @staticmethod
-    def knob(name: str, knob: Knob, *, several: bool) -> click.Option:
-        """One flag; `several` values may be given, separated by commas."""
-        values = f"{knob.separator} ".join(map(str, knob.points)) if knob.points and several else knob.default
-        default = values if several else f"the preset's, or {values}"
-        destination = name.replace(".", "__")
-        return click.Option(
-            [flag(destination.replace("__", "-")), destination],
-            help=f"{knob.summary} [default: {default}]",
-            metavar=f"VALUE[{knob.separator}VALUE...]" if several else "VALUE",
-        )
-
-
-def every_knob() -> dict[str, Knob]:
-    """The knobs of all methods, by name."""
-    return {knob.name: knob for method in METHODS.values() for knob in method.all_knobs}
-
-
-def given_values(extra: dict[str, Any]) -> dict[str, Any]:
-    """The knobs and options among a command's parameters, as `Settings` takes them."""
-    given = {name: value for name, value in extra.items() if value is not None}
-    knobs = every_knob()
-    return {
-        "knobs": {name: tuple(value.split(knobs[name].separator)) for name, value in given.items() if name in knobs},
-        "options": {name.replace("__", "."): value for name, value in given.items() if "__" in name},
-    }
-
-
-def settings_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The flags that say what to train or run."""
-    flags = [
-        click.option("--task", type=Name(TASKS), required=True, help="What to measure on."),
-        click.option(
-            "--method",
-            "methods",
-            type=Name(METHODS),
-            multiple=True,
-            help="May be repeated. [default: all that train quickly]",
-        ),
-        click.option("--preset", default="quick", show_default=True, help=f"{', '.join(PRESETS)}."),
-        click.option("--backbone", metavar="NAME_OR_DIR", help="Any BERT checkpoint. [default: the preset's]"),
-        click.option(
-            "--data-dir", type=FOLDER, envvar="EFFICIENT_BERT_DATA", help="Where data sets lie. [default: hub]"
-        ),
-        click.option("--device", help="cpu or cuda. [default: cuda where there is one]"),
-        click.option(
-            "--seed", "seeds", type=SEED, multiple=True, default=(0,), show_default=True, help="May be repeated."
-        ),
-        click.option("--max-length", type=int, help="Word pieces per example. [default: the task's]"),
-        click.option("--train-rows", type=click.IntRange(1), help="Train on a seeded draw of so many rows."),
-        click.option("--eval-rows", type=click.IntRange(1), help="Evaluate on a seeded draw of so many rows."),
-        click.option("--store", type=FOLDER, default=Path(), help="Folder of runs/ and artifacts/. [default: here]"),
-        click.option("--fresh", is_flag=True, help="Do again what is finished."),
-    ]
-    for option in reversed(flags):
-        command = option(command)
-    return command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -131,7 +35,7 @@ def bench() -> None:
 
 
 @bench.command("run", cls=WithKnobs)
-@settings_options
+@settings_options()
 @click.option(
     "--latency-examples", type=click.IntRange(0), help="Examples to time, 0 for none. [default: the preset's]"
 )
@@ -157,7 +61,7 @@ def run_command(seeds: tuple[int, ...], device: str | None, out: Path, **given: 
 
 
 @bench.command("train", cls=WithKnobs)
-@settings_options
+@settings_options()
 def train_command(seeds: tuple[int, ...], device: str | None, **given: Any) -> None:
     """Train the stages that the methods need; finished ones are kept."""
     from bench.runner import train_missing
@@ -173,16 +77,23 @@ def planned(seeds: Sequence[int], device: str | None, given: dict[str, Any]) -> 
     quiet()
     from bench.describe import describe
     from bench.estimate import estimate_seconds
-    from bench.plan import Settings, make_plan
+    from bench.plan import make_plan
 
-    names = {name: given.pop(name) for name in list(given) if name in Settings.__dataclass_fields__}
     plans = []
     for seed in dict.fromkeys(seeds):
-        settings = Settings(**names, **given_values(given), seed=seed, device=device or default_device())
-        plan = make_plan(settings)
+        plan = make_plan(settings_from(given, device, seed=seed))
         click.echo("\n".join(describe(plan, estimate_seconds(plan))))
         plans.append(plan)
     return plans
+
+
+def settings_from(given: dict[str, Any], device: str | None, **more: Any) -> Settings:
+    """A command's parameters as `Settings`: what is none of its fields is a knob or an option."""
+    from bench.plan import Settings
+
+    names = {name: value for name, value in given.items() if name in Settings.__dataclass_fields__}
+    rest = given_values({name: value for name, value in given.items() if name not in names})
+    return Settings(**names, **rest, **more, device=device or default_device())
 
 
 def default_device() -> str:
@@ -234,6 +145,29 @@ def print_summary(text: Any) -> None:
     console.print(table)
     for note in text.notes:
         console.print(note, soft_wrap=True)
+
+
+@bench.command("predict", cls=WithKnobs)
+@settings_options(points=False)
+@click.option("--split", "splits", multiple=True, help="May be repeated. [default: all that have no labels]")
+@click.option("--out", type=FOLDER, required=True, help="Where the files go.")
+@click.option("--force", is_flag=True, help="Replace files that are there.")
+def predict_command(
+    method: str, device: str | None, splits: tuple[str, ...], out: Path, force: bool, **given: Any
+) -> None:
+    """Write a model's answers: GLUE's files for splits without labels, a table with probabilities for others."""
+    quiet()
+    from bench.plan import make_plan
+    from bench.predictions import files, missing_stages, one_point, predict
+
+    settings = settings_from(given, device, methods=(method,))
+    places = files(TASKS[settings.task], splits, out, force=force)
+    plan = make_plan(one_point(settings))
+    for job in missing_stages(plan):
+        click.echo(f"stage     {job.stage.name}: to do")
+    predict(plan, places, progress_bars())
+    for split, path in places.items():
+        click.echo(f"{split}: {path}")
 
 
 @bench.command("report")

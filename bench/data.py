@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError
-from bench.sources import Raw, read_folder, read_hub
+from bench.layouts import Raw, quoted
+from bench.sources import read_folder, read_hub
+from bench.windows import windows as windows_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -26,8 +29,9 @@ def load_split(task: Task, split: str, *, data_dir: Path | None, seed: int, limi
     """Load one split: generated for a synthetic task, else from `data_dir` where given, else from the data hub.
 
     Returns:
-        A table with columns example_id, text, pair (pair tasks only), label (int64) and what a generator adds.
-        With `limit`, a random draw of that many rows (fixed by `seed`), in the split's order.
+        A table with columns example_id, text, pair (pair tasks only), label (int64, or float64 in a regression; -1 in a
+        split without labels) and what a generator adds. With `limit`, a random draw of that many rows (fixed
+        by `seed`), in the split's order.
 
     Raises:
         InputError: the data is missing, out of reach or malformed.
@@ -42,8 +46,9 @@ def load_split(task: Task, split: str, *, data_dir: Path | None, seed: int, limi
             raise InputError(f"task {task.name!r} has no split {split!r}; there are: {', '.join(splits)}")
         table = datasets.Dataset.from_list(list(splits[split]))
     else:
-        raw = read_hub(task, split) if data_dir is None else read_folder(task, split, data_dir)
-        table = datasets.Dataset.from_dict(_checked(task, split, raw))
+        source, part = task.elsewhere.get(split, (task, split))
+        raw = read_hub(source, part) if data_dir is None else read_folder(source, part, data_dir)
+        table = datasets.Dataset.from_dict(_checked(source, split, raw))
     if limit is None or limit >= len(table):
         return table
     return table.select(sorted(random.Random(seed).sample(range(len(table)), limit)))  # noqa: S311 - a draw, no secret
@@ -58,7 +63,7 @@ def fingerprint(dataset: Dataset) -> str:
 def hold_out(
     train: Dataset, *, seed: int, fraction: float | None = None, most: int = 2000, phrases: bool = False
 ) -> tuple[Dataset, Dataset]:
-    """Split off a stratified slice of the training split, for model selection and calibration.
+    """Split off a slice of the training split, stratified by class, for model selection and calibration.
 
     With `phrases` (SST-2, whose training rows are phrases of the same sentences) a random slice would leak: whole
     sentences are held out, that is rows contained in no other row, and every training row of `PHRASE_WORDS` or more
@@ -69,18 +74,24 @@ def hold_out(
         (what is left to train on, the held-out slice), each in the split's order.
 
     Raises:
-        InputError: too few rows of some class to have it on both sides.
+        InputError: too few rows of some class to have it on both sides, or one class only.
     """
     from sklearn.model_selection import train_test_split
 
     texts = [" ".join(text.split()) for text in train["text"]]
     pool = _sentences(texts) if phrases else list(range(len(texts)))
     labels = list(train["label"])
-    strata = [labels[row] for row in pool]
-    classes = sorted(set(labels))
+    real = isinstance(labels[0], float)  # the scores of a regression have no classes to stratify by
+    strata = [0 if real else labels[row] for row in pool]
+    classes = sorted(set(strata))
     scarce = [label for label in classes if strata.count(label) < 2]
     if scarce or len(pool) < 2 * len(classes):
         raise InputError(f"{len(texts)} training rows are too few to hold out some of every class; raise the limit")
+    if len(set(labels)) < 2:
+        raise InputError(
+            f"all {len(texts)} training rows have the label {labels[0]}, but training needs two classes; "
+            f"is the file complete?"
+        )
     fraction = (0.05 if phrases else 0.1) if fraction is None else fraction
     size = max(len(classes), min(most, round(fraction * len(pool))))
     heldout = set(train_test_split(pool, test_size=size, stratify=strata, random_state=seed)[1])
@@ -89,8 +100,10 @@ def hold_out(
     return train.select(kept), train.select(sorted(heldout))
 
 
-def encode(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> Dataset:
+def encode(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, *, max_length: int, windows: bool = False) -> Dataset:
     """Cut every example into word pieces, truncating the longer text of a pair first.
+
+    With `windows`, a longer text is not truncated but becomes several examples (`bench.windows`), with a column more.
 
     Returns:
         A table in memory with columns example_id, input_ids, token_type_ids, label and length (word pieces with
@@ -100,43 +113,66 @@ def encode(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, *, max_length: 
 
     ids = datasets.List(datasets.Value("int32"))
     columns = {"example_id": datasets.Value("string"), "input_ids": ids, "token_type_ids": ids}
-    features = datasets.Features({**columns, "label": datasets.Value("int64"), "length": datasets.Value("int64")})
+    columns |= {"label": dataset.features["label"], "length": datasets.Value("int64")}
+    features = datasets.Features({**columns, **({"words": ids} if windows else {})})
 
     def batches() -> Iterator[Dataset]:
         for rows in dataset.iter(batch_size=1000):
-            pieces = tokenizer(
-                rows["text"],
-                rows.get("pair"),
-                max_length=max_length,
-                truncation="longest_first",
-                return_token_type_ids=True,
-                return_attention_mask=False,
-                verbose=False,
-            )
-            encoded = {name: pieces[name] for name in ("input_ids", "token_type_ids")}
+            if windows:
+                cut = list(windows_of(rows, tokenizer, max_length=max_length))
+                encoded = {name: [row[name] for row in cut] for name in cut[0]}
+            else:
+                encoded = truncated(rows, tokenizer, max_length)
             lengths = [len(row) for row in encoded["input_ids"]]
-            given = {name: rows[name] for name in ("example_id", "label")}
-            yield datasets.Dataset.from_dict({**given, **encoded, "length": lengths}, features=features)
+            yield datasets.Dataset.from_dict({**encoded, "length": lengths}, features=features)
 
     return datasets.concatenate_datasets(list(batches()))
 
 
+def truncated(rows: Any, tokenizer: PreTrainedTokenizerBase, max_length: int) -> dict[str, list[Any]]:
+    """Encoded columns of a batch of rows, one example each."""
+    pieces = tokenizer(
+        rows["text"],
+        rows.get("pair"),
+        max_length=max_length,
+        truncation="longest_first",
+        return_token_type_ids=True,
+        return_attention_mask=False,
+        verbose=False,
+    )
+    kept = {name: rows[name] for name in ("example_id", "label")}
+    return {**kept, **{name: pieces[name] for name in ("input_ids", "token_type_ids")}}
+
+
 def _checked(task: Task, split: str, raw: Raw) -> dict[str, list[Any]]:
-    """The columns of a split, every value of its type and every label a class's number."""
+    """The columns of a split, every value of its type and every label a class's number or a score."""
     if not raw.text:
         raise InputError(
             f"the {split!r} split of task {task.name!r} has no rows ({raw.place(0)}); is the file complete?"
         )
-    columns: dict[str, list[Any]] = {"example_id": [f"{split}-{row}" for row in range(len(raw.text))]}
+    names = raw.example_id or [f"{split}-{row}" for row in range(len(raw.text))]
+    columns: dict[str, list[Any]] = {"example_id": list(names)}
     for name, values in (("text", raw.text), ("pair", raw.pair)):
-        if values is None:
-            continue
-        for row, value in enumerate(values):
-            if not isinstance(value, str):
-                raise InputError(f"{raw.place(row)}: the {name} is {value!r}, but it must be a string")
-        columns[name] = list(values)
-    columns["label"] = [_class(task, value, raw.place(row)) for row, value in enumerate(raw.label)]
+        if values is not None:
+            columns[name] = [
+                _text(value, name, raw.place(row), labelled=raw.label is not None) for row, value in enumerate(values)
+            ]
+    if raw.label is None:
+        columns["label"] = [-1.0 if task.regression else -1] * len(raw.text)
+    else:
+        value_of = _score if task.regression else _class
+        columns["label"] = [value_of(task, value, raw.place(row)) for row, value in enumerate(raw.label)]
     return columns
+
+
+def _text(value: object, name: str, place: str, *, labelled: bool) -> str:
+    """The text itself; a message never quotes it. One without words may only be in a split that has to be answered."""
+    if not isinstance(value, str):
+        kind = "None" if value is None else f"of type {type(value).__name__}"
+        raise InputError(f"{place}: the {name} is {kind}, but it must be a string")
+    if labelled and not value.strip():
+        raise InputError(f"{place}: the {name} is empty, but an example needs words; remove the row or fill it in")
+    return value
 
 
 def _class(task: Task, value: object, place: str) -> int:
@@ -145,7 +181,20 @@ def _class(task: Task, value: object, place: str) -> int:
     if str(value).isdecimal() and int(str(value)) < len(task.labels):
         return int(str(value))
     known = ", ".join(f"{number} ({name})" for number, name in enumerate(task.labels))
-    raise InputError(f"{place}: the label is {value!r}, but task {task.name!r} has the classes {known}")
+    raise InputError(f"{place}: the label is {quoted(value, repr)}, but task {task.name!r} has the classes {known}")
+
+
+def _score(task: Task, value: object, place: str) -> float:
+    low, high = task.scores or (-math.inf, math.inf)
+    try:
+        score = float(str(value))
+    except ValueError:
+        score = math.nan
+    if not low <= score <= high:
+        raise InputError(
+            f"{place}: the label is {quoted(value, repr)}, but task {task.name!r} has scores of {low:g} to {high:g}"
+        )
+    return score
 
 
 def _phrases(text: str) -> Iterator[str]:

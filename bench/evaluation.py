@@ -1,4 +1,4 @@
-"""One arm over a split: gathered forward passes, and one row per example in the form of `EXAMPLE_SCHEMA`.
+"""One arm over a split: gathered forward passes, and one row per example in the form of `example_schema`.
 
 Finished chunks are kept aside, so that a killed evaluation resumes where it was.
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench.store import EXAMPLE_SCHEMA
+from bench.store import example_schema
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,14 +56,15 @@ def evaluate(
         advance: called with the number of examples of each finished chunk.
     """
     chunks = []
+    schema = example_schema(regression=arm.reference.regression)
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
     for start in range(0, len(rows), CHUNK):
         path = folder / f"part-{start:08d}.parquet" if folder else None
         if path and path.exists():
-            chunk = pq.read_table(path, schema=EXAMPLE_SCHEMA)
+            chunk = pq.read_table(path, schema=schema)
         else:
-            chunk = pa.Table.from_pylist(_chunk(arm, rows[start : start + CHUNK]), schema=EXAMPLE_SCHEMA)
+            chunk = pa.Table.from_pylist(_chunk(arm, rows[start : start + CHUNK]), schema=schema)
             if path:
                 aside = path.with_suffix(".part")
                 pq.write_table(chunk, aside)
@@ -95,7 +96,7 @@ def _batch(arm: Runnable, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, A
     trace, layers = output.trace, arm.reference.num_hidden_layers
     flops = trace_flops(trace, arm.model.config)
     columns = {
-        "probabilities": output.logits.double().softmax(-1).tolist(),
+        **answers(output.logits, regression=arm.reference.regression),
         "length": trace.length.tolist(),
         "exit_depth": trace.exit_depth.tolist(),
         "tokens": _padded(trace.tokens.tolist(), layers),
@@ -108,19 +109,24 @@ def _batch(arm: Runnable, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, A
     return [_example(row, {name: values[place] for name, values in columns.items()}) for place, row in enumerate(rows)]
 
 
+def answers(logits: Tensor, *, regression: bool) -> dict[str, list[Any]]:
+    """`prediction` and `probabilities` of logits (B, C): the likeliest class; in a regression the score, and none."""
+    if regression:
+        return {"prediction": logits[:, 0].double().tolist(), "probabilities": [[] for _ in logits]}
+    probabilities = logits.double().softmax(-1)
+    return {"prediction": probabilities.argmax(-1).tolist(), "probabilities": probabilities.tolist()}
+
+
 def _padded(rows: list[list[int]], layers: int) -> list[list[int]]:
     """A truncated model's layers, with zeros for those the full model has beyond them."""
     return [row + [0] * (layers - len(row)) for row in rows]
 
 
 def _example(row: Mapping[str, Any], columns: Mapping[str, Any]) -> dict[str, Any]:
-    probabilities = columns["probabilities"]
-    prediction = max(range(len(probabilities)), key=probabilities.__getitem__)
     return {
         "example_id": row["example_id"],
         "label": row["label"],
-        "prediction": prediction,
-        "correct": prediction == row["label"],
+        "correct": columns["prediction"] == row["label"] if columns["probabilities"] else None,
         **columns,
         **UNTIMED,
     }

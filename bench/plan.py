@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,7 @@ class Settings:
         knobs: knob name -> values to measure.
         options: "<stage>.<option>" -> value.
         preset, backbone, data_dir, seed, device: as on the command line; device is "cpu" or "cuda".
+        split: reported on instead of the task's own.
         max_length: word pieces.
         train_rows, eval_rows: limits.
         latency_examples, rounds: size of the timing session; 0 examples times nothing.
@@ -59,6 +60,7 @@ class Settings:
     data_dir: Path | None = None
     seed: int = 0
     device: str = "cpu"
+    split: str | None = None
     max_length: int | None = None
     train_rows: int | None = None
     eval_rows: int | None = None
@@ -153,15 +155,21 @@ class Plan:
             [knob.parse(value) for value in chosen[knob.name]] if knob.name in chosen else knob.points or [knob.default]
             for knob in method.all_knobs
         ]
+        refusal: UnfitError | None = None
+        fitting = 0
         for values in itertools.product(*axes):
             knobs = dict(zip((knob.name for knob in method.all_knobs), values, strict=True))
             try:
                 method.check(self.config, knobs)
-            except UnfitError:
+            except UnfitError as error:
                 if set(knobs) & set(given):
                     raise
+                refusal = error
                 continue
+            fitting += 1
             yield knobs
+        if refusal is not None and not fitting and method.name in self.settings.methods:
+            raise refusal  # asked for by name, and none of its own points fit
 
     def arm(self, method: Method, knobs: Mapping[str, Value]) -> Arm:
         """One arm with its job and its run id."""
@@ -225,7 +233,10 @@ def make_plan(settings: Settings) -> Plan:
 
     from efficient_bert import EfficientBertConfig
 
-    task, preset = TASKS[settings.task], preset_named(settings.preset)
+    task = TASKS[settings.task]
+    preset = preset_named(settings.preset).on(task.name)
+    if settings.split is not None:
+        task = reported_on(task, settings.split)
     check_device(settings.device)
     for name in settings.methods:
         METHODS[name]
@@ -234,6 +245,7 @@ def make_plan(settings: Settings) -> Plan:
         BertConfig.from_pretrained(backbone.folder, local_files_only=True),
         id2label=dict(enumerate(task.labels)),
         label2id={name: number for number, name in enumerate(task.labels)},
+        **({"problem_type": "regression"} if task.regression else {}),
     )
     max_length = settings.max_length or task.max_length
     if not 3 <= max_length <= config.max_position_embeddings:
@@ -256,6 +268,22 @@ def make_plan(settings: Settings) -> Plan:
     )
     plan.arms  # noqa: B018 - checks every knob now, before anything is trained
     return plan
+
+
+def reported_on(task: Task, split: str) -> Task:
+    """The task with another split to report on.
+
+    Raises:
+        InputError: that split has no labels, or models are trained on it.
+    """
+    if split in task.unlabelled:
+        raise InputError(
+            f"the {split!r} split of task {task.name!r} has no labels to score answers by; "
+            f"bench predict --split {split} writes the answers"
+        )
+    if split == "train":
+        raise InputError(f"models of task {task.name!r} are trained on 'train'; report on another split")
+    return replace(task, evaluation=split)
 
 
 def first_given(given: int | None, otherwise: int) -> int:
@@ -291,7 +319,9 @@ def load_data(
     whole = splits["train"]
     train, heldout = hold_out(whole, seed=settings.seed, phrases=task.phrases)
     parts = {"train": train, "heldout": heldout, "evaluation": splits[task.evaluation]}
-    encoded = {name: encode(part, tokenizer, max_length=max_length) for name, part in parts.items()}
+    encoded = {
+        name: encode(part, tokenizer, max_length=max_length, windows=task.windows) for name, part in parts.items()
+    }
     return Data(
         train=encoded["train"],
         heldout=encoded["heldout"],

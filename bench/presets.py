@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from bench.errors import InputError
+
+if TYPE_CHECKING:
+    from efficient_bert.knobs import Value
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,7 @@ class Preset:
         backbone: as for `--backbone`.
         options: "<stage>.<option>" -> value, where it differs from the stage's default.
         knobs: knob -> value, where it differs from the knob's own points.
+        tasks: task -> what differs on it alone, under the same names.
         train_rows, eval_rows: limits, None = all rows.
         latency_examples, rounds: size of the timing session.
     """
@@ -24,12 +29,20 @@ class Preset:
     name: str
     summary: str
     backbone: str
-    options: Mapping[str, float | int | str] = field(default_factory=dict)
-    knobs: Mapping[str, float] = field(default_factory=dict)
+    options: Mapping[str, Value] = field(default_factory=dict)
+    knobs: Mapping[str, Value] = field(default_factory=dict)
+    tasks: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
     train_rows: int | None = None
     eval_rows: int | None = None
     latency_examples: int = 200
     rounds: int = 3
+
+    def on(self, task: str) -> Preset:
+        """The preset with what differs on a task in its place."""
+        own = self.tasks.get(task, {})
+        options = {name: value for name, value in own.items() if "." in name}
+        knobs = {name: value for name, value in own.items() if "." not in name}
+        return replace(self, options={**self.options, **options}, knobs={**self.knobs, **knobs})
 
 
 PRESETS = {
@@ -47,7 +60,13 @@ PRESETS = {
                 "width.learning_rate": 1e-4,
                 "depth.learning_rate": 1e-4,
                 "final.learning_rate": 5e-5,
+                "adapler.epochs": 3,
+                "adapler.learning_rate": 5e-5,
+                "adapler.threshold_rate": 5e-3,
             },
+            knobs={"gamma": 0.02, "phi": 0.005},
+            # chosen on held-out training rows, see CONTRIBUTING.md
+            tasks={"sst2": {"finetune.rdrop": 1.0, "truncate.rdrop": 1.0}},
         ),
         Preset(
             name="paper",
@@ -55,6 +74,7 @@ PRESETS = {
             backbone="google-bert/bert-base-uncased",
             # Modarressi et al., ACL 2022: 5 epochs, batch 32, learning rate 2e-5, 6 % warm-up, weight decay 0.01
             options={"finetune.epochs": 5, "finetune.learning_rate": 2e-5, "finetune.batch_size": 32},
+            knobs={"gamma": 0.005, "phi": 0.0005},
         ),
         Preset(
             name="smoke",
@@ -63,7 +83,10 @@ PRESETS = {
             options={
                 "rewire.importance_rows": 64,
                 "width.importance_rows": 64,
-                **{f"{stage}.epochs": 1 for stage in ("finetune", "truncate", "width", "depth", "final", "gates")},
+                **{
+                    f"{stage}.epochs": 1
+                    for stage in ("finetune", "truncate", "adapler", "width", "depth", "final", "gates")
+                },
             },
             train_rows=96,
             eval_rows=32,

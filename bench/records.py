@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +21,10 @@ FLOPS_CONVENTION = (
 
 EXAMPLE_COLUMNS: Mapping[str, str] = {
     "example_id": "string: the example's name in its split",
-    "label": "int64: gold class",
-    "prediction": "int64: predicted class",
-    "correct": "bool: prediction == label",
-    "probabilities": "list<float64>: softmax of the final logits, C entries",
+    "label": "int64: gold class (float64 in a regression: gold score)",
+    "prediction": "int64: predicted class (float64 in a regression: predicted score)",
+    "correct": "bool: prediction == label (null in a regression)",
+    "probabilities": "list<float64>: softmax of the final logits, C entries (empty in a regression)",
     "length": "int64: word pieces entering layer 0, [CLS] and [SEP] included, padding excluded",
     "exit_depth": "int64: layers run before the answer, 1..N",
     "tokens": "list<int64>: live tokens in each of the N layers (0 after the exit)",
@@ -58,6 +58,8 @@ class Record:
         timing: protocol read back (device, threads, rounds, warm-up, clock, session id, examples timed).
         environment: what was in force (device name, dtype, kernel, versions, commit).
         layers: number of encoder layers N of the backbone.
+        shown: a few examples of a synthetic task, each with its word "pieces" and, for each, the "layers" it was live
+            in; nothing of anybody's data.
     """
 
     run_id: str
@@ -77,6 +79,7 @@ class Record:
     timing: Mapping[str, Any]
     environment: Mapping[str, Any]
     layers: int
+    shown: Sequence[Mapping[str, Any]] = ()
     flops_convention: str = FLOPS_CONVENTION
 
     @property
@@ -104,7 +107,7 @@ class Record:
             odd = sorted(set(values) ^ names) if isinstance(values, dict) else type(values).__name__
             raise InputError(f"not a run's record: missing or unknown fields {odd}; it was written by another version")
         for field in dataclasses.fields(cls):
-            kind = {"str": str, "int": int}.get(str(field.type), dict)
+            kind = {"str": str, "int": int, "Sequence[Mapping[str, Any]]": list}.get(str(field.type), dict)
             if not isinstance(values[field.name], kind):
                 raise InputError(
                     f"not a run's record: {field.name} is {values[field.name]!r}, but it is a {kind.__name__}"

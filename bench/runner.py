@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from bench.artifacts import Job, content_hash
 from bench.errors import InputError
-from bench.evaluation import Runnable, evaluate
+from bench.evaluation import Runnable, answers, evaluate
 from bench.plan import DATA_SEED, Arm, Plan
 from bench.records import Record
 from bench.registry import METRICS
@@ -49,14 +49,14 @@ def carry_out(plan: Plan, watcher: Watcher) -> list[str]:
     if missing:
         train_missing(plan, watcher)
     if missing and is_main_process():
-        models = load_models(plan, missing)
+        models = load_models(plan, [plan.arms[0], *missing])
         results = {arm.run_id: evaluated(plan, arm, models, watcher) for arm in missing}
         tables = {run_id: table for run_id, (table, _) in results.items()}
         timing, tables = timed(plan, missing, models, tables, watcher)
         for arm in missing:
-            table, model = tables[arm.run_id], models[arm.job.id]
+            table, able = tables[arm.run_id], runnable(plan, arm, models)
             heldout = results[arm.run_id][1]
-            plan.runs.put(record_of(plan, arm, model=model, table=table, heldout=heldout, timing=timing), table)
+            plan.runs.put(record_of(plan, arm, able=able, table=table, heldout=heldout, timing=timing), table)
     return [arm.run_id for arm in plan.arms]
 
 
@@ -148,21 +148,15 @@ def scorer(plan: Plan) -> Callable[[Any, Any], float]:
     metric = METRICS[plan.task.metrics[0]]
 
     def score(labels: Any, logits: Any) -> float:
-        predictions = logits.argmax(-1)
-        columns = {
-            "label": labels.tolist(),
-            "prediction": predictions.tolist(),
-            "correct": (predictions == labels).tolist(),
-            "probabilities": logits.softmax(-1).tolist(),
-        }
+        columns = {"label": labels.tolist(), **answers(logits, regression=plan.task.regression)}
         return float(metric.compute(pd.DataFrame(columns)))
 
     return score
 
 
 def load_models(plan: Plan, arms: Sequence[Arm]) -> dict[str, EfficientBertForSequenceClassification]:
-    """Each distinct model of the arms and of the reference, once, on the device."""
-    jobs = {arm.job.id: arm.job for arm in [plan.arms[0], *arms]}
+    """Each distinct model of the arms, once, on the device."""
+    jobs = {arm.job.id: arm.job for arm in arms}
     return {name: on_device(plan.artifacts.load(job), plan.settings.device) for name, job in jobs.items()}
 
 
@@ -299,7 +293,7 @@ def record_of(
     plan: Plan,
     arm: Arm,
     *,
-    model: EfficientBertForSequenceClassification,
+    able: Runnable,
     table: pa.Table,
     heldout: Mapping[str, float],
     timing: Mapping[str, Any],
@@ -333,8 +327,21 @@ def record_of(
         environment={
             **plan.environment,
             "backbone_identity": plan.backbone.identity,
-            "attention": model.config._attn_implementation,
-            "dtype": str(model.dtype),
+            "attention": able.model.config._attn_implementation,
+            "dtype": str(able.model.dtype),
         },
         layers=plan.config.num_hidden_layers,
+        shown=shown(plan, able) if plan.task.synthetic else (),
     )
+
+
+def shown(plan: Plan, able: Runnable, count: int = 2) -> list[dict[str, Any]]:
+    """The first examples of the evaluation split as words, and how many layers each word piece was live in."""
+    from efficient_bert import run
+
+    found = []
+    for row in plan.data.evaluation.select(range(min(count, len(plan.data.evaluation)))).to_list():
+        kept = run(able.model, single(plan, row), able.policy).trace.kept[0]
+        pieces = plan.tokenizer.convert_ids_to_tokens(row["input_ids"])
+        found.append({"pieces": pieces, "layers": kept.sum(0).tolist()})
+    return found

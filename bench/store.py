@@ -27,7 +27,15 @@ _ARROW_TYPES = {
     "list<int64>": pa.list_(pa.int64()),
 }
 EXAMPLE_SCHEMA = pa.schema([(name, _ARROW_TYPES[note.split(":")[0]]) for name, note in EXAMPLE_COLUMNS.items()])
-"""The arrow schema of examples.parquet."""
+"""The arrow schema of examples.parquet, of a classification."""
+
+
+def example_schema(*, regression: bool) -> pa.Schema:
+    """`EXAMPLE_SCHEMA`, with real-valued labels and predictions for a regression."""
+    schema = EXAMPLE_SCHEMA
+    for name in ("label", "prediction") if regression else ():
+        schema = schema.set(schema.get_field_index(name), pa.field(name, pa.float64()))
+    return schema
 
 
 def write_aside(path: Path, text: str) -> None:
@@ -79,7 +87,7 @@ class RunStore:
         return record
 
     def examples(self, run_id: str) -> pa.Table:
-        """The per-example table of a complete run, in `EXAMPLE_SCHEMA`."""
+        """The per-example table of a complete run, in `example_schema`."""
         if run_id not in self:
             raise InputError(f"no run {run_id!r} in {self.root}")
         path = self.folder(run_id) / "examples.parquet"
@@ -99,7 +107,8 @@ class RunStore:
         ready = partial / "ready"
         shutil.rmtree(ready, ignore_errors=True)
         ready.mkdir()
-        pq.write_table(examples.select(EXAMPLE_SCHEMA.names).cast(EXAMPLE_SCHEMA), ready / "examples.parquet")
+        schema = example_schema(regression=pa.types.is_floating(examples.schema.field("label").type))
+        pq.write_table(examples.select(schema.names).cast(schema), ready / "examples.parquet")
         write_aside(ready / "record.json", record.to_json())
         self._drop(record.run_id)
         ready.replace(self.folder(record.run_id))

@@ -101,6 +101,11 @@ class EfficientBertConfig(BertConfig):
         """Number of classes C."""
         return len(self.id2label or ())
 
+    @property
+    def regression(self) -> bool:
+        """Whether the one output is a real-valued score, as Hugging Face tells it."""
+        return self.classes == 1 and self.problem_type in (None, "regression")
+
     @classmethod
     def from_bert(cls, source: BertConfig, **changes: Any) -> EfficientBertConfig:
         """The same architecture as a BERT checkpoint's configuration, with `changes` applied."""

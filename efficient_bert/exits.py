@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
+
+from efficient_bert.config import EfficientBertConfig
+from efficient_bert.errors import InputError
+
+
+def require_classes(config: EfficientBertConfig, method: str) -> None:
+    """Raise InputError where the answer is a real-valued score, of which these rules cannot say how sure it is."""
+    if config.regression:
+        raise InputError(f"{method} compares classes, but the answer is a real-valued score; take full or static_depth")
 
 
 def entropy(logits: Tensor) -> Tensor:
@@ -22,6 +34,11 @@ def steady(logits: Tensor, patience: int) -> Tensor:
     predictions = logits[-patience - 1 :].argmax(-1)
     agree = (predictions == predictions[-1]).all(0)
     return agree & (logits.shape[0] > patience)
+
+
+def exit_rule(config: EfficientBertConfig, threshold: float) -> Callable[[Tensor], Tensor]:
+    """Who is done at exits that Flexible BERT trains: logits so far (E, B, C) -> (B,) bool."""
+    return partial(stable if config.regression else certain, threshold=threshold)
 
 
 def stable(scores: Tensor, threshold: float) -> Tensor:

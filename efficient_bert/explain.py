@@ -19,7 +19,8 @@ def gradient_times_input(model: EfficientBertForSequenceClassification, batch: B
     predictors learn (section 3.2). Leaves no gradient behind.
 
     Args:
-        classes: (B,) int64, the class whose logit is explained: for labels, the gold one.
+        classes: (B,) int64, the class whose logit is explained: for labels, the gold one. In a regression the one
+            output is explained, whatever is given.
     """
     training = model.training
     model.eval()
@@ -27,7 +28,8 @@ def gradient_times_input(model: EfficientBertForSequenceClassification, batch: B
         with torch.enable_grad():
             output = run(model, batch, execution=Execution.SOFT, record=True)
             embedded = output.hidden_states[0]
-            chosen = output.logits.gather(1, classes[:, None]).sum()
+            place = torch.zeros_like(classes, dtype=torch.int64) if model.config.regression else classes
+            chosen = output.logits.gather(1, place[:, None]).sum()
             (gradient,) = torch.autograd.grad(chosen, embedded)
     finally:
         model.train(training)

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from efficient_bert.bert import Layer
@@ -45,7 +44,7 @@ def importance(
     batch adds the magnitude of the sum so far.
 
     Args:
-        batches: (batch, (B,) int64 classes).
+        batches: (batch, (B,) int64 classes, or scores in a regression).
     """
     layers, modes = model.bert.encoder.layers, [(module, module.training) for module in model.modules()]
     wanted = [weight for layer in layers for weight in scored(layer)]
@@ -54,7 +53,7 @@ def importance(
     neurons = torch.zeros(len(layers), layers[0].intermediate.dense.out_features, device=model.device)
     model.eval()
     for batch, classes in batches:
-        loss = F.cross_entropy(run(model, batch, execution=Execution.SOFT).logits.float(), classes)
+        loss = model.loss(run(model, batch, execution=Execution.SOFT).logits.float(), classes)
         gradients = list(torch.autograd.grad(loss, wanted))
         if fidelity == Fidelity.RELEASED:
             running = gradients = [one + other for one, other in zip(running, gradients, strict=True)]

@@ -81,6 +81,12 @@ class EfficientBertForSequenceClassification(PreTrainedModel):
         logits: Tensor = (head or self).classifier(self.dropout(pooled) if self.training else pooled)
         return logits
 
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy of logits (B, C) and classes (B,); mean squared error in a regression."""
+        if self.config.regression:
+            return F.mse_loss(logits[:, 0], labels.to(logits.dtype))
+        return F.cross_entropy(logits, labels)
+
     def forward(
         self,
         input_ids: Tensor,
@@ -98,7 +104,7 @@ class EfficientBertForSequenceClassification(PreTrainedModel):
             input_ids: (B, L) int64.
             attention_mask: (B, L), 1 or true = present; all present by default.
             token_type_ids: (B, L) int64, zeros by default.
-            labels: (B,) int64 classes, for a cross-entropy loss.
+            labels: (B,) int64 classes or, in a regression, scores, for a loss.
             output_hidden_states: also return N + 1 states (B, L, D).
             output_attentions: also return N attention maps (B, H, L, L); needs `attn_implementation="eager"`.
             return_dict: a tuple without it.
@@ -118,7 +124,7 @@ class EfficientBertForSequenceClassification(PreTrainedModel):
             raise InputError("lr_mode really drops tokens, so it has no padded states to return; ask without lr_mode")
         output = self.length_reduced(batch) if lr_mode else run(self, batch, execution=Execution.SOFT, record=record)
         result = SequenceClassifierOutput(
-            loss=None if labels is None else F.cross_entropy(output.logits, labels),
+            loss=None if labels is None else self.loss(output.logits, labels),
             logits=output.logits,
             hidden_states=output.hidden_states if output_hidden_states else None,
             attentions=output.attentions if output_attentions else None,

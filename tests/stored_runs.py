@@ -32,6 +32,9 @@ class StoredRun:
         rounds: latencies per timed example.
         overhead: seconds added to every forward pass of 1 ms per layer.
         data: of a record, beside the split, the rows and whether it is synthetic.
+        kept: fraction of the tokens that each layer runs on.
+        eta: thresholds of each layer at each watched step of a stage named after the method.
+        shown: as in a record.
     """
 
     run_id: str
@@ -52,6 +55,9 @@ class StoredRun:
     backbone: str = "tiny-bert"
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"finetune": {"epochs": 1}})
     data: Mapping[str, Any] = field(default_factory=dict)
+    kept: Sequence[float] = (1.0,) * LAYERS
+    eta: Sequence[Sequence[float]] = ()
+    shown: Sequence[Mapping[str, Any]] = ()
 
     def table(self) -> pa.Table:
         """The table of examples: labels alternate 0, 1, and a wrong answer is the other class."""
@@ -72,7 +78,7 @@ class StoredRun:
             "probabilities": [0.9, 0.1] if prediction == 0 else [0.1, 0.9],
             "length": TOKENS,
             "exit_depth": depth,
-            "tokens": [TOKENS] * depth + [0] * (LAYERS - depth),
+            "tokens": [round(TOKENS * kept) for kept in self.kept[:depth]] + [0] * (LAYERS - depth),
             "heads": [2] * depth + [0] * (LAYERS - depth),
             "neurons": [8] * depth + [0] * (LAYERS - depth),
             "flops": depth * FLOPS_PER_LAYER,
@@ -86,6 +92,8 @@ class StoredRun:
     def record(self) -> Record:
         """The record that goes with the table."""
         timing = {"device": self.device, "threads": 2, "rounds": self.rounds, "batch_size": 1} if self.timed else {}
+        history = {"step": list(range(len(self.eta))), "eta": [list(moment) for moment in self.eta]}
+        learned = {self.method: {"heldout_scores": [0.9], "history": history}} if self.eta else {}
         return Record(
             run_id=self.run_id,
             created="2026-01-02T03:04:05+00:00",
@@ -96,14 +104,15 @@ class StoredRun:
             backbone=self.backbone,
             seed=self.seed,
             options=dict(self.options),
-            artifacts={"finetune": "abc"},
-            training={"finetune": {"heldout_scores": [0.5, 0.75], "history": {}}},
+            artifacts={"finetune": "abc", self.method: f"{self.method}-{self.seed}"},
+            training={"finetune": {"heldout_scores": [0.5, 0.75], "history": {}}, **learned},
             data={"split": "validation", "rows": self.examples, "synthetic": self.synthetic, **self.data},
             metrics={"accuracy": 1 - len(set(self.wrong)) / self.examples},
             heldout=dict(self.heldout),
             timing=timing,
             environment=dict(self.environment),
             layers=LAYERS,
+            shown=list(self.shown),
         )
 
 

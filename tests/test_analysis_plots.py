@@ -12,13 +12,22 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
+from analysis.frames import Runs
 from analysis.render import inline, render
 from analysis.style import SERIES, looks
 from bench.registry import PLOTS
 from tests.stored_runs import DEVICE, LAYERS, StoredRun, read_runs, sweep
 
 STRANGE = StoredRun("strange", method="entropy_exit", knobs={"exit_threshold": "$\\frac$ <b>&"}, depths=(1, 3))
+DROPPING = StoredRun(
+    "dropping",
+    method="adapler",
+    kept=(1, 0.8, 0.8, 0.5, 0.3, 0.1),
+    eta=[(0.25,) * LAYERS, (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)],
+    shown=[{"pieces": ["[CLS]", "$\\frac$", "<b>", "[SEP]"], "layers": [6, 6, 2, 1]}],
+)
 CASES = {
+    "tokens dropped": [StoredRun("only"), DROPPING],
     "a sweep": sweep(),
     "two seeds": [*sweep(), *sweep(seed=2)],
     "one run": [StoredRun("only")],
@@ -30,6 +39,10 @@ CASES = {
 }
 
 
+LENGTH_PLOTS = {"tokens_per_layer", "thresholds", "fate"}
+"""Empty where no run drops tokens."""
+
+
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", PLOTS)
 def test_every_plot_draws_every_case(name: str, case: str, tmp_path: Path) -> None:
@@ -38,7 +51,8 @@ def test_every_plot_draws_every_case(name: str, case: str, tmp_path: Path) -> No
     frame = plot.data(read_runs(tmp_path, *CASES[case]))
     assert plot.caption
     if frame.empty:
-        assert case == "nothing timed"
+        assert case == "nothing timed" or name in LENGTH_PLOTS
+        assert case != "tokens dropped"
         return
     back = pd.read_csv(io.StringIO(frame.to_csv(index=False)))
     pd.testing.assert_frame_equal(back, frame, check_dtype=False)
@@ -53,7 +67,7 @@ def test_every_plot_draws_every_case(name: str, case: str, tmp_path: Path) -> No
 def test_an_axis_of_time_names_the_device(name: str, tmp_path: Path) -> None:
     """Wherever a figure shows time, one of its axes names the device that was read back."""
     plot = PLOTS[name]
-    frame = plot.data(read_runs(tmp_path, *sweep()))
+    frame = plot.data(read_runs(tmp_path, *sweep(), DROPPING))
     figure = Figure()
     axes = figure.subplots()
     plot.draw(axes, frame)
@@ -96,6 +110,36 @@ def test_exit_depths_are_shares_of_the_examples(tmp_path: Path) -> None:
     assert arm["share"].to_dict() == {1: 0, 2: 0, 3: 0.5, 4: 0, 5: 0, LAYERS: 0.5}
     assert frame.groupby("arm")["share"].sum().to_numpy() == pytest.approx(1)
     assert "full" not in set(frame["arm"])
+
+
+def test_tokens_per_layer_are_shares_of_the_text(tmp_path: Path) -> None:
+    """Means and quantiles of tokens over length, layer by layer; arms that drop none are left out."""
+    mixed = replace(DROPPING, run_id="mixed", depths=(LAYERS, 2))
+    frame = PLOTS["tokens_per_layer"].data(read_runs(tmp_path, StoredRun("only"), mixed))
+    assert set(frame["arm"]) == {"adapler"}
+    assert frame["mean"].tolist() == pytest.approx([1, 0.8, 0.8, 0.5, 0.3, 0.1])
+    assert frame["p5"].tolist() == frame["p95"].tolist() == pytest.approx(frame["mean"].tolist())
+    assert frame["examples"].tolist() == [40, 40, 20, 20, 20, 20], "those that left before a layer do not count"
+
+
+def test_thresholds_are_shown_once_per_trained_model(tmp_path: Path) -> None:
+    """A control that runs another method's model does not repeat its thresholds."""
+    runs = read_runs(tmp_path, StoredRun("only"), DROPPING)
+    control = replace(runs.records[1], run_id="control", method="random_tokens")
+    both = Runs((*runs.records, control), {**runs.frames, "control": runs.frames["dropping"]})
+    frame = PLOTS["thresholds"].data(both)
+    assert set(frame["arm"]) == {"adapler"}
+    assert frame["eta"].tolist() == [0.25] * LAYERS + [0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
+    assert frame["step"].tolist() == [0] * LAYERS + [1] * LAYERS
+
+
+def test_fate_is_of_the_first_example(tmp_path: Path) -> None:
+    """Each piece with the layers it was live in; nothing where every piece stayed."""
+    frame = PLOTS["fate"].data(read_runs(tmp_path, StoredRun("only"), DROPPING))
+    assert frame["piece"].tolist() == ["[CLS]", "$\\frac$", "<b>", "[SEP]"]
+    assert frame["live_layers"].tolist() == [6, 6, 2, 1]
+    whole = replace(DROPPING, run_id="whole", shown=[{"pieces": ["a", "b"], "layers": [6, 6]}])
+    assert PLOTS["fate"].data(read_runs(tmp_path / "other", whole)).empty
 
 
 def test_latency_percentiles_are_those_of_all_samples(tmp_path: Path) -> None:

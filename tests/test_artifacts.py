@@ -82,7 +82,8 @@ def test_what_was_put_is_loaded(tmp_path: Path) -> None:
     for name, value in trained.model.state_dict().items():
         assert torch.equal(value, loaded.state_dict()[name]), name
     assert json.loads((store.folder(JOB) / "manifest.json").read_text()) == {
-        "stage": "finetune", "options": OPTIONS, "decided_by": DECIDED_BY, "after": None, "heldout_scores": [0.5, 0.75]
+        "stage": "finetune", "options": OPTIONS, "decided_by": DECIDED_BY, "after": None, "heldout_scores": [0.5, 0.75],
+        "history": {},
     }  # fmt: skip
     assert (store.folder(JOB) / "vocab.txt").is_file()
 

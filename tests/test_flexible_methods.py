@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.cli import given_values
+from bench.flags import given_values
 from bench.registry import METHODS
 from efficient_bert import InputError, run
 from efficient_bert.engine import Output

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import accuracy_score, f1_score
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from analysis.frames import timed
 from bench.errors import InputError
@@ -32,6 +34,10 @@ TWO_EXAMPLES = pd.DataFrame(
 BY_HAND = {
     "accuracy": 0.5,
     "f1": 0.0,  # class 1 is never predicted
+    "macro_f1": 1 / 3,  # class 0: 2 * 1 / (1 + 2), class 1: 0
+    "matthews": 0.0,  # one prediction for all
+    "pearson": 0.0,
+    "spearman": 0.0,
     "flops_speedup": 2.0,  # 8 / 4
     "gflops": 2.0,
     "mean_exit_depth": 2.5,
@@ -88,13 +94,54 @@ def test_quality_agrees_with_scikit_learn_on_random_answers() -> None:
     """The vectorised form that intervals use equals scikit-learn's value, resample by resample."""
     rng = np.random.default_rng(3)
     frame = pd.DataFrame({"label": rng.integers(0, 2, 200), "prediction": rng.integers(0, 2, 200)})
-    rows = rng.integers(0, 200, (5, 200))
-    for name, truth in (("accuracy", accuracy_score), ("f1", f1_score)):
-        metric = METRICS[name]
-        assert metric.terms is not None
-        assert metric.reduce is not None
-        wanted = [truth(frame["label"].take(row), frame["prediction"].take(row)) for row in rows]
-        np.testing.assert_allclose(metric.reduce(metric.terms(frame)[rows]), wanted)
+    agrees(frame, "accuracy", accuracy_score, rng)
+    agrees(frame, "f1", f1_score, rng)
+    agrees(frame, "matthews", matthews_corrcoef, rng)
+    agrees(frame, "macro_f1", lambda label, prediction: f1_score(label, prediction, average="macro"), rng)
+
+
+def test_quality_of_many_classes_agrees_with_scikit_learn() -> None:
+    """So it does for five classes of 30 examples, two of them so rare that resamples lack them."""
+    rng = np.random.default_rng(4)
+    label, other = rng.choice(3, 30), rng.choice(3, 30)
+    label[:2] = other[:2] = 3, 4
+    frame = pd.DataFrame({"label": label, "prediction": np.where(rng.random(30) < 0.5, label, other)})
+    agrees(frame, "matthews", matthews_corrcoef, rng)
+    agrees(frame, "macro_f1", lambda label, prediction: f1_score(label, prediction, average="macro"), rng)
+
+
+def test_correlations_agree_with_scipy_on_scores_with_ties() -> None:
+    """Pearson and Spearman of a resample, which repeats rows and so ties their ranks, equal scipy's."""
+    rng = np.random.default_rng(5)
+    label = rng.integers(0, 26, 60) / 5
+    frame = pd.DataFrame({"label": label, "prediction": label + rng.normal(0, 1.5, 60)})
+    agrees(frame, "pearson", lambda label, prediction: pearsonr(label, prediction).statistic, rng)
+    agrees(frame, "spearman", lambda label, prediction: spearmanr(label, prediction).statistic, rng)
+
+
+@pytest.mark.parametrize("name", ["matthews", "pearson", "spearman"])
+def test_a_correlation_with_what_never_varies_is_0(name: str) -> None:
+    """Where one side is the same everywhere a correlation is 0, without a warning, in both forms."""
+    metric = METRICS[name]
+    assert metric.terms is not None
+    assert metric.reduce is not None
+    constant, varying = [0.1] * 10, [1, 2] * 5  # ten times 0.1 is not 1: the mean is off by a rounding error
+    for label, prediction in ((constant, varying), (varying, constant), (constant, constant)):
+        frame = pd.DataFrame({"label": label, "prediction": prediction})
+        assert metric.compute(frame) == metric.reduce(metric.terms(frame)) == 0.0
+
+
+def agrees(
+    frame: pd.DataFrame, name: str, truth: Callable[[pd.Series, pd.Series], float], rng: np.random.Generator
+) -> None:
+    """The metric on the frame, and its two-step form on five resamples, equal the truth."""
+    metric = METRICS[name]
+    assert metric.terms is not None
+    assert metric.reduce is not None
+    rows = rng.integers(0, len(frame), (5, len(frame)))
+    wanted = [truth(frame["label"].take(row), frame["prediction"].take(row)) for row in rows]
+    np.testing.assert_allclose(metric.reduce(metric.terms(frame)[rows]), wanted)
+    assert metric.compute(frame) == pytest.approx(truth(frame["label"], frame["prediction"]))
 
 
 def test_accuracy_counts_classes_beyond_two() -> None:

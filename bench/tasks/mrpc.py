@@ -13,5 +13,11 @@ MRPC = Task(
     pair="sentence2",
     hub=("nyu-mll/glue", "mrpc"),
     folder="glue/MRPC",
-    tsv=Tsv(files={"train": "train.tsv", "validation": "dev.tsv"}, text="#1 String", pair="#2 String", label="Quality"),
+    tsv=Tsv(
+        files={"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"},
+        text="#1 String",
+        pair="#2 String",
+        label="Quality",
+    ),
+    unlabelled={"test": "MRPC.tsv"},
 )

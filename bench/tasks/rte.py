@@ -13,5 +13,12 @@ RTE = Task(
     pair="sentence2",
     hub=("nyu-mll/glue", "rte"),
     folder="glue/RTE",
-    tsv=Tsv(files={"train": "train.tsv", "validation": "dev.tsv"}, text="sentence1", pair="sentence2", label="label"),
+    tsv=Tsv(
+        files={"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"},
+        text="sentence1",
+        pair="sentence2",
+        label="label",
+        named=True,
+    ),
+    unlabelled={"test": "RTE.tsv"},
 )

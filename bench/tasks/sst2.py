@@ -12,6 +12,7 @@ SST2 = Task(
     text="sentence",
     hub=("nyu-mll/glue", "sst2"),
     folder="glue/SST-2",
-    tsv=Tsv(files={"train": "train.tsv", "validation": "dev.tsv"}, text="sentence", label="label"),
+    tsv=Tsv(files={"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"}, text="sentence", label="label"),
     phrases=True,
+    unlabelled={"test": "SST-2.tsv"},
 )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.decisions import Decision, Policy, View
 from efficient_bert.errors import InputError
-from efficient_bert.exits import certain
+from efficient_bert.exits import certain, require_classes
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.methods import Method
 from efficient_bert.model import EfficientBertForSequenceClassification
@@ -23,8 +23,16 @@ EXIT_THRESHOLD = Knob(
 )
 
 
+def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
+    """Raise InputError where the threshold is above the largest entropy of this many classes, or there are none."""
+    require_classes(config, "entropy_exit")
+    check_threshold(config, knobs)
+
+
 def check_threshold(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
-    """Raise InputError where the threshold is above the largest entropy of this many classes."""
+    """Raise InputError where the threshold is above the largest entropy of this many classes; scores have no such."""
+    if config.regression:
+        return
     threshold, most = float(knobs["exit_threshold"]), math.log(config.classes)
     if threshold > most:
         raise InputError(
@@ -49,6 +57,6 @@ ENTROPY_EXIT = Method(
     source="Xin et al., 2020, DeeBERT, section 3",
     stage=EXITS,
     policy=policy,
-    check=check_threshold,
+    check=check,
     knobs=(EXIT_THRESHOLD,),
 )

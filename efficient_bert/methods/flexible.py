@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.decisions import Policy
-from efficient_bert.exits import certain
+from efficient_bert.exits import exit_rule
 from efficient_bert.gates import gate_policy, width_list
 from efficient_bert.knobs import Value
 from efficient_bert.methods import Method
@@ -18,12 +17,15 @@ from efficient_bert.training.gating import GATES
 
 
 def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
-    """Widths as the gates choose; an example leaves at the first depth whose entropy is below the threshold."""
+    """Widths as the gates choose; an example leaves at the first depth whose entropy is below the threshold.
+
+    In a regression, where two depths' scores differ by less than the threshold.
+    """
     return gate_policy(
         model.width_gates(),
         width_list(str(knobs["width_mult_list"]), model.config),
         exits=tuple(model.config.exit_depths),
-        done=partial(certain, threshold=float(knobs["exit_threshold"])),
+        done=exit_rule(model.config, float(knobs["exit_threshold"])),
     )
 
 

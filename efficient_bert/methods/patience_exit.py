@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.decisions import Decision, Policy, View
 from efficient_bert.errors import InputError
-from efficient_bert.exits import steady
+from efficient_bert.exits import require_classes, steady
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.methods import Method
 from efficient_bert.model import EfficientBertForSequenceClassification
@@ -15,7 +15,8 @@ from efficient_bert.training.exits import EXITS
 
 
 def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
-    """Raise InputError where the model has too few exits for anyone ever to leave."""
+    """Raise InputError where the model has too few exits for anyone ever to leave, or no classes."""
+    require_classes(config, "patience_exit")
     patience, exits = int(knobs["patience"]), config.num_hidden_layers - 1
     if patience >= exits:
         raise InputError(

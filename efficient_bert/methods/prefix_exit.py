@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.decisions import Decision, Policy, View
-from efficient_bert.exits import certain
+from efficient_bert.exits import exit_rule
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.methods import Method
 from efficient_bert.methods.entropy_exit import EXIT_THRESHOLD, check_threshold
@@ -17,14 +17,17 @@ from efficient_bert.training.flexible import FINAL
 
 
 def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
-    """Every example at one width, until the entropy after a trained depth falls below the threshold."""
-    threshold, exits = float(knobs["exit_threshold"]), tuple(model.config.exit_depths)
+    """Every example at one width, until the entropy after a trained depth falls below the threshold.
+
+    In a regression, until two depths' scores differ by less than the threshold.
+    """
+    done, exits = exit_rule(model.config, float(knobs["exit_threshold"])), tuple(model.config.exit_depths)
     subnet = uniform(model.config, width=float(knobs["exit_width"]))
     widened = subnet_policy(subnet).decide
 
     def decide(view: View) -> Decision:
         decision = Decision() if widened is None else widened(view)
-        return replace(decision, leave=certain(view.logits, threshold)) if view.depth in exits else decision
+        return replace(decision, leave=done(view.logits)) if view.depth in exits else decision
 
     return Policy(decide, exits=exits)
 

@@ -14,7 +14,8 @@ from efficient_bert.knobs import Knob, Value
 from efficient_bert.model import EfficientBertForSequenceClassification
 
 Rows = Sequence[Mapping[str, Any]]
-"""Encoded examples: `input_ids` and `token_type_ids` (lists of int, [CLS] and [SEP] included) and `label` (int)."""
+"""Encoded examples: `input_ids` and `token_type_ids` (lists of int, [CLS] and [SEP] included) and `label` (int;
+float in a regression)."""
 
 
 @dataclass(frozen=True)

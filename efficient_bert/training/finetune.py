@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -14,7 +16,9 @@ from efficient_bert.knobs import Knob, Value
 from efficient_bert.model import EfficientBertForSequenceClassification, reshaped
 from efficient_bert.training import Context, Stage, Trained
 from efficient_bert.training.loop import train, with_defaults
-from efficient_bert.training.recipe import one_loss
+from efficient_bert.training.recipe import Recipe, one_loss
+
+RDROP = Knob("rdrop", "weight of agreeing with itself under another dropout (R-Drop); 0 = one pass", 0.0, low=0.0)
 
 
 def classify(model: EfficientBertForSequenceClassification, batch: Mapping[str, Tensor]) -> Tensor:
@@ -25,13 +29,40 @@ def classify(model: EfficientBertForSequenceClassification, batch: Mapping[str, 
 
 
 def classification_loss(model: EfficientBertForSequenceClassification, batch: Mapping[str, Tensor]) -> Tensor:
-    """Mean cross-entropy of the final logits."""
-    return F.cross_entropy(classify(model, batch).float(), batch["labels"])
+    """The task's loss of the final logits: mean cross-entropy, or mean squared error in a regression."""
+    return model.loss(classify(model, batch).float(), batch["labels"])
+
+
+def consistent_loss(
+    model: EfficientBertForSequenceClassification, batch: Mapping[str, Tensor], *, weight: float
+) -> Tensor:
+    """The task's loss over two passes with dropout of their own, and how much they disagree (R-Drop).
+
+    L = mean loss of both passes + weight (KL(p || q) + KL(q || p)) / 2, in a regression the squared difference instead
+    of the divergences (Liang et al., 2021, equations 1 to 4; their alpha is twice the weight, as they add the losses).
+    """
+    twice = {name: torch.cat([value, value]) for name, value in batch.items()}
+    logits = classify(model, twice).float()
+    loss = model.loss(logits, twice["labels"])
+    one, other = logits.chunk(2)
+    if model.config.regression:
+        return loss + weight * F.mse_loss(one, other)
+    p, q = one.log_softmax(-1), other.log_softmax(-1)
+    divergences = F.kl_div(p, q, log_target=True, reduction="batchmean") + F.kl_div(
+        q, p, log_target=True, reduction="batchmean"
+    )
+    return loss + weight * divergences / 2
+
+
+def task_recipe(options: Mapping[str, Value], *, keep: int = 0) -> Recipe:
+    """Cross-entropy over every parameter (Devlin et al., 2019, section 4.1), consistent where that is asked for."""
+    weight = float(options["rdrop"])
+    return one_loss(partial(consistent_loss, weight=weight) if weight else classification_loss, classify, keep=keep)
 
 
 def finetune(context: Context) -> Trained:
-    """Every parameter, cross-entropy (Devlin et al., 2019, section 4.1); the best epochs are kept for stages after."""
-    return train(context, one_loss(classification_loss, classify, keep=int(context.options["keep_epochs"])))
+    """The whole model; the best epochs are kept for the stages after."""
+    return train(context, task_recipe(context.options, keep=int(context.options["keep_epochs"])))
 
 
 def truncate(model: EfficientBertForSequenceClassification, depth: int) -> EfficientBertForSequenceClassification:
@@ -42,7 +73,7 @@ def truncate(model: EfficientBertForSequenceClassification, depth: int) -> Effic
 def finetune_truncated(context: Context) -> Trained:
     """The first round(depth_mult * N) layers, fine-tuned."""
     depth = kept_depth(context.model.config, context.options)
-    return train(replace(context, model=truncate(context.model, depth)), one_loss(classification_loss, classify))
+    return train(replace(context, model=truncate(context.model, depth)), task_recipe(context.options))
 
 
 def kept_depth(config: EfficientBertConfig, options: Mapping[str, Value]) -> int:
@@ -56,21 +87,28 @@ def kept_depth(config: EfficientBertConfig, options: Mapping[str, Value]) -> int
     return depth
 
 
+def passes(options: Mapping[str, Value]) -> float:
+    """Forward and backward passes of a step."""
+    return 2.0 if float(options["rdrop"]) else 1.0
+
+
 FINETUNE = Stage(
     name="finetune",
     summary="fine-tune the whole model on the task",
     train=finetune,
     options=(
         *with_defaults(epochs=5),
+        RDROP,
         Knob("keep_epochs", "best epochs whose parameters are kept, for saliency maps", 3, low=1, high=100),
     ),
+    step_cost=passes,
 )
 
 TRUNCATE = Stage(
     name="truncate",
     summary="fine-tune the backbone's first layers on the task",
     train=finetune_truncated,
-    options=with_defaults(epochs=5),
+    options=(*with_defaults(epochs=5), RDROP),
     knobs=(
         Knob(
             "depth_mult",
@@ -81,5 +119,5 @@ TRUNCATE = Stage(
             points=(0.5,),
         ),
     ),
-    step_cost=lambda options: float(options["depth_mult"]),
+    step_cost=lambda options: passes(options) * float(options["depth_mult"]),
 )

@@ -16,7 +16,6 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from efficient_bert.config import EfficientBertConfig, check_widths
@@ -80,7 +79,7 @@ def joint_loss(model: EfficientBertForSequenceClassification, inputs: Inputs, te
         found = readings(model, batch, width=width, depths=teaching.depths)
         for depth, reading in zip(teaching.depths, found, strict=True):
             if followed is None:
-                total = total + F.cross_entropy(reading.logits.float(), inputs["labels"])
+                total = total + model.loss(reading.logits.float(), inputs["labels"])
             else:
                 total = total + followed_loss(reading, followed, batch.mask, depth=depth, teaching=teaching)
     return total

@@ -51,14 +51,19 @@ def by_length(rows: Rows, compute: Callable[[Rows], Tensor]) -> Tensor:
 
 
 @torch.inference_mode()
-def labels_of(model: EfficientBertForSequenceClassification, rows: Rows) -> Tensor:
-    """(rows,) int64: the class of the smallest width, at full depth and without dropout, that is right."""
+def labels_of(model: EfficientBertForSequenceClassification, rows: Rows, *, tolerance: float = 0.5) -> Tensor:
+    """(rows,) int64: the class of the smallest width, at full depth and without dropout, that is right.
+
+    In a regression a score is right within less than `tolerance`.
+    """
     policies = [subnet_policy(uniform(model.config, width=width)) for width in model.config.widths[:-1]]
 
     def compute(chunk: Rows) -> Tensor:
-        batch, classes = next(labelled(model, chunk))
-        right = [run(model, batch, policy).logits.argmax(-1) == classes for policy in policies]
-        return width_labels(torch.stack(right)).cpu()
+        batch, wanted = next(labelled(model, chunk))
+        answers = torch.stack([run(model, batch, policy).logits for policy in policies])
+        if model.config.regression:
+            return width_labels((answers[..., 0] - wanted).abs() < tolerance).cpu()
+        return width_labels(answers.argmax(-1) == wanted).cpu()
 
     return by_length(rows, compute)
 
@@ -155,8 +160,10 @@ def train_gates(context: Context) -> Trained:
     model = with_gates(context.model, int(options["num_gates"]))
     torch.nn.Module.to(model, PartialState(cpu=context.device == "cpu").device)
 
+    label = partial(labels_of, model, tolerance=float(options["regression_threshold"]))
+
     def prepared(rows: Rows, name: str) -> Rows:
-        named = kept(rows, context.folder / name / "labels", name="gate_label", compute=partial(labels_of, model))
+        named = kept(rows, context.folder / name / "labels", name="gate_label", compute=label)
         return kept(named, context.folder / name / "states", name="states", compute=partial(states_of, model))
 
     learn, select = (prepared(rows, name) for rows, name in zip(folds(context), ("learn", "select"), strict=True))
@@ -195,6 +202,7 @@ GATES = Stage(
              "heldout", choices=("heldout", "train")),
         Knob("loss", "cross-entropy of a softmax with Gumbel noise, or without", "gumbel", choices=("gumbel", "plain")),
         Knob("class_weights", "balanced, none, or a number for each width, separated by commas", "balanced"),
+        Knob("regression_threshold", "a score is right within less than this", 0.5, low=0.0),
         Knob("flops_lambda", "weight of the squared distance of the expected width from its target", 0.0, low=0.0),
         Knob("flops_target", "expected width, the layers' FLOPs as a fraction of the full model's", 0.5, low=0.0,
              high=1.0),

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from efficient_bert.contribution import Contribution, contribution_policy, first_token, presence
@@ -65,7 +64,7 @@ def soft_losses(
     """The losses of a soft pass.
 
     Args:
-        classes: (B,) int64 gold classes.
+        classes: (B,) int64 gold classes; scores in a regression.
         saliency: (B, L) >= 0, the labels of the shares, of any scale.
         sharpness: of the soft removal.
         probe: (N - 1,) ones; what `two_objectives` derives theta's gradient from.
@@ -79,7 +78,7 @@ def soft_losses(
         presence(batch.mask, fades[:layer], dtype=shares[0].dtype, fidelity=fidelity) for layer in range(len(fades) + 1)
     ]
     return Losses(
-        classification=F.cross_entropy(output.logits.to(shares[0].dtype), classes),
+        classification=model.loss(output.logits.to(shares[0].dtype), classes),
         contribution=divergences(
             shares, left[:-1], saliency=saliency, first=first_token(batch.mask), theta=contribution.theta,
             fidelity=fidelity,

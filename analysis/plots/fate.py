@@ -1,0 +1,69 @@
+"""What becomes of one text's words, layer by layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from analysis.frames import Runs
+from analysis.plots import Plot
+from analysis.rows import row_height, write_rows
+from analysis.selection import series
+from analysis.style import MUTED, looks, shorten
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_COLUMNS = ["series", "method", "arm", "place", "piece", "live_layers", "layers", "run_ids"]
+_TALLEST = 0.42  # of a row: live in every layer
+_MOST = 30  # pieces that are legible side by side
+
+
+def _data(runs: Runs) -> pd.DataFrame:
+    """One row per word piece of the first shown example, of every arm that drops any of them."""
+    rows = []
+    for arm in runs.arms:
+        for example in arm.first.shown[:1]:
+            live, pieces = example["layers"][:_MOST], example["pieces"][:_MOST]
+            if len(set(example["layers"])) == 1:
+                continue
+            known = (series(arm, runs), arm.first.method, arm.label)
+            rows += [
+                (*known, place, piece, layers, arm.first.layers, arm.first.run_id)
+                for place, (piece, layers) in enumerate(zip(pieces, live, strict=True))
+            ]
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def _draw(ax: Axes, frame: pd.DataFrame) -> None:
+    styles = looks(frame["method"].tolist(), frame["series"].tolist())
+    labels, notes = [], []
+    for row, (name, arm) in enumerate(frame.groupby("arm", sort=False)):
+        baseline = row + 0.66
+        share = arm["live_layers"] / arm["layers"]
+        ax.bar(arm["place"], -_TALLEST * share, bottom=baseline, width=0.7, color=styles[arm["series"].iloc[0]].colour)
+        ax.axhline(baseline, color=MUTED, linewidth=0.8)
+        for place, piece, live in zip(arm["place"], arm["piece"], share, strict=True):
+            look = {"alpha": 0.55 + 0.45 * live, "fontweight": "bold" if live == 1 else "normal"}
+            ax.text(place, baseline + 0.03, shorten(piece, 12), rotation=60, ha="right", va="top", fontsize=8.5, **look)
+        labels.append(str(name))
+        notes.append(f"live in {share.mean():.0%} of the layers on average")
+    ax.set_xlim(-1.2, frame["place"].max() + 0.6)
+    ax.set_xticks([])
+    write_rows(ax, labels, notes)
+
+
+FATE = Plot(
+    name="fate",
+    summary="one example's word pieces and how long each stays, one row per arm",
+    caption=(
+        "The first example of the evaluation split, a row per arm that drops any of its word pieces. The higher the"
+        " bar over a piece, the more layers ran on it; pieces in bold reached the last one. Shown for the project's"
+        " own synthetic texts only."
+    ),
+    data=_data,
+    draw=_draw,
+    order=57,
+    height=lambda frame: row_height(frame["arm"].nunique(), inches=1.9),
+)

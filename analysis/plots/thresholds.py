@@ -1,0 +1,69 @@
+"""How the drop thresholds of each layer moved while they were trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from analysis.frames import Runs
+from analysis.plots import Plot
+from analysis.rows import row_height, write_rows
+from analysis.selection import series
+from analysis.style import MUTED, looks
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_COLUMNS = ["series", "method", "arm", "seed", "stage", "step", "layer", "eta", "run_ids"]
+_TALLEST = 0.6  # of a row: a threshold of 1
+
+
+def _data(runs: Runs) -> pd.DataFrame:
+    """One row per watched step and layer; of arms that share a trained model, or differ in seed, the first speaks."""
+    rows, seen = [], set()
+    for arm in runs.arms:
+        record = arm.first
+        for stage, learned in record.training.items():
+            history, artifact = learned["history"], record.artifacts.get(stage)
+            if artifact in seen or "eta" not in history:
+                continue
+            seen.add(artifact)
+            for step, etas in zip(history["step"], history["eta"], strict=True):
+                known = (series(arm, runs), record.method, arm.label, record.seed, stage, step)
+                rows += [(*known, layer, eta, record.run_id) for layer, eta in enumerate(etas, start=1)]
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def _draw(ax: Axes, frame: pd.DataFrame) -> None:
+    styles = looks(frame["method"].tolist(), frame["series"].tolist())
+    labels, notes = [], []
+    for row, (name, arm) in enumerate(frame.groupby("arm", sort=False)):
+        baseline, layers = row + 0.97, int(arm["layer"].max())
+        for number, (_, own) in enumerate(arm.groupby("layer", sort=True), start=1):
+            shade = 0.3 + 0.7 * number / layers
+            height = baseline - _TALLEST * own["eta"]
+            ax.plot(own["step"], height, color=styles[arm["series"].iloc[0]].colour, alpha=shade, linewidth=1.6)
+        ax.axhline(baseline, color=MUTED, linewidth=0.8)
+        labels.append(str(name))
+        last = arm[arm["step"] == arm["step"].max()].sort_values("layer")["eta"]
+        notes.append("at the end " + ", ".join(f"{eta:.2f}" for eta in last))
+    ax.set_xlim(0, max(1, frame["step"].max()))
+    ax.set_xlabel("Optimiser step")
+    write_rows(ax, labels, notes)
+
+
+THRESHOLDS = Plot(
+    name="thresholds",
+    summary="each layer's drop threshold while it was trained, one row per trained model",
+    caption=(
+        "The threshold of each layer over training, as a fraction of an equal share (0 at the row's line, 1 at its"
+        " top): tokens whose share is lower are dropped. Pale lines are the first layers, dark ones the last; the"
+        " values at the end are in the order of the layers. Of arms that share a model, and of several seeds, the"
+        " first is shown."
+    ),
+    data=_data,
+    draw=_draw,
+    order=56,
+    height=lambda frame: row_height(frame["arm"].nunique(), inches=0.95),
+)

@@ -1,0 +1,118 @@
+"""The flags that commands share, those of every method's knobs and every stage's options among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bench.presets import PRESETS
+from bench.registry import METHODS, TASKS, Registry
+
+if TYPE_CHECKING:
+    from efficient_bert.knobs import Knob
+
+SEED = click.IntRange(0, 2**32 - 1)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+class Name(click.ParamType[str]):
+    """A name from a registry; `--help` lists them, a wrong one is told the nearest."""
+
+    def __init__(self, registry: Registry[Any]) -> None:
+        self.registry = registry
+        self.name = registry.kind
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """All names, as `--help` shows them."""
+        return "[" + "|".join(self.registry) + "]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name itself, checked."""
+        return str(self.registry[value].name)
+
+
+def flag(name: str) -> str:
+    """`exit_threshold` as `--exit-threshold`."""
+    return "--" + name.replace("_", "-")
+
+
+class WithKnobs(click.Command):
+    """A command that also takes every method's knobs and every stage's options as flags, found when asked."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The command's own flags and the found ones."""
+        knobs = every_knob()
+        stages = {stage.name: stage for method in METHODS.values() for stage in method.stage.chain}
+        found = [self.knob(name, knob, several=True) for name, knob in knobs.items()]
+        for stage in stages.values():
+            found += [self.knob(f"{stage.name}.{knob.name}", knob, several=False) for knob in stage.options]
+        *own, help_flag = super().get_params(ctx)
+        return [*own, *found, help_flag]
+
+    @staticmethod
+    def knob(name: str, knob: Knob, *, several: bool) -> click.Option:
+        """One flag; `several` values may be given, separated as the knob says."""
+        values = f"{knob.separator} ".join(map(str, knob.points)) if knob.points and several else knob.default
+        default = values if several else f"the preset's, or {values}"
+        destination = name.replace(".", "__")
+        return click.Option(
+            [flag(destination.replace("__", "-")), destination],
+            help=f"{knob.summary} [default: {default}]",
+            metavar=f"VALUE[{knob.separator}VALUE...]" if several else "VALUE",
+        )
+
+
+def every_knob() -> dict[str, Knob]:
+    """The knobs of all methods, by name."""
+    return {knob.name: knob for method in METHODS.values() for knob in method.all_knobs}
+
+
+def given_values(extra: dict[str, Any]) -> dict[str, Any]:
+    """The knobs and options among a command's parameters, as `Settings` takes them."""
+    given = {name: value for name, value in extra.items() if value is not None}
+    knobs = every_knob()
+    return {
+        "knobs": {name: tuple(value.split(knobs[name].separator)) for name, value in given.items() if name in knobs},
+        "options": {name.replace("__", "."): value for name, value in given.items() if "__" in name},
+    }
+
+
+def settings_options(*, points: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The flags that say what to train or run; without `points`, those of one model at one operating point."""
+    several = [
+        click.option(
+            "--method",
+            "methods",
+            type=Name(METHODS),
+            multiple=True,
+            help="May be repeated. [default: all that train quickly]",
+        ),
+        click.option(
+            "--seed", "seeds", type=SEED, multiple=True, default=(0,), show_default=True, help="May be repeated."
+        ),
+        click.option("--split", help="Report on this split. [default: the task's]"),
+        click.option("--eval-rows", type=click.IntRange(1), help="Evaluate on a seeded draw of so many rows."),
+        click.option("--fresh", is_flag=True, help="Do again what is finished."),
+    ]
+    one = [
+        click.option("--method", type=Name(METHODS), required=True, help="Whose model answers."),
+        click.option("--seed", type=SEED, default=0, show_default=True),
+    ]
+    flags = [
+        click.option("--task", type=Name(TASKS), required=True, help="What to measure on."),
+        click.option("--preset", default="quick", show_default=True, help=f"{', '.join(PRESETS)}."),
+        click.option("--backbone", metavar="NAME_OR_DIR", help="Any BERT checkpoint. [default: the preset's]"),
+        click.option(
+            "--data-dir", type=FOLDER, envvar="EFFICIENT_BERT_DATA", help="Where data sets lie. [default: hub]"
+        ),
+        click.option("--device", help="cpu or cuda. [default: cuda where there is one]"),
+        click.option("--max-length", type=int, help="Word pieces per example. [default: the task's]"),
+        click.option("--train-rows", type=click.IntRange(1), help="Train on a seeded draw of so many rows."),
+        click.option("--store", type=FOLDER, default=Path(), help="Folder of runs/ and artifacts/. [default: here]"),
+        *(several if points else one),
+    ]
+    return lambda command: reduce(lambda made, option: option(made), reversed(flags), command)

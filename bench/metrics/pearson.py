@@ -1,0 +1,37 @@
+"""Pearson's correlation of predicted and gold scores, as GLUE scores STS-B (Wang et al. 2018, section 3.2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bench.metrics import Metric
+from bench.metrics.correlation import correlation
+from bench.metrics.ratio import columns, require_rows
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+
+def _compute(examples: pd.DataFrame) -> float:
+    from scipy.stats import pearsonr
+
+    require_rows(examples, "pearson")
+    if examples["label"].nunique() < 2 or examples["prediction"].nunique() < 2:
+        return 0.0
+    return float(pearsonr(examples["label"], examples["prediction"]).statistic)
+
+
+def _terms(examples: pd.DataFrame) -> NDArray[np.float64]:
+    return columns(examples["label"], examples["prediction"])
+
+
+PEARSON = Metric(
+    name="pearson",
+    summary="linear correlation of predicted and gold scores, -1 to 1; 0 where either is the same everywhere",
+    compute=_compute,
+    quality=True,
+    terms=_terms,
+    reduce=correlation,
+)

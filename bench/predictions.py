@@ -1,0 +1,116 @@
+"""Answers of a trained model as files: what GLUE's leaderboard takes for a split without labels, else a plain table."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.data import encode, load_split
+from bench.errors import InputError
+from bench.evaluation import evaluate
+from bench.plan import DATA_SEED
+from bench.presets import preset_named
+from bench.registry import METHODS
+from bench.runner import is_main_process, load_models, runnable, train_job
+from bench.store import write_aside
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from bench.artifacts import Job
+    from bench.plan import Plan, Settings
+    from bench.runner import Watcher
+    from bench.tasks import Task
+
+
+def one_point(settings: Settings) -> Settings:
+    """The same with the knobs of one operating point: those given, else the preset's, else its method's defaults.
+
+    Raises:
+        InputError: a knob has several values.
+    """
+    for name, values in settings.knobs.items():
+        if len(values) != 1:
+            shown = ", ".join(map(str, values))
+            raise InputError(f"{name} is {shown}, but predictions are made at one operating point; give one value")
+    defaults = {knob.name: knob.default for knob in METHODS[settings.methods[0]].all_knobs}
+    chosen = preset_named(settings.preset).on(settings.task).knobs
+    left = {name: (chosen.get(name, default),) for name, default in defaults.items()}
+    return replace(settings, knobs={**left, **settings.knobs})
+
+
+def files(task: Task, splits: Sequence[str], folder: Path, *, force: bool) -> dict[str, Path]:
+    """Split -> its file in `folder`; without `splits`, all that have no labels, or the one that is reported on.
+
+    Raises:
+        InputError: `folder` is a file or lies below one, or one of the files is there and `force` is not given.
+    """
+    file = next((path for path in (folder, *folder.parents) if path.is_file()), None)
+    if file is not None:
+        raise InputError(f"{file} is a file, but predictions go to a folder; name another")
+    chosen = splits or list(task.unlabelled) or [task.evaluation]
+    found = {split: folder / task.unlabelled.get(split, f"{task.name}-{split}.tsv") for split in chosen}
+    for path in found.values():
+        if path.exists() and not force:
+            raise InputError(f"{path} is already there; name another folder, or pass --force to replace it")
+    return found
+
+
+def missing_stages(plan: Plan) -> list[Job]:
+    """The stages that have to be trained before the plan's last arm can answer."""
+    return [job for job in plan.arms[-1].job.chain if job not in plan.artifacts]
+
+
+def predict(plan: Plan, places: Mapping[str, Path], watcher: Watcher) -> None:
+    """Train what is missing, answer every split with the plan's last arm, and write the files at `places`."""
+    task, arm = plan.task, plan.arms[-1]
+    tables = {split: load_split(task, split, data_dir=plan.settings.data_dir, seed=DATA_SEED) for split in places}
+    for job in missing_stages(plan):
+        train_job(plan, job, watcher)
+    if not is_main_process():
+        return
+    able = runnable(plan, arm, load_models(plan, [arm]))
+    for split, path in places.items():
+        rows = encode(tables[split], plan.tokenizer, max_length=plan.max_length, windows=task.windows).to_list()
+        with watcher.counting(f"predict {split} by {arm.label}", len(rows)) as advance:
+            answered = evaluate(able, rows, advance=advance)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_aside(path, leaderboard(task, answered) if split in task.unlabelled else plain(task, answered))
+
+
+def leaderboard(task: Task, answers: pa.Table) -> str:
+    """GLUE's file: `index` counts rows from 0; a class by name or number, as in the data; a score within its bounds."""
+    predictions = answers["prediction"].to_pylist()
+    if task.scores is not None:
+        low, high = task.scores
+        written = [f"{min(max(score, low), high):.3f}" for score in predictions]
+    elif task.tsv is not None and task.tsv.named:
+        written = [task.labels[number] for number in predictions]
+    else:
+        written = [str(number) for number in predictions]
+    return _tsv(["index", "prediction"], enumerate(written))
+
+
+def plain(task: Task, answers: pa.Table) -> str:
+    """A table with example_id, prediction (class name or score) and the classes' probabilities, comma-separated."""
+    rows = (
+        (
+            row["example_id"],
+            f"{row['prediction']:.6f}" if task.regression else task.labels[row["prediction"]],
+            ",".join(f"{probability:.6f}" for probability in row["probabilities"]),
+        )
+        for row in answers.select(["example_id", "prediction", "probabilities"]).to_pylist()
+    )
+    return _tsv(["example_id", "prediction", "probabilities"], rows)
+
+
+def _tsv(header: Sequence[str], rows: Any) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
