@@ -82,6 +82,24 @@ def test_flexible_is_gates_and_exits() -> None:
     assert torch.equal(equal.trace.exit_depth, exits.trace.exit_depth)
 
 
+@torch.inference_mode()
+def test_in_a_regression_steady_scores_leave() -> None:
+    """Never at the first depth; at the second where its score differs from the first's by less than the threshold."""
+    model = tiny_model(exit_depths=[2, 3], shared_head=True, seed=6, num_labels=1)
+    scores = [
+        run(model, BATCH, subnet_policy(uniform(model.config, width=1.0, depth=depth))).logits[:, 0]
+        for depth in (0.5, 0.75)
+    ]
+    apart = (scores[1] - scores[0]).abs()
+    threshold = float(apart.median()) + 1e-4
+    for method, knobs in ((PREFIX_EXIT, {"exit_width": 1.0}), (FLEXIBLE, {"width_mult_list": "1,1,1,1"})):
+        values: dict[str, Any] = {**knobs, "exit_threshold": threshold}
+        method.check(model.config, values)
+        depths = run(model, BATCH, method.policy(model, values)).trace.exit_depth
+        assert depths.tolist() == [3 if near else 4 for near in (apart < threshold).tolist()]
+        assert len(depths.unique()) == 2
+
+
 def test_classes_are_remapped() -> None:
     """The list says at which width each class runs, without another training."""
     chosen = answer(WIDTH_GATES, width_mult_list="0.25,0.5,0.75,1").trace.heads[:, 0]

@@ -258,6 +258,27 @@ def test_labels_and_states_are_each_rows_own() -> None:
         torch.testing.assert_close(own, torch.stack(seen), atol=1e-5, rtol=0)
 
 
+def test_a_regression_is_trained_and_labelled(tmp_path: Path) -> None:
+    """Scores are followed by squared error, and a width is right within the tolerance."""
+    model = supernet(num_labels=1)
+    assert model.config.regression
+    scores = [{**row, "label": 0.25 * place} for place, row in enumerate(rows(12, 0))]
+    batch, inputs = batch_and_classes(scores)
+    with torch.inference_mode():
+        answers = [
+            run(model, batch, subnet_policy(uniform(model.config, width=width))).logits[:, 0] for width in WIDTHS
+        ]
+        joint = joint_loss(model, inputs, replace(ALL, depths=(1.0,)))
+    squared = [float((answer - inputs["labels"]).square().mean()) for answer in answers]
+    assert float(joint) == pytest.approx(sum(squared), rel=1e-5)
+    near = [[abs(float(answer[row]) - 0.25 * row) < 0.7 for answer in answers[:3]] for row in range(12)]
+    expected = [right.index(True) if True in right else 3 for right in near]
+    assert labels_of(model, scores, tolerance=0.7).tolist() == expected
+    assert len(set(expected)) > 1
+    run_ = context(tmp_path, stage=DEPTH, model=model, train=scores, heldout=scores, score=lambda labels, logits: 0.5)
+    assert len(DEPTH.train(run_).scores) == 3
+
+
 def test_gate_rows_are_held_out(tmp_path: Path) -> None:
     """Corrected, gates learn on held-out rows and are selected on others of them; released, on the training rows."""
     run_ = given(tmp_path, GATES)
