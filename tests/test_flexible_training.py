@@ -171,21 +171,25 @@ def test_epochs_are_compared_by_the_mean_over_subnets(tmp_path: Path) -> None:
     assert mean_score(run_.model, run_, ALL) == pytest.approx(sum(scores) / 12)
 
 
-def test_grafts_come_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With `graft` a graft comes after each scheduled step, and its scores leave no gradient behind; else none."""
-    seen: list[bool] = []
+@pytest.mark.parametrize(
+    ("graft", "grafts", "expected"), [("yes", 1, [5, 10]), ("yes", 2, [*range(2, 11, 2)]), ("no", 2, [])]
+)
+def test_grafts_come_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graft: str, grafts: int, expected: list[int]
+) -> None:
+    """Of 15 steps, a graft comes after those of the first two epochs on schedule, and leaves no gradient behind."""
+    done, seen = [0], []
 
     def watched(model: EfficientBertForSequenceClassification, scores: Any, *, alpha: float) -> None:
-        seen.append(all(parameter.grad is None for parameter in model.parameters()))
+        assert all(parameter.grad is None for parameter in model.parameters())
         assert alpha == 0.25
+        seen.append(done[-1])
         grafting.graft(model, scores, alpha=alpha)
 
     monkeypatch.setattr(stages, "graft", watched)
-    # 40 rows in batches of 8, two epochs with grafts: one in each step from the first
-    for graft, count in (("yes", 10), ("no", 0)):
-        seen.clear()
-        WIDTH.train(given(tmp_path / graft, WIDTH, options={"graft": graft, "graft_alpha": 0.25, "importance_rows": 8}))
-        assert seen == [True] * count
+    options = {"graft": graft, "grafts": grafts, "graft_alpha": 0.25, "importance_rows": 8}
+    WIDTH.train(given(tmp_path, WIDTH, options=options, watch=lambda status: done.append(status.step)))
+    assert seen == expected
 
 
 def test_without_distillation_widths_learn_the_gold_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from efficient_bert import Batch, EfficientBertConfig, EfficientBertForSequenceClassification
+from efficient_bert import Batch, EfficientBertConfig, EfficientBertForSequenceClassification, Execution, run
 from efficient_bert.fidelity import Fidelity
 from efficient_bert.importance import Importance, importance
-from efficient_bert.subnets import rewire
+from efficient_bert.subnets import Subnet, rewire, subnet_policy
 
 FOLDER = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parents[3] / "shared" / "golden")) / "flexible_bert"
 MODES = {"cumulative": Fidelity.RELEASED, "zeroed": Fidelity.CORRECTED}
@@ -118,3 +118,19 @@ class Golden:
 def close(found: Tensor, expected: Tensor, *, atol: float, rtol: float = 0.0) -> None:
     """Within the set's tolerances."""
     torch.testing.assert_close(found.detach(), expected, atol=atol, rtol=rtol)
+
+
+def record(golden: Golden, subnet: Subnet) -> tuple[Tensor, list[Tensor]]:
+    """Logits (N, C) and states of a subnet of the stored weights."""
+    policy = subnet_policy(subnet)
+    with torch.no_grad():
+        output = run(golden.model, golden.batch, policy, execution=Execution.MASKED, record=True)
+        gathered = run(golden.model, golden.batch, policy)
+    close(gathered.logits, output.logits, atol=1e-4)
+    return output.logits, list(output.hidden_states)
+
+
+def flops_file() -> dict[str, Any]:
+    """The set's FLOPs figures."""
+    figures: dict[str, Any] = json.loads((FOLDER / "flops.json").read_text(encoding="utf8"))
+    return figures
