@@ -16,6 +16,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import torch
+from accelerate import PartialState
 from torch import Tensor
 
 from efficient_bert.config import EfficientBertConfig, check_widths
@@ -180,18 +181,24 @@ def depth_list(text: str, config: EfficientBertConfig) -> tuple[float, ...]:
     return depths
 
 
+def copied(model: EfficientBertForSequenceClassification, device: str) -> EfficientBertForSequenceClassification:
+    """A copy where this process computes: the stage before stays as it was."""
+    copy = deepcopy(model)
+    copy.eval()
+    torch.nn.Module.to(copy, PartialState(cpu=device == "cpu").device)
+    return copy
+
+
 def frozen(model: EfficientBertForSequenceClassification, device: str) -> EfficientBertForSequenceClassification:
     """A copy that only answers."""
-    copy = deepcopy(model)
-    copy.eval().requires_grad_(False)
-    torch.nn.Module.to(copy, device)
+    copy = copied(model, device)
+    copy.requires_grad_(False)
     return copy
 
 
 def rewire_model(context: Context) -> Trained:
     """Score on some rows, then put heads and neurons in order."""
-    model = deepcopy(context.model)
-    torch.nn.Module.to(model, context.device)
+    model = copied(context.model, context.device)
     rewire(model, scored(model, context))
     return Trained(model.cpu().eval(), ())
 
@@ -240,7 +247,10 @@ def train_final(context: Context) -> Trained:
     config = context.model.config
     layers = config.num_hidden_layers
     depths = (1.0, *(depth / layers for depth in config.exit_depths[::-1]))
-    return joint(replace(context, model=deepcopy(context.model)), Teaching(tuple(config.widths[::-1]), depths=depths))
+    return joint(
+        replace(context, model=copied(context.model, context.device)),
+        Teaching(tuple(config.widths[::-1]), depths=depths),
+    )
 
 
 REWIRE = Stage(
