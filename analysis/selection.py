@@ -32,6 +32,21 @@ def selected(runs: Runs) -> dict[str, Arm]:
     return chosen
 
 
+def choices(runs: Runs) -> list[str]:
+    """A line for each series: the point chosen for it, or that there is none to choose."""
+    chosen = selected(runs)
+    lines = []
+    for name in dict.fromkeys(series(arm, runs) for arm in runs.arms if not arm.reference):
+        arm = chosen.get(name)
+        if arm is None:
+            lines.append(f"chosen  {name}: no point, none loses at most {TOLERANCE * 100:g} point on held-out rows")
+            continue
+        knobs = " ".join(f"{knob}={value}" for knob, value in arm.knobs.items()) or "no knobs"
+        found = f"held-out {first_metric(arm)} {arm.heldout(first_metric(arm)):.3f}, FLOPs speed-up {_speedup(arm):.2f}"
+        lines.append(f"chosen  {name}: {knobs} ({found})")
+    return lines
+
+
 def series(arm: Arm, runs: Runs) -> str:
     """The method, with what else tells its series from another of the same method in these runs."""
     return ", ".join([arm.first.method, *telling_traits(arm, runs.arms)])

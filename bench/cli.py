@@ -20,6 +20,7 @@ from bench.registry import METHODS, METRICS, PLOTS, TASKS
 
 if TYPE_CHECKING:
     from bench.plan import Plan, Settings
+    from bench.store import RunStore
 
 JSON_LINE = ("run_id", "task", "method", "knobs", "seed", "preset", "backbone", "metrics", "heldout")
 """What the JSON line of a run repeats from its record."""
@@ -43,6 +44,37 @@ def bench() -> None:
 @click.option("--report", "out", type=FOLDER, default=Path("report"), show_default=True, help="Where the report goes.")
 def run_command(seeds: tuple[int, ...], device: str | None, out: Path, **given: Any) -> None:
     """Plan, train what is missing, evaluate, time, store, and write the report."""
+    run_and_report(seeds, device, out, given)
+
+
+@bench.command("sweep", cls=WithKnobs)
+@settings_options()
+@click.option("--latency-examples", type=click.IntRange(0), help="Examples to time. [default: the preset's]")
+@click.option("--rounds", type=click.IntRange(0), help="Samples per timed example. [default: the preset's]")
+@click.option("--report", "out", type=FOLDER, default=Path("report"), show_default=True, help="Where the report goes.")
+@click.option("--controls/--no-controls", default=True, show_default=True, help="Each point's controls beside it.")
+def sweep_command(
+    seeds: tuple[int, ...], device: str | None, out: Path, controls: bool, methods: tuple[str, ...], **given: Any
+) -> None:
+    """Measure methods over a grid of knob values, what they share trained once, and name the point to choose.
+
+    Give --method, and at least one knob with several values: --phi 0.001,0.005,0.02.
+    """
+    from analysis.frames import Runs
+    from analysis.selection import choices
+    from bench.sweep import swept_methods
+
+    values = {name: value.split(",") for name, value in given.items() if isinstance(value, str)}
+    wanted = swept_methods(methods, values, controls=controls)
+    runs, run_ids = run_and_report(seeds, device, out, {**given, "methods": wanted})
+    for line in choices(Runs.read(runs, run_ids)) if run_ids else ():
+        click.echo(line)
+
+
+def run_and_report(
+    seeds: tuple[int, ...], device: str | None, out: Path, given: dict[str, Any]
+) -> tuple[RunStore, list[str]]:
+    """Carry out a plan per seed, print table and records, write the report; the store and the runs' ids."""
     from analysis.report import require_replaceable, write_report
     from bench.runner import carry_out, is_main_process
 
@@ -50,14 +82,15 @@ def run_command(seeds: tuple[int, ...], device: str | None, out: Path, **given: 
     plans = planned(seeds, device, given)
     bars = progress_bars()
     run_ids = [run_id for plan in plans for run_id in carry_out(plan, bars)]
-    if not is_main_process():
-        return
     runs = plans[0].runs
+    if not is_main_process():
+        return runs, []
     show_table(runs, run_ids)
     for run_id in run_ids:
         record = vars(runs.record(run_id))
         click.echo(json.dumps({name: record[name] for name in JSON_LINE}))
     click.echo(f"report: {write_report(runs, run_ids, out)}")
+    return runs, run_ids
 
 
 @bench.command("train", cls=WithKnobs)

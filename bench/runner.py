@@ -171,7 +171,9 @@ def runnable(plan: Plan, arm: Arm, models: Mapping[str, EfficientBertForSequence
     """The arm's model with its policy."""
     model = models[arm.job.id]
     policy = arm.method.policy(model, arm.knobs)
-    return Runnable(model, policy, plan.config, plan.settings.device, arm.method.released_flops)
+    counted = arm.method.released_flops
+    released = (lambda model, batch: counted(model, batch, arm.knobs)) if counted else None
+    return Runnable(model, policy, plan.config, plan.settings.device, released)
 
 
 def evaluated(

@@ -133,6 +133,7 @@ def on_live(predictor: ContributionPredictor, view: View) -> Tensor:
 def contribution_policy(
     contribution: Contribution,
     *,
+    scale: float = 1.0,
     sharpness: float = HARD,
     probe: Tensor | None = None,
     fidelity: Fidelity = Fidelity.CORRECTED,
@@ -141,6 +142,7 @@ def contribution_policy(
 
     Args:
         contribution: the model's predictors and thresholds.
+        scale: factor on the thresholds: higher drops more than the model was trained to.
         sharpness: of the soft removal; hard decisions do not depend on it.
         probe: (N - 1,) ones whose gradient stands in for that of theta (see `efficient_bert.training.objectives`).
         fidelity: whose arithmetic, in `soft` execution; hard decisions are the same.
@@ -156,7 +158,7 @@ def contribution_policy(
         return Decision(fade=removal * left.masked_fill(first, 0.0), scores=shares)
 
     def decide(view: View) -> Decision:
-        predictor, eta = contribution.predictor(view.depth), contribution.eta[view.depth]
+        predictor, eta = contribution.predictor(view.depth), contribution.eta[view.depth] * scale
         lengths = view.mask.sum(1)
         macs = lengths * predictor.macs
         logits = on_live(predictor, view).to(eta.dtype)  # shares need more digits than half precision has

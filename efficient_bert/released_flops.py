@@ -14,12 +14,15 @@ TensorFlow's profiler counted additions and multiplications of everything, eleme
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from efficient_bert.contribution import contribution_policy
 from efficient_bert.cost import FLOPS_PER_MAC, head_macs, layer_macs
 from efficient_bert.engine import Batch, Execution, run
+from efficient_bert.knobs import Value
 from efficient_bert.model import EfficientBertForSequenceClassification
 
 PRESENT = 1e-6
@@ -52,12 +55,13 @@ def released_lengths(scores: Tensor, eta: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def released_flops(model: EfficientBertForSequenceClassification, batch: Batch) -> Tensor:
+def released_flops(model: EfficientBertForSequenceClassification, batch: Batch, knobs: Mapping[str, Value]) -> Tensor:
     """(B,) int64 FLOPs of AdapLeR's passes: layers at the released lengths, one head, no predictors."""
-    contribution, config = model.contributions(), model.config
-    output = run(model, batch, contribution_policy(contribution), execution=Execution.MASKED, record=True)
+    contribution, config, scale = model.contributions(), model.config, float(knobs["eta_scale"])
+    policy = contribution_policy(contribution, scale=scale)
+    output = run(model, batch, policy, execution=Execution.MASKED, record=True)
     scores = torch.stack([decision.scores for decision in output.decisions if decision.scores is not None], dim=1)
-    tokens = released_lengths(scores, contribution.eta)[:, 1:].cpu()
+    tokens = released_lengths(scores, scale * contribution.eta)[:, 1:].cpu()
     heads = torch.full_like(tokens, config.num_attention_heads)
     neurons = torch.full_like(tokens, config.intermediate_size)
     macs = layer_macs(tokens, heads=heads, neurons=neurons, config=config).sum(1)

@@ -10,13 +10,14 @@ from the start of the document.
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from eraser_eval.errors import InputError
+from eraser_eval.documents import Size, read_documents, size
+from eraser_eval.errors import InputError, shown
+from eraser_eval.fields import Row, items, name, required, text, whole
+from eraser_eval.lines import Place, read_objects, write_objects
 
 SPLITS = ("train", "val", "test")
 
@@ -56,6 +57,11 @@ class Annotation:
     evidences: tuple[tuple[Evidence, ...], ...]
     docids: tuple[str, ...]
 
+    @property
+    def spans(self) -> Iterator[Evidence]:
+        """The spans of all groups."""
+        return (span for group in self.evidences for span in group)
+
 
 @dataclass(frozen=True)
 class EraserDataset:
@@ -74,17 +80,44 @@ def read_dataset(folder: Path) -> EraserDataset:
     Raises:
         InputError: files are missing or malformed, or an annotation points outside its documents.
     """
-    documents = _read_documents(folder)
-    lengths = {docid: len(text.split()) for docid, text in documents.items()}
-    paths = {split: folder / f"{split}.jsonl" for split in SPLITS}
-    splits = {
-        split: tuple(_annotation(row, lengths=lengths, place=place) for place, row in _rows(path))
-        for split, path in paths.items()
-        if path.is_file()
-    }
-    if not splits:
+    documents = dict(read_documents(folder))
+    sizes = {docid: size(document) for docid, document in documents.items()}
+    return EraserDataset(
+        documents,
+        {split: tuple(row for row, _ in read_annotations(folder, split, sizes)) for split in present_splits(folder)},
+    )
+
+
+def present_splits(folder: Path) -> tuple[str, ...]:
+    """The splits that a data set has.
+
+    Raises:
+        InputError: it has none.
+    """
+    found = tuple(split for split in SPLITS if (folder / f"{split}.jsonl").is_file())
+    if not found:
         raise InputError(f"{folder} has none of train.jsonl, val.jsonl, test.jsonl; pass a folder in ERASER's layout")
-    return EraserDataset(documents, splits)
+    return found
+
+
+def read_annotations(folder: Path, split: str, sizes: Mapping[str, Size]) -> Iterator[tuple[Annotation, bool]]:
+    """Every annotation of a split, one after the other, and whether its line lists its documents.
+
+    Raises:
+        InputError: the split has no file, a line is malformed or points outside its documents, or a name is twice.
+    """
+    path = folder / f"{split}.jsonl"
+    if split not in SPLITS or not path.is_file():
+        there = [split for split in SPLITS if (folder / f"{split}.jsonl").is_file()]
+        raise InputError(f"{folder} has no split {shown(split)}; it has {', '.join(there) or 'none'}")
+    seen: set[str] = set()
+    for place, row in read_objects(path):
+        annotation = _annotation(row, place)
+        if annotation.annotation_id in seen:
+            raise InputError(f"{place}: annotation {shown(annotation.annotation_id)} is there twice; keep one")
+        seen.add(annotation.annotation_id)
+        _check(annotation, sizes=sizes, place=place)
+        yield annotation, bool(row.get("docids"))
 
 
 def write_dataset(folder: Path, documents: Mapping[str, str], splits: Mapping[str, Sequence[Annotation]]) -> None:
@@ -99,81 +132,61 @@ def write_dataset(folder: Path, documents: Mapping[str, str], splits: Mapping[st
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file, but a data set is a folder; give another name")
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "docs.jsonl", ({"docid": docid, "document": text} for docid, text in documents.items()))
+    write_objects(folder / "docs.jsonl", ({"docid": docid, "document": each} for docid, each in documents.items()))
     for split, rows in splits.items():
         # ERASER's own readers expect the field query_type to be there.
-        _write(folder / f"{split}.jsonl", ({**dataclasses.asdict(row), "query_type": None} for row in rows))
+        write_objects(folder / f"{split}.jsonl", ({**dataclasses.asdict(row), "query_type": None} for row in rows))
 
 
-def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    aside = path.with_name(f".{path.name}.part")
-    with aside.open("w", encoding="utf8", newline="\n") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    aside.replace(path)
+def _annotation(row: Row, place: Place) -> Annotation:
+    annotation_id = name(required(row, "annotation_id", place), "annotation_id", place)
+    groups = required(row, "evidences", place)
+    if not isinstance(groups, list) or not all(map(_is_group, groups)):
+        raise InputError(f"{place}: evidences holds {shown(groups)}, but must be a list of lists of spans")
+    evidences = tuple(tuple(_evidence(span, place) for span in group) for group in groups)
+    classification = text(row, "classification", place)
+    named = [name(docid, "docids", place) for docid in items(row, "docids", place)] if row.get("docids") else []
+    docids = named or dict.fromkeys(span.docid for group in evidences for span in group) or [annotation_id]
+    query = text(row, "query", place) if row.get("query") else ""
+    return Annotation(annotation_id, query, classification, evidences, tuple(docids))
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 (byte {error.start}); convert it") from error
+def _is_group(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(span, dict) for span in value)
 
 
-def _read_documents(folder: Path) -> dict[str, str]:
-    if (folder / "docs.jsonl").is_file():
-        rows = list(_rows(folder / "docs.jsonl"))
-        for place, row in rows:
-            if not isinstance(row.get("docid"), str) or not isinstance(row.get("document"), str):
-                raise InputError(f"{place}: a document needs the strings 'docid' and 'document', it has {sorted(row)}")
-        return {row["docid"]: row["document"] for _, row in rows}
-    if (folder / "docs").is_dir():
-        return {path.name: _read_text(path) for path in sorted((folder / "docs").iterdir()) if path.is_file()}
-    raise InputError(f"{folder} has neither docs.jsonl nor docs/; pass a folder in ERASER's layout")
-
-
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(place, object) of every line of a JSON-lines file."""
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        place = f"{path}, line {number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{place} is no JSON text ({error.msg}); each line must be one object") from error
-        if not isinstance(row, dict):
-            raise InputError(f"{place} is a {type(row).__name__}, but each line must be a JSON object")
-        yield place, row
-
-
-def _annotation(row: Mapping[str, Any], *, lengths: Mapping[str, int], place: str) -> Annotation:
-    try:
-        name = str(row["annotation_id"])
-        groups = tuple(tuple(_evidence(span) for span in group) for group in row["evidences"])
-        classification = str(row["classification"])
-    except KeyError as error:
-        raise InputError(f"{place} has no field {error}; is it an ERASER annotation?") from error
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{place}: evidences must be lists of spans with whole-number offsets ({error})") from error
-    docids = row.get("docids") or dict.fromkeys(span.docid for group in groups for span in group) or [name]
-    for docid in docids:
-        if docid not in lengths:
-            raise InputError(f"{place}: annotation {name!r} is about document {docid!r}, which is not in the folder")
-    for span in (span for group in groups for span in group):
-        if not 0 <= span.start_token <= span.end_token <= lengths.get(span.docid, 0):
+def _check(annotation: Annotation, *, sizes: Mapping[str, Size], place: Place) -> None:
+    about = f"{place}: annotation {shown(annotation.annotation_id)}"
+    if len(set(annotation.docids)) != len(annotation.docids):
+        raise InputError(f"{about} names a document twice in docids, {shown(list(annotation.docids))}; keep one")
+    for docid in annotation.docids:
+        if docid not in sizes:
+            raise InputError(f"{about} is about document {shown(docid)}, which is not in the folder; add it")
+    for span in annotation.spans:
+        if span.docid not in annotation.docids:
+            raise InputError(f"{about} has evidence in {shown(span.docid)}, which is not among its docids; add it")
+        length, sentences = sizes[span.docid]
+        if not 0 <= span.start_token <= span.end_token <= length:
             raise InputError(
                 f"{place}: evidence tokens [{span.start_token}, {span.end_token}) lie outside document "
-                f"{span.docid!r} of {lengths.get(span.docid, 0)} tokens; offsets count whitespace tokens from 0"
+                f"{shown(span.docid)} of {length} tokens; offsets count whitespace tokens from 0"
             )
-    return Annotation(name, str(row.get("query") or ""), classification, groups, tuple(docids))
+        known = (span.start_sentence, span.end_sentence) != (-1, -1)
+        if known and not 0 <= span.start_sentence <= span.end_sentence <= sentences:
+            raise InputError(
+                f"{place}: evidence sentences [{span.start_sentence}, {span.end_sentence}) lie outside document "
+                f"{shown(span.docid)} of {sentences} sentences; give -1 for both where they are not known"
+            )
+    if any(annotation.evidences) and not any(span.start_token < span.end_token for span in annotation.spans):
+        raise InputError(f"{about} has evidence without a token; give its tokens, or no evidence")
 
 
-def _evidence(span: Mapping[str, Any]) -> Evidence:
+def _evidence(span: Row, place: Place) -> Evidence:
     return Evidence(
-        docid=str(span["docid"]),
-        start_token=int(span["start_token"]),
-        end_token=int(span["end_token"]),
-        start_sentence=int(span.get("start_sentence", -1)),
-        end_sentence=int(span.get("end_sentence", -1)),
-        text=str(span.get("text", "")),
+        docid=name(required(span, "docid", place), "docid", place),
+        start_token=whole(span, "start_token", place),
+        end_token=whole(span, "end_token", place),
+        start_sentence=whole(span, "start_sentence", place) if "start_sentence" in span else -1,
+        end_sentence=whole(span, "end_sentence", place) if "end_sentence" in span else -1,
+        text=text(span, "text", place) if "text" in span else "",
     )

@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -209,6 +210,27 @@ def test_compare_pairs_two_runs(session: Session) -> None:
     assert f"{one:.3f}" in line
     assert f"{other:.3f}" in line
     assert f"{other - one:.3f}" in line
+
+
+def test_a_sweep_trains_what_is_shared_once(session: Session) -> None:
+    """Two values of phi are two models on one fine-tuning and one saliency, each with both controls, and a choice."""
+    places = ("--store", session.folder, "--report", session.folder / "sweep", "--latency-examples", 0)
+    command = ("sweep", "--task", "demo", "--preset", "smoke", "--device", "cpu", "--method", "adapler", *places)
+    answer = call(*command, "--phi", "0.001,5")
+    assert answer.code == 0, answer.err
+    made = Counter(path.name.rpartition("-")[0] for path in (session.folder / "artifacts").iterdir())
+    assert (made["finetune"], made["saliency"], made["adapler"]) == (1, 1, 2)
+    found = [(record["method"], record["knobs"]["phi"]) for record in answer.records if record["knobs"]]
+    assert sorted(found) == [(name, phi) for name in ("adapler", "last_tokens", "random_tokens") for phi in (0.001, 5)]
+    chosen = [line for line in answer.out.splitlines() if line.startswith("chosen  ")]
+    assert len(chosen) == 3
+    before = {path: time for path, time in session.times().items() if "artifacts" in path.parts}
+    again = call(*command, "--phi", "0.001,5", "--gamma", 0.3, "--no-controls")
+    assert again.code == 0, again.err
+    after = {path: time for path, time in session.times().items() if "artifacts" in path.parts}
+    assert before.items() <= after.items()
+    assert {path.parent.name.rpartition("-")[0] for path in after.keys() - before.keys()} == {"adapler"}
+    assert {record["method"] for record in again.records} == {"full", "adapler"}
 
 
 def test_train_makes_the_artifacts_and_runs_nothing(session: Session, tmp_path: Path) -> None:

@@ -62,6 +62,8 @@ def refused(*arguments: object, store: Path) -> str:
         ("predict SST2 --method full", ["--out"]),
         ("predict SST2 --method full --out answers --seed 1,2", ["--seed", "'1,2'"]),
         ("predict SST2 --method full --out answers", ["no 'test' split", "test.tsv"]),
+        ("sweep --task demo", ["give --method"]),
+        ("sweep --task demo --method adapler --phi 0.1", ["several values, separated by commas", "gamma, phi"]),
         ("run --task demo --preset fast", ["'fast'", "quick, paper, smoke"]),
         ("run --task demo --device tpu", ["'tpu'", "cpu or cuda"]),
         ("run --task demo --max-length 2", ["2", "3 to 512"]),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from eraser_eval import Annotation, Evidence, InputError, read_dataset, write_dataset
+from eraser_eval.documents import size, tokens
 
 DOCUMENTS = {"one": "a good film .\nit was long .", "two": "a «dull» film ."}
 GROUPS = (
@@ -74,7 +75,12 @@ def test_documents_may_be_files_of_a_folder(tmp_path: Path) -> None:
 def test_documents_are_found_without_docids(tmp_path: Path) -> None:
     """Without docids they are those of the evidence; without evidence, the document of the annotation's name."""
     spans = [[{"docid": "two", "start_token": 0, "end_token": 1}], [{"docid": "two", "start_token": 1, "end_token": 2}]]
-    write_split(tmp_path, annotation(evidences=spans), annotation(evidences=[], docids=None, query=None), "")
+    write_split(
+        tmp_path,
+        annotation(annotation_id="pair", evidences=spans),
+        annotation(evidences=[], docids=None, query=None),
+        "",
+    )
     first, second = read_dataset(tmp_path).splits["train"]
     assert first.docids == ("two",)
     assert (second.docids, second.query, second.evidences) == (("one",), "", ())
@@ -86,20 +92,36 @@ def test_documents_are_found_without_docids(tmp_path: Path) -> None:
         ("{broken", ["train.jsonl, line 2", "no JSON"]),
         ("[1]", ["line 2", "is a list"]),
         (annotation(evidences=[[{"docid": "one"}]]), ["line 2", "start_token"]),
-        (annotation(evidences=[[{"docid": "one", "start_token": "x", "end_token": 2}]]), ["line 2", "whole-number"]),
+        (
+            annotation(evidences=[[{"docid": "one", "start_token": "x", "end_token": 2}]]),
+            ["line 2", "'x'", "whole number"],
+        ),
         (annotation(evidences=3), ["line 2", "lists of spans"]),
         (annotation(docids=["three"]), ["line 2", "'three'", "not in the folder"]),
         (annotation(annotation_id="four", evidences=[]), ["line 2", "'four'"]),
         (annotation(evidences=[[{"docid": "one", "start_token": 7, "end_token": 9}]]), ["[7, 9)", "'one' of 8 tokens"]),
         (annotation(evidences=[[{"docid": "one", "start_token": 2, "end_token": 1}]]), ["[2, 1)"]),
         (annotation(evidences=[[{"docid": "one", "start_token": -1, "end_token": 1}]]), ["[-1, 1)"]),
+        (annotation(evidences=[[{"docid": "one", "start_token": True, "end_token": 1}]]), ["true", "whole number"]),
+        (annotation(evidences=[[{"docid": "one", "start_token": 1, "end_token": 1}]]), ["evidence without a token"]),
+        (annotation(annotation_id="first"), ["line 2", "'first' is there twice"]),
+        (annotation(docids=["two"]), ["line 2", "evidence in 'one'", "not among its docids"]),
+        (annotation(docids=["one", "one"]), ["line 2", "a document twice"]),
+        (annotation(classification=None), ["line 2", "classification holds null", "string"]),
+        ('{"annotation_id": "a", "annotation_id": "b"}', ["line 2", "'annotation_id' occurs twice"]),
+        (
+            annotation(
+                evidences=[[{"docid": "one", "start_token": 0, "end_token": 1, "start_sentence": 1, "end_sentence": 3}]]
+            ),
+            ["line 2", "sentences [1, 3)", "of 2 sentences", "-1"],
+        ),
     ],
 )
 def test_a_broken_annotation_is_named_with_its_line(
     tmp_path: Path, line: dict[str, Any] | str, parts: list[str]
 ) -> None:
     """What is malformed or points outside its documents is refused with file and line."""
-    write_split(tmp_path, annotation(), line)
+    write_split(tmp_path, annotation(annotation_id="first"), line)
     found = message(tmp_path)
     for part in parts:
         assert part in found
@@ -122,6 +144,24 @@ def test_folders_of_another_kind_are_refused(tmp_path: Path) -> None:
     assert "none of train.jsonl" in message(tmp_path)
     (tmp_path / "docs.jsonl").write_bytes(b"\xff")
     assert "not UTF-8" in message(tmp_path)
+
+
+def test_documents_are_there_once(tmp_path: Path) -> None:
+    """Two layouts at once, or a document twice, are refused, for it is not clear which one is meant."""
+    write_split(tmp_path, annotation())
+    (tmp_path / "docs.jsonl").write_text('{"docid": "one", "document": "a"}\n' * 2, encoding="utf8")
+    assert "both docs.jsonl and docs/" in message(tmp_path)
+    for path in (tmp_path / "docs").iterdir():
+        path.unlink()
+    (tmp_path / "docs").rmdir()
+    assert "docs.jsonl, line 2: document 'one' is there twice" in message(tmp_path)
+
+
+def test_a_token_is_what_the_published_offsets_count() -> None:
+    """Blanks, tabs and line ends separate tokens, other spaces of Unicode do not; blank lines are no sentences."""
+    text = "a\u00a0b  c\td\n \n\r\ne\u2028f\x1cg\n"
+    assert tokens(text) == ["a\u00a0b", "c", "d", "e\u2028f\x1cg"]
+    assert size(text) == (4, 2)
 
 
 def test_writing_under_other_names_is_refused(tmp_path: Path) -> None:

@@ -25,9 +25,10 @@ class Method:
         source: paper and section.
         stage: the last training stage; its model is the one that runs.
         policy: (model, knob values) -> policy.
+        control_of: the method whose point of it this is the control for, empty for others.
         knobs: values that vary at inference; the stages add those that vary in training.
-        released_flops: (model, batch) -> (B,) int64, as the authors' evaluation counts them; None where they count as
-            we do.
+        released_flops: (model, batch, knob values) -> (B,) int64, as the authors' evaluation counts them; None where
+            they count as we do.
         suite: it runs where no method is named; not one whose training takes as long as all others'.
         check: raises InputError where knob values do not fit a model of this configuration; asked before training.
     """
@@ -37,8 +38,9 @@ class Method:
     source: str
     stage: Stage
     policy: Callable[[EfficientBertForSequenceClassification, Mapping[str, Value]], Policy]
+    control_of: str = ""
     knobs: tuple[Knob, ...] = ()
-    released_flops: Callable[[EfficientBertForSequenceClassification, Batch], Tensor] | None = None
+    released_flops: Callable[[EfficientBertForSequenceClassification, Batch, Mapping[str, Value]], Tensor] | None = None
     suite: bool = True
     check: Callable[[EfficientBertConfig, Mapping[str, Value]], None] = lambda config, knobs: None
 

@@ -11,6 +11,7 @@ LAST_TOKENS = Method(
     summary="control: as many tokens dropped in each layer as AdapLeR drops, from the end of the text",
     source="Modarressi et al., 2022, AdapLeR: the same lengths, without its predictors",
     stage=ADAPLER,
+    control_of="adapler",
     policy=lambda model, knobs: profile_policy(read_profile(model.config, knobs["profile"]), first_come),
     knobs=(PROFILE,),
     check=check_profile,

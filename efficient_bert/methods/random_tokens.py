@@ -12,6 +12,7 @@ RANDOM_TOKENS = Method(
     summary="control: as many tokens dropped in each layer as AdapLeR drops, at random",
     source="Modarressi et al., 2022, AdapLeR: the same lengths, without its predictors",
     stage=ADAPLER,
+    control_of="adapler",
     policy=lambda model, knobs: profile_policy(
         read_profile(model.config, knobs["profile"]), shuffled(int(knobs["control_seed"]))
     ),

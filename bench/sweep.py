@@ -1,0 +1,31 @@
+"""What a sweep runs: the methods asked for, and beside each of their points its controls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from bench.errors import InputError
+from bench.registry import METHODS
+
+
+def swept_methods(names: Sequence[str], knobs: Mapping[str, Sequence[object]], *, controls: bool) -> tuple[str, ...]:
+    """The methods of a sweep, each with its controls behind it.
+
+    Args:
+        names: registry names that were asked for.
+        knobs: knob -> values that were given.
+        controls: whether the methods' controls run too.
+
+    Raises:
+        InputError: no method, or no knob with several values.
+    """
+    if not names:
+        raise InputError("a sweep needs a method; give --method, for example --method adapler")
+    if not any(len(values) > 1 for values in knobs.values()):
+        known = sorted({knob.name for name in names for knob in METHODS[name].all_knobs})
+        raise InputError(
+            f"a sweep needs a knob with several values, separated by commas; {', '.join(names)} has: "
+            f"{', '.join(known) or 'none'}"
+        )
+    beside = [name for name, method in METHODS.items() if controls and method.control_of in names]
+    return tuple(dict.fromkeys([*names, *beside]))

@@ -1,0 +1,74 @@
+"""Documents: what a token is, what a sentence is, and how long the documents of a folder are.
+
+Tokens are separated by blanks, tabs and line ends (not by other Unicode spaces, which the official readers keep
+inside a token); sentences are the lines that are not blank. Both layouts, docs.jsonl and docs/, are read alike.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from eraser_eval.errors import InputError, shown
+from eraser_eval.fields import name, text
+from eraser_eval.lines import read_objects, read_text
+
+TOKEN = re.compile(r"[^ \t\n\r\f\v]+")
+
+
+class Size(NamedTuple):
+    """The number of tokens and of sentences of a document."""
+
+    tokens: int
+    sentences: int
+
+
+def tokens(document: str) -> list[str]:
+    """The tokens of a document, in order."""
+    return TOKEN.findall(document)
+
+
+def size(document: str) -> Size:
+    """How many tokens and sentences a document has."""
+    found = document.encode("utf8", "surrogatepass")
+    return Size(len(found.split()), sum(map(bool, map(bytes.strip, found.split(b"\n")))))
+
+
+def read_documents(folder: Path) -> Iterator[tuple[str, str]]:
+    """(docid, text) of every document of a data set, one after the other.
+
+    Raises:
+        InputError: there is no layout of documents or two, or a document is malformed or there twice.
+    """
+    lines, files = folder / "docs.jsonl", folder / "docs"
+    if lines.is_file() and files.is_dir():
+        raise InputError(f"{folder} has both docs.jsonl and docs/; remove the one that is not meant")
+    if lines.is_file():
+        yield from _documents_of(lines)
+    elif files.is_dir():
+        yield from ((path.name, read_text(path)) for path in sorted(files.iterdir()) if path.is_file())
+    else:
+        raise InputError(f"{folder} has neither docs.jsonl nor docs/; pass a folder in ERASER's layout")
+
+
+def read_sizes(folder: Path) -> dict[str, Size]:
+    """Docid -> size of every document; one text at a time is in memory.
+
+    Raises:
+        InputError: as `read_documents`.
+    """
+    return {docid: size(document) for docid, document in read_documents(folder)}
+
+
+def _documents_of(path: Path) -> Iterator[tuple[str, str]]:
+    seen: set[str] = set()
+    for place, row in read_objects(path):
+        if "docid" not in row or "document" not in row:
+            raise InputError(f"{place}: a document needs the strings 'docid' and 'document', it has {shown(list(row))}")
+        docid = name(row["docid"], "docid", place)
+        if docid in seen:
+            raise InputError(f"{place}: document {shown(docid)} is there twice; keep one")
+        seen.add(docid)
+        yield docid, text(row, "document", place)

@@ -1,0 +1,148 @@
+"""Files of one JSON object per line: read in bounded memory, written aside and renamed.
+
+Every line that is not one plain JSON object is refused with its file and number: no text, another encoding than
+UTF-8, a key that occurs twice, a line above `LINE_LIMIT`. A byte order mark and blank lines are passed over. NaN and
+Infinity, which JSON has not, are left to `eraser_eval.fields`, which refuses them by the name of their field. Files may
+be gzipped, whatever their name.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+from eraser_eval.errors import InputError, shown
+
+LINE_LIMIT = 16 * 2**20
+"""Bytes of the longest line, and of the longest document in a file of its own; some million tokens."""
+
+GZIP = b"\x1f\x8b"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A line of a file, counted from 1."""
+
+    path: Path
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.path}, line {self.line}"
+
+
+def read_objects(path: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """(place, object) of every line that is not blank.
+
+    Raises:
+        InputError: the file cannot be read, or a line is not one JSON object.
+    """
+    for number, line in enumerate(_lines(path), start=1):
+        place = Place(path, number)
+        if len(line) > LINE_LIMIT:
+            raise InputError(f"{place} is longer than {LINE_LIMIT:,} bytes, the limit of one line; is it JSON lines?")
+        if not line.isspace():
+            yield place, _object(line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line, place)
+
+
+def write_objects(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one object per line, gzipped where the name ends with .gz; the file appears when it is whole.
+
+    Raises:
+        InputError: a text has half a surrogate pair, which UTF-8 cannot hold, a number is not finite, or the file
+            cannot be written.
+    """
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        with ExitStack() as stack:
+            file: IO[bytes] = stack.enter_context(aside.open("wb"))
+            if path.suffix == ".gz":
+                file = cast(IO[bytes], stack.enter_context(gzip.GzipFile("", "wb", fileobj=file, mtime=0)))
+            file.writelines(_encoded(row, Place(path, number)) for number, row in enumerate(rows, start=1))
+        aside.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written ({error.strerror}); give a file in a folder that is there"
+        ) from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def read_text(path: Path) -> str:
+    """A whole file of text.
+
+    Raises:
+        InputError: it cannot be read, is larger than `LINE_LIMIT`, or is not UTF-8.
+    """
+    try:
+        with path.open("rb") as file:
+            found = file.read(LINE_LIMIT + 1)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); pass another file") from error
+    if len(found) > LINE_LIMIT:
+        raise InputError(f"{path} is longer than {LINE_LIMIT:,} bytes, the limit of one document; split it")
+    return decoded(found.removeprefix(BYTE_ORDER_MARK), path).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def decoded(found: bytes, place: Place | Path) -> str:
+    """Bytes as text, refused where they are not UTF-8."""
+    try:
+        return found.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{place} is not UTF-8 (byte {error.start}); convert it") from error
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file, at most one byte above the limit of each."""
+    try:
+        with ExitStack() as stack:
+            file: IO[bytes] = stack.enter_context(path.open("rb"))
+            packed = file.read(2) == GZIP
+            file.seek(0)
+            if packed:
+                file = cast(IO[bytes], stack.enter_context(gzip.GzipFile(fileobj=file)))
+            while line := file.readline(LINE_LIMIT + 1):
+                yield line
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path} is a damaged gzip file ({error}); write it again") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); pass a file of JSON lines") from error
+
+
+def _encoded(row: Mapping[str, Any], place: Place) -> bytes:
+    try:
+        return json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    except ValueError as error:
+        raise InputError(
+            f"{place} cannot be written as JSON in UTF-8 ({error}); give finite numbers and text"
+        ) from error
+
+
+def _object(line: bytes, place: Place) -> dict[str, Any]:
+    text = decoded(line, place)
+    try:
+        row = _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{place} is no JSON text ({error.msg}); each line must be one object") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{place} is no JSON text ({error}); each line must be one object") from error
+    if not isinstance(row, dict):
+        raise InputError(f"{place} is a {type(row).__name__}, but each line must be a JSON object")
+    return row
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {shown(next(name for name in names if names.count(name) > 1))} occurs twice")
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique)

@@ -1,0 +1,83 @@
+"""What a reader of the scores has to know of this file: where an official number misleads, and what was left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from eraser_eval.checks import Checks
+from eraser_eval.errors import shown
+from eraser_eval.faithfulness import DEFAULT_THRESHOLDS, KINDS
+from eraser_eval.scorer import Scorer, Settings
+from eraser_eval.table import Sums
+
+
+def notes(scorer: Scorer, checks: Checks, *, sums: Mapping[str, Sums], thresholds: Sequence[int]) -> list[str]:
+    """One line each, in a fixed order."""
+    found = [*_file(scorer, checks)]
+    if "hard" in sums:
+        found += _hard(scorer, sums["hard"])
+    for name, unit in (("soft", "token"), ("sentences", "sentence")):
+        if name in sums:
+            found += _soft(sums[name], unit)
+    if "soft" in sums:
+        found += _level(scorer)
+    if "lines" in sums:
+        found += _lines(scorer.settings, checks, sums=sums["lines"], thresholds=thresholds)
+    return found
+
+
+def _file(scorer: Scorer, checks: Checks) -> Iterator[str]:
+    if scorer.gold.empty:
+        yield f"{scorer.gold.empty} gold spans are empty: they count as spans that nobody can find"
+    for field, place in checks.ignored.items():
+        yield f"the field {shown(field)} is not ERASER's and was ignored, first in line {place.line}"
+    if checks.odd:
+        yield f"{checks.odd} lines predict a class that is not the most probable one of their classification_scores"
+
+
+def _hard(scorer: Scorer, sums: Sums) -> Iterator[str]:
+    if not sums["span_predicted"][0]:
+        yield "no span is predicted anywhere: precision, recall and F1 are 0"
+    if not sums["span_gold"][0]:
+        yield "no span is marked anywhere: recall and F1 are undefined"
+    for index, threshold in enumerate(scorer.settings.iou_thresholds):
+        reached, met = (int(sums[f"{name}_{index}"][0]) for name in ("reached", "met"))
+        if reached != met:
+            yield (
+                f"iou_scores at {threshold}: {reached} predicted spans meet {met} marked ones; the official recall "
+                "counts the former, corrected.iou_scores the latter"
+            )
+
+
+def _soft(sums: Sums, unit: str) -> Iterator[str]:
+    block = f"{unit}_soft_metrics"
+    documents, marked, mixed = (int(sums[name][0]) for name in ("documents", "marked", "mixed"))
+    if marked != documents:
+        yield (
+            f"{block}.auprc counts {documents - marked} documents without a marked {unit} as 0.5 each, as the official "
+            f"scorer does with scikit-learn 1.x (NaN with 0.20); corrected.{block}.auprc leaves them out"
+        )
+    if not mixed:
+        yield f"{block}: no document has both marked and other {unit}s; ROC AUC and average precision are undefined"
+
+
+def _level(scorer: Scorer) -> Iterator[str]:
+    if scorer.constant:
+        yield (
+            f"{scorer.constant} documents have one score for all tokens: the AUPRC of such a document is half of 1 + "
+            "its share of marked tokens, though it says nothing; read average_precision"
+        )
+    if scorer.negative:
+        yield f"{scorer.negative} documents have scores below 0: no false-positive rate at the level 1/n exists"
+
+
+def _lines(settings: Settings, checks: Checks, *, sums: Sums, thresholds: Sequence[int]) -> Iterator[str]:
+    for kind in KINDS:
+        infinite = int((sums["rows"] - sums[f"{kind}_kl#"])[0]) if f"{kind}_kl#" in sums else 0
+        if infinite:
+            yield (
+                f"{kind}_kl is infinite, for {infinite} lines give probability 0 to a class that is possible after "
+                f"erasing; corrected.classification_scores.{kind}_kl is the mean of the others"
+            )
+    if settings.aopc_thresholds is None and len(thresholds) not in {0, len(DEFAULT_THRESHOLDS)}:
+        yield f"AOPC is over the file's own thresholds, {list(checks.thresholds)}, for it lacks some official ones"
