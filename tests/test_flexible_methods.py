@@ -100,6 +100,23 @@ def test_in_a_regression_steady_scores_leave() -> None:
         assert len(depths.unique()) == 2
 
 
+def test_the_released_count_by_hand() -> None:
+    """Dense layers of what ran, a gate more than layers, every exit head and the final one."""
+    values: dict[str, Any] = {"width_mult_list": "0.5,0.5,0.5,0.5", "exit_threshold": 0.5}
+    assert FLEXIBLE.released_flops is not None
+    assert WIDTH_GATES.released_flops is not None
+    depths = answer(FLEXIBLE, **values).trace.exit_depth
+    assert len(depths.unique()) > 1
+    # a token in a layer at half width: (4 x 48 x 48 + 2 x 48 x 192) / 2; a gate: 48 x 52; a head: 48 x 51
+    expected = [
+        2 * (length * depth * 13824 + (depth + 1) * 2496 + ({2: 1, 3: 2, 4: 2}[depth] + 1) * 2448)
+        for length, depth in zip(BATCH.mask.sum(1).tolist(), depths.tolist(), strict=True)
+    ]
+    assert FLEXIBLE.released_flops(MODEL, BATCH, values).tolist() == expected
+    without = [2 * (length * 4 * 13824 + 5 * 2496 + 2448) for length in BATCH.mask.sum(1).tolist()]
+    assert WIDTH_GATES.released_flops(MODEL, BATCH, values).tolist() == without
+
+
 def test_classes_are_remapped() -> None:
     """The list says at which width each class runs, without another training."""
     chosen = answer(WIDTH_GATES, width_mult_list="0.25,0.5,0.75,1").trace.heads[:, 0]

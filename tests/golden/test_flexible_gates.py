@@ -182,7 +182,7 @@ def test_flops() -> None:
         assert heads.tolist() == case["layer_heads"]
         padded = F.pad(heads, (0, sizes["layers"] - len(heads)))[None]
         runs = torch.tensor([case["exit_heads_run"]])
-        released = flexible_flops(padded, exits=runs, tokens=sizes["sequence_length"], config=config)
+        released = flexible_flops(padded, exits=runs, tokens=torch.tensor([sizes["sequence_length"]]), config=config)
         assert released.tolist() == [2 * case["counter_macs"]]
         assert released.item() / 1e10 == pytest.approx(case["released_value"], rel=1e-12)
         neurons = torch.tensor([config.neurons(own) for own in heads.tolist()])
