@@ -26,7 +26,7 @@ def tiny_config(shape: str = "twelve_heads", *, classes: int = 3, **changes: Any
         **SHAPES[shape],
         "exit_depths": range(1, SHAPES[shape]["num_hidden_layers"]),
         "contribution_size": 10,
-        "num_gates": SHAPES[shape]["num_hidden_layers"],
+        "num_gates": changes.get("num_hidden_layers", SHAPES[shape]["num_hidden_layers"]),
         "widths": [0.25, 0.5, 0.75, 1.0],
         "length_profile": [1 - 0.2 * layer for layer in range(SHAPES[shape]["num_hidden_layers"])],
         "vocab_size": VOCABULARY,
