@@ -45,7 +45,7 @@ class WithKnobs(click.Command):
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The command's own flags and the found ones."""
-        knobs = {knob.name: knob for method in METHODS.values() for knob in method.all_knobs}
+        knobs = every_knob()
         stages = {stage.name: stage for method in METHODS.values() for stage in method.stage.chain}
         found = [self.knob(name, knob, several=True) for name, knob in knobs.items()]
         for stage in stages.values():
@@ -55,22 +55,28 @@ class WithKnobs(click.Command):
 
     @staticmethod
     def knob(name: str, knob: Knob, *, several: bool) -> click.Option:
-        """One flag; `several` values may be given, separated by commas."""
-        values = ", ".join(map(str, knob.points)) if knob.points and several else knob.default
+        """One flag; `several` values may be given, separated as the knob says."""
+        values = f"{knob.separator} ".join(map(str, knob.points)) if knob.points and several else knob.default
         default = values if several else f"the preset's, or {values}"
         destination = name.replace(".", "__")
         return click.Option(
             [flag(destination.replace("__", "-")), destination],
             help=f"{knob.summary} [default: {default}]",
-            metavar="VALUE[,VALUE...]" if several else "VALUE",
+            metavar=f"VALUE[{knob.separator}VALUE...]" if several else "VALUE",
         )
+
+
+def every_knob() -> dict[str, Knob]:
+    """The knobs of all methods, by name."""
+    return {knob.name: knob for method in METHODS.values() for knob in method.all_knobs}
 
 
 def given_values(extra: dict[str, Any]) -> dict[str, Any]:
     """The knobs and options among a command's parameters, as `Settings` takes them."""
     given = {name: value for name, value in extra.items() if value is not None}
+    knobs = every_knob()
     return {
-        "knobs": {name: tuple(value.split(",")) for name, value in given.items() if "__" not in name},
+        "knobs": {name: tuple(value.split(knobs[name].separator)) for name, value in given.items() if name in knobs},
         "options": {name.replace("__", "."): value for name, value in given.items() if "__" in name},
     }
 
@@ -78,7 +84,13 @@ def given_values(extra: dict[str, Any]) -> dict[str, Any]:
 def settings_options(*, points: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """The flags that say what to train or run; without `points`, those of one model at one operating point."""
     several = [
-        click.option("--method", "methods", type=Name(METHODS), multiple=True, help="May be repeated. [default: all]"),
+        click.option(
+            "--method",
+            "methods",
+            type=Name(METHODS),
+            multiple=True,
+            help="May be repeated. [default: all that train quickly]",
+        ),
         click.option(
             "--seed", "seeds", type=SEED, multiple=True, default=(0,), show_default=True, help="May be repeated."
         ),

@@ -39,7 +39,7 @@ class Settings:
 
     Attributes:
         task: registry name.
-        methods: registry names; all where none is given. The full model always runs, as the reference.
+        methods: registry names; those of the suite where none is given. The full model always runs, as the reference.
         knobs: knob name -> values to measure.
         options: "<stage>.<option>" -> value.
         preset, backbone, data_dir, seed, device: as on the command line; device is "cpu" or "cuda".
@@ -123,7 +123,8 @@ class Plan:
     @cached_property
     def arms(self) -> tuple[Arm, ...]:
         """The reference first, then every method at every point."""
-        names = dict.fromkeys(["full", *(self.settings.methods or METHODS)])
+        suite = [name for name, method in METHODS.items() if method.suite]
+        names = dict.fromkeys(["full", *(self.settings.methods or suite)])
         methods = [METHODS[name] for name in names]
         check_names(self.settings, methods)
         found = [self.arm(method, knobs) for method in methods for knobs in self.points(method)]

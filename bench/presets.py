@@ -57,6 +57,9 @@ PRESETS = {
                 "finetune.learning_rate": 1e-4,
                 "truncate.epochs": 3,
                 "truncate.learning_rate": 1e-4,
+                "width.learning_rate": 1e-4,
+                "depth.learning_rate": 1e-4,
+                "final.learning_rate": 5e-5,
                 "adapler.epochs": 3,
                 "adapler.learning_rate": 5e-5,
                 "adapler.threshold_rate": 5e-3,
@@ -77,7 +80,14 @@ PRESETS = {
             name="smoke",
             summary="the packaged backbone on a few dozen rows, in seconds: does everything run?",
             backbone="minilm",
-            options={"finetune.epochs": 1, "truncate.epochs": 1, "adapler.epochs": 1},
+            options={
+                "rewire.importance_rows": 64,
+                "width.importance_rows": 64,
+                **{
+                    f"{stage}.epochs": 1
+                    for stage in ("finetune", "truncate", "adapler", "width", "depth", "final", "gates")
+                },
+            },
             train_rows=96,
             eval_rows=32,
             latency_examples=4,

@@ -66,46 +66,44 @@ class Projection(nn.Module):
 class SelfAttention(nn.Module):
     """Query, key and value projections."""
 
-    def __init__(self, config: EfficientBertConfig) -> None:
+    def __init__(self, config: EfficientBertConfig, inner: int) -> None:
         super().__init__()
-        self.query = nn.Linear(config.hidden_size, config.hidden_size)
-        self.key = nn.Linear(config.hidden_size, config.hidden_size)
-        self.value = nn.Linear(config.hidden_size, config.hidden_size)
+        self.query = nn.Linear(config.hidden_size, inner)
+        self.key = nn.Linear(config.hidden_size, inner)
+        self.value = nn.Linear(config.hidden_size, inner)
 
 
 class Attention(nn.Module):
     """Self-attention and its output projection (Hugging Face's grouping, for the parameter names)."""
 
-    def __init__(self, config: EfficientBertConfig) -> None:
+    def __init__(self, config: EfficientBertConfig, inner: int) -> None:
         super().__init__()
-        self.self = SelfAttention(config)
-        self.output = Projection(config.hidden_size, config)
+        self.self = SelfAttention(config, inner)
+        self.output = Projection(inner, config)
 
 
 class Intermediate(nn.Module):
     """The widening half of the feed-forward network."""
 
-    def __init__(self, config: EfficientBertConfig) -> None:
+    def __init__(self, config: EfficientBertConfig, neurons: int) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.dense = nn.Linear(config.hidden_size, neurons)
 
 
 class Layer(nn.Module):
-    """One transformer layer that runs at any width: its first heads and as large a share of its neurons."""
+    """One transformer layer of so many heads that runs at any width: its first heads, the same share of neurons."""
 
-    def __init__(self, config: EfficientBertConfig) -> None:
+    def __init__(self, config: EfficientBertConfig, heads: int) -> None:
         super().__init__()
-        self.attention = Attention(config)
-        self.intermediate = Intermediate(config)
-        self.output = Projection(config.intermediate_size, config)
+        neurons = config.neurons(heads)
+        self.attention = Attention(config, heads * config.head_size)
+        self.intermediate = Intermediate(config, neurons)
+        self.output = Projection(neurons, config)
         self.activation = ACT2FN[config.hidden_act]
         self.gelu = config.hidden_act == "gelu"
-        self.heads: int = config.num_attention_heads
+        self.heads = heads
         self.head_size = config.head_size
-
-    def neurons(self, heads: int) -> int:
-        """Feed-forward neurons that go with that many heads: the same fraction."""
-        return heads * self.intermediate.dense.out_features // self.heads
+        self.neurons = config.neurons
 
     def forward(self, hidden: Tensor, attend: Attend, *, heads: int) -> Tensor:
         """(..., D) -> (..., D); `attend` decides which tokens see which."""
@@ -135,7 +133,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: EfficientBertConfig) -> None:
         super().__init__()
-        self.layer = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        self.layer = nn.ModuleList(Layer(config, heads) for heads in config.heads_by_layer)
 
     @property
     def layers(self) -> tuple[Layer, ...]:

@@ -16,14 +16,18 @@ class EfficientBertConfig(BertConfig):
 
     Args:
         exit_depths: depths (layers run, 1..N-1) after which an exit head exists, ascending.
+        shared_head: the exits are answered by the final pooler and classifier, not by heads of their own.
         contribution_size: inner size of the contribution predictors, one before every layer; 0 = there are none.
         length_profile: fraction of a text's tokens that the predictors leave for each layer, over the rows they were
             chosen on; empty where it was not measured.
+        layer_heads: heads that each layer has, with the same fraction of its neurons; empty = all of them.
+        num_gates: width gates, each for N / num_gates consecutive layers; 0 = there are none.
+        widths: those that the model was trained at, ascending, which its gates tell apart; empty = the full one.
         kwargs: every field of `transformers.BertConfig`.
 
     Raises:
-        InputError: heads that do not divide the hidden size, an unknown activation, a negative size, or an exit depth
-            that is outside 1..N-1, unsorted or repeated.
+        InputError: heads that do not divide the hidden size, an unknown activation, a negative size, gates that do
+            not divide the layers, widths without a head, or an exit depth that is outside 1..N-1, unsorted or repeated.
     """
 
     model_type = "efficient_bert"
@@ -31,13 +35,21 @@ class EfficientBertConfig(BertConfig):
     def __init__(
         self,
         exit_depths: Sequence[int] = (),
+        shared_head: bool = False,
         contribution_size: int = 0,
         length_profile: Sequence[float] = (),
+        layer_heads: Sequence[int] = (),
+        num_gates: int = 0,
+        widths: Sequence[float] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.exit_depths = list(exit_depths)
         self.length_profile = list(length_profile)
+        self.shared_head = shared_head
+        self.layer_heads = list(layer_heads)
+        self.num_gates = num_gates
+        self.widths = list(widths)
         if self.hidden_size % self.num_attention_heads:
             raise InputError(
                 f"hidden_size is {self.hidden_size}, but {self.num_attention_heads} heads must share it equally"
@@ -52,11 +64,32 @@ class EfficientBertConfig(BertConfig):
             )
         if contribution_size < 0:
             raise InputError(f"contribution_size is {contribution_size}, but a size is 0 (no predictors) or more")
+        self._check_widths()
+
+    def _check_widths(self) -> None:
+        layers, heads = self.num_hidden_layers, self.num_attention_heads
+        if self.layer_heads and (
+            len(self.layer_heads) != layers or any(own not in range(1, heads + 1) for own in self.layer_heads)
+        ):
+            raise InputError(f"layer_heads is {self.layer_heads}, but {layers} layers each have 1 to {heads} heads")
+        if self.num_gates and (self.num_gates < 0 or layers % self.num_gates):
+            raise InputError(f"num_gates is {self.num_gates}, but gates divide {layers} layers equally; try {layers}")
+        if self.num_gates or self.widths:
+            check_widths(self.widths, heads=heads)
 
     @property
     def head_size(self) -> int:
         """Dimensions of one attention head."""
         return int(self.hidden_size // self.num_attention_heads)
+
+    @property
+    def heads_by_layer(self) -> tuple[int, ...]:
+        """Heads that each layer has."""
+        return tuple(self.layer_heads) or (self.num_attention_heads,) * self.num_hidden_layers
+
+    def neurons(self, heads: int) -> int:
+        """Feed-forward neurons that go with that many heads: the same fraction."""
+        return int(heads * self.intermediate_size // self.num_attention_heads)
 
     @property
     def padding(self) -> int:
@@ -81,3 +114,27 @@ class EfficientBertConfig(BertConfig):
         if "id2label" in changes or "num_labels" in changes:  # the source's own classes would contradict them
             fields = {name: value for name, value in fields.items() if name not in ("id2label", "label2id")}
         return cls(**{**fields, **changes})
+
+
+def kept_heads(width: float, heads: int) -> int:
+    """Heads at a width: round(width * heads), half to even (DynaBERT, Hou et al., 2020, section 2.1).
+
+    Raises:
+        InputError: the width is not in (0, 1] or leaves no head.
+    """
+    if not 0 < width <= 1:
+        raise InputError(f"the width is {width:g}, but a width is a fraction of the {heads} heads, in (0, 1]")
+    count = round(width * heads)
+    if not count:
+        raise InputError(f"the width is {width:g}, which leaves none of {heads} heads; give {1 / heads:.2f} or more")
+    return count
+
+
+def check_widths(widths: Sequence[float], *, heads: int) -> None:
+    """Raise InputError unless these are ascending, distinct widths that each leave a head."""
+    for width in widths:
+        kept_heads(width, heads)
+    if not widths or sorted(set(widths)) != list(widths):
+        raise InputError(
+            f"the widths are {list(widths)}, but they ascend and differ, for example [0.25, 0.5, 0.75, 1.0]"
+        )

@@ -9,6 +9,10 @@ entering it,
 
 A token whose share is below delta goes; the first one, [CLS], always stays. In training nothing goes: a token fades
 by `soft_removal`, added to the attention logits, and exp(sum of its fades) of it is left.
+
+The authors' code (`Fidelity.RELEASED`) counts padding in the softmax, divides by a sum + 1e-15 and lets a token that is
+nearly gone (1e-6) fade no further; in the losses it keeps gradients through the labels and weighs layers unscaled, and
+theta is not kept positive.
 """
 
 from __future__ import annotations
@@ -16,7 +20,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from enum import StrEnum
 from typing import cast
 
 import torch
@@ -25,24 +28,13 @@ from transformers.activations import ACT2FN
 
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.decisions import Decision, Policy, View
+from efficient_bert.fidelity import Fidelity
 
 BETA = 0.1
 """How far a kept token fades, times the sharpness: enough slope for a gradient (AdapLeR, section 3.3)."""
 
 HARD = 1e20
 """A sharpness at which soft removal is removal."""
-
-
-class Fidelity(StrEnum):
-    """Whose arithmetic: the method's, or that of the authors' code with its constants, for comparisons.
-
-    `released` counts padding in the softmax, divides by a sum + 1e-15 and lets a token that is nearly gone (1e-6)
-    fade no further; in the losses it keeps gradients through the labels and
-    weighs layers unscaled, and theta is not kept positive.
-    """
-
-    CORRECTED = "corrected"
-    RELEASED = "released"
 
 
 class ContributionPredictor(nn.Module):

@@ -22,7 +22,7 @@ FLOPS_PER_MAC = 2
 
 
 def layer_macs(tokens: Tensor, *, heads: Tensor, neurons: Tensor, config: EfficientBertConfig) -> Tensor:
-    """Multiply-adds of layers run on so many tokens at such widths; int64 tensors of one shape in, and out."""
+    """Multiply-adds of layers run on so many tokens at such widths; int64 tensors that broadcast."""
     hidden, inner = config.hidden_size, heads * config.head_size
     return tokens * (4 * hidden * inner + 2 * hidden * neurons) + 2 * tokens**2 * inner
 
@@ -40,7 +40,7 @@ def trace_flops(trace: Trace, config: EfficientBertConfig) -> Tensor:
 
 def full_flops(lengths: Tensor, config: EfficientBertConfig) -> Tensor:
     """(B,) int64 FLOPs of the full model, every layer at full width, on examples of these lengths (B,)."""
-    heads = torch.full_like(lengths, config.num_attention_heads)
-    neurons = torch.full_like(lengths, config.intermediate_size)
-    one_layer = layer_macs(lengths, heads=heads, neurons=neurons, config=config)
-    return FLOPS_PER_MAC * (config.num_hidden_layers * one_layer + head_macs(config))
+    heads = torch.tensor(config.heads_by_layer, device=lengths.device)
+    neurons = torch.tensor([config.neurons(own) for own in config.heads_by_layer], device=lengths.device)
+    layers = layer_macs(lengths[:, None], heads=heads, neurons=neurons, config=config).sum(1)
+    return FLOPS_PER_MAC * (layers + head_macs(config))

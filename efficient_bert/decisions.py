@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -34,16 +35,20 @@ class View:
     logits: Tensor
     fades: tuple[Tensor, ...] | None = None
 
+    def first(self) -> Tensor:
+        """(B, D): the states of each example's first token, [CLS]."""
+        return first_states(self.hidden, self.mask)
+
 
 @dataclass(frozen=True)
 class Decision:
-    """A policy's answer; None means nobody, nothing.
+    """A policy's answer; None changes nothing.
 
     Attributes:
         keep: (B, L) bool, tokens that stay; the first token stays in any case.
         leave: (B,) bool, examples that are done: their answer is the newest exit's.
-        width: (B,) float in (0, 1], the fraction of heads and neurons of the next layer; n = round(width * H)
-            heads and n F / H neurons (DynaBERT, Hou et al., 2020, section 2.1).
+        width: (B,) float in (0, 1], the fraction of heads and neurons of the next layer, and of those after it until
+            the next answer; n = round(width * H) heads and n F / H neurons (DynaBERT, Hou et al., 2020, section 2.1).
         fade: (B, L) float <= 0, added to the attention logits of these tokens from here on (`soft` only).
         macs: (B,) int64, multiply-adds that the policy's own modules spent on this decision.
         scores: (B, L) float, how much each token contributes in the policy's eyes; recorded, never acted on.
@@ -64,7 +69,14 @@ class Policy:
     Attributes:
         decide: the decision before each layer, a pure tensor function; None decides nothing and costs nothing.
         exits: depths at which an exit head is evaluated.
+        layers: indices of the layers that run, ascending; None runs all.
     """
 
     decide: Callable[[View], Decision] | None = None
     exits: tuple[int, ...] = ()
+    layers: tuple[int, ...] | None = None
+
+
+def first_states(states: Tensor, mask: Tensor) -> Tensor:
+    """(B, L, D) states and (B, L) mask -> (B, D), the state of each row's first live token, [CLS]."""
+    return states[torch.arange(len(mask), device=mask.device), mask.int().argmax(1)]

@@ -120,7 +120,10 @@ def run(
     states = [state.values] if record else []
     lengths = batch.mask.sum(1)
     decisions: list[Decision] = []
-    for depth, layer in enumerate(model.bert.encoder.layers):
+    widths: dict[int, float] = {}
+    every = model.bert.encoder.layers
+    for depth, place in enumerate(range(len(every)) if policy.layers is None else policy.layers):
+        layer = every[place]
         if depth in policy.exits:
             recorder.exit(depth, state.live.rows, model.classify(state.first(), depth=depth))
         if policy.decide is not None:
@@ -131,13 +134,13 @@ def run(
             if record:
                 decisions.append(decision)
             recorder.decided(decision, state.live.rows)
+            if decision.width is not None:
+                widths = dict(zip(state.live.rows, decision.width.tolist(), strict=True))
             state = state.apply(decision)
             if not state.live.rows:
                 break
-            heads = heads_of(decision, layer.heads, live=len(state.live.rows))
-        else:
-            heads = (layer.heads,) * len(state.live.rows)
-        recorder.steps.append(Step(depth, state.live, heads, tuple(map(layer.neurons, heads))))
+        heads = tuple(max(1, round(widths.get(row, 1.0) * layer.heads)) for row in state.live.rows)
+        recorder.steps.append(Step(place, state.live, heads, tuple(map(layer.neurons, heads))))
         state = state.run(layer, heads)
         if record:
             states.append(state.values)
@@ -187,16 +190,6 @@ def start(
         eager=eager,
         dropout=model.config.attention_probs_dropout_prob,
         seen=seen,
-    )
-
-
-def heads_of(decision: Decision, full: int, *, live: int) -> tuple[int, ...]:
-    """Heads of the next layer for each row that the decision leaves in place, at least one (round half to even)."""
-    if decision.width is None:
-        return (full,) * live
-    leaves = [False] * len(decision.width) if decision.leave is None else decision.leave.tolist()
-    return tuple(
-        max(1, round(width * full)) for width, left in zip(decision.width.tolist(), leaves, strict=True) if not left
     )
 
 

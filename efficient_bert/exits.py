@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
+import torch
 from torch import Tensor
 
 from efficient_bert.config import EfficientBertConfig
@@ -30,3 +34,15 @@ def steady(logits: Tensor, patience: int) -> Tensor:
     predictions = logits[-patience - 1 :].argmax(-1)
     agree = (predictions == predictions[-1]).all(0)
     return agree & (logits.shape[0] > patience)
+
+
+def exit_rule(config: EfficientBertConfig, threshold: float) -> Callable[[Tensor], Tensor]:
+    """Who is done at exits that Flexible BERT trains: logits so far (E, B, C) -> (B,) bool."""
+    return partial(stable if config.regression else certain, threshold=threshold)
+
+
+def stable(scores: Tensor, threshold: float) -> Tensor:
+    """(E, B, 1) -> (B,) bool: the two newest exits' scores differ by less than `threshold` (regression)."""
+    if len(scores) < 2:
+        return scores.new_zeros(scores.shape[1], dtype=torch.bool)
+    return (scores[-1] - scores[-2]).abs().squeeze(-1) < threshold

@@ -22,6 +22,7 @@ class Knob:
         low, high: inclusive bounds of a number.
         choices: allowed strings.
         points: values that `bench run` measures when the knob is not given.
+        separator: between several values on a command line; another one where a value has commas itself.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Knob:
     high: float = math.inf
     choices: tuple[str, ...] = ()
     points: tuple[Value, ...] = ()
+    separator: str = ","
 
     def parse(self, given: Value) -> Value:
         """`given`, often text from a command line, as this knob's type and within its bounds.
@@ -67,3 +69,15 @@ def parse_knobs(knobs: Sequence[Knob], given: Mapping[str, Value], *, owner: str
         if name not in known:
             raise InputError(f"{owner} has no knob {name!r}; it has: {', '.join(known) or 'none'}")
     return {name: knob.parse(given.get(name, knob.default)) for name, knob in known.items()}
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """The numbers of a list such as "0.25,0.5,1".
+
+    Raises:
+        InputError: something in it is no number.
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"the list is {text!r}, but it takes numbers separated by commas, such as 0.5,0.75") from None

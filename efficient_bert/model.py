@@ -16,6 +16,7 @@ from efficient_bert.config import EfficientBertConfig
 from efficient_bert.contribution import Contribution, contribution_policy
 from efficient_bert.engine import Batch, Execution, Output, run
 from efficient_bert.errors import InputError
+from efficient_bert.gates import Gates
 
 
 class ExitHead(nn.Module):
@@ -58,8 +59,10 @@ class EfficientBertForSequenceClassification(PreTrainedModel):
         dropout = config.classifier_dropout
         self.dropout = nn.Dropout(config.hidden_dropout_prob if dropout is None else dropout)
         self.classifier = nn.Linear(config.hidden_size, config.classes)
-        self.exits = nn.ModuleDict({str(depth): ExitHead(config) for depth in config.exit_depths})
+        own_heads = () if config.shared_head else config.exit_depths
+        self.exits = nn.ModuleDict({str(depth): ExitHead(config) for depth in own_heads})
         self.contribution = Contribution(config) if config.contribution_size else None
+        self.gates = Gates(config) if config.num_gates else None
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -73,7 +76,7 @@ class EfficientBertForSequenceClassification(PreTrainedModel):
 
     def classify(self, first: Tensor, *, depth: int | None = None) -> Tensor:
         """[CLS] states (B, D) -> logits (B, C), by the exit head at `depth` or, without one, the final head."""
-        head = None if depth is None else cast(ExitHead, self.exits[str(depth)])
+        head = None if depth is None or self.config.shared_head else cast(ExitHead, self.exits[str(depth)])
         pooled = (head.pooler if head else self.bert.pooler)(first)
         logits: Tensor = (head or self).classifier(self.dropout(pooled) if self.training else pooled)
         return logits
@@ -151,6 +154,16 @@ class EfficientBertForSequenceClassification(PreTrainedModel):
                 "EfficientBertConfig a contribution_size"
             )
         return self.contribution
+
+    def width_gates(self) -> Gates:
+        """The width gates.
+
+        Raises:
+            InputError: the model has none.
+        """
+        if self.gates is None:
+            raise InputError("the model has no width gates (num_gates is 0); train method 'width_gates'")
+        return self.gates
 
 
 def positions(kept: Tensor) -> Tensor:

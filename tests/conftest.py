@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -19,8 +19,10 @@ from bench.backbones import resolve, tokenizer
 from bench.data import load_split
 from bench.errors import InputError
 from bench.registry import TASKS
-from efficient_bert import Batch, EfficientBertForSequenceClassification, run
+from efficient_bert import Batch, EfficientBertForSequenceClassification, Execution, run
 from efficient_bert.decisions import Policy
+from efficient_bert.gates import WidthGate
+from efficient_bert.model import reshaped
 from efficient_bert.training.adapler import with_contribution
 from efficient_bert.training.exits import with_exits
 from tests.tiny import randomise
@@ -30,7 +32,7 @@ DATA = "EFFICIENT_BERT_DATA"
 
 @dataclass(frozen=True)
 class MiniLM:
-    """The packaged weights: Hugging Face's model, a folder it is saved in, and ours with exits and predictors."""
+    """The packaged weights: Hugging Face's model, a folder it is saved in, and ours with every adaptive part."""
 
     theirs: BertForSequenceClassification
     folder: Path
@@ -71,11 +73,13 @@ def minilm(tmp_path_factory: pytest.TempPathFactory) -> MiniLM:
     folder = tmp_path_factory.mktemp("minilm")
     theirs.save_pretrained(folder)
     ours: EfficientBertForSequenceClassification = EfficientBertForSequenceClassification.from_pretrained(folder)
-    adaptive = with_contribution(with_exits(ours), 32).eval()
-    adaptive.config.length_profile = [0.95, 0.8, 0.6, 0.5, 0.3, 0.2]
-    found = MiniLM(theirs, folder, adaptive, tokenizer(backbone))
+    whole = reshaped(with_contribution(with_exits(ours), 32), num_gates=6, widths=[0.25, 0.5, 0.75, 1.0])
+    whole.eval()
+    whole.config.length_profile = [0.95, 0.8, 0.6, 0.5, 0.3, 0.2]
+    found = MiniLM(theirs, folder, whole, tokenizer(backbone))
     aim_exits(found.exits, Batch.of(found.encoded(demo(32))))
     aim_predictors(found.exits)
+    aim_gates(found.exits, Batch.of(found.encoded(demo(32))))
     return found
 
 
@@ -104,6 +108,25 @@ def aim_predictors(model: EfficientBertForSequenceClassification) -> None:
         for parameter in contribution.predictors.parameters():
             parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
         contribution.eta.fill_(0.6)
+
+
+@torch.no_grad()
+def aim_gates(model: EfficientBertForSequenceClassification, batch: Batch) -> None:
+    """Gates whose logits spread over the sentences and are centred, so that every class is chosen by some.
+
+    The first one reads the embedding of [CLS], which is the same in every sentence, and always says the same.
+    """
+    generator = torch.Generator().manual_seed(1)
+    states = run(model, batch, execution=Execution.MASKED, record=True).hidden_states
+    for place, gate in enumerate(cast(list[WidthGate], list(model.width_gates()))):
+        for parameter in gate.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        if place == 0:
+            continue
+        logits = gate(states[place][:, 0])
+        scale = 1 / logits.std(0)
+        gate.choose.weight.mul_(scale[:, None])
+        gate.choose.bias.copy_((gate.choose.bias - logits.mean(0)) * scale)
 
 
 def demo(count: int) -> list[tuple[str, ...]]:

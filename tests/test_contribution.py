@@ -17,12 +17,13 @@ from efficient_bert import (
     Execution,
     run,
 )
-from efficient_bert.contribution import Fidelity, contribution_policy, contribution_shares, soft_removal
+from efficient_bert.contribution import contribution_policy, contribution_shares, soft_removal
 from efficient_bert.cost import full_flops, trace_flops
 from efficient_bert.counting import count_with_fvcore, count_with_torch
 from efficient_bert.decisions import Decision, Policy, View
 from efficient_bert.engine import Output
 from efficient_bert.explain import gradient_times_input
+from efficient_bert.fidelity import Fidelity
 from efficient_bert.training.objectives import Losses, keep_in_bounds, new_probe, soft_losses, two_objectives
 from tests.tiny import SHAPES, rows_of, tiny_batch, tiny_model
 

@@ -21,11 +21,13 @@ SHAPES: dict[str, dict[str, int]] = {
 
 
 def tiny_config(shape: str = "twelve_heads", *, classes: int = 3, **changes: Any) -> EfficientBertConfig:
-    """The configuration of a shape, with an exit after every inner layer and a contribution predictor before each."""
+    """The configuration of a shape, with exits after inner layers, a predictor and a gate before each."""
     fields: dict[str, Any] = {
         **SHAPES[shape],
         "exit_depths": range(1, SHAPES[shape]["num_hidden_layers"]),
         "contribution_size": 10,
+        "num_gates": changes.get("num_hidden_layers", SHAPES[shape]["num_hidden_layers"]),
+        "widths": [0.25, 0.5, 0.75, 1.0],
         "length_profile": [1 - 0.2 * layer for layer in range(SHAPES[shape]["num_hidden_layers"])],
         "vocab_size": VOCABULARY,
         "max_position_embeddings": 512,
@@ -51,7 +53,7 @@ def randomise(model: EfficientBertForSequenceClassification, *, seed: int) -> Ef
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            if "classifier" in name or "predictors" in name:
+            if "classifier" in name or "predictors" in name or "choose" in name:
                 parameter.copy_(0.4 * noise)
             elif parameter.ndim == 1:
                 parameter.add_(0.1 * noise)

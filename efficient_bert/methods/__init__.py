@@ -29,6 +29,7 @@ class Method:
         knobs: values that vary at inference; the stages add those that vary in training.
         released_flops: (model, batch, knob values) -> (B,) int64, as the authors' evaluation counts them; None where
             they count as we do.
+        suite: it runs where no method is named; not one whose training takes as long as all others'.
         check: raises InputError where knob values do not fit a model of this configuration; asked before training.
     """
 
@@ -40,6 +41,7 @@ class Method:
     control_of: str = ""
     knobs: tuple[Knob, ...] = ()
     released_flops: Callable[[EfficientBertForSequenceClassification, Batch, Mapping[str, Value]], Tensor] | None = None
+    suite: bool = True
     check: Callable[[EfficientBertConfig, Mapping[str, Value]], None] = lambda config, knobs: None
 
     @property

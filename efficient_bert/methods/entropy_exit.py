@@ -14,10 +14,25 @@ from efficient_bert.methods import Method
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training.exits import EXITS
 
+EXIT_THRESHOLD = Knob(
+    name="exit_threshold",
+    summary="leave where the entropy is below this, in nats (0 never, ln C always)",
+    default=0.3,
+    low=0.0,
+    points=(0.05, 0.15, 0.3, 0.45, 0.6),
+)
+
 
 def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
     """Raise InputError where the threshold is above the largest entropy of this many classes, or there are none."""
     require_classes(config, "entropy_exit")
+    check_threshold(config, knobs)
+
+
+def check_threshold(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
+    """Raise InputError where the threshold is above the largest entropy of this many classes; scores have no such."""
+    if config.regression:
+        return
     threshold, most = float(knobs["exit_threshold"]), math.log(config.classes)
     if threshold > most:
         raise InputError(
@@ -43,13 +58,5 @@ ENTROPY_EXIT = Method(
     stage=EXITS,
     policy=policy,
     check=check,
-    knobs=(
-        Knob(
-            name="exit_threshold",
-            summary="leave where the entropy is below this, in nats (0 never, ln C always)",
-            default=0.3,
-            low=0.0,
-            points=(0.05, 0.15, 0.3, 0.45, 0.6),
-        ),
-    ),
+    knobs=(EXIT_THRESHOLD,),
 )

@@ -14,14 +14,15 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from efficient_bert.contribution import Fidelity, contribution_policy
+from efficient_bert.contribution import contribution_policy
 from efficient_bert.cost import full_flops, trace_flops
 from efficient_bert.decisions import Policy
-from efficient_bert.engine import Batch, Execution, run
+from efficient_bert.engine import Execution, run
+from efficient_bert.fidelity import Fidelity
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.model import EfficientBertForSequenceClassification, reshaped
 from efficient_bert.training import Context, Rows, Stage, Trained
-from efficient_bert.training.batches import collate
+from efficient_bert.training.batches import batch_of, collate
 from efficient_bert.training.loop import in_order, train, with_defaults
 from efficient_bert.training.objectives import keep_in_bounds, new_probe, soft_losses, two_objectives
 from efficient_bert.training.recipe import Backward, Descent, Inputs, Progress, Recipe
@@ -42,12 +43,6 @@ def sharpness(epoch: int, epochs: int) -> float:
     """Of the soft removal in this epoch, from 0: 50 x 50^e in three epochs, else up to about 100,000 (released)."""
     start, growth = {3: (50.0, 50.0), 10: (10.0, 3.0)}.get(epochs, (10.0, 10.0 ** (4 / max(1, epochs - 1))))
     return float(start * growth**epoch)
-
-
-def batch_of(model: EfficientBertForSequenceClassification, inputs: Inputs) -> Batch:
-    """A collated batch on the model's device."""
-    names = ("input_ids", "attention_mask", "token_type_ids")
-    return Batch.of({name: inputs[name].to(model.device) for name in names})
 
 
 def collate_maps(rows: Rows, *, pad_token_id: int) -> Inputs:

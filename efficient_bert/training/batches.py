@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from efficient_bert.engine import Batch
+from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training import Rows
 
 POOL = 50
@@ -41,6 +43,12 @@ def shuffled(count: int, generator: torch.Generator) -> list[int]:
     """A random order of 0..count-1."""
     order: list[int] = torch.randperm(count, generator=generator).tolist()
     return order
+
+
+def batch_of(model: EfficientBertForSequenceClassification, inputs: Mapping[str, Tensor]) -> Batch:
+    """A collated batch on the model's device."""
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    return Batch.of({name: inputs[name].to(model.device) for name in names})
 
 
 def collate(rows: Rows, *, pad_token_id: int) -> dict[str, Tensor]:

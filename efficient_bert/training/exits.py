@@ -28,7 +28,7 @@ from efficient_bert.training.recipe import one_loss
 
 def with_exits(model: EfficientBertForSequenceClassification) -> EfficientBertForSequenceClassification:
     """The model with an exit head after every inner layer, each starting as a copy of the final head."""
-    grown = reshaped(model, exit_depths=list(range(1, model.config.num_hidden_layers)))
+    grown = reshaped(model, exit_depths=list(range(1, model.config.num_hidden_layers)), shared_head=False)
     for depth in grown.config.exit_depths:
         head = cast(ExitHead, grown.exits[str(depth)])
         head.pooler.load_state_dict(model.bert.pooler.state_dict())

@@ -67,7 +67,7 @@ def finetune(context: Context) -> Trained:
 
 def truncate(model: EfficientBertForSequenceClassification, depth: int) -> EfficientBertForSequenceClassification:
     """A model of the first `depth` layers with the same embeddings, pooler and classifier."""
-    return reshaped(model, num_hidden_layers=depth, exit_depths=[], contribution_size=0)
+    return reshaped(model, num_hidden_layers=depth, exit_depths=[], contribution_size=0, num_gates=0)
 
 
 def finetune_truncated(context: Context) -> Trained:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from efficient_bert.contribution import Contribution, Fidelity, contribution_policy, first_token, presence
+from efficient_bert.contribution import Contribution, contribution_policy, first_token, presence
 from efficient_bert.engine import Batch, Execution, run
+from efficient_bert.fidelity import Fidelity
 from efficient_bert.model import EfficientBertForSequenceClassification
 
 PUBLISHED_WEIGHTS = 78

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from efficient_bert import Batch, Execution, run
-from efficient_bert.contribution import HARD, Fidelity, contribution_policy, presence, soft_removal
+from efficient_bert.contribution import HARD, contribution_policy, presence, soft_removal
 from efficient_bert.engine import Output
 from efficient_bert.explain import gradient_times_input
+from efficient_bert.fidelity import Fidelity
 from efficient_bert.released_flops import adapler_flops, bert_flops, released_lengths, speedup
 from efficient_bert.training.objectives import Losses, new_probe, soft_losses, two_objectives
 from tests.golden.adapler_set import FOLDER, Golden, our_name

@@ -1,0 +1,49 @@
+"""Gates choose widths and certain examples leave early: Flexible BERT whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from efficient_bert.config import EfficientBertConfig
+from efficient_bert.decisions import Policy
+from efficient_bert.exits import exit_rule
+from efficient_bert.flexible_flops import policy_flops
+from efficient_bert.gates import gate_policy, width_list
+from efficient_bert.knobs import Value
+from efficient_bert.methods import Method
+from efficient_bert.methods.entropy_exit import EXIT_THRESHOLD, check_threshold
+from efficient_bert.methods.width_gates import WIDTH_MULT_LIST
+from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.training.gating import GATES
+
+
+def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
+    """Widths as the gates choose; an example leaves at the first depth whose entropy is below the threshold.
+
+    In a regression, where two depths' scores differ by less than the threshold.
+    """
+    return gate_policy(
+        model.width_gates(),
+        width_list(str(knobs["width_mult_list"]), model.config),
+        exits=tuple(model.config.exit_depths),
+        done=exit_rule(model.config, float(knobs["exit_threshold"])),
+    )
+
+
+def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
+    """Raise InputError where the list does not fit the gates, or the threshold the classes."""
+    width_list(str(knobs["width_mult_list"]), config)
+    check_threshold(config, knobs)
+
+
+FLEXIBLE = Method(
+    name="flexible",
+    summary="gates choose the width of every layer, and examples leave at the first depth that is certain enough",
+    source="Hu et al., 2023, Flexible BERT",
+    stage=GATES,
+    policy=policy,
+    check=check,
+    suite=False,
+    released_flops=lambda model, batch, knobs: policy_flops(model, batch, policy(model, knobs)),
+    knobs=(WIDTH_MULT_LIST, EXIT_THRESHOLD),
+)

@@ -1,0 +1,53 @@
+"""Leave at the first depth that is certain enough, by the final head: the exits of the jointly trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from efficient_bert.config import EfficientBertConfig
+from efficient_bert.decisions import Decision, Policy, View
+from efficient_bert.exits import exit_rule
+from efficient_bert.knobs import Knob, Value
+from efficient_bert.methods import Method
+from efficient_bert.methods.entropy_exit import EXIT_THRESHOLD, check_threshold
+from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.subnets import subnet_policy, uniform
+from efficient_bert.training.flexible import FINAL
+
+
+def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
+    """Every example at one width, until the entropy after a trained depth falls below the threshold.
+
+    In a regression, until two depths' scores differ by less than the threshold.
+    """
+    done, exits = exit_rule(model.config, float(knobs["exit_threshold"])), tuple(model.config.exit_depths)
+    subnet = uniform(model.config, width=float(knobs["exit_width"]))
+    widened = subnet_policy(subnet).decide
+
+    def decide(view: View) -> Decision:
+        decision = Decision() if widened is None else widened(view)
+        return replace(decision, leave=done(view.logits)) if view.depth in exits else decision
+
+    return Policy(decide, exits=exits)
+
+
+def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
+    """Raise InputError where the width leaves no head or the threshold does not fit the classes."""
+    uniform(config, width=float(knobs["exit_width"]))
+    check_threshold(config, knobs)
+
+
+PREFIX_EXIT = Method(
+    name="prefix_exit",
+    summary="early exit at the trained depths of the jointly trained model, answered by its final head",
+    source="Hu et al., 2023, Flexible BERT",
+    stage=FINAL,
+    policy=policy,
+    check=check,
+    suite=False,
+    knobs=(
+        EXIT_THRESHOLD,
+        Knob("exit_width", "fraction of heads and neurons of every layer", 1.0, low=0.0, high=1.0),
+    ),
+)

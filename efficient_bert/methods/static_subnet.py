@@ -1,0 +1,60 @@
+"""A subnet of the jointly trained model: the same layers at the same widths for every example."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from efficient_bert.config import EfficientBertConfig
+from efficient_bert.decisions import Policy
+from efficient_bert.knobs import Knob, Value
+from efficient_bert.methods import Method
+from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.subnets import Subnet, layer_widths, subnet_policy
+from efficient_bert.training.flexible import FINAL
+
+
+def chosen(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> Subnet:
+    """The subnet of these knobs.
+
+    Raises:
+        InputError: a width or depth that leaves nothing, or not one width for each layer.
+    """
+    return layer_widths(str(knobs["width_mult"]), config, depth=float(knobs["depth_mult"]))
+
+
+def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
+    """Every example runs the subnet."""
+    return subnet_policy(chosen(model.config, knobs))
+
+
+def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
+    """Raise InputError where the knobs name no subnet."""
+    chosen(config, knobs)
+
+
+STATIC_SUBNET = Method(
+    name="static_subnet",
+    summary="one subnet of the jointly trained model for every example: any width per layer, any prefix of the layers",
+    source="Hou et al., 2020, DynaBERT, section 2; Hu et al., 2023, Flexible BERT",
+    stage=FINAL,
+    policy=policy,
+    check=check,
+    suite=False,
+    knobs=(
+        Knob(
+            "width_mult",
+            "fraction of heads and neurons, one number or one for each layer that runs, separated by commas",
+            "0.5",
+            points=("0.25", "0.5", "0.75", "1"),
+            separator=";",
+        ),
+        Knob(
+            "depth_mult",
+            "fraction of the layers that run, from the first on",
+            1.0,
+            low=0.0,
+            high=1.0,
+            points=(0.5, 0.75, 1.0),
+        ),
+    ),
+)

@@ -1,0 +1,45 @@
+"""Gates choose the width of every layer for each example: Flexible BERT without exits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from efficient_bert.config import EfficientBertConfig
+from efficient_bert.decisions import Policy
+from efficient_bert.flexible_flops import policy_flops
+from efficient_bert.gates import gate_policy, width_list
+from efficient_bert.knobs import Knob, Value
+from efficient_bert.methods import Method
+from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.training.gating import GATES
+
+WIDTH_MULT_LIST = Knob(
+    "width_mult_list",
+    "the width at which each class of the gates is run, separated by commas",
+    "0.25,0.5,0.75,1",
+    points=("0.25,0.5,0.75,1", "0.5,0.75,0.75,0.75", "0.5,0.5,0.75,1"),
+    separator=";",
+)
+
+
+def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
+    """Each example runs each layer at the width of the class that the gate before it chooses."""
+    return gate_policy(model.width_gates(), width_list(str(knobs["width_mult_list"]), model.config))
+
+
+def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
+    """Raise InputError where the list does not fit the gates, as far as they are known."""
+    width_list(str(knobs["width_mult_list"]), config)
+
+
+WIDTH_GATES = Method(
+    name="width_gates",
+    summary="gates choose the width of every layer for each example",
+    source="Hu et al., 2023, Flexible BERT",
+    stage=GATES,
+    policy=policy,
+    check=check,
+    suite=False,
+    released_flops=lambda model, batch, knobs: policy_flops(model, batch, policy(model, knobs)),
+    knobs=(WIDTH_MULT_LIST,),
+)

@@ -1,0 +1,307 @@
+"""Subnets trained jointly, in stages (DynaBERT, Hou et al., 2020; Flexible BERT, Hu et al., 2023).
+
+    rewire  heads and neurons in order of importance; the function stays what it was
+    width   every width learns from the fine-tuned model, while weak units are grafted
+    depth   every width at every depth learns from the model of stage `width`; a depth is a prefix of the layers
+    final   every width at every depth learns the gold classes
+
+Every step descends on the sum over all subnets; the epoch whose subnets score best on average is kept. The widths and
+depths that were trained are kept in the model's configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+
+import torch
+from accelerate import PartialState
+from torch import Tensor
+
+from efficient_bert.config import EfficientBertConfig, check_widths
+from efficient_bert.engine import Batch
+from efficient_bert.errors import InputError
+from efficient_bert.fidelity import Fidelity
+from efficient_bert.importance import Importance, importance
+from efficient_bert.knobs import Knob, numbers
+from efficient_bert.model import EfficientBertForSequenceClassification, reshaped
+from efficient_bert.subnets import kept_count, rewire
+from efficient_bert.training import Context, Rows, Stage, Trained
+from efficient_bert.training.batches import batch_of, collate
+from efficient_bert.training.distillation import Reading, distance, readings, teach, teacher_states
+from efficient_bert.training.finetune import FINETUNE, classify
+from efficient_bert.training.grafting import graft, graft_steps
+from efficient_bert.training.loop import in_order, train, with_defaults
+from efficient_bert.training.recipe import Descent, Inputs, Progress, Recipe
+
+FIDELITY = Knob(
+    "fidelity",
+    "gradients cleared between batches and padding left out (corrected), or as in the authors' code",
+    "corrected",
+    choices=tuple(Fidelity),
+)
+IMPORTANCE = (
+    Knob("importance_rows", "rows on which importance is scored", 2048, low=1),
+    Knob("importance_split", "where they come from; the authors use the evaluation split", "train",
+         choices=("train", "heldout")),
+    FIDELITY,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """What the subnets of a step learn.
+
+    Attributes:
+        widths: of the subnets, descending.
+        depths: of the subnets, descending.
+        teacher: the model that is followed; None for gold classes.
+        answers, states: weights of the two distances.
+        same_width: the teacher runs as wide as the student.
+    """
+
+    widths: tuple[float, ...]
+    depths: tuple[float, ...]
+    teacher: EfficientBertForSequenceClassification | None = None
+    answers: float = 1.0
+    states: float = 0.0
+    same_width: bool = False
+    fidelity: Fidelity = Fidelity.CORRECTED
+
+
+def joint_loss(model: EfficientBertForSequenceClassification, inputs: Inputs, teaching: Teaching) -> Tensor:
+    """The sum of all subnets' losses: from a teacher, or with the gold classes."""
+    batch, total = batch_of(model, inputs), torch.zeros((), device=model.device)
+    followed = teach(teaching.teacher, batch) if teaching.teacher and not teaching.same_width else None
+    for width in teaching.widths:
+        if teaching.teacher and teaching.same_width:
+            followed = teach(teaching.teacher, batch, width=width)
+        found = readings(model, batch, width=width, depths=teaching.depths)
+        for depth, reading in zip(teaching.depths, found, strict=True):
+            if followed is None:
+                total = total + model.loss(reading.logits.float(), inputs["labels"])
+            else:
+                total = total + followed_loss(reading, followed, batch.mask, depth=depth, teaching=teaching)
+    return total
+
+
+def followed_loss(reading: Reading, teacher: Reading, mask: Tensor, *, depth: float, teaching: Teaching) -> Tensor:
+    """One subnet's loss from its teacher."""
+    places = teacher_states(depth, len(teacher.states) - 1)
+    apart = distance(reading, teacher, mask, places=places, fidelity=teaching.fidelity)
+    return apart.loss(answers=teaching.answers, states=teaching.states)
+
+
+def labelled(model: EfficientBertForSequenceClassification, rows: Rows) -> Iterator[tuple[Batch, Tensor]]:
+    """Batches with their classes, on the model's device."""
+    for chunk in in_order(rows):
+        inputs = collate(chunk, pad_token_id=model.config.padding)
+        yield batch_of(model, inputs), inputs["labels"].to(model.device)
+
+
+def scored(model: EfficientBertForSequenceClassification, context: Context) -> Importance:
+    """Importance on rows spread evenly over the chosen split, in full precision."""
+    rows = context.train if context.options["importance_split"] == "train" else context.heldout
+    count = min(len(rows), int(context.options["importance_rows"]))
+    chosen = [rows[place * len(rows) // count] for place in range(count)]
+    with torch.autocast(model.device.type, enabled=False):
+        return importance(model, labelled(model, chosen), fidelity=Fidelity(str(context.options["fidelity"])))
+
+
+@torch.no_grad()
+def mean_score(model: EfficientBertForSequenceClassification, context: Context, teaching: Teaching) -> float:
+    """Held-out score, averaged over all subnets."""
+    model.eval()
+    found: list[list[Tensor]] = []
+    for batch, _ in labelled(model, context.heldout):
+        every = [
+            reading.logits.float().cpu()
+            for width in teaching.widths
+            for reading in readings(model, batch, width=width, depths=teaching.depths)
+        ]
+        found.append(every)
+    classes = torch.tensor([row["label"] for row in context.heldout])
+    scores = [context.score(classes, torch.cat(logits)) for logits in zip(*found, strict=True)]
+    return sum(scores) / len(scores)
+
+
+def joint(context: Context, teaching: Teaching, *, grafts: Sequence[int] = ()) -> Trained:
+    """Train every subnet together; a graft comes before the step whose number (from 0) is in `grafts`."""
+
+    def descend(model: EfficientBertForSequenceClassification, inputs: Inputs, progress: Progress) -> Descent:
+        if progress.step in grafts:
+            graft(model, scored(model, context), alpha=float(context.options["graft_alpha"]))
+        total = joint_loss(model, inputs, teaching)
+        return total, lambda backward: backward(total)
+
+    def rank(model: EfficientBertForSequenceClassification, score: float) -> float:
+        return mean_score(model, context, teaching)
+
+    return train(context, Recipe(descend=descend, predict=classify, rank=rank))
+
+
+def descending(text: str, name: str) -> tuple[float, ...]:
+    """The numbers of a list that ascends or descends, largest first.
+
+    Raises:
+        InputError: no numbers, a repeated one, or neither order.
+    """
+    values = numbers(text)
+    ordered = sorted(set(values), reverse=True)
+    if list(values) not in (ordered, ordered[::-1]):
+        raise InputError(f"{name} is {text!r}, but its numbers ascend or descend and differ, such as 0.25,0.5,0.75,1")
+    return tuple(ordered)
+
+
+def width_list(text: str, config: EfficientBertConfig) -> tuple[float, ...]:
+    """Widths to train, largest first.
+
+    Raises:
+        InputError: not in order, or a width that leaves no head.
+    """
+    widths = descending(text, "the width list")
+    check_widths(widths[::-1], heads=config.num_attention_heads)
+    return widths
+
+
+def depth_list(text: str, config: EfficientBertConfig) -> tuple[float, ...]:
+    """Depths to train, largest first.
+
+    Raises:
+        InputError: not in order, two that leave the same layers, one that leaves none, or not the full depth.
+    """
+    depths = descending(text, "the depth list")
+    counts = [kept_count(depth, config.num_hidden_layers) for depth in depths]
+    if len(set(counts)) < len(counts) or counts[0] != config.num_hidden_layers:
+        raise InputError(
+            f"the depth list {text!r} leaves {counts} of {config.num_hidden_layers} layers, but each depth leaves "
+            f"another number and the largest all; such as 0.5,0.75,1"
+        )
+    return depths
+
+
+def copied(model: EfficientBertForSequenceClassification, device: str) -> EfficientBertForSequenceClassification:
+    """A copy where this process computes: the stage before stays as it was."""
+    copy = deepcopy(model)
+    copy.eval()
+    torch.nn.Module.to(copy, PartialState(cpu=device == "cpu").device)
+    return copy
+
+
+def frozen(model: EfficientBertForSequenceClassification, device: str) -> EfficientBertForSequenceClassification:
+    """A copy that only answers."""
+    copy = copied(model, device)
+    copy.requires_grad_(False)
+    return copy
+
+
+def rewire_model(context: Context) -> Trained:
+    """Score on some rows, then put heads and neurons in order."""
+    model = copied(context.model, context.device)
+    rewire(model, scored(model, context))
+    return Trained(model.cpu().eval(), ())
+
+
+def train_widths(context: Context) -> Trained:
+    """All widths at full depth, from the fine-tuned model's answers and states or from gold classes, with grafts."""
+    options, config = context.options, context.model.config
+    widths = width_list(str(options["list"]), config)
+    teaching = Teaching(
+        widths,
+        depths=(1.0,),
+        teacher=frozen(context.model, context.device) if options["distill"] == "yes" else None,
+        answers=float(options["lambda1"]),
+        states=float(options["lambda2"]),
+        fidelity=Fidelity(str(options["fidelity"])),
+    )
+    steps = graft_steps(
+        examples=len(context.train),
+        batch_size=int(options["batch_size"]),
+        epochs=int(options["epochs"]),
+        per_epoch=int(options["grafts"]),
+    )
+    grafts = steps if options["graft"] == "yes" else ()
+    return joint(replace(context, model=reshaped(context.model, widths=widths[::-1])), teaching, grafts=grafts)
+
+
+def train_depths(context: Context) -> Trained:
+    """All widths at all depths, from the model of the stage before; the final head answers after every depth."""
+    options, config = context.options, context.model.config
+    depths = depth_list(str(options["list"]), config)
+    teaching = Teaching(
+        tuple(config.widths[::-1]),
+        depths=depths,
+        teacher=frozen(context.model, context.device),
+        answers=float(options["lambda1"]),
+        states=float(options["lambda2"]),
+        same_width=options["teacher"] == "same",
+        fidelity=Fidelity(str(options["fidelity"])),
+    )
+    inner = [kept_count(depth, config.num_hidden_layers) for depth in depths[:0:-1]]
+    return joint(replace(context, model=reshaped(context.model, exit_depths=inner, shared_head=True)), teaching)
+
+
+def train_final(context: Context) -> Trained:
+    """All widths at all depths, gold classes."""
+    config = context.model.config
+    layers = config.num_hidden_layers
+    depths = (1.0, *(depth / layers for depth in config.exit_depths[::-1]))
+    return joint(
+        replace(context, model=copied(context.model, context.device)),
+        Teaching(tuple(config.widths[::-1]), depths=depths),
+    )
+
+
+REWIRE = Stage(
+    name="rewire",
+    summary="put the fine-tuned model's heads and neurons in order of importance",
+    train=rewire_model,
+    options=IMPORTANCE,
+    after=FINETUNE,
+    step_cost=lambda options: 0.1,
+)
+
+WIDTH = Stage(
+    name="width",
+    summary="train every width together, with distillation and neural grafting",
+    train=train_widths,
+    options=(
+        *with_defaults(epochs=3, warmup=0.0, weight_decay=0.0),
+        Knob("list", "fractions of heads and neurons, separated by commas", "0.25,0.5,0.75,1"),
+        Knob("distill", "learn from the fine-tuned model, or else the gold classes", "yes", choices=("yes", "no")),
+        Knob("lambda1", "weight of the teacher's answers", 1.0, low=0.0),
+        Knob("lambda2", "weight of the teacher's states", 0.1, low=0.0),
+        Knob("grafts", "grafts in each epoch but the last", 3, low=1),
+        Knob("graft_alpha", "what a weak unit takes of its donor", 0.1, low=0.0, high=1.0),
+        *IMPORTANCE,
+    ),
+    knobs=(Knob("graft", "neural grafting while widths are trained", "yes", choices=("yes", "no")),),
+    after=REWIRE,
+    step_cost=lambda options: 2.9,  # widths 1, .75, .5, .25, and the teacher's forward pass
+)
+
+DEPTH = Stage(
+    name="depth",
+    summary="train every width at every depth together, with distillation",
+    train=train_depths,
+    options=(
+        *with_defaults(epochs=3, warmup=0.0, weight_decay=0.0),
+        Knob("list", "fractions of the layers, counted from the first, separated by commas", "0.5,0.75,1"),
+        Knob("lambda1", "weight of the teacher's answers", 1.0, low=0.0),
+        Knob("lambda2", "weight of the teacher's states", 1.0, low=0.0),
+        Knob("teacher", "the teacher's width: full, or that of its student", "full", choices=("full", "same")),
+        FIDELITY,
+    ),
+    after=WIDTH,
+    step_cost=lambda options: 2.9,
+)
+
+FINAL = Stage(
+    name="final",
+    summary="fine-tune every width at every depth together on the gold classes",
+    train=train_final,
+    options=with_defaults(epochs=3, warmup=0.0, weight_decay=0.0),
+    after=DEPTH,
+    step_cost=lambda options: 2.5,
+)

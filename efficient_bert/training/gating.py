@@ -1,0 +1,213 @@
+"""Width gates trained on the frozen subnets (Flexible BERT, Hu et al., 2023).
+
+Each example's label is the smallest width that answers it rightly, else the full one. Nothing but the gates learns, so
+labels and the states that the gates read, in a pass at the label's width, are computed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+
+import torch
+from accelerate import PartialState
+from torch import Tensor
+
+from efficient_bert.decisions import Decision, Policy, first_states
+from efficient_bert.engine import Execution, run
+from efficient_bert.errors import InputError
+from efficient_bert.gates import (
+    balanced,
+    expected_width,
+    gate_policy,
+    gumbel_soft,
+    label_losses,
+    temperature,
+    width_labels,
+)
+from efficient_bert.knobs import Knob, Value, numbers
+from efficient_bert.model import EfficientBertForSequenceClassification, reshaped
+from efficient_bert.subnets import subnet_policy, uniform
+from efficient_bert.training import Context, Rows, Stage, Trained
+from efficient_bert.training.batches import batch_of, collate, shuffled
+from efficient_bert.training.flexible import FINAL, labelled
+from efficient_bert.training.kept import kept
+from efficient_bert.training.loop import in_order, train, with_defaults
+from efficient_bert.training.recipe import Descent, Inputs, Progress, Recipe
+
+SELECTION = 4
+"""One in so many held-out rows selects the epoch where the others train the gates."""
+
+COOLING = 500
+"""Steps between two changes of the temperature (the authors' code)."""
+
+
+def by_length(rows: Rows, compute: Callable[[Rows], Tensor]) -> Tensor:
+    """What `compute` says of each row, (rows, ...), asked in batches of rows that are alike in label and length."""
+    order = sorted(range(len(rows)), key=lambda row: (rows[row].get("gate_label", 0), len(rows[row]["input_ids"])))
+    packed = torch.cat([compute([rows[row] for row in chunk]) for chunk in in_order(order)])
+    return torch.empty_like(packed).index_copy(0, torch.tensor(order), packed)
+
+
+@torch.inference_mode()
+def labels_of(model: EfficientBertForSequenceClassification, rows: Rows, *, tolerance: float = 0.5) -> Tensor:
+    """(rows,) int64: the class of the smallest width, at full depth and without dropout, that is right.
+
+    In a regression a score is right within less than `tolerance`.
+    """
+    policies = [subnet_policy(uniform(model.config, width=width)) for width in model.config.widths[:-1]]
+
+    def compute(chunk: Rows) -> Tensor:
+        batch, wanted = next(labelled(model, chunk))
+        answers = torch.stack([run(model, batch, policy).logits for policy in policies])
+        if model.config.regression:
+            return width_labels((answers[..., 0] - wanted).abs() < tolerance).cpu()
+        return width_labels(answers.argmax(-1) == wanted).cpu()
+
+    return by_length(rows, compute)
+
+
+@torch.inference_mode()
+def states_of(model: EfficientBertForSequenceClassification, rows: Rows) -> Tensor:
+    """(rows, G, D): what each gate reads in a pass at the width that the row's `gate_label` names."""
+    span = model.width_gates().span
+    widths = torch.tensor(model.config.widths, dtype=torch.float64, device=model.device)
+
+    def compute(chunk: Rows) -> Tensor:
+        batch, _ = next(labelled(model, chunk))
+        own = widths[[int(row["gate_label"]) for row in chunk]]
+        policy = Policy(lambda view: Decision(width=own))
+        states = run(model, batch, policy, execution=Execution.MASKED, record=True).hidden_states
+        return torch.stack([first_states(state, batch.mask) for state in states[:-1:span]], dim=1).float().cpu()
+
+    return by_length(rows, compute)
+
+
+def with_states(rows: Rows, *, pad_token_id: int) -> dict[str, Tensor]:
+    """A padded batch with `states` (B, G, D) and `gate_labels` (B,)."""
+    return {
+        **collate(rows, pad_token_id=pad_token_id),
+        "states": torch.stack([row["states"] for row in rows]),
+        "gate_labels": torch.stack([row["gate_label"] for row in rows]),
+    }
+
+
+def class_weights(text: str, labels: Tensor, classes: int) -> Tensor:
+    """(K,) weights: "balanced" on these labels, "none" for equal ones, or the numbers of a list.
+
+    Raises:
+        InputError: not one number for each class.
+    """
+    if text == "balanced":
+        return balanced(labels, classes)
+    weights = [1.0] * classes if text == "none" else list(numbers(text))
+    if len(weights) != classes or min(weights) < 0:
+        raise InputError(f"class_weights is {text!r}, but it is balanced, none or {classes} numbers of 0 or more")
+    return torch.tensor(weights)
+
+
+def gate_loss(
+    model: EfficientBertForSequenceClassification,
+    inputs: Inputs,
+    *,
+    weights: Tensor,
+    options: Mapping[str, Value],
+    heat: float | None = None,
+) -> Tensor:
+    """The classes' losses, weighted, and the width's distance from its target.
+
+    Args:
+        heat: temperature of the noisy softmax; None for the plain cross-entropy.
+    """
+    logits = model.width_gates().all_logits(inputs["states"]).float()
+    draws = None if heat is None else torch.empty_like(logits).exponential_()
+    losses = label_losses(gumbel_soft(logits, draws, temperature=heat or 1.0), inputs["gate_labels"])
+    total = (losses * weights.to(losses)).sum()
+    off_target = expected_width(logits.softmax(-1), model.config.widths) - float(options["flops_target"])
+    return total + float(options["flops_lambda"]) * off_target.square()
+
+
+def gated(model: EfficientBertForSequenceClassification, inputs: Inputs) -> Tensor:
+    """Logits (B, C) of passes whose widths the gates choose."""
+    policy = gate_policy(model.width_gates(), model.config.widths)
+    return run(model, batch_of(model, inputs), policy, execution=Execution.MASKED).logits
+
+
+def with_gates(model: EfficientBertForSequenceClassification, gates: int) -> EfficientBertForSequenceClassification:
+    """The model with fresh gates, one for each layer where their number is 0; only they learn."""
+    grown = reshaped(model, num_gates=gates or model.config.num_hidden_layers)
+    grown.eval()
+    for name, parameter in grown.named_parameters():
+        parameter.requires_grad = name.startswith("gates.")
+    return grown
+
+
+def folds(context: Context) -> tuple[Rows, Rows]:
+    """Rows that train the gates, and rows that select the epoch."""
+    if context.options["label_split"] == "train":
+        return context.train, context.heldout
+    rows = context.heldout
+    order = shuffled(len(rows), torch.Generator().manual_seed(context.seed))
+    cut = max(1, len(rows) // SELECTION)
+    return [rows[place] for place in order[cut:]], [rows[place] for place in order[:cut]]
+
+
+def train_gates(context: Context) -> Trained:
+    """The gates alone; every other parameter stays as it was. The epoch of least loss on unseen rows is kept."""
+    options = context.options
+    torch.manual_seed(context.seed)
+    model = with_gates(context.model, int(options["num_gates"]))
+    torch.nn.Module.to(model, PartialState(cpu=context.device == "cpu").device)
+
+    label = partial(labels_of, model, tolerance=float(options["regression_threshold"]))
+
+    def prepared(rows: Rows, name: str) -> Rows:
+        named = kept(rows, context.folder / name / "labels", name="gate_label", compute=label)
+        return kept(named, context.folder / name / "states", name="states", compute=partial(states_of, model))
+
+    learn, select = (prepared(rows, name) for rows, name in zip(folds(context), ("learn", "select"), strict=True))
+    labels = torch.stack([row["gate_label"] for row in learn])
+    weights = class_weights(str(options["class_weights"]), labels, len(model.config.widths))
+    steps = int(options["epochs"]) * len(learn) / int(options["batch_size"])
+    on_batch = partial(with_states, pad_token_id=model.config.padding)
+
+    def descend(model: EfficientBertForSequenceClassification, inputs: Inputs, progress: Progress) -> Descent:
+        heat = temperature(progress.step // COOLING * COOLING / steps) if options["loss"] == "gumbel" else None
+        total = gate_loss(model, inputs, weights=weights, options=options, heat=heat)
+        return total, lambda backward: backward(total)
+
+    @torch.no_grad()
+    def rank(model: EfficientBertForSequenceClassification, score: float) -> float:
+        batches = [
+            ({name: part.to(model.device) for name, part in on_batch(chunk).items()}, len(chunk))
+            for chunk in in_order(select)
+        ]
+        return -sum(float(gate_loss(model, inputs, weights=weights, options=options)) * n for inputs, n in batches)
+
+    trained = train(
+        replace(context, model=model, train=learn, heldout=select),
+        Recipe(descend=descend, predict=gated, collate=on_batch, rank=rank),
+    )
+    return replace(trained, model=trained.model.requires_grad_(True))
+
+
+GATES = Stage(
+    name="gates",
+    summary="train width gates on the frozen subnets, labelled with the smallest width that is right",
+    train=train_gates,
+    options=(
+        *with_defaults(epochs=8, learning_rate=2e-4, warmup=0.0, weight_decay=0.0),
+        Knob("label_split", "rows that are labelled: held out from every stage, or those trained on (the authors)",
+             "heldout", choices=("heldout", "train")),
+        Knob("loss", "cross-entropy of a softmax with Gumbel noise, or without", "gumbel", choices=("gumbel", "plain")),
+        Knob("class_weights", "balanced, none, or a number for each width, separated by commas", "balanced"),
+        Knob("regression_threshold", "a score is right within less than this", 0.5, low=0.0),
+        Knob("flops_lambda", "weight of the squared distance of the expected width from its target", 0.0, low=0.0),
+        Knob("flops_target", "expected width, the layers' FLOPs as a fraction of the full model's", 0.5, low=0.0,
+             high=1.0),
+    ),
+    knobs=(Knob("num_gates", "gates, each for as many consecutive layers; 0 = one for each layer", 0, low=0),),
+    after=FINAL,
+    step_cost=lambda options: 3.0 / float(options["epochs"]) + 0.02,  # labels and states once, then the gates
+)  # fmt: skip
