@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from analysis.frames import Arm, Runs, telling_traits
 from bench.registry import METRICS
 
@@ -32,11 +34,12 @@ def selected(runs: Runs) -> dict[str, Arm]:
     return chosen
 
 
-def choices(runs: Runs) -> list[str]:
-    """A line for each series: the point chosen for it, or that there is none to choose."""
+def choices(runs: Runs, *, controls: Collection[str] = ()) -> list[str]:
+    """A line for each series, of methods that are no controls: the point chosen for it, or that there is none."""
     chosen = selected(runs)
     lines = []
-    for name in dict.fromkeys(series(arm, runs) for arm in runs.arms if not arm.reference):
+    wanted = [arm for arm in runs.arms if not arm.reference and arm.first.method not in controls]
+    for name in dict.fromkeys(series(arm, runs) for arm in wanted):
         arm = chosen.get(name)
         if arm is None:
             lines.append(f"chosen  {name}: no point, none loses at most {TOLERANCE * 100:g} point on held-out rows")
@@ -63,7 +66,12 @@ def quality_metrics(arm: Arm) -> list[str]:
 
 
 def eligible(arm: Arm, runs: Runs) -> bool:
-    """Whether an arm may be chosen: on the held-out slice it costs less than the full model and holds up against it."""
+    """Whether an arm may be chosen: on the held-out slice it costs less than the full model and holds up against it.
+
+    Gates that learnt on the held-out slice are not judged on it, so they may not.
+    """
+    if any(options.get("label_split") == "heldout" for record in arm.records for options in record.options.values()):
+        return False
     fulls = [runs.full(record) for record in arm.records]
     name = first_metric(arm)
     own = arm.heldout(name)

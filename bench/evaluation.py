@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from efficient_bert import Batch, EfficientBertConfig, EfficientBertForSequenceClassification
     from efficient_bert.decisions import Policy
+    from efficient_bert.trace import Trace
 
 BATCH_SIZE = 32
 CHUNK = 16 * BATCH_SIZE
@@ -39,7 +40,9 @@ class Runnable:
     policy: Policy
     reference: EfficientBertConfig
     device: str
-    released_flops: Callable[[EfficientBertForSequenceClassification, Batch], Tensor] | None = None
+    released_flops: Callable[[EfficientBertForSequenceClassification, Batch, Trace], tuple[Tensor, Tensor]] | None = (
+        None
+    )
 
 
 def evaluate(
@@ -94,7 +97,8 @@ def _batch(arm: Runnable, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, A
     with torch.inference_mode():
         output = run(arm.model, batch, arm.policy)
     trace, layers = output.trace, arm.reference.num_hidden_layers
-    flops = trace_flops(trace, arm.model.config)
+    counts = trace_flops(trace, arm.model.config), full_flops(trace.length, arm.reference)
+    released = arm.released_flops(arm.model, batch, trace) if arm.released_flops else counts
     columns = {
         **answers(output.logits, regression=arm.reference.regression),
         "length": trace.length.tolist(),
@@ -102,9 +106,10 @@ def _batch(arm: Runnable, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, A
         "tokens": _padded(trace.tokens.tolist(), layers),
         "heads": _padded(trace.heads.tolist(), layers),
         "neurons": _padded(trace.neurons.tolist(), layers),
-        "flops": flops.tolist(),
-        "released_flops": (arm.released_flops(arm.model, batch) if arm.released_flops else flops).tolist(),
-        "reference_flops": full_flops(trace.length, arm.reference).tolist(),
+        "flops": counts[0].tolist(),
+        "reference_flops": counts[1].tolist(),
+        "released_flops": released[0].tolist(),
+        "released_reference_flops": released[1].tolist(),
     }
     return [_example(row, {name: values[place] for name, values in columns.items()}) for place, row in enumerate(rows)]
 

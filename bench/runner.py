@@ -101,6 +101,7 @@ def train_job(plan: Plan, job: Job, watcher: Watcher) -> None:
             watch=watch,
         )
         trained = job.stage.train(context)
+    PartialState().wait_for_everyone()  # the others may still read what is about to be tidied away
     if is_main_process():
         plan.artifacts.put(job, trained, save_tokenizer=plan.tokenizer.save_pretrained)
     PartialState().wait_for_everyone()
@@ -172,7 +173,7 @@ def runnable(plan: Plan, arm: Arm, models: Mapping[str, EfficientBertForSequence
     model = models[arm.job.id]
     policy = arm.method.policy(model, arm.knobs)
     counted = arm.method.released_flops
-    released = (lambda model, batch: counted(model, batch, arm.knobs)) if counted else None
+    released = (lambda model, batch, trace: counted(model, batch, arm.knobs, trace)) if counted else None
     return Runnable(model, policy, plan.config, plan.settings.device, released)
 
 

@@ -24,8 +24,13 @@ def swept_methods(names: Sequence[str], knobs: Mapping[str, Sequence[object]], *
     if not any(len(values) > 1 for values in knobs.values()):
         known = sorted({knob.name for name in names for knob in METHODS[name].all_knobs})
         raise InputError(
-            f"a sweep needs a knob with several values, separated by commas; {', '.join(names)} has: "
+            f"a sweep needs a knob with several values, as --phi 0.001,0.01; {', '.join(names)} has: "
             f"{', '.join(known) or 'none'}"
         )
     beside = [name for name, method in METHODS.items() if controls and method.control_of in names]
+    for control in beside:
+        own = {knob.name for knob in METHODS[control].all_knobs}
+        for name in knobs:
+            if len(knobs[name]) > 1 and name not in own:
+                raise InputError(f"{control} has no points along {name} to set beside; add --no-controls")
     return tuple(dict.fromkeys([*names, *beside]))

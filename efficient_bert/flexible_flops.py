@@ -9,15 +9,12 @@ The project's own count, `efficient_bert.cost`, charges what really ran. What di
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.cost import FLOPS_PER_MAC, head_macs
-from efficient_bert.decisions import Policy
-from efficient_bert.engine import Batch, run
 from efficient_bert.gates import gate_macs
-from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.trace import Trace
 
 
 def flexible_flops(heads: Tensor, *, exits: Tensor, tokens: Tensor, config: EfficientBertConfig) -> Tensor:
@@ -35,9 +32,12 @@ def flexible_flops(heads: Tensor, *, exits: Tensor, tokens: Tensor, config: Effi
     return FLOPS_PER_MAC * (dense + gates + (exits + 1) * head_macs(config))
 
 
-@torch.inference_mode()
-def policy_flops(model: EfficientBertForSequenceClassification, batch: Batch, policy: Policy) -> Tensor:
-    """(B,) int64 of passes under a policy of gates and exits, each example padded to no more than its own length."""
-    trace = run(model, batch, policy).trace
-    stayed = trace.exit_depth == model.config.num_hidden_layers
-    return flexible_flops(trace.heads, exits=trace.head_runs - stayed.long(), tokens=trace.length, config=model.config)
+def trace_counts(trace: Trace, config: EfficientBertConfig) -> tuple[Tensor, Tensor]:
+    """The counts of a pass of gates and exits and of the full model, each (B,) int64.
+
+    Each example counts at no more than its own length; the full model has no gates and one head.
+    """
+    stayed = trace.exit_depth == config.num_hidden_layers
+    spent = flexible_flops(trace.heads, exits=trace.head_runs - stayed.long(), tokens=trace.length, config=config)
+    whole = config.num_hidden_layers * (4 * config.hidden_size**2 + 2 * config.hidden_size * config.intermediate_size)
+    return spent, FLOPS_PER_MAC * (trace.length * whole + head_macs(config))

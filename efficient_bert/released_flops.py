@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 from efficient_bert.contribution import contribution_policy
-from efficient_bert.cost import FLOPS_PER_MAC, head_macs, layer_macs
+from efficient_bert.cost import FLOPS_PER_MAC, full_flops, head_macs, layer_macs
 from efficient_bert.engine import Batch, Execution, run
 from efficient_bert.knobs import Value
 from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.trace import Trace
 
 PRESENT = 1e-6
 
@@ -55,8 +56,13 @@ def released_lengths(scores: Tensor, eta: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def released_flops(model: EfficientBertForSequenceClassification, batch: Batch, knobs: Mapping[str, Value]) -> Tensor:
-    """(B,) int64 FLOPs of AdapLeR's passes: layers at the released lengths, one head, no predictors."""
+def released_flops(
+    model: EfficientBertForSequenceClassification, batch: Batch, knobs: Mapping[str, Value], trace: Trace
+) -> tuple[Tensor, Tensor]:
+    """(B,) int64 each, AdapLeR's passes and the full model's: layers at the released lengths, one head, no predictors.
+
+    The released lengths need shares, which a trace has not: the batch runs once more, with its decisions recorded.
+    """
     contribution, config, scale = model.contributions(), model.config, float(knobs["eta_scale"])
     policy = contribution_policy(contribution, scale=scale)
     output = run(model, batch, policy, execution=Execution.MASKED, record=True)
@@ -65,4 +71,4 @@ def released_flops(model: EfficientBertForSequenceClassification, batch: Batch, 
     heads = torch.full_like(tokens, config.num_attention_heads)
     neurons = torch.full_like(tokens, config.intermediate_size)
     macs = layer_macs(tokens, heads=heads, neurons=neurons, config=config).sum(1)
-    return FLOPS_PER_MAC * (macs + head_macs(config))
+    return FLOPS_PER_MAC * (macs + head_macs(config)), full_flops(trace.length, config)

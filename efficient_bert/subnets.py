@@ -104,7 +104,7 @@ def subnet_policy(subnet: Subnet) -> Policy:
 
     def decide(view: View) -> Decision:
         # float64: a width that stands for a half of a head must round as in `kept_heads`
-        return Decision(width=view.hidden.new_full((len(view.hidden),), subnet.widths[view.depth], dtype=torch.float64))
+        return Decision(width=torch.full((len(view.hidden),), subnet.widths[view.depth], dtype=torch.float64))
 
     return Policy(decide, layers=subnet.layers)
 

@@ -83,6 +83,7 @@ class StoredRun:
             "neurons": [8] * depth + [0] * (LAYERS - depth),
             "flops": depth * FLOPS_PER_LAYER,
             "released_flops": depth * FLOPS_PER_LAYER,
+            "released_reference_flops": LAYERS * FLOPS_PER_LAYER,
             "reference_flops": LAYERS * FLOPS_PER_LAYER,
             "seconds": [0.001 * depth + self.overhead + 0.00001 * turn for turn in rounds],
             "reference_seconds": [0.001 * LAYERS + 0.00001 * turn for turn in rounds],

@@ -21,7 +21,15 @@ from efficient_bert.explain import gradient_times_input
 from efficient_bert.knobs import Value
 from efficient_bert.training import Context, Rows, Trained, saliency
 from efficient_bert.training import adapler as stage
-from efficient_bert.training.adapler import ADAPLER, collate_maps, judged, sharpness, sharpness_at, with_contribution
+from efficient_bert.training.adapler import (
+    ADAPLER,
+    Verdict,
+    collate_maps,
+    judged,
+    sharpness,
+    sharpness_at,
+    with_contribution,
+)
 from efficient_bert.training.batches import collate
 from efficient_bert.training.finetune import FINETUNE
 from efficient_bert.training.recipe import Progress, Recipe, parameter_groups
@@ -208,32 +216,37 @@ def test_epochs_are_ranked_by_speed_within_a_point(
 ) -> None:
     """Losing less than a point ranks by speed-up; below that every epoch ranks behind, by its score; NaN last."""
     given = given_context(tmp_path, before)
-    recipes: list[Recipe] = []
+    ranks: list[float] = []
 
-    def judged_by_hand(model: object, context: Context, policy: Policy) -> tuple[float, float]:
-        return (0.9, 1.0) if policy == Policy() else (0.9, 1.5)
+    scores = iter([0.9, 0.95, 0.891, 0.889, 0.5, math.nan])  # the fine-tuned model's, then the epochs'
+
+    def judged_by_hand(model: object, context: Context, policy: Policy) -> Verdict:
+        return Verdict(score=next(scores, 0.0), speedup=1.5, profile=(1.0, 0.5))
 
     def note(context: Context, recipe: Recipe) -> Trained:
-        recipes.append(recipe)
+        ranks.extend(recipe.rank(context.model, 0.0) for _ in range(5))
         return Trained(context.model)
 
     monkeypatch.setattr(stage, "judged", judged_by_hand)
     monkeypatch.setattr(stage, "train", note)
     model = ADAPLER.train(given).model
-    assert [recipes[0].rank(model, score) for score in (0.95, 0.891, 0.889, 0.5)] == [1.5, 1.5, 0.889 - 10, 0.5 - 10]
-    assert math.isnan(recipes[0].rank(model, math.nan))
+    assert ranks[:4] == [1.5, 1.5, 0.889 - 10, 0.5 - 10]
+    assert math.isnan(ranks[4])
+    assert model.config.length_profile == [1.0, 0.5]
 
 
 def test_judging_is_a_ratio_of_sums(tmp_path: Path) -> None:
-    """Without a policy the speed-up is 1; with one it is the ratio of the summed FLOPs, and the score is the task's."""
+    """Without a policy the speed-up is 1; with one it is the ratio of summed FLOPs, beside score and kept tokens."""
     given = context(tmp_path, stage=ADAPLER)
     model = tiny_model("four_heads", classes=2)
-    assert judged(model, given, Policy())[1] == 1.0
-    score, speedup = judged(model, given, contribution_policy(model.contributions()))
+    assert judged(model, given, Policy()).speedup == 1.0
+    found = judged(model, given, contribution_policy(model.contributions()))
     batch = Batch.of(collate(given.heldout, pad_token_id=0))
     with torch.inference_mode():
         output = run(model, batch, contribution_policy(model.contributions()))
-    spent = trace_flops(output.trace, model.config).sum() / full_flops(output.trace.length, model.config).sum()
-    assert speedup == pytest.approx(1 / float(spent))
+    trace = output.trace
+    spent = trace_flops(trace, model.config).sum() / full_flops(trace.length, model.config).sum()
+    assert found.speedup == pytest.approx(1 / float(spent))
+    assert found.profile == pytest.approx((trace.tokens.sum(0) / trace.length.sum()).tolist())
     labels = torch.tensor([row["label"] for row in given.heldout])
-    assert score == given.score(labels, output.logits)
+    assert found.score == given.score(labels, output.logits)

@@ -17,7 +17,7 @@ def _flops_against_reference(examples: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def _released_against_reference(examples: pd.DataFrame) -> NDArray[np.float64]:
-    return columns(examples["reference_flops"], examples["released_flops"])
+    return columns(examples["released_reference_flops"], examples["released_flops"])
 
 
 def _gflops(examples: pd.DataFrame) -> NDArray[np.float64]:

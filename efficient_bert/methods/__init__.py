@@ -12,7 +12,10 @@ from efficient_bert.decisions import Policy
 from efficient_bert.engine import Batch
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.trace import Trace
 from efficient_bert.training import Stage
+
+Count = Callable[[EfficientBertForSequenceClassification, Batch, Mapping[str, Value], Trace], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,8 @@ class Method:
         policy: (model, knob values) -> policy.
         control_of: the method whose point of it this is the control for, empty for others.
         knobs: values that vary at inference; the stages add those that vary in training.
-        released_flops: (model, batch, knob values) -> (B,) int64, as the authors' evaluation counts them; None where
-            they count as we do.
+        released_flops: (model, batch, knob values, the pass' trace) -> the authors' counts of the pass and of the full
+            model, each (B,) int64; None where they count as we do.
         suite: it runs where no method is named; not one whose training takes as long as all others'.
         check: raises InputError where knob values do not fit a model of this configuration; asked before training.
     """
@@ -40,7 +43,7 @@ class Method:
     policy: Callable[[EfficientBertForSequenceClassification, Mapping[str, Value]], Policy]
     control_of: str = ""
     knobs: tuple[Knob, ...] = ()
-    released_flops: Callable[[EfficientBertForSequenceClassification, Batch, Mapping[str, Value]], Tensor] | None = None
+    released_flops: Count | None = None
     suite: bool = True
     check: Callable[[EfficientBertConfig, Mapping[str, Value]], None] = lambda config, knobs: None
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.decisions import Policy
-from efficient_bert.flexible_flops import policy_flops
+from efficient_bert.flexible_flops import trace_counts
 from efficient_bert.gates import gate_policy, width_list
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.methods import Method
@@ -40,6 +40,6 @@ WIDTH_GATES = Method(
     policy=policy,
     check=check,
     suite=False,
-    released_flops=lambda model, batch, knobs: policy_flops(model, batch, policy(model, knobs)),
+    released_flops=lambda model, batch, knobs, trace: trace_counts(trace, model.config),
     knobs=(WIDTH_MULT_LIST,),
 )

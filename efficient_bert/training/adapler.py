@@ -7,10 +7,11 @@ are compared by what really dropping tokens gives.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
+from accelerate import PartialState
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -89,18 +90,33 @@ def dropping(model: EfficientBertForSequenceClassification, batch: Inputs) -> Te
     return run(model, batch_of(model, batch), policy, execution=Execution.MASKED).logits
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """A model on the held-out rows: score, FLOPs speed-up (a ratio of sums), and each layer's share of the tokens."""
+
+    score: float
+    speedup: float
+    profile: tuple[float, ...]
+
+
 @torch.inference_mode()
-def judged(model: EfficientBertForSequenceClassification, context: Context, policy: Policy) -> tuple[float, float]:
-    """Held-out score and FLOPs speed-up (a ratio of sums) under a policy."""
+def judged(model: EfficientBertForSequenceClassification, context: Context, policy: Policy) -> Verdict:
+    """The held-out rows under a policy, in float32."""
     model.eval()
-    logits, spent, full = [], 0, 0
+    logits, traces = [], []
     for chunk in in_order(context.heldout):
         batch = batch_of(model, collate(chunk, pad_token_id=model.config.padding))
         output = run(model, batch, policy, execution=Execution.MASKED)
         logits.append(output.logits.float().cpu())
-        spent += int(trace_flops(output.trace, model.config).sum())
-        full += int(full_flops(output.trace.length, model.config).sum())
-    return context.score(torch.tensor([row["label"] for row in context.heldout]), torch.cat(logits)), full / spent
+        traces.append(output.trace)
+    lengths = torch.cat([trace.length for trace in traces])
+    spent = sum(int(trace_flops(trace, model.config).sum()) for trace in traces)
+    tokens = torch.cat([trace.tokens for trace in traces]).sum(0)
+    return Verdict(
+        score=context.score(torch.tensor([row["label"] for row in context.heldout]), torch.cat(logits)),
+        speedup=int(full_flops(lengths, model.config).sum()) / spent,
+        profile=tuple((tokens / lengths.sum()).tolist()),
+    )
 
 
 def observe(model: EfficientBertForSequenceClassification) -> dict[str, list[float]]:
@@ -113,14 +129,18 @@ def train_adapler(context: Context) -> Trained:
     """Everything at once; of the epochs that lose less than a point, the fastest one is kept."""
     options, tuned = context.options, context.model
     rows = with_saliency(context.train, (context.before or context.folder) / FILE)
-    torch.nn.Module.to(tuned, context.device)
-    floor = judged(tuned, context, Policy())[0] - float(options["allowed_drop"])
+    device = PartialState(cpu=context.device == "cpu").device
+    torch.nn.Module.to(tuned, device)
+    floor = judged(tuned, context, Policy()).score - float(options["allowed_drop"])
+    tuned.cpu()
 
-    def rank(model: EfficientBertForSequenceClassification, score: float) -> float:
+    def verdict(model: EfficientBertForSequenceClassification) -> Verdict:
+        return judged(model, context, contribution_policy(model.contributions()))
+
+    def rank(model: EfficientBertForSequenceClassification, _: float) -> float:
         """The speed-up, or below every speed-up the score."""
-        if not score > floor:
-            return score - 10.0
-        return judged(model, context, contribution_policy(model.contributions()))[1]
+        found = verdict(model)
+        return found.speedup if found.score > floor else found.score - 10.0
 
     torch.manual_seed(context.seed)
     start = tuned if options["start"] == "finetuned" else context.fresh()
@@ -136,22 +156,10 @@ def train_adapler(context: Context) -> Trained:
         observe=observe,
     )
     trained = train(replace(context, model=model, train=rows), recipe)
-    profile = length_profile(trained.model, context)
-    trained.model.config.length_profile = profile
+    torch.nn.Module.to(trained.model, device)
+    trained.model.config.length_profile = list(verdict(trained.model).profile)
+    trained.model.cpu()
     return trained
-
-
-@torch.inference_mode()
-def length_profile(model: EfficientBertForSequenceClassification, context: Context) -> list[float]:
-    """(N,): the fraction of the held-out rows' tokens that each layer runs on; controls drop as many."""
-    policy, tokens, lengths = contribution_policy(model.contributions()), [], []
-    for chunk in in_order(context.heldout):
-        batch = batch_of(model, collate(chunk, pad_token_id=model.config.padding))
-        trace = run(model, batch, policy, execution=Execution.MASKED).trace
-        tokens.append(trace.tokens)
-        lengths.append(trace.length)
-    fractions: list[float] = (torch.cat(tokens).sum(0) / torch.cat(lengths).sum()).tolist()
-    return fractions
 
 
 ADAPLER = Stage(
@@ -177,5 +185,5 @@ ADAPLER = Stage(
         Knob("phi", "weight of the length, tokens summed over the layers: higher drops more", 0.0005, low=0.0),
     ),
     after=SALIENCY,
-    step_cost=lambda options: 1.4,  # two backward passes
+    step_cost=lambda options: 1.7,  # one forward pass, two backward
 )

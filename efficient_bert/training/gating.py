@@ -39,9 +39,6 @@ from efficient_bert.training.recipe import Descent, Inputs, Progress, Recipe
 SELECTION = 4
 """One in so many held-out rows selects the epoch where the others train the gates."""
 
-COOLING = 500
-"""Steps between two changes of the temperature (the authors' code)."""
-
 
 def by_length(rows: Rows, compute: Callable[[Rows], Tensor]) -> Tensor:
     """What `compute` says of each row, (rows, ...), asked in batches of rows that are alike in label and length."""
@@ -173,7 +170,7 @@ def train_gates(context: Context) -> Trained:
     on_batch = partial(with_states, pad_token_id=model.config.padding)
 
     def descend(model: EfficientBertForSequenceClassification, inputs: Inputs, progress: Progress) -> Descent:
-        heat = temperature(progress.step // COOLING * COOLING / steps) if options["loss"] == "gumbel" else None
+        heat = temperature(progress.step / steps) if options["loss"] == "gumbel" else None
         total = gate_loss(model, inputs, weights=weights, options=options, heat=heat)
         return total, lambda backward: backward(total)
 
@@ -209,5 +206,5 @@ GATES = Stage(
     ),
     knobs=(Knob("num_gates", "gates, each for as many consecutive layers; 0 = one for each layer", 0, low=0),),
     after=FINAL,
-    step_cost=lambda options: 3.0 / float(options["epochs"]) + 0.02,  # labels and states once, then the gates
+    step_cost=lambda options: 0.02 + (3.0 / float(options["epochs"]) if options["label_split"] == "train" else 0.0),
 )  # fmt: skip

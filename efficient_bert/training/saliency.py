@@ -17,20 +17,18 @@ import pyarrow.parquet as pq
 import torch
 from accelerate import PartialState
 
-from efficient_bert.engine import Batch
 from efficient_bert.errors import InputError
 from efficient_bert.explain import gradient_times_input
 from efficient_bert.knobs import Knob
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training import Context, Rows, Stage, Status, Trained
-from efficient_bert.training.batches import collate
+from efficient_bert.training.batches import batch_of, collate
 from efficient_bert.training.finetune import FINETUNE
+from efficient_bert.training.kept import SHARD
 from efficient_bert.training.loop import in_order, native_precision, read_tensors
 
 FILE = "saliency.parquet"
 SCHEMA = pa.schema({"example_id": pa.string(), "saliency": pa.list_(pa.float32())})
-SHARD = 4096
-"""Rows whose maps are computed and stored together: a killed stage finds finished shards again."""
 
 
 def saliency_of(
@@ -41,7 +39,7 @@ def saliency_of(
     maps: dict[int, list[float]] = {}
     for places in in_order(order, batch_size):
         inputs = collate([rows[place] for place in places], pad_token_id=models[0].config.padding)
-        batch = Batch.of({name: value.to(models[0].device) for name, value in inputs.items()})
+        batch = batch_of(models[0], inputs)
         labels = inputs["labels"].to(models[0].device)
         with torch.autocast(labels.device.type, torch.bfloat16, enabled=precision == "bf16"):
             found = torch.stack([gradient_times_input(model, batch, labels) for model in models]).mean(0).tolist()
@@ -67,7 +65,8 @@ def extract(context: Context) -> Trained:
         context.watch(Status(done, len(context.train), computed / (time.monotonic() - started)))
     state.wait_for_everyone()
     whole = context.folder / FILE
-    write(whole, (pq.read_table(shard, schema=SCHEMA) for shard in shards))
+    if state.is_main_process:
+        write(whole, (pq.read_table(shard, schema=SCHEMA) for shard in shards))
     return Trained(context.model.cpu(), beside={FILE: whole})
 
 
