@@ -197,6 +197,7 @@ class Plan:
             own[knob.name] = knob.parse(chosen.get(f"{stage.name}.{knob.name}", knob.default))
         if own.get("precision") == "auto":
             own["precision"] = native_precision(self.settings.device)
+        stage.check(self.config, own)
         decided_by = {
             "version": __version__,
             "backbone": self.backbone.identity,

@@ -78,8 +78,8 @@ class Output:
     decisions: tuple[Decision, ...]
     _steps: tuple[Step, ...] = field(repr=False)
     _mask: Tensor = field(repr=False)
-    _head_runs: Tensor = field(repr=False)
-    _decision_macs: Tensor = field(repr=False)
+    _heads: tuple[tuple[int, ...], ...] = field(repr=False)
+    _spent: tuple[tuple[tuple[int, ...], Tensor], ...] = field(repr=False)
     _layers: int = field(repr=False)
 
     @cached_property
@@ -89,8 +89,8 @@ class Output:
             self._steps,
             mask=self._mask,
             layers=self._layers,
-            head_runs=self._head_runs,
-            decision_macs=self._decision_macs,
+            heads=self._heads,
+            spent=self._spent,
         )
 
 
@@ -201,8 +201,8 @@ class Recorder:
         self.exits: dict[int, Tensor] = {}
         self.answers: list[tuple[tuple[int, ...], Tensor]] = []
         self.steps: list[Step] = []
-        self.head_runs = torch.zeros(examples, dtype=torch.int64)
-        self.decision_macs = torch.zeros(examples, dtype=torch.int64)
+        self.heads: list[tuple[int, ...]] = []
+        self.spent: list[tuple[tuple[int, ...], Tensor]] = []
         self.device = device
 
     def place(self, rows: Sequence[int], values: Tensor) -> Tensor:
@@ -221,17 +221,17 @@ class Recorder:
     def exit(self, depth: int, rows: tuple[int, ...], logits: Tensor) -> None:
         """An exit head was evaluated on `rows`."""
         self.exits[depth] = self.place(rows, logits)
-        self.head_runs[list(rows)] += 1
+        self.heads.append(rows)
 
     def final(self, rows: tuple[int, ...], logits: Tensor) -> None:
         """The final head was evaluated on `rows`."""
         self.answers.append((rows, logits))
-        self.head_runs[list(rows)] += 1
+        self.heads.append(rows)
 
     def decided(self, decision: Decision, rows: tuple[int, ...]) -> None:
         """A decision was taken: its cost, and the answers of those who leave."""
         if decision.macs is not None:
-            self.decision_macs[list(rows)] += decision.macs.cpu()
+            self.spent.append((rows, decision.macs))
         if decision.leave is None:
             return
         left = [row for row, leaves in zip(rows, decision.leave.tolist(), strict=True) if leaves]
@@ -254,7 +254,7 @@ class Recorder:
             decisions=(),
             _steps=tuple(self.steps),
             _mask=batch.mask,
-            _head_runs=self.head_runs,
-            _decision_macs=self.decision_macs,
+            _heads=tuple(self.heads),
+            _spent=tuple(self.spent),
             _layers=layers,
         )

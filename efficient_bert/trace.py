@@ -59,24 +59,42 @@ class Trace:
     decision_macs: Tensor
 
 
-def trace_of(steps: Sequence[Step], *, mask: Tensor, layers: int, head_runs: Tensor, decision_macs: Tensor) -> Trace:
-    """Gather steps into one trace; mask is the batch's (B, L) attention mask."""
+def trace_of(
+    steps: Sequence[Step],
+    *,
+    mask: Tensor,
+    layers: int,
+    heads: Sequence[Sequence[int]],
+    spent: Sequence[tuple[Sequence[int], Tensor]],
+) -> Trace:
+    """Gather steps into one trace.
+
+    Args:
+        mask: the batch's (B, L) attention mask.
+        heads: the rows of each evaluation of a classification head.
+        spent: the rows of each decision that cost something, and their multiply-adds.
+    """
     batch, length = mask.shape
-    heads = torch.zeros(batch, layers, dtype=torch.int64)
-    neurons = heads.clone()
+    widths = torch.zeros(batch, layers, dtype=torch.int64)
+    neurons = widths.clone()
+    head_runs, decision_macs = torch.zeros(2, batch, dtype=torch.int64)
+    for rows in heads:
+        head_runs[list(rows)] += 1
+    for rows, macs in spent:
+        decision_macs[list(rows)] += macs.cpu()
     kept = torch.zeros(batch, layers, length, dtype=torch.bool)
     for step in steps:
         rows = list(step.live.rows)
-        heads[rows, step.layer] = torch.tensor(step.heads)
+        widths[rows, step.layer] = torch.tensor(step.heads)
         neurons[rows, step.layer] = torch.tensor(step.neurons)
         kept[rows, step.layer] = step.live.kept(length).cpu()
     return Trace(
         length=mask.sum(1).cpu(),
         exit_depth=kept.any(2).sum(1),
         tokens=kept.sum(2),
-        heads=heads,
+        heads=widths,
         neurons=neurons,
         kept=kept,
-        head_runs=head_runs.cpu(),
-        decision_macs=decision_macs.cpu(),
+        head_runs=head_runs,
+        decision_macs=decision_macs,
     )

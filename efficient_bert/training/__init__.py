@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from efficient_bert.config import EfficientBertConfig
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.model import EfficientBertForSequenceClassification
 
@@ -88,6 +89,8 @@ class Stage:
         options: hyper-parameters.
         knobs: values that decide the training and that a sweep varies.
         after: the stage whose model this one starts from; None starts from the backbone.
+        check: raises InputError where options and knobs do not fit a model of this configuration; asked before any
+            stage trains.
         step_cost: options -> cost of an example relative to fine-tuning the whole model, for time estimates.
     """
 
@@ -97,6 +100,7 @@ class Stage:
     options: tuple[Knob, ...]
     knobs: tuple[Knob, ...] = ()
     after: Stage | None = None
+    check: Callable[[EfficientBertConfig, Mapping[str, Value]], object] = lambda config, options: None
     step_cost: Callable[[Mapping[str, Value]], float] = lambda options: 1.0
 
     @property

@@ -119,5 +119,6 @@ TRUNCATE = Stage(
             points=(0.5,),
         ),
     ),
+    check=kept_depth,
     step_cost=lambda options: passes(options) * float(options["depth_mult"]),
 )

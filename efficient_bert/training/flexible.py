@@ -278,6 +278,7 @@ WIDTH = Stage(
     ),
     knobs=(Knob("graft", "neural grafting while widths are trained", "yes", choices=("yes", "no")),),
     after=REWIRE,
+    check=lambda config, options: width_list(str(options["list"]), config),
     step_cost=lambda options: 2.9,  # widths 1, .75, .5, .25, and the teacher's forward pass
 )
 
@@ -294,6 +295,7 @@ DEPTH = Stage(
         FIDELITY,
     ),
     after=WIDTH,
+    check=lambda config, options: depth_list(str(options["list"]), config),
     step_cost=lambda options: 2.9,
 )
 

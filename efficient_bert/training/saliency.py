@@ -97,7 +97,10 @@ def with_saliency(rows: Rows, path: Path) -> Rows:
         InputError: the file lacks a row's map, or has one of another length.
     """
     table = pq.read_table(path, schema=SCHEMA).combine_chunks()
-    places = {name: place for place, name in enumerate(table["example_id"].to_pylist())}
+    names = table["example_id"].to_pylist()
+    places = {name: place for place, name in enumerate(names)}
+    if len(places) < len(names):
+        raise InputError(f"{path} has several saliency maps of one example; give the training rows ids of their own")
     column = table["saliency"].chunk(0)
     numbers, starts = torch.tensor(column.values.to_numpy()), column.offsets.to_pylist()
     found = []
