@@ -9,6 +9,7 @@ INTEGRATED_GRADIENTS = Explainer(
     name="integrated_gradients",
     summary="integrated gradients from [PAD]; what speaks against the answer has score 0",
     source="Sundararajan et al., 2017, section 3",
-    explain=lambda question: integrated_gradients(question.model, question.batch, question.classes)
-    .clamp(min=0)[:, None],
+    explain=lambda question: integrated_gradients(question.model, question.batch, question.classes).clamp(min=0)[
+        :, None
+    ],
 )
