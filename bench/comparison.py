@@ -171,7 +171,7 @@ def read_by_both(plan: Plan, documents: Sequence[Document]) -> tuple[Read, Read]
 
 
 def scores_of(method: str, read: Read, pooling: Pooling, *, watcher: Watcher) -> list[Values]:
-    """Each document's token scores [layers or 1, tokens]; AdapLeR's layers without any have those of the layer before."""
+    """Each document's token scores [layers or 1, tokens]; a layer without any has those of the layer before."""
     windows = sum(len(read.reader.places(document)) for document in read.documents)
     with watcher.counting(f"explain {method}", windows) as advance:
         found = explanations(

@@ -57,7 +57,7 @@ class Eraser:
     def erased(
         self, documents: Sequence[Document], scores: Sequence[Values], chosen: Sequence[Mask]
     ) -> list[tuple[Erased, Mapping[float, Erased]]]:
-        """Of each document, the answers at the tokens `chosen`, and at ERASER's shares of those with highest `scores`."""
+        """Of each document, the answers at the tokens `chosen`, and at ERASER's shares of those that score highest."""
         picked = [
             [own, *(highest(values, budget(len(values), share)) for share in BUDGETS)]
             for values, own in zip(scores, chosen, strict=True)

@@ -1,9 +1,9 @@
-"""What a comparison of rationales leaves behind: scores of each prediction file, tables, texts for the page, a summary."""
+"""What a comparison of rationales leaves behind: scores of each prediction file, tables, texts, a summary."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +65,7 @@ class Findings:
             self.selections.setdefault(place, {}).setdefault(method, {})[layer] = runs_of(chosen[place])
 
     def _word_counts(self, chosen: Sequence[Mask]) -> list[dict[str, Any]]:
-        """How often each kind of word, and where words may be named each word, is unmarked, and selected all the same."""
+        """How often each kind of word, and where it may be named each word, is unmarked, and selected all the same."""
         import pandas as pd
 
         words = [word for document in self.documents for word in document.tokens]

@@ -1,4 +1,4 @@
-"""Explainers, one file each: how much each token matters to an answer, as something that can be held against people's marks.
+"""Explainers, one file each: how much each token matters to an answer, to be held against people's marks.
 
 Shapes: B examples, N layers, L tokens.
 """
