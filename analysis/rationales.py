@@ -182,7 +182,13 @@ def _verdict(cell: Mapping[str, float]) -> str:
         return "undefined"
     value, low, high = -cell["difference"], -cell["difference_high"], -cell["difference_low"]
     word = "lower" if high < 0 else "higher" if low > 0 else "not told apart"
-    return f"{word} ({value:+.3f} [{low:+.3f}, {high:+.3f}])"
+    return f"{word} ({_signed(value, low, high)})"
+
+
+def _signed(value: float, low: float, high: float) -> str:
+    """A difference with its interval; no negative zero."""
+    value, low, high = (round(each, 3) + 0.0 for each in (value, low, high))
+    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def table_rows(found: Comparison) -> Iterator[tuple[str, list[tuple[str, str]]]]:
@@ -193,7 +199,7 @@ def table_rows(found: Comparison) -> Iterator[tuple[str, list[tuple[str, str]]]]
             cell = found.cell(method, metric)
             difference = ""
             if math.isfinite(cell["difference"]):
-                difference = f"{cell['difference']:+.3f} [{cell['difference_low']:+.3f}, {cell['difference_high']:+.3f}]"
+                difference = _signed(cell["difference"], cell["difference_low"], cell["difference_high"])
             cells.append((_with_interval(cell), difference))
         yield method, cells
 

@@ -82,7 +82,7 @@ def _dataset(task: Task, split: str, data_dir: Path | None) -> EraserDataset:
     parts = Path(task.rationales).parts
     for start in range(len(parts)):
         folder = data_dir.joinpath(*parts[start:])
-        if (folder / f"{split}.jsonl").is_file():
+        if (folder / f"{split}.jsonl").is_file() and any((folder / name).exists() for name in ("docs", "docs.jsonl")):
             return read_dataset(folder)
     beside = _beside(task, split, data_dir)
     if beside is None:

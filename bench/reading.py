@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from bench.gold import Gold, marked_tokens
 from bench.windows import spans
-from eraser_eval.align import Alignment, Pooling, merged
+from eraser_eval.align import Alignment, Pooling
 from eraser_eval.documents import tokens
 
 if TYPE_CHECKING:
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
 
 Mask = NDArray[np.bool_]
 Values = NDArray[np.float64]
+Places = Sequence[NDArray[np.int64]]
+"""Per window, which pieces of the document it holds."""
 
 BATCH_TOKENS = 4096
 """Word pieces with padding in a batch: 8 windows of 512, whose attention probabilities fill half a gigabyte."""
@@ -53,11 +54,6 @@ class Document:
     pieces: NDArray[np.int64]
     units: NDArray[np.int64]
     marked: Mask
-
-    @cached_property
-    def alignment(self) -> Alignment:
-        """From word pieces to tokens."""
-        return Alignment(self.units, len(self.tokens))
 
 
 def documents_of(gold: Gold, tokenizer: PreTrainedTokenizerBase) -> list[Document]:
@@ -96,7 +92,7 @@ class Reader:
     max_length: int
     windows: bool
 
-    def places(self, document: Document, keep: Mask | None = None) -> list[NDArray[np.int64]]:
+    def places(self, document: Document, keep: Mask | None = None) -> Places:
         """The pieces that each window holds, of all tokens or of those where `keep` [tokens] is true."""
         left = np.arange(len(document.pieces)) if keep is None else np.flatnonzero(keep[document.units])
         room = self.max_length - 2
@@ -183,18 +179,11 @@ def _explained(
     return found
 
 
-def _merged(
-    document: Document, windows: Sequence[Values], places: list[NDArray[np.int64]], *, pooling: Pooling
-) -> Values:
-    """Of windows' pieces, the document's tokens."""
-    size = len(document.pieces)
-    ranges = [range(int(own[0]), int(own[-1]) + 1) if len(own) else range(0) for own in places]
-    rows = []
-    for layer in range(len(windows[0])):
-        values = [window[layer] for window in windows]
-        content = [np.ones(len(own), np.bool_) for own in values]
-        rows.append(document.alignment.pool(merged(values, content, ranges, length=size), how=pooling))
-    return np.stack(rows)
+def _merged(document: Document, windows: Sequence[Values], places: Places, *, pooling: Pooling) -> Values:
+    """Of windows' pieces, the document's tokens; pieces that were not read take no part."""
+    units = Alignment(document.units[np.concatenate(places)], len(document.tokens))
+    layers = np.concatenate(windows, axis=1)
+    return np.stack([units.pool(values, how=pooling) for values in layers])
 
 
 def _batches(windows: Sequence[list[int]], able: Runnable) -> Iterator[tuple[list[int], Batch]]:
