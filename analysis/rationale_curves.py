@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.style import looks
+from analysis.style import MARKERS, MUTED, Look, looks
 
 SPREAD = 0.5
 """Of the room between two layers, how much the methods' points are spread over, so that intervals stay apart."""
@@ -49,8 +49,8 @@ def curves(metrics: Sequence[str], meanings: Mapping[str, Sequence[object]]) -> 
             summary, higher = meanings[name]
             better = "Higher is better." if higher else "Lower is better."
             caption = (
-                f"{title[0].upper()}{title[1:]}: {summary}. {better} Bars are 95 % intervals over documents; a method "
-                "without layers of its own is a level line at the uniform level."
+                f"{title[0].upper()}{title[1:]}: {summary}. {better} Bars are 95 % intervals over documents. A method "
+                "without layers of its own has the same scores in all of them. Controls are dashed."
             )
             yield Curve(name, title, caption, _drawn(title))
 
@@ -58,7 +58,9 @@ def curves(metrics: Sequence[str], meanings: Mapping[str, Sequence[object]]) -> 
 def _drawn(title: str) -> Callable[[Axes, pd.DataFrame], None]:
     def draw(ax: Axes, frame: pd.DataFrame) -> None:
         methods = list(dict.fromkeys(frame["method"]))
-        styles = looks(methods, methods)
+        controls = set(frame.loc[frame["control"], "method"])
+        named = [method for method in methods if method not in controls]
+        styles = looks(named, named) | {name: Look(MUTED, MARKERS[-1 - n]) for n, name in enumerate(sorted(controls))}
         for number, method in enumerate(methods):
             own = frame[(frame["method"] == method) & np.isfinite(frame["value"])].sort_values("layer")
             shift = SPREAD * ((number + 0.5) / len(methods) - 0.5)
@@ -72,6 +74,7 @@ def _drawn(title: str) -> Callable[[Axes, pd.DataFrame], None]:
                 marker=look.marker,
                 markersize=5,
                 linewidth=1.2,
+                linestyle="--" if method in controls else "-",
                 elinewidth=0.9,
                 label=method,
             )

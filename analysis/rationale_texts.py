@@ -14,6 +14,9 @@ HUMAN = "people"
 LISTED = 40
 """Documents in the list where no texts say which."""
 
+Rows = Mapping[tuple[str, str], Mapping[str, Any]]
+"""(annotation, method) -> the stored values in the layer that is shown."""
+
 KINDS = {
     (False, False): "plain",
     (True, True): "hit",
@@ -62,27 +65,27 @@ def document_views(
     documents: pd.DataFrame, texts: Sequence[Mapping[str, Any]], *, methods: Sequence[str], layer: int, first: str
 ) -> Iterator[DocumentView]:
     """Views of the documents that have texts, or of some evenly spread ones, most errors of `first` first."""
-    own = documents.set_index(["annotation_id", "method"])
+    rows: Rows = {(row["annotation_id"], row["method"]): row for row in documents.to_dict("records")}
     names = list(dict.fromkeys(documents["annotation_id"]))
     shown = {text["annotation_id"]: text for text in texts}
     count = min(LISTED, len(names))
     listed = list(shown) or [names[place * len(names) // count] for place in range(count)]
     leader = first if first in methods else methods[0]
-    views = [_view(name, own, shown.get(name), methods=methods, layer=layer, leader=leader) for name in listed]
+    views = [_view(name, rows, shown.get(name), methods=methods, layer=layer, leader=leader) for name in listed]
     yield from sorted(views, key=lambda view: (-view.error, view.name))
 
 
 def _view(
     name: str,
-    own: pd.DataFrame,
+    rows: Rows,
     text: Mapping[str, Any] | None,
     *,
     methods: Sequence[str],
     layer: int,
     leader: str,
 ) -> DocumentView:
-    row = own.loc[(name, leader)]
-    rates = {method: _rate(own.loc[(name, method)]) for method in methods}
+    row = rows[name, leader]
+    rates = {method: _rate(rows[name, method]) for method in methods}
     precision = float(row["average_precision"]) if pd.notna(row["average_precision"]) else -1.0
     return DocumentView(
         name=name,
@@ -98,7 +101,7 @@ def _view(
     )
 
 
-def _rate(row: pd.Series[Any]) -> float:
+def _rate(row: Mapping[str, Any]) -> float:
     other = float(row["n_tokens"] - row["n_rationale"])
     return float(row["token_predicted"] - row["token_both"]) / other if other else math.nan
 
@@ -109,10 +112,10 @@ def _percent(rate: float) -> str:
 
 def _panels(text: Mapping[str, Any], rates: Mapping[str, float], *, layer: int) -> Iterator[Panel]:
     tokens, marked = text["tokens"], _inside(text["marked"], len(text["tokens"]))
-    yield Panel(HUMAN, f"{sum(marked)} words marked", _runs(tokens, marked, marked))
+    yield Panel(HUMAN, f"words marked: {sum(marked)}", _runs(tokens, marked, marked))
     for method, layers in text["selected"].items():
         selected = _inside(layers[str(layer)], len(tokens))
-        note = f"{sum(selected)} words selected, false-positive rate {_percent(rates[method])}"
+        note = f"words selected: {sum(selected)}, false-positive rate: {_percent(rates[method])}"
         yield Panel(method, note, _runs(tokens, selected, marked))
 
 

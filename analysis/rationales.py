@@ -207,7 +207,8 @@ def table_rows(found: Comparison) -> Iterator[tuple[str, list[tuple[str, str]]]]
 def _with_interval(cell: Mapping[str, float]) -> str:
     if not math.isfinite(cell["value"]):
         return "undefined"
-    return f"{cell['value']:.3f} [{cell['low']:.3f}, {cell['high']:.3f}]"
+    value, low, high = (round(cell[name], 3) + 0.0 for name in ("value", "low", "high"))
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def kind_rows(found: Comparison) -> Iterator[tuple[str, int, list[str]]]:
@@ -275,9 +276,12 @@ def views(found: Comparison) -> Iterator[DocumentView]:
 def _figures(found: Comparison, folder: Path) -> Iterator[FigureView]:
     layers = found.table[found.table["layer"] != AVERAGE]
     for curve in curves(found.metrics, found.summary["metrics"]):
-        frame = layers[layers["metric"] == curve.name].assign(methods=len(found.methods))
+        frame = layers[layers["metric"] == curve.name].set_index("method").loc[list(found.methods)].reset_index()
+        frame["control"] = frame["method"].isin(found.summary["controls"])
         svg, png = render(curve, frame)
         write_aside(folder / f"{curve.name}.svg", svg)
         (folder / f"{curve.name}.png").write_bytes(png)
         label = str(escape(f"{curve.title}, by layer and method"))
-        yield FigureView(curve.name, curve.title, curve.caption, curve.name, inline(svg, prefix=curve.name, label=label), ())
+        yield FigureView(
+            curve.name, curve.title, curve.caption, curve.name, inline(svg, prefix=curve.name, label=label), ()
+        )

@@ -237,6 +237,7 @@ def summary_of(plan: Plan, asked: Asked, *, fine: Read, adaptive: Read, kept: Se
         "synthetic": plan.task.synthetic,
         "sensitive": plan.task.sensitive,
         "methods": {name: EXPLAINERS[name].summary for name in asked.methods},
+        "controls": [name for name in asked.methods if EXPLAINERS[name].control],
         "layers": len(counts),
         "kept": (counts / sum(len(document.tokens) for document in fine.documents)).tolist(),
         "pooling": asked.pooling,

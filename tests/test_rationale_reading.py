@@ -149,7 +149,9 @@ def test_erasing_reads_what_is_left(able: Runnable) -> None:
 
 def test_the_kept_explainer_is_one_of_the_registry() -> None:
     """The explainers that commands name are there, each with a source."""
-    assert {"adapler", "attention", "rollout", "saliency", "integrated_gradients", "random", "position"} <= set(EXPLAINERS)
+    assert {"adapler", "attention", "rollout", "saliency", "integrated_gradients", "random", "position"} <= set(
+        EXPLAINERS
+    )
     assert all(explainer.summary and explainer.source for explainer in EXPLAINERS.values())
 
 

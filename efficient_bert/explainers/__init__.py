@@ -43,6 +43,7 @@ class Explainer:
         explain: question -> (B, N, L) scores, none negative, 0 on padding; (B, 1, L) unless `by_layer`.
         adaptive: explains the adaptive model under its policy, not the fine-tuned one.
         by_layer: every layer has scores of its own.
+        control: knows nothing of the model.
         shares: the scores of an example add up to 1, so that those of a short text are larger.
     """
 
@@ -53,3 +54,4 @@ class Explainer:
     adaptive: bool = False
     by_layer: bool = False
     shares: bool = False
+    control: bool = False

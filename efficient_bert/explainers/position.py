@@ -19,4 +19,5 @@ POSITION = Explainer(
     summary="control: the earlier a token stands, the higher",
     source="DeYoung et al., 2020, section 5",
     explain=explain,
+    control=True,
 )

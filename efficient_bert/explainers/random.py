@@ -25,4 +25,5 @@ RANDOM = Explainer(
     summary="control: uniform random numbers, fixed by the text",
     source="DeYoung et al., 2020, section 5",
     explain=explain,
+    control=True,
 )
