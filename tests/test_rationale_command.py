@@ -87,9 +87,7 @@ def test_equal_numbers_are_selected(out: Path) -> None:
 def test_false_positives_at_equal_numbers(out: Path) -> None:
     """fpr_equal is the share of unmarked tokens inside the predicted spans, counted from the files themselves."""
     gold = {row["annotation_id"]: row for row in lines(out / "gold" / "test.jsonl")}
-    sizes = {
-        row["docid"]: len(row["document"].split()) for row in lines(out / "gold" / "docs.jsonl")
-    }
+    sizes = {row["docid"]: len(row["document"].split()) for row in lines(out / "gold" / "docs.jsonl")}
     rates = []
     for line in lines(out / "predictions" / "attention-layer0.jsonl"):
         name = line["annotation_id"]
@@ -121,7 +119,7 @@ def test_a_sensitive_task_shows_numbers_only(plan: Plan, out: Path, tmp_path: Pa
     asked = Asked(("adapler", "random"), "test", tmp_path / "out", limit=6, faithful=False)
     compare(hidden, asked, Bars())
     write_page(asked.out)
-    documents = [json.loads(line)["document"] 
+    documents = [row["document"] for row in lines(out / "gold" / "docs.jsonl")]
     words = {word for text in documents for word in text.split() if len(word) > 8}
     assert words
     for path in asked.out.rglob("*"):
@@ -145,7 +143,7 @@ def test_texts_are_escaped(out: Path, tmp_path: Path) -> None:
     first = json.loads(shown[0])
     first["tokens"][0] = "<img src=x onerror=alert(1)>"
     words = pd.read_parquet(tmp_path / "words.parquet")
-    words["word"] = words["word"].replace({word: "<b>bold</b>" for word in words["word"].unique()[:40]})
+    words["word"] = words["word"].replace(dict.fromkeys(words["word"].unique()[:40], "<b>bold</b>"))
     words.to_parquet(tmp_path / "words.parquet")
     (tmp_path / "shown.jsonl").write_text("\n".join([json.dumps(first), *shown[1:]]), encoding="utf8")
     page = write_page(tmp_path).read_text(encoding="utf8")
