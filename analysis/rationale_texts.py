@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-import pandas as pd
-
 HUMAN = "people"
 LISTED = 40
 """Documents in the list where no texts say which."""
@@ -62,11 +60,16 @@ class DocumentView:
 
 
 def document_views(
-    documents: pd.DataFrame, texts: Sequence[Mapping[str, Any]], *, methods: Sequence[str], layer: int, first: str
+    documents: Sequence[Mapping[str, Any]],
+    texts: Sequence[Mapping[str, Any]],
+    *,
+    methods: Sequence[str],
+    layer: int,
+    first: str,
 ) -> Iterator[DocumentView]:
     """Views of the documents that have texts, or of some evenly spread ones, most errors of `first` first."""
-    rows: Rows = {(row["annotation_id"], row["method"]): row for row in documents.to_dict("records")}
-    names = list(dict.fromkeys(documents["annotation_id"]))
+    rows: Rows = {(row["annotation_id"], row["method"]): row for row in documents}
+    names = list(dict.fromkeys(row["annotation_id"] for row in documents))
     shown = {text["annotation_id"]: text for text in texts}
     count = min(LISTED, len(names))
     listed = list(shown) or [names[place * len(names) // count] for place in range(count)]
@@ -86,7 +89,7 @@ def _view(
 ) -> DocumentView:
     row = rows[name, leader]
     rates = {method: _rate(rows[name, method]) for method in methods}
-    precision = float(row["average_precision"]) if pd.notna(row["average_precision"]) else -1.0
+    precision = float(row["average_precision"])
     return DocumentView(
         name=name,
         label=str(row["label"]),
@@ -95,7 +98,7 @@ def _view(
         marked=int(row["n_rationale"]),
         kept=int(row["token_predicted"]),
         error=-1.0 if math.isnan(rates[leader]) else rates[leader],
-        precision=precision,
+        precision=-1.0 if math.isnan(precision) else precision,
         rates=tuple((method, _percent(rate)) for method, rate in rates.items()),
         panels=tuple(_panels(text, rates, layer=layer)) if text is not None else (),
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -72,11 +73,13 @@ class Comparison:
         """
         if not (folder / "summary.json").is_file():
             raise InputError(f"{folder} holds no finished comparison; run bench rationales --out {folder}")
-        lines = (folder / "shown.jsonl").read_text(encoding="utf8").splitlines()
+        lines = (folder / "shown.jsonl").read_text(encoding="utf8").split("\n")
         return cls(
-            json.loads((folder / "summary.json").read_text(encoding="utf8")),
-            *(pd.read_parquet(folder / f"{name}.parquet") for name in ("table", "documents", "words")),
-            tuple(map(json.loads, lines)),
+            summary=json.loads((folder / "summary.json").read_text(encoding="utf8")),
+            table=pd.read_parquet(folder / "table.parquet"),
+            documents=pd.read_parquet(folder / "documents.parquet"),
+            words=pd.read_parquet(folder / "words.parquet"),
+            texts=tuple(json.loads(line) for line in lines if line),
         )
 
     @property
@@ -96,11 +99,15 @@ class Comparison:
         chosen = own[own["method"] == (REFERENCE if REFERENCE in self.methods else self.methods[0])]
         return int(chosen.sort_values(["value", "layer"], ascending=[False, True])["layer"].iloc[0])
 
-    def cell(self, method: str, metric: str, layer: int = AVERAGE) -> Mapping[str, float]:
-        """A row of the table."""
-        rows = self.table.set_index(["method", "metric", "layer"]).sort_index()
-        found: Mapping[str, float] = rows.loc[(method, metric, layer)].to_dict()
-        return found
+    @cached_property
+    def cells(self) -> Mapping[tuple[str, str, int], Mapping[str, Any]]:
+        """(method, metric, layer) -> row of the table."""
+        keys = zip(self.table["method"], self.table["metric"], self.table["layer"], strict=True)
+        return dict(zip(keys, records(self.table), strict=True))
+
+    def cell(self, method: str, metric: str) -> Mapping[str, Any]:
+        """The row of the mean over layers."""
+        return self.cells[method, metric, AVERAGE]
 
 
 def write_page(folder: Path) -> Path:
@@ -214,26 +221,26 @@ def _with_interval(cell: Mapping[str, float]) -> str:
 def kind_rows(found: Comparison) -> Iterator[tuple[str, int, list[str]]]:
     """(kind of word, unmarked occurrences, share selected per method) in the layer that is shown."""
     own = found.words[found.words["layer"] == found.layer]
-    counts = own.groupby(["kind", "method"])[["unmarked", "selected"]].sum()
-    shares = (counts["selected"] / counts["unmarked"]).unstack("method")
-    for kind, row in shares.iterrows():
-        unmarked = int(counts.loc[(kind, found.methods[0]), "unmarked"])
-        yield str(kind), unmarked, [f"{row[method]:.1%}" for method in found.methods]
+    for kind, there in own.groupby("kind"):
+        counts = there.groupby("method")[["unmarked", "selected"]].sum()
+        shares = dict(zip(counts.index, counts["selected"] / counts["unmarked"], strict=True))
+        yield str(kind), int(counts["unmarked"].iloc[0]), [f"{shares[method]:.1%}" for method in found.methods]
 
 
 def word_rows(found: Comparison) -> Iterator[tuple[str, int, list[str]]]:
     """(word, unmarked occurrences, times selected per method) of the words that AdapLeR falsely keeps most."""
     own = found.words[(found.words["layer"] == found.layer) & (found.words["word"] != "")]
-    counts = own.groupby(["word", "method"])[["unmarked", "selected"]].sum()
-    first = REFERENCE if REFERENCE in found.methods else found.methods[0]
-    if not len(counts):
+    if own.empty:
         return
-    most = counts.xs(first, level="method")
-    most = most[most["unmarked"] >= min(SEEN, int(most["unmarked"].max()))]
-    for word in most.sort_values("selected", ascending=False, kind="stable").index[:WORDS]:
-        there = counts.loc[word]
-        selected = [f"{int(there.loc[method, 'selected'])}" for method in found.methods]
-        yield str(word), int(there["unmarked"].iloc[0]), selected
+    counts = {
+        key: int(count)
+        for key, count in zip(zip(own["word"], own["method"], strict=True), own["selected"], strict=True)
+    }
+    first = own[own["method"] == (REFERENCE if REFERENCE in found.methods else found.methods[0])]
+    first = first[first["unmarked"] >= min(SEEN, int(first["unmarked"].max()))]
+    most = first.sort_values(["selected", "word"], ascending=[False, True])[:WORDS]
+    for word, unmarked in zip(most["word"], most["unmarked"], strict=True):
+        yield str(word), int(unmarked), [str(counts[word, method]) for method in found.methods]
 
 
 def group_tables(found: Comparison) -> list[tuple[str, str, list[tuple[str, int, list[str]]]]]:
@@ -241,14 +248,15 @@ def group_tables(found: Comparison) -> list[tuple[str, str, list[tuple[str, int,
     own = found.documents.copy()
     own["fpr_equal"] = (own["token_predicted"] - own["token_both"]) / (own["n_tokens"] - own["n_rationale"])
     lengths = own.drop_duplicates("annotation_id")["n_tokens"]
-    groups = pd.qcut(lengths, min(GROUPS, lengths.nunique()), duplicates="drop").cat.categories
-    own["by length"] = pd.cut(own["n_tokens"], pd.IntervalIndex(groups))
-    names = {group: f"{math.floor(group.left) + 1:,} to {math.floor(group.right):,} tokens" for group in groups}
-    columns = {"by length": names, "label": {}}
+    edges = sorted(set(lengths.quantile([place / GROUPS for place in range(GROUPS + 1)], interpolation="higher")))
+    groups = list(itertools.pairwise([edges[0] - 1, *(edges[1:] or edges)]))
+    own["length"] = own["n_tokens"].map(lambda size: sum(size > end for _, end in groups))
+    names = {place: f"{low + 1:,} to {high:,} tokens" for place, (low, high) in enumerate(groups)}
+    columns: dict[str, dict[Any, str]] = {"length": names, "label": {}}
     metrics = {"fpr_equal": "false-positive rate at equal numbers", "average_precision": "mean average precision"}
     return [
         (
-            f"{title[0].upper()}{title[1:]} by {'length' if column == 'by length' else 'class'}",
+            f"{title[0].upper()}{title[1:]} by {'class' if column == 'label' else column}",
             metric,
             list(_grouped(own, column, metric, methods=found.methods, names=shown)),
         )
@@ -260,17 +268,22 @@ def group_tables(found: Comparison) -> list[tuple[str, str, list[tuple[str, int,
 def _grouped(
     own: pd.DataFrame, column: str, metric: str, *, methods: tuple[str, ...], names: Mapping[Any, str]
 ) -> Iterator[tuple[str, int, list[str]]]:
-    means = own.groupby([column, "method"], observed=True)[metric].mean()
-    for group, frame in own.groupby(column, observed=True):
-        values = [float(means.loc[(group, method)]) for method in methods]
+    for group, frame in own.groupby(column):
+        means = frame.groupby("method")[metric].mean()
+        values = [float(means[method]) for method in methods]
         shown = [f"{value:.3f}" if math.isfinite(value) else "undefined" for value in values]
         yield names.get(group, str(group)), frame["annotation_id"].nunique(), shown
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame."""
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
 def views(found: Comparison) -> Iterator[DocumentView]:
     """The documents that the page lists, most errors of AdapLeR first."""
     own = found.documents[found.documents["layer"] == found.layer]
-    yield from document_views(own, found.texts, methods=found.methods, layer=found.layer, first=REFERENCE)
+    yield from document_views(records(own), found.texts, methods=found.methods, layer=found.layer, first=REFERENCE)
 
 
 def _figures(found: Comparison, folder: Path) -> Iterator[FigureView]:

@@ -46,7 +46,8 @@ class Agreement:
 
 
 def _ratio(above: Values, below: Values) -> Values:
-    return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below != 0)
+    found: Values = np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below != 0)
+    return found
 
 
 def _mean(
@@ -153,7 +154,7 @@ def compared(documents: pd.DataFrame, *, against: str, resamples: int = RESAMPLE
     weights = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
     draws = np.concatenate([np.ones((1, len(names))), weights])  # the documents as they are come first
     frames = {
-        (str(method), int(layer)): frame.set_index("annotation_id").loc[names]
+        (str(method), int(str(layer))): frame.set_index("annotation_id").loc[names]
         for (method, layer), frame in documents.groupby(["method", "layer"], sort=False)
     }
     rows: list[dict[str, object]] = []

@@ -160,7 +160,7 @@ def compare_method(
 def read_by_both(plan: Plan, documents: Sequence[Document]) -> tuple[Read, Read]:
     """The documents read by the fine-tuned model, and by AdapLeR's as it runs."""
     models = load_models(plan, plan.arms)
-    cls, sep = (int(plan.tokenizer.convert_tokens_to_ids(token)) for token in ("[CLS]", "[SEP]"))
+    cls, sep = plan.tokenizer("")["input_ids"]
     reader = Reader(cls, sep, plan.max_length, plan.task.windows)
     found = []
     for arm in (plan.arms[0], plan.arms[-1]):

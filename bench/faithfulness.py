@@ -69,7 +69,7 @@ class Eraser:
             for keep in (~mask, mask)
         ]
         read = iter(self.read(asked))
-        found = []
+        found: list[tuple[Erased, Mapping[float, Erased]]] = []
         for _ in documents:
             own, *shares = [Erased(next(read), next(read)) for _ in range(1 + len(BUDGETS))]
             found.append((own, dict(zip(BUDGETS, shares, strict=True))))

@@ -79,8 +79,8 @@ class Findings:
             }
         )
         counts = frame.groupby(["kind", "word"], as_index=False)[["unmarked", "selected"]].sum()
-        found: list[dict[str, Any]] = counts[counts["unmarked"] > 0].to_dict("records")
-        return found
+        there = counts[counts["unmarked"] > 0].to_dict("records")
+        return [{str(name): value for name, value in row.items()} for row in there]
 
     def write(self, summary: Mapping[str, Any]) -> pd.DataFrame:
         """The tables, the texts, and at last the summary; the table of metrics."""

@@ -32,7 +32,8 @@ def gradient_times_input(model: EfficientBertForSequenceClassification, batch: B
     """
     with at_rest(model):
         embedded, gradient, _ = embedding_gradient(model, batch, classes)
-    return torch.linalg.vector_norm(embedded * gradient, dim=-1) * batch.mask
+    importance: Tensor = torch.linalg.vector_norm(embedded * gradient, dim=-1)
+    return importance * batch.mask
 
 
 def integrated_gradients(
