@@ -14,16 +14,9 @@ from selenium.webdriver.common.keys import Keys
 
 from analysis.rationales import write_page
 from bench import agreement
-from tests.test_report_browser import (  # noqa: F401 - a fixture is used by its name
-    NARROW,
-    SMALLEST_TEXT,
-    WIDE,
-    ask,
-    driver,
-    log,
-    pytestmark,
-    show,
-)
+from tests.browser import NARROW, SMALLEST_TEXT, WIDE, ask, log, needs_browser, show
+
+pytestmark = needs_browser
 
 METHODS = ("adapler", "saliency", "random")
 LAYERS = 3
@@ -79,7 +72,7 @@ def rationales(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_page(folder)
 
 
-def test_nothing_is_logged_or_asked_for(driver: webdriver.Chrome, rationales: Path) -> None:  # noqa: F811
+def test_nothing_is_logged_or_asked_for(driver: webdriver.Chrome, rationales: Path) -> None:
     """The script is allowed to run, no text runs as one, and nothing outside is asked for."""
     log(driver, "browser")
     log(driver, "performance")
@@ -93,7 +86,7 @@ def test_nothing_is_logged_or_asked_for(driver: webdriver.Chrome, rationales: Pa
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_fits(driver: webdriver.Chrome, rationales: Path, width: int, scheme: str) -> None:  # noqa: F811
+def test_the_page_fits(driver: webdriver.Chrome, rationales: Path, width: int, scheme: str) -> None:
     """With every document open the page does not scroll sideways, and figures and words are legible."""
     show(driver, rationales, width=width, scheme=scheme)
     ask(driver, "document.querySelectorAll('details').forEach(one => one.open = true)")
@@ -113,7 +106,7 @@ def test_the_page_fits(driver: webdriver.Chrome, rationales: Path, width: int, s
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_marks_are_told_apart_without_colour(
-    driver: webdriver.Chrome,  # noqa: F811
+    driver: webdriver.Chrome,
     rationales: Path,
     scheme: str,
 ) -> None:
@@ -132,7 +125,7 @@ def test_marks_are_told_apart_without_colour(
     assert len({look[3] for look in looks}) == 3
 
 
-def test_documents_are_sorted_by_keyboard(driver: webdriver.Chrome, rationales: Path) -> None:  # noqa: F811
+def test_documents_are_sorted_by_keyboard(driver: webdriver.Chrome, rationales: Path) -> None:
     """Most errors come first; a button reached by keyboard sorts anew, says so and stays pressed."""
     show(driver, rationales, width=WIDE)
     errors = "return [...document.querySelectorAll('#documents > li')].map(one => Number(one.dataset.error))"
@@ -148,7 +141,7 @@ def test_documents_are_sorted_by_keyboard(driver: webdriver.Chrome, rationales: 
     assert "longest first" in ask(driver, "return document.getElementById('sorted').textContent")
 
 
-def test_text_that_is_html_shows_as_text(driver: webdriver.Chrome, rationales: Path) -> None:  # noqa: F811
+def test_text_that_is_html_shows_as_text(driver: webdriver.Chrome, rationales: Path) -> None:
     """A token and a word that are a script stand on the page letter by letter."""
     show(driver, rationales, width=WIDE)
     ask(driver, "document.querySelectorAll('details').forEach(one => one.open = true)")
