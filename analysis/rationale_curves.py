@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.style import MARKERS, MUTED, Look, looks
+from analysis.style import MUTED, Look, looks
 
 SPREAD = 0.5
 """Of the room between two layers, how much the methods' points are spread over, so that intervals stay apart."""
+
+CONTROL_MARKERS = ("x", "+", "1", "2")
 
 TITLES = {
     "mean_average_precision": "mean average precision",
@@ -60,7 +62,10 @@ def _drawn(title: str) -> Callable[[Axes, pd.DataFrame], None]:
         methods = list(dict.fromkeys(frame["method"]))
         controls = set(frame.loc[frame["control"], "method"])
         named = [method for method in methods if method not in controls]
-        styles = looks(named, named) | {name: Look(MUTED, MARKERS[-1 - n]) for n, name in enumerate(sorted(controls))}
+        styles = looks(named, named) | {
+            name: Look(MUTED, CONTROL_MARKERS[number % len(CONTROL_MARKERS)])
+            for number, name in enumerate(sorted(controls))
+        }
         for number, method in enumerate(methods):
             own = frame[(frame["method"] == method) & np.isfinite(frame["value"])].sort_values("layer")
             shift = SPREAD * ((number + 0.5) / len(methods) - 0.5)
