@@ -28,7 +28,7 @@ import numpy as np
 from bench.errors import InputError
 from bench.faithfulness import Eraser, highest, runs_of
 from bench.findings import Findings
-from bench.gold import Gold, read_gold
+from bench.gold import Gold, read_gold, require_rationales
 from bench.layouts import ERASER_SPLITS
 from bench.predictions import missing_stages, one_point
 from bench.reading import Document, Mask, Reader, Values, answers, documents_of, explanations
@@ -36,6 +36,7 @@ from bench.registry import EXPLAINERS, TASKS
 from bench.runner import load_models, runnable, train_job
 from eraser_eval.align import Pooling
 from eraser_eval.predictions import Prediction, Rationale
+from eraser_eval.schema import SPLITS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,8 +116,16 @@ def settings_of(settings: Settings) -> Settings:
 
 
 def eraser_split(task: str, split: str | None) -> str:
-    """ERASER's name of a split, by default of the one that the task reports on."""
-    return split or ERASER_SPLITS[TASKS[task].evaluation]
+    """ERASER's name of a split, by default of the one that the task reports on.
+
+    Raises:
+        InputError: the task has no rationales, or the split another name.
+    """
+    require_rationales(TASKS[task])
+    found = split or ERASER_SPLITS.get(TASKS[task].evaluation, TASKS[task].evaluation)
+    if found not in SPLITS:
+        raise InputError(f"split is {found!r}, but rationales come in the splits {', '.join(SPLITS)}; name one of them")
+    return found
 
 
 def compare(plan: Plan, asked: Asked, watcher: Watcher) -> pd.DataFrame:

@@ -176,6 +176,14 @@ def test_wrong_requests_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no finished comparison"):
         write_page(tmp_path)
     assert eraser_split("demo", None) == "test"
+    for options, message in (
+        (("--task", "mnli"), "task 'mnli' carries no rationales"),
+        (("--task", "demo", "--split", "validation"), "rationales come in the splits train, val, test"),
+        (("--task", "demo", "--gamma", "0.1,0.2"), "one operating point"),
+    ):
+        answer = call("rationales", *options, "--out", tmp_path / "out")
+        assert (answer.code, answer.err.count("\n")) == (2, 1)
+        assert message in answer.err
 
 
 def frame(method: str, rates: list[float]) -> pd.DataFrame:

@@ -192,7 +192,7 @@ def test_spans_beside_the_text_are_rationales(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("task", "split", "message"),
     [
-        ("demo", "validation", "name one of them"),
+        ("demo", "validation", "has no rationales in its split"),
         ("sst2", "test", "carries no rationales"),
         ("movies", "test", "pass --data-dir"),
     ],
