@@ -22,7 +22,7 @@ from eraser_eval.scoring import score
 if TYPE_CHECKING:
     import pandas as pd
 
-SHOWN = 40
+SHOWN = 24
 """Documents whose texts are kept for the page, evenly spread."""
 
 
