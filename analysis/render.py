@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import io
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Protocol
 
 import matplotlib as mpl
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from analysis.style import RC, VARIABLES, WIDTH
 
-if TYPE_CHECKING:
-    from analysis.plots import Plot
-
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # a date would differ on every run
 
 
-def render(plot: Plot, frame: pd.DataFrame) -> tuple[str, bytes]:
+class Drawn(Protocol):
+    """What can be rendered; a `Plot` is one."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def draw(self) -> Callable[[Axes, pd.DataFrame], None]: ...
+
+    @property
+    def height(self) -> Callable[[pd.DataFrame], float]: ...
+
+
+def render(plot: Drawn, frame: pd.DataFrame) -> tuple[str, bytes]:
     """A plot as SVG text and PNG bytes (2x), on its own canvas: no display and no global state is used."""
     with mpl.rc_context({**RC, "svg.hashsalt": plot.name}):
         figure = Figure(figsize=(WIDTH, plot.height(frame)), layout="constrained")

@@ -16,7 +16,7 @@ from bench import __version__
 from bench.errors import InputError
 from bench.flags import FOLDER, SEED, Name, WithKnobs, given_values, settings_options
 from bench.presets import PRESETS
-from bench.registry import METHODS, METRICS, PLOTS, TASKS
+from bench.registry import EXPLAINERS, METHODS, METRICS, PLOTS, TASKS
 
 if TYPE_CHECKING:
     from bench.plan import Plan, Settings
@@ -31,7 +31,7 @@ JSON_LINE = ("run_id", "task", "method", "knobs", "seed", "preset", "backbone", 
 def bench() -> None:
     """Train, run and honestly measure input-adaptive BERT.
 
-    `bench run --task demo` needs no download; `bench list` names tasks, methods, metrics and plots.
+    `bench run --task demo` needs no download; `bench list` names tasks, methods, explainers, metrics and plots.
     """
 
 
@@ -248,10 +248,52 @@ def export_command(task: str, out: Path, seed: int) -> None:
     click.echo(f"rationales: {out}")
 
 
+@bench.command("rationales", cls=WithKnobs)
+@settings_options(points=False, method=False)
+@click.option("--methods", "explainers", help="Explainers, separated by commas. [default: all but kept]")
+@click.option("--split", help="train, val or test. [default: the task's]")
+@click.option("--limit", type=click.IntRange(1), help="So many annotations, evenly spread. [default: all]")
+@click.option(
+    "--pooling",
+    type=click.Choice(["mean", "sum", "max"]),
+    default="mean",
+    show_default=True,
+    help="From the scores of word pieces to that of their word.",
+)
+@click.option(
+    "--faithfulness/--no-faithfulness",
+    "faithful",
+    default=True,
+    show_default=True,
+    help="Erase tokens and read again: comprehensiveness and sufficiency. Takes most of the time.",
+)
+@click.option("--show-text", is_flag=True, help="Keep and show texts of tasks whose texts are hateful.")
+@click.option("--out", type=FOLDER, required=True, help="Where predictions, tables and page go.")
+def rationales_command(
+    device: str | None, explainers: str | None, split: str | None, limit: int | None, **given: Any
+) -> None:
+    """Hold what AdapLeR keeps, and what other explainers score high, against what people marked."""
+    quiet()
+    from analysis.rationales import summary, write_page
+
+    from bench.comparison import METHODS as COMPARED
+    from bench.comparison import Asked, compare, eraser_split, settings_of
+    from bench.plan import make_plan
+
+    chosen = tuple(dict.fromkeys(explainers.split(","))) if explainers else COMPARED
+    own = {name: given.pop(name) for name in ("pooling", "faithful", "show_text", "out")}
+    settings = settings_of(settings_from(given, device))
+    asked = Asked(chosen, eraser_split(settings.task, split), limit=limit, **own)
+    compare(make_plan(settings), asked, progress_bars())
+    page = write_page(asked.out)
+    print_summary(summary(asked.out))
+    click.echo(f"rationales: {page}")
+
+
 @bench.command("list")
 def list_command() -> None:
-    """Tasks, methods, metrics, plots and presets, a line each."""
-    found = {f"{registry.kind}s": registry for registry in (TASKS, METHODS, METRICS, PLOTS)}
+    """Tasks, methods, explainers, metrics, plots and presets, a line each."""
+    found = {f"{registry.kind}s": registry for registry in (TASKS, METHODS, EXPLAINERS, METRICS, PLOTS)}
     for kind, entries in {**found, "presets": PRESETS}.items():
         click.echo(kind)
         for name, entry in entries.items():

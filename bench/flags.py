@@ -81,8 +81,13 @@ def given_values(extra: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def settings_options(*, points: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """The flags that say what to train or run; without `points`, those of one model at one operating point."""
+def settings_options(
+    *, points: bool = True, method: bool = True
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The flags that say what to train or run; without `points`, those of one model at one operating point.
+
+    Without `method` the command itself knows which model that is.
+    """
     several = [
         click.option(
             "--method",
@@ -98,10 +103,9 @@ def settings_options(*, points: bool = True) -> Callable[[Callable[..., None]], 
         click.option("--eval-rows", type=click.IntRange(1), help="Evaluate on a seeded draw of so many rows."),
         click.option("--fresh", is_flag=True, help="Do again what is finished."),
     ]
-    one = [
-        click.option("--method", type=Name(METHODS), required=True, help="Whose model answers."),
-        click.option("--seed", type=SEED, default=0, show_default=True),
-    ]
+    one = [click.option("--seed", type=SEED, default=0, show_default=True)]
+    if method:
+        one.insert(0, click.option("--method", type=Name(METHODS), required=True, help="Whose model answers."))
     flags = [
         click.option("--task", type=Name(TASKS), required=True, help="What to measure on."),
         click.option("--preset", default="quick", show_default=True, help=f"{', '.join(PRESETS)}."),

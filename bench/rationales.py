@@ -7,16 +7,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError
-from eraser_eval.schema import Annotation, Evidence, write_dataset
+from bench.layouts import ERASER_SPLITS
+from eraser_eval.schema import Annotation, EraserDataset, Evidence, write_dataset
 
 if TYPE_CHECKING:
     from bench.tasks import Task
 
-ERASER_SPLITS = {"train": "train", "validation": "val", "test": "test"}
-
 
 def export_eraser(task: Task, *, seed: int, folder: Path) -> None:
     """Write a synthetic task's texts, labels and rationales to `folder` in ERASER's layout (validation as val.jsonl).
+
+    Raises:
+        InputError: the task has no rationales of its own.
+    """
+    data = annotated(task, seed=seed)
+    write_dataset(folder, data.documents, data.splits)
+
+
+def annotated(task: Task, *, seed: int) -> EraserDataset:
+    """A synthetic task's texts, labels and rationales.
 
     The spans of an example form one group of evidence: together they decide the label.
 
@@ -27,8 +36,8 @@ def export_eraser(task: Task, *, seed: int, folder: Path) -> None:
         raise InputError(f"task {task.name!r} carries no rationales; --task demo does")
     splits = task.generate(seed)
     documents = {row["example_id"]: _document(row["text"]) for rows in splits.values() for row in rows}
-    annotations = {ERASER_SPLITS[name]: [_annotation(task, row) for row in rows] for name, rows in splits.items()}
-    write_dataset(folder, documents, annotations)
+    annotations = {ERASER_SPLITS[name]: tuple(_annotation(task, row) for row in rows) for name, rows in splits.items()}
+    return EraserDataset(documents, annotations)
 
 
 def _document(text: str) -> str:

@@ -1,6 +1,6 @@
 """A folder is a registry: every top-level object of one frozen dataclass type, under its `name`.
 
-`METHODS`, `TASKS`, `METRICS` and `PLOTS` are mappings that import their folder's modules on first use.
+`METHODS`, `EXPLAINERS`, `TASKS`, `METRICS` and `PLOTS` are mappings that import their folder's modules on first use.
 A new file in the folder is a new entry; nothing else is edited.
 """
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from analysis.plots import Plot
     from bench.metrics import Metric
     from bench.tasks import Task
+    from efficient_bert.explainers import Explainer
     from efficient_bert.methods import Method
 
 
@@ -81,6 +82,7 @@ class Registry(Mapping[str, T], Generic[T]):
 
 
 METHODS: Registry[Method] = Registry("method", "efficient_bert.methods", "Method")
+EXPLAINERS: Registry[Explainer] = Registry("explainer", "efficient_bert.explainers", "Explainer")
 TASKS: Registry[Task] = Registry("task", "bench.tasks", "Task")
 METRICS: Registry[Metric] = Registry("metric", "bench.metrics", "Metric")
 PLOTS: Registry[Plot] = Registry("plot", "analysis.plots", "Plot")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +13,7 @@ import torch
 from scipy.optimize import brentq
 from scipy.special import softmax
 from scipy.stats import entropy
+from selenium import webdriver
 from transformers import BertForSequenceClassification, PreTrainedTokenizerBase
 
 from bench.backbones import resolve, tokenizer
@@ -25,6 +26,7 @@ from efficient_bert.gates import WidthGate
 from efficient_bert.model import reshaped
 from efficient_bert.training.adapler import with_contribution
 from efficient_bert.training.exits import with_exits
+from tests.browser import started
 from tests.tiny import randomise
 
 DATA = "EFFICIENT_BERT_DATA"
@@ -56,6 +58,14 @@ class MiniLM:
     def batches(self, texts: Sequence[tuple[str, ...]], *, size: int) -> list[Batch]:
         """Padded batches in the order of the texts."""
         return [Batch.of(self.encoded(texts[start : start + size])) for start in range(0, len(texts), size)]
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    """A browser; tests that ask for it are skipped without one (`tests.browser.needs_browser`)."""
+    browser = started(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.quit()
 
 
 @pytest.fixture(scope="session")

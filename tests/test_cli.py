@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from bench.presets import PRESETS
-from bench.registry import METHODS, METRICS, PLOTS, TASKS
+from bench.registry import EXPLAINERS, METHODS, METRICS, PLOTS, TASKS
 from bench.store import RunStore
 from eraser_eval.schema import read_dataset
 from tests.command_line import Answer, call
@@ -45,7 +45,9 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     print(f"bench --help took {time.perf_counter() - started:.2f} s")
     usage, _, imported = done.stdout.partition("imported:")
-    assert all(command in usage for command in ("run", "train", "report", "compare", "export", "list", "env"))
+    assert all(
+        command in usage for command in ("run", "train", "report", "compare", "export", "rationales", "list", "env")
+    )
     assert set(imported.split()) & {"bench", "click"} == {"bench", "click"}
     heavy = {
         "torch",
@@ -78,12 +80,14 @@ def test_help_lists_every_name_and_flag() -> None:
 
 
 def test_list_names_everything() -> None:
-    """`bench list` has a line with name and summary for each task, method, metric, plot and preset."""
+    """`bench list` has a line with name and summary for each task, method, explainer, metric, plot and preset."""
     answer = call("list")
     lines = {tuple(line.split(maxsplit=1)) for line in answer.out.splitlines() if line.startswith(" ")}
     assert answer.code == 0
     assert lines == {
-        (entry.name, entry.summary) for found in (TASKS, METHODS, METRICS, PLOTS, PRESETS) for entry in found.values()
+        (entry.name, entry.summary)
+        for found in (TASKS, METHODS, EXPLAINERS, METRICS, PLOTS, PRESETS)
+        for entry in found.values()
     }
 
 

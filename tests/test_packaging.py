@@ -71,7 +71,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert names == sources
-    assert {Path(name).suffix for name in names} <= {".py", ".typed", ".html", ".css"}
+    assert {Path(name).suffix for name in names} <= {".py", ".typed", ".html", ".css", ".js"}
     assert {f"{package}/py.typed" for package in PACKAGES} <= names
 
 

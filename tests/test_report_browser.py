@@ -3,38 +3,16 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 
 from analysis.report import write_report
+from tests.browser import NARROW, SMALLEST_TEXT, WIDE, ask, log, needs_browser, show
 from tests.stored_runs import sweep, write_runs
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-WIDE, NARROW = 1280, 390
-SMALLEST_TEXT = 9  # CSS pixels
-
-pytestmark = pytest.mark.skipif(
-    BROWSER is None or DRIVER is None,
-    reason="needs Chromium and chromedriver on the PATH (Debian: chromium, chromium-driver)",
-)
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
@@ -43,39 +21,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("report")
     store, ids = write_runs(root / "runs", *sweep(), *sweep(seed=2))
     return write_report(store, ids, root / "out")
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    """A browser with a fresh profile, its console and network logs on."""
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER or ""
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield browser
-    browser.quit()
-
-
-def show(driver: webdriver.Chrome, page: Path, *, width: int, scheme: str = "light") -> None:
-    """Open the page in a window of that width, in light or dark."""
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    driver.get(page.as_uri())
-
-
-def ask(driver: webdriver.Chrome, script: str) -> Any:
-    """The value of a script's `return`."""
-    return driver.execute_script(script)
-
-
-def log(driver: webdriver.Chrome, kind: str) -> list[dict[str, Any]]:
-    """The entries of a browser log since it was last read."""
-    entries: list[dict[str, Any]] = driver.get_log(kind)
-    return entries
 
 
 def test_no_console_message_and_no_outside_request(driver: webdriver.Chrome, page: Path) -> None:

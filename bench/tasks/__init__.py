@@ -67,6 +67,8 @@ class Task:
         tsv: the GLUE layout, where the task has one.
         json_lines: the layout with a JSON object per line, where the task has one.
         eraser: the data also comes in ERASER's layout: documents and annotations.
+        rationales: the folder below `--data-dir` with people's rationales in ERASER's layout, where there is one.
+        sensitive: no page shows its texts unless it is asked to.
         windows: a text that is longer than `max_length` becomes several examples instead of being truncated.
         phrases: training rows are phrases of one another; whole sentences are held out for model selection.
         unlabelled: splits without labels -> the file that GLUE's leaderboard takes for the predictions.
@@ -94,6 +96,8 @@ class Task:
     tsv: Tsv | None = None
     json_lines: JsonLines | None = None
     eraser: bool = False
+    rationales: str = ""
+    sensitive: bool = False
     windows: bool = False
     phrases: bool = False
     unlabelled: Mapping[str, str] = field(default_factory=dict)

@@ -19,5 +19,6 @@ MOVIES = Task(
     hub=("eraser-benchmark/movie_rationales@refs/convert/parquet", "default"),
     folder="eraser/movies",
     eraser=True,
+    rationales="eraser/movies",
     windows=True,
 )

@@ -1,0 +1,300 @@
+"""The false-positive report: what a comparison of rationales found, as one page that needs nothing else.
+
+    OUT/index.html                inline CSS, SVG and the script that sorts documents; no request
+    OUT/figures/<metric>.svg|png  the curves over layers
+
+It reads what `bench rationales` wrote to the same folder: summary.json, table.parquet, documents.parquet,
+words.parquet, shown.jsonl.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import escape
+
+from analysis.page import FigureView
+from analysis.rationale_curves import curves
+from analysis.rationale_texts import DocumentView, document_views
+from analysis.render import inline, render
+from analysis.summary import Summary
+from bench.errors import InputError
+from bench.store import write_aside
+
+REFERENCE = "adapler"
+AVERAGE = -1
+"""In the column `layer`: the mean over all layers."""
+
+WORDS = 25
+"""Words in the list of those that are falsely kept most."""
+
+SEEN = 5
+"""Occurrences below which a word's share says nothing."""
+
+GROUPS = 4
+"""Groups of documents by length."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The stored results of one comparison.
+
+    Attributes:
+        summary: what the numbers belong to.
+        table: a row per method, layer and metric.
+        documents: a row per method, layer and document.
+        words: a row per method, layer, kind of word and word.
+        texts: the documents whose texts may be shown.
+    """
+
+    summary: Mapping[str, Any]
+    table: pd.DataFrame
+    documents: pd.DataFrame
+    words: pd.DataFrame
+    texts: tuple[Mapping[str, Any], ...]
+
+    @classmethod
+    def read(cls, folder: Path) -> Comparison:
+        """Read a folder that `bench rationales` wrote.
+
+        Raises:
+            InputError: there is no finished comparison in it.
+        """
+        if not (folder / "summary.json").is_file():
+            raise InputError(f"{folder} holds no finished comparison; run bench rationales --out {folder}")
+        lines = (folder / "shown.jsonl").read_text(encoding="utf8").split("\n")
+        return cls(
+            summary=json.loads((folder / "summary.json").read_text(encoding="utf8")),
+            table=pd.read_parquet(folder / "table.parquet"),
+            documents=pd.read_parquet(folder / "documents.parquet"),
+            words=pd.read_parquet(folder / "words.parquet"),
+            texts=tuple(json.loads(line) for line in lines if line),
+        )
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """In the order in which they were asked for."""
+        return tuple(self.summary["methods"])
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Those that the table has."""
+        return tuple(self.summary["metrics"])
+
+    @cached_property
+    def layer(self) -> int:
+        """The layer that documents and words are shown of: where what AdapLeR keeps agrees best with people."""
+        own = self.table[(self.table["metric"] == "token_f1") & (self.table["layer"] != AVERAGE)]
+        chosen = own[own["method"] == (REFERENCE if REFERENCE in self.methods else self.methods[0])]
+        return int(chosen.sort_values(["value", "layer"], ascending=[False, True])["layer"].iloc[0])
+
+    @cached_property
+    def cells(self) -> Mapping[tuple[str, str, int], Mapping[str, Any]]:
+        """(method, metric, layer) -> row of the table."""
+        keys = zip(self.table["method"], self.table["metric"], self.table["layer"], strict=True)
+        return dict(zip(keys, records(self.table), strict=True))
+
+    def cell(self, method: str, metric: str) -> Mapping[str, Any]:
+        """The row of the mean over layers."""
+        return self.cells[method, metric, AVERAGE]
+
+
+def write_page(folder: Path) -> Path:
+    """Write the page and figures of the comparison in `folder` beside its tables; the page.
+
+    Raises:
+        InputError: there is no finished comparison in it.
+    """
+    found = Comparison.read(folder)
+    (folder / "figures").mkdir(exist_ok=True)
+    figures = tuple(_figures(found, folder / "figures"))
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("analysis", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    source = templates.loader.get_source(templates, "rationales.js")[0] if templates.loader else ""
+    digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+    page = templates.get_template("rationales.html").render(
+        found=found,
+        claims=claims(found),
+        rows=list(table_rows(found)),
+        figures=figures,
+        kinds=list(kind_rows(found)),
+        words=list(word_rows(found)),
+        groups=group_tables(found),
+        documents=list(views(found)),
+        script=source,
+        digest=digest,
+        facts=facts(found),
+    )
+    write_aside(folder / "index.html", page)
+    return folder / "index.html"
+
+
+def summary(folder: Path) -> Summary:
+    """The means over layers with intervals, and what they belong to, for a terminal."""
+    found = Comparison.read(folder)
+    rows = tuple((name, *(value for value, _ in cells)) for name, cells in table_rows(found))
+    notes = tuple(f"- {subject}: {statement}" for subject, statement in facts(found))
+    return Summary(("method", *found.metrics), rows, (*notes, *(f"- {claim}" for claim in claims(found))))
+
+
+def facts(found: Comparison) -> tuple[tuple[str, str], ...]:
+    """What the numbers belong to."""
+    own = found.summary
+    share = own["marked"] / own["tokens"] if own["tokens"] else 0.0
+    kept = ", ".join(f"{share:.0%}" for share in own["kept"])
+    accuracy = ", ".join(f"{name} {value:.3f}" for name, value in own["accuracy"].items())
+    return (
+        ("data", f"{own['task']}, {own['split']}: {own['documents']} documents, {own['tokens']:,} tokens"),
+        ("marked by people", f"{share:.1%} of the tokens"),
+        ("kept by AdapLeR", f"{kept} of the tokens, layer by layer"),
+        ("accuracy", accuracy),
+        ("model", f"{own['backbone']}, preset {own['preset']}, seed {own['seed']}"),
+        ("knobs", ", ".join(f"{name}={value}" for name, value in own["knobs"].items())),
+        ("word pieces", f"a token's score is the {own['pooling']} of its pieces'"),
+        ("intervals", f"95 % percentile bootstrap over documents, {own['resamples']:,} resamples, paired differences"),
+    )
+
+
+def claims(found: Comparison) -> tuple[str, ...]:
+    """Whether AdapLeR has fewer false positives than each other method, a sentence each; means over layers."""
+    ways = {"fpr": "at the uniform level", "fpr_equal": "at equal numbers of tokens"}
+    sentences = []
+    for method in found.methods if REFERENCE in found.methods else ():
+        if method == REFERENCE:
+            continue
+        parts = [f"{_verdict(found.cell(method, metric))} {way}" for metric, way in ways.items()]
+        sentences.append(f"Against {method}, AdapLeR's false-positive rate is {' and '.join(parts)}.")
+    return tuple(sentences)
+
+
+def _verdict(cell: Mapping[str, float]) -> str:
+    """The difference AdapLeR - the other, in words and numbers."""
+    if not math.isfinite(cell["difference"]):
+        return "undefined"
+    value, low, high = -cell["difference"], -cell["difference_high"], -cell["difference_low"]
+    word = "lower" if high < 0 else "higher" if low > 0 else "not told apart"
+    return f"{word} ({_signed(value, low, high)})"
+
+
+def _signed(value: float, low: float, high: float) -> str:
+    """A difference with its interval; no negative zero."""
+    value, low, high = (round(each, 3) + 0.0 for each in (value, low, high))
+    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def table_rows(found: Comparison) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """(method, (value with interval, paired difference to AdapLeR) per metric), means over layers."""
+    for method in found.methods:
+        cells = []
+        for metric in found.metrics:
+            cell = found.cell(method, metric)
+            difference = ""
+            if math.isfinite(cell["difference"]):
+                difference = _signed(cell["difference"], cell["difference_low"], cell["difference_high"])
+            cells.append((_with_interval(cell), difference))
+        yield method, cells
+
+
+def _with_interval(cell: Mapping[str, float]) -> str:
+    if not math.isfinite(cell["value"]):
+        return "undefined"
+    value, low, high = (round(cell[name], 3) + 0.0 for name in ("value", "low", "high"))
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def kind_rows(found: Comparison) -> Iterator[tuple[str, int, list[str]]]:
+    """(kind of word, unmarked occurrences, share selected per method) in the layer that is shown."""
+    own = found.words[found.words["layer"] == found.layer]
+    for kind, there in own.groupby("kind"):
+        counts = there.groupby("method")[["unmarked", "selected"]].sum()
+        shares = dict(zip(counts.index, counts["selected"] / counts["unmarked"], strict=True))
+        yield str(kind), int(counts["unmarked"].iloc[0]), [f"{shares[method]:.1%}" for method in found.methods]
+
+
+def word_rows(found: Comparison) -> Iterator[tuple[str, int, list[str]]]:
+    """(word, unmarked occurrences, times selected per method) of the words that AdapLeR falsely keeps most."""
+    own = found.words[(found.words["layer"] == found.layer) & (found.words["word"] != "")]
+    if own.empty:
+        return
+    counts = {
+        key: int(count)
+        for key, count in zip(zip(own["word"], own["method"], strict=True), own["selected"], strict=True)
+    }
+    first = own[own["method"] == (REFERENCE if REFERENCE in found.methods else found.methods[0])]
+    first = first[first["unmarked"] >= min(SEEN, int(first["unmarked"].max()))]
+    most = first.sort_values(["selected", "word"], ascending=[False, True])[:WORDS]
+    for word, unmarked in zip(most["word"], most["unmarked"], strict=True):
+        yield str(word), int(unmarked), [str(counts[word, method]) for method in found.methods]
+
+
+def group_tables(found: Comparison) -> list[tuple[str, str, list[tuple[str, int, list[str]]]]]:
+    """(title, metric, rows of (group, documents, mean per method)) by length and by class; means over layers."""
+    own = found.documents.copy()
+    own["fpr_equal"] = (own["token_predicted"] - own["token_both"]) / (own["n_tokens"] - own["n_rationale"])
+    lengths = own.drop_duplicates("annotation_id")["n_tokens"]
+    edges = sorted(set(lengths.quantile([place / GROUPS for place in range(GROUPS + 1)], interpolation="higher")))
+    groups = list(itertools.pairwise([edges[0] - 1, *(edges[1:] or edges)]))
+    own["length"] = own["n_tokens"].map(lambda size: sum(size > end for _, end in groups))
+    names = {place: f"{low + 1:,} to {high:,} tokens" for place, (low, high) in enumerate(groups)}
+    columns: dict[str, dict[Any, str]] = {"length": names, "label": {}}
+    metrics = {"fpr_equal": "false-positive rate at equal numbers", "average_precision": "mean average precision"}
+    return [
+        (
+            f"{title[0].upper()}{title[1:]} by {'class' if column == 'label' else column}",
+            metric,
+            list(_grouped(own, column, metric, methods=found.methods, names=shown)),
+        )
+        for metric, title in metrics.items()
+        for column, shown in columns.items()
+    ]
+
+
+def _grouped(
+    own: pd.DataFrame, column: str, metric: str, *, methods: tuple[str, ...], names: Mapping[Any, str]
+) -> Iterator[tuple[str, int, list[str]]]:
+    for group, frame in own.groupby(column):
+        means = frame.groupby("method")[metric].mean()
+        values = [float(means[method]) for method in methods]
+        shown = [f"{value:.3f}" if math.isfinite(value) else "undefined" for value in values]
+        yield names.get(group, str(group)), frame["annotation_id"].nunique(), shown
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame."""
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def views(found: Comparison) -> Iterator[DocumentView]:
+    """The documents that the page lists, most errors of AdapLeR first."""
+    own = found.documents[found.documents["layer"] == found.layer]
+    yield from document_views(records(own), found.texts, methods=found.methods, layer=found.layer, first=REFERENCE)
+
+
+def _figures(found: Comparison, folder: Path) -> Iterator[FigureView]:
+    layers = found.table[found.table["layer"] != AVERAGE]
+    for curve in curves(found.metrics, found.summary["metrics"]):
+        frame = layers[layers["metric"] == curve.name].set_index("method").loc[list(found.methods)].reset_index()
+        frame["control"] = frame["method"].isin(found.summary["controls"])
+        svg, png = render(curve, frame)
+        write_aside(folder / f"{curve.name}.svg", svg)
+        (folder / f"{curve.name}.png").write_bytes(png)
+        label = str(escape(f"{curve.title}, by layer and method"))
+        yield FigureView(
+            curve.name, curve.title, curve.caption, curve.name, inline(svg, prefix=curve.name, label=label), ()
+        )

@@ -1,0 +1,204 @@
+"""Rationale metrics over documents: values, intervals, and paired differences to one method.
+
+Every metric is a function of sums over documents, as in `eraser_eval`, so one draw of documents resamples all methods
+and layers alike, and a difference is taken within each resample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Values = NDArray[np.float64]
+
+RESAMPLES = 1000
+LEVEL = 0.95
+AVERAGE = -1
+"""In the column `layer`: the mean over all layers."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A metric of rationales.
+
+    Attributes:
+        name: as in the table.
+        summary: what it says.
+        higher_is_better: which way is up.
+        needs: a column that the documents must have.
+        terms: documents (a row each) -> (n, t) numbers that are summed.
+        reduce: (..., t) sums -> (...) values.
+    """
+
+    name: str
+    summary: str
+    higher_is_better: bool
+    needs: str
+    terms: Callable[[pd.DataFrame], Values]
+    reduce: Callable[[Values], Values]
+
+
+def _ratio(above: Values, below: Values) -> Values:
+    found: Values = np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below != 0)
+    return found
+
+
+def _mean(
+    name: str,
+    summary: str,
+    *,
+    value: Callable[[pd.DataFrame], Values] | None = None,
+    needs: str = "",
+    higher_is_better: bool = True,
+) -> Agreement:
+    """The mean of a number per document, over the documents that have one: of the column `needs`, or of `value`."""
+    column = needs or name
+
+    def terms(frame: pd.DataFrame) -> Values:
+        values = frame[column].to_numpy(np.float64) if value is None else value(frame)
+        there = np.isfinite(values)
+        return np.stack([np.where(there, values, 0.0), there.astype(float)], axis=1)
+
+    return Agreement(name, summary, higher_is_better, column, terms, lambda sums: _ratio(sums[..., 0], sums[..., 1]))
+
+
+def _false_positives(frame: pd.DataFrame) -> Values:
+    wrong = (frame["token_predicted"] - frame["token_both"]).to_numpy(np.float64)
+    return _ratio(wrong, (frame["n_tokens"] - frame["n_rationale"]).to_numpy(np.float64))
+
+
+def _token_f1(frame: pd.DataFrame) -> Values:
+    """2 both / (gold + predicted); undefined where neither has a token."""
+    both, gold, predicted = (frame[f"token_{name}"].to_numpy(np.float64) for name in ("both", "gold", "predicted"))
+    return _ratio(2 * both, gold + predicted)
+
+
+def _iou_terms(frame: pd.DataFrame) -> Values:
+    reached, gold, predicted = (
+        frame[name].to_numpy(np.float64) for name in ("reached_0", "span_gold", "span_predicted")
+    )
+    precision, recall = (np.nan_to_num(_ratio(reached, below)) for below in (predicted, gold))
+    return np.stack([precision, (predicted > 0).astype(float), recall, (gold > 0).astype(float)], axis=1)
+
+
+def _iou_f1(sums: Values) -> Values:
+    precision = np.nan_to_num(_ratio(sums[..., 0], sums[..., 1]))
+    recall = _ratio(sums[..., 2], sums[..., 3])
+    return np.where(precision + recall == 0, 0.0, _ratio(2 * precision * recall, precision + recall))
+
+
+METRICS = (
+    _mean(
+        "mean_average_precision",
+        "average precision of the scores, over documents with marked tokens",
+        needs="average_precision",
+    ),
+    _mean("fpr", "share of unmarked tokens whose score is at least the uniform level 1/n", higher_is_better=False),
+    _mean(
+        "fpr_equal",
+        "share of unmarked tokens among as many of the highest scores as AdapLeR keeps tokens in the layer",
+        value=_false_positives,
+        needs="token_predicted",
+        higher_is_better=False,
+    ),
+    _mean("auprc", "area under the precision-recall curve of the scores"),
+    _mean("token_f1", "F1 of as many tokens as AdapLeR keeps in the layer", value=_token_f1, needs="token_predicted"),
+    Agreement(
+        "iou_f1",
+        "ERASER's macro IOU F1 of as many tokens as AdapLeR keeps in the layer",
+        True,
+        "span_predicted",
+        _iou_terms,
+        _iou_f1,
+    ),
+    _mean("comprehensiveness", "what the predicted class loses without as many tokens as AdapLeR keeps in the layer"),
+    _mean(
+        "sufficiency",
+        "what the predicted class loses with only as many tokens as AdapLeR keeps in the layer",
+        higher_is_better=False,
+    ),
+    _mean("comprehensiveness_aopc", "what it loses without 1, 5, 10, 20 and 50 % of the tokens, a mean"),
+    _mean(
+        "sufficiency_aopc",
+        "what it loses with only 1, 5, 10, 20 and 50 % of the tokens, a mean",
+        higher_is_better=False,
+    ),
+)
+"""What the table has, where the documents have the numbers for it."""
+
+
+def compared(documents: pd.DataFrame, *, against: str, resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
+    """The tidy table: a row per method, layer and metric.
+
+    Args:
+        documents: a row per method, layer and document, all methods and layers over the same documents.
+        against: the method that differences are taken to; no differences where it is not there.
+        resamples: of the percentile bootstrap over documents.
+        seed: of the resampling.
+
+    Returns:
+        columns method, layer (`AVERAGE` for the mean over layers), metric, documents, value, low, high (95 %
+        interval), difference (value - that of `against` in the same layer), difference_low, difference_high; NaN
+        where a number does not exist.
+    """
+    import pandas as pd
+
+    names = documents["annotation_id"].unique()
+    weights = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
+    draws = np.concatenate([np.ones((1, len(names))), weights])  # the documents as they are come first
+    frames = {
+        (str(method), int(str(layer))): frame.set_index("annotation_id").loc[names]
+        for (method, layer), frame in documents.groupby(["method", "layer"], sort=False)
+    }
+    rows: list[dict[str, object]] = []
+    for metric in METRICS:
+        drawn = {
+            key: metric.reduce(draws @ metric.terms(frame)) for key, frame in frames.items() if metric.needs in frame
+        }
+        drawn |= {(method, AVERAGE): _over_layers(drawn, method) for method in dict.fromkeys(key[0] for key in drawn)}
+        for (method, layer), values in sorted(drawn.items()):
+            known = {"method": method, "layer": layer, "metric": metric.name, "documents": len(names)}
+            rows.append(known | _summarised(values, drawn.get((against, layer)) if method != against else None))
+    return pd.DataFrame(rows)
+
+
+def _over_layers(drawn: Mapping[tuple[str, int], Values], method: str) -> Values:
+    found: Values = np.mean([values for (name, _), values in drawn.items() if name == method], axis=0)
+    return found
+
+
+def _summarised(values: Values, other: Values | None) -> dict[str, float]:
+    low, high = _interval(values[1:])
+    found = {"value": float(values[0]), "low": low, "high": high}
+    differences = np.full(len(values), np.nan) if other is None else values - other
+    low, high = _interval(differences[1:])
+    return found | {"difference": float(differences[0]), "difference_low": low, "difference_high": high}
+
+
+def _interval(values: Values) -> tuple[float, float]:
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return float("nan"), float("nan")
+    low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def kinds(words: Sequence[str]) -> list[str]:
+    """What kind of word each is: punctuation, number, function word or content word."""
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    def kind(word: str) -> str:
+        if not any(letter.isalnum() for letter in word):
+            return "punctuation"
+        if word.replace(".", "").replace(",", "").isdigit():
+            return "number"
+        return "function word" if word.lower() in ENGLISH_STOP_WORDS else "content word"
+
+    return [kind(word) for word in words]

@@ -1,0 +1,261 @@
+"""Explainers held against people's rationales: one folder with everything that was predicted and found.
+
+    OUT/predictions/<method>-layer<n>.jsonl  ERASER's prediction files
+    OUT/scores/<method>-layer<n>.json        everything `eraser_eval` says of each
+    OUT/gold/                                the documents and annotations compared on; not of a sensitive task
+    OUT/documents.parquet                    a row per method, layer and document
+    OUT/table.parquet, table.csv             a row per method, layer and metric, with intervals and paired differences
+    OUT/words.parquet                        which words nobody marked, and how many of them are selected
+    OUT/shown.jsonl                          texts with what was selected, for the page; not of a sensitive task
+    OUT/summary.json                         what this is; written last
+
+Layers count from 0. AdapLeR's rationale in a layer are the tokens that the layer runs on; every other method selects
+as many, those of its highest scores. Where a layer runs on no token but [CLS] and [SEP], AdapLeR's scores are those of
+the layer before.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.errors import InputError
+from bench.faithfulness import Eraser, highest, runs_of
+from bench.findings import Findings
+from bench.gold import Gold, read_gold, require_rationales
+from bench.layouts import ERASER_SPLITS
+from bench.predictions import missing_stages, one_point
+from bench.reading import Document, Mask, Reader, Values, answers, documents_of, explanations
+from bench.registry import EXPLAINERS, TASKS
+from bench.runner import load_models, runnable, train_job
+from eraser_eval.align import Pooling
+from eraser_eval.predictions import Prediction, Rationale
+from eraser_eval.schema import SPLITS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bench.evaluation import Runnable
+    from bench.plan import Plan, Settings
+    from bench.runner import Watcher
+
+METHODS = ("adapler", "attention", "rollout", "saliency", "integrated_gradients", "random", "position")
+"""What is compared where nothing is named; all but the first explain the fine-tuned model."""
+
+KEPT = "kept"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is compared.
+
+    Attributes:
+        methods: explainers, by name.
+        split: one of ERASER's.
+        out: the folder.
+        limit: annotations, None for all.
+        pooling: from word pieces to tokens.
+        faithful: erase tokens and read again.
+        show_text: texts of a sensitive task are kept and shown too.
+
+    Raises:
+        InputError: a method is unknown, or `out` cannot be a folder.
+    """
+
+    methods: tuple[str, ...]
+    split: str
+    out: Path
+    limit: int | None = None
+    pooling: Pooling = "mean"
+    faithful: bool = True
+    show_text: bool = False
+
+    def __post_init__(self) -> None:
+        for name in self.methods:
+            EXPLAINERS[name]
+        file = next((path for path in (self.out, *self.out.parents) if path.is_file()), None)
+        if file is not None:
+            raise InputError(f"{file} is a file, but a comparison is a folder; name another")
+
+
+@dataclass(frozen=True)
+class Read:
+    """Documents, read by one model: its answers [C] to each."""
+
+    able: Runnable
+    reader: Reader
+    documents: Sequence[Document]
+    answers: Sequence[Values]
+    labels: Sequence[str]
+
+    @property
+    def classes(self) -> list[int]:
+        """The predicted class of each document."""
+        return [int(answer.argmax()) for answer in self.answers]
+
+    @property
+    def accuracy(self) -> float:
+        """The share of documents whose class is right."""
+        pairs = zip(self.classes, self.documents, strict=True)
+        return float(np.mean([self.labels[answer] == document.label for answer, document in pairs]))
+
+
+def settings_of(settings: Settings) -> Settings:
+    """The settings of the two models that are compared: AdapLeR's at one operating point, and the one it came from.
+
+    Raises:
+        InputError: a knob has several values.
+    """
+    return one_point(replace(settings, methods=("adapler",)))
+
+
+def eraser_split(task: str, split: str | None) -> str:
+    """ERASER's name of a split, by default of the one that the task reports on.
+
+    Raises:
+        InputError: the task has no rationales, or the split another name.
+    """
+    require_rationales(TASKS[task])
+    found = split or ERASER_SPLITS.get(TASKS[task].evaluation, TASKS[task].evaluation)
+    if found not in SPLITS:
+        raise InputError(f"split is {found!r}, but rationales come in the splits {', '.join(SPLITS)}; name one of them")
+    return found
+
+
+def compare(plan: Plan, asked: Asked, watcher: Watcher) -> pd.DataFrame:
+    """Train what is missing, explain, score and write everything to the folder; the table of metrics.
+
+    Raises:
+        InputError: the task's rationales are missing or malformed.
+    """
+    gold = read_gold(plan.task, asked.split, data_dir=plan.settings.data_dir, limit=asked.limit)
+    for job in missing_stages(plan):
+        train_job(plan, job, watcher)
+    fine, adaptive = read_by_both(plan, documents_of(gold, plan.tokenizer))
+    for folder in ("predictions", "scores"):
+        (asked.out / folder).mkdir(parents=True, exist_ok=True)
+    (asked.out / "summary.json").unlink(missing_ok=True)
+    kept = [own > 0 for own in scores_of(KEPT, adaptive, "max", watcher=watcher)]
+    named = asked.show_text or not plan.task.sensitive
+    with gold_folder(gold, asked.out / "gold" if named else None) as place:
+        findings = Findings(asked.out, place, asked.split, fine.documents, named=named)
+        for method in asked.methods:
+            read = adaptive if EXPLAINERS[method].adaptive else fine
+            compare_method(method, read, kept, asked=asked, findings=findings, watcher=watcher)
+    return findings.write(summary_of(plan, asked, fine=fine, adaptive=adaptive, kept=kept))
+
+
+def compare_method(
+    method: str, read: Read, kept: Sequence[Mask], *, asked: Asked, findings: Findings, watcher: Watcher
+) -> None:
+    """Explain by one method, and add what it finds in every layer."""
+    scores = scores_of(method, read, asked.pooling, watcher=watcher)
+    eraser = Eraser(read.able, read.reader, read.labels) if asked.faithful else None
+    layers = read.able.model.config.num_hidden_layers
+    with watcher.counting(f"score {method}", layers) as advance:
+        for layer in range(layers):
+            values = [own[layer if len(own) > 1 else 0] for own in scores]
+            chosen = selected(method, values, [own[layer] for own in kept])
+            findings.add(method, layer, predictions=predicted(read, values, chosen, eraser), chosen=chosen)
+            advance(1)
+
+
+def read_by_both(plan: Plan, documents: Sequence[Document]) -> tuple[Read, Read]:
+    """The documents read by the fine-tuned model, and by AdapLeR's as it runs."""
+    models = load_models(plan, plan.arms)
+    cls, sep = plan.tokenizer("")["input_ids"]
+    reader = Reader(cls, sep, plan.max_length, plan.task.windows)
+    found = []
+    for arm in (plan.arms[0], plan.arms[-1]):
+        able = runnable(plan, arm, models)
+        read = answers(able, reader, [(document, None) for document in documents])
+        found.append(Read(able, reader, documents, read, plan.task.labels))
+    return found[0], found[1]
+
+
+def scores_of(method: str, read: Read, pooling: Pooling, *, watcher: Watcher) -> list[Values]:
+    """Each document's token scores [layers or 1, tokens]; a layer without any has those of the layer before."""
+    windows = sum(len(read.reader.places(document)) for document in read.documents)
+    with watcher.counting(f"explain {method}", windows) as advance:
+        found = explanations(
+            EXPLAINERS[method],
+            read.able,
+            read.reader,
+            documents=read.documents,
+            classes=read.classes,
+            pooling=pooling,
+            advance=advance,
+        )
+    for scores in found if method != KEPT else ():
+        for layer in range(1, len(scores)):
+            if not scores[layer].any():
+                scores[layer] = scores[layer - 1]
+    return found
+
+
+def selected(method: str, scores: Sequence[Values], kept: Sequence[Mask]) -> list[Mask]:
+    """The rationale of each document: what AdapLeR keeps, or as many tokens of the highest scores."""
+    if EXPLAINERS[method].adaptive:
+        return list(kept)
+    return [highest(values, int(own.sum())) for values, own in zip(scores, kept, strict=True)]
+
+
+def predicted(read: Read, scores: Sequence[Values], chosen: Sequence[Mask], eraser: Eraser | None) -> list[Prediction]:
+    """The lines of a prediction file."""
+    found = [
+        Prediction(
+            document.annotation_id,
+            (Rationale(document.docid, hard=runs_of(own), soft=values),),
+            classification=read.labels[answer],
+            scores=dict(zip(read.labels, probabilities.tolist(), strict=True)),
+        )
+        for document, values, own, answer, probabilities in zip(
+            read.documents, scores, chosen, read.classes, read.answers, strict=True
+        )
+    ]
+    if eraser is None:
+        return found
+    erased = eraser.erased(read.documents, scores, chosen)
+    return [replace(line, erased=own, thresholded=shares) for line, (own, shares) in zip(found, erased, strict=True)]
+
+
+@contextmanager
+def gold_folder(gold: Gold, place: Path | None) -> Iterator[Path]:
+    """The gold as the scorer reads it: at `place`, or else in a folder that is gone afterwards."""
+    if place is not None:
+        gold.write(place)
+        yield place
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        gold.write(Path(folder))
+        yield Path(folder)
+
+
+def summary_of(plan: Plan, asked: Asked, *, fine: Read, adaptive: Read, kept: Sequence[Mask]) -> dict[str, Any]:
+    """What the numbers belong to."""
+    counts = np.sum([own.sum(1) for own in kept], axis=0)
+    return {
+        "task": plan.task.name,
+        "source": plan.task.source,
+        "synthetic": plan.task.synthetic,
+        "sensitive": plan.task.sensitive,
+        "methods": {name: EXPLAINERS[name].summary for name in asked.methods},
+        "controls": [name for name in asked.methods if EXPLAINERS[name].control],
+        "layers": len(counts),
+        "kept": (counts / sum(len(document.tokens) for document in fine.documents)).tolist(),
+        "pooling": asked.pooling,
+        "accuracy": {"fine-tuned": fine.accuracy, "adapler": adaptive.accuracy},
+        "seed": plan.settings.seed,
+        "backbone": plan.backbone.name,
+        "preset": plan.preset.name,
+        "knobs": dict(plan.arms[-1].knobs),
+        "artifacts": {job.stage.name: job.id for job in plan.arms[-1].job.chain},
+        "max_length": plan.max_length,
+        "environment": dict(plan.environment),
+    }

@@ -1,0 +1,140 @@
+"""What a comparison of rationales leaves behind: scores of each prediction file, tables, texts, a summary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench import agreement
+from bench.faithfulness import runs_of
+from bench.reading import Document, Mask
+from bench.store import write_aside
+from eraser_eval.faithfulness import line_values
+from eraser_eval.predictions import Prediction, write_predictions
+from eraser_eval.scorer import Settings as Scoring
+from eraser_eval.scoring import score
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHOWN = 24
+"""Documents whose texts are kept for the page, evenly spread."""
+
+
+@dataclass
+class Findings:
+    """Collects what methods select, layer by layer.
+
+    Attributes:
+        out: the folder.
+        gold: the folder with the split in ERASER's layout.
+        split: one of ERASER's.
+        documents: what is compared on.
+        named: whether words and texts may be kept.
+    """
+
+    out: Path
+    gold: Path
+    split: str
+    documents: Sequence[Document]
+    named: bool
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    words: list[dict[str, Any]] = field(default_factory=list)
+    selections: dict[int, dict[str, dict[int, Any]]] = field(default_factory=dict)
+
+    def add(self, method: str, layer: int, *, predictions: Sequence[Prediction], chosen: Sequence[Mask]) -> None:
+        """Write the prediction file of a method and layer and its scores, and keep every document's values."""
+        name = f"{method}-layer{layer}"
+        path, each = self.out / "predictions" / f"{name}.jsonl", self.out / "scores" / f".{name}.jsonl"
+        write_predictions(path, predictions)
+        report = score(self.gold, split=self.split, predictions=path, settings=Scoring(), per_document=each)
+        write_aside(self.out / "scores" / f"{name}.json", json.dumps(report, indent=1))
+        lines = [json.loads(line) for line in each.read_text(encoding="utf8").splitlines()]
+        each.unlink()
+        values = {row["annotation_id"]: row for row in lines}
+        for document, prediction in zip(self.documents, predictions, strict=True):
+            known = {"method": method, "layer": layer, "label": document.label, **values[document.annotation_id]}
+            self.rows.append(known | faithful_values(prediction))
+        self.words += [{"method": method, "layer": layer, **row} for row in self._word_counts(chosen)]
+        for place in shown(len(self.documents)) if self.named else ():
+            self.selections.setdefault(place, {}).setdefault(method, {})[layer] = runs_of(chosen[place])
+
+    def _word_counts(self, chosen: Sequence[Mask]) -> list[dict[str, Any]]:
+        """How often each kind of word, and where it may be named each word, is unmarked, and selected all the same."""
+        import pandas as pd
+
+        words = [word for document in self.documents for word in document.tokens]
+        unmarked = ~np.concatenate([document.marked for document in self.documents])
+        frame = pd.DataFrame(
+            {
+                "kind": agreement.kinds(words),
+                "word": [word.lower() for word in words] if self.named else "",
+                "unmarked": unmarked,
+                "selected": np.concatenate(chosen) & unmarked,
+            }
+        )
+        counts = frame.groupby(["kind", "word"], as_index=False)[["unmarked", "selected"]].sum()
+        there = counts[counts["unmarked"] > 0].to_dict("records")
+        return [{str(name): value for name, value in row.items()} for row in there]
+
+    def write(self, summary: Mapping[str, Any]) -> pd.DataFrame:
+        """The tables, the texts, and at last the summary; the table of metrics."""
+        import pandas as pd
+
+        documents = pd.DataFrame(self.rows)
+        table = agreement.compared(documents, against="adapler")
+        for name, frame in (("documents", documents), ("table", table), ("words", pd.DataFrame(self.words))):
+            write_frame(self.out / f"{name}.parquet", frame)
+        write_aside(self.out / "table.csv", table.to_csv(index=False))
+        write_aside(self.out / "shown.jsonl", "".join(f"{line}\n" for line in self._texts()))
+        metrics = {each.name: [each.summary, each.higher_is_better] for each in agreement.METRICS}
+        there = {name: metrics[name] for name in dict.fromkeys(table["metric"])}
+        own = {"split": self.split, "documents": len(self.documents), "resamples": agreement.RESAMPLES}
+        whole = {**summary, **own, "metrics": there, **sizes(self.documents)}
+        write_aside(self.out / "summary.json", json.dumps(whole, indent=2))
+        return table
+
+    def _texts(self) -> list[str]:
+        """A line per shown document: its tokens, what people marked, and what each method selects in each layer."""
+        found = []
+        for place, selected in self.selections.items():
+            document = self.documents[place]
+            line = {"annotation_id": document.annotation_id, "label": document.label, "tokens": document.tokens}
+            found.append(json.dumps({**line, "marked": runs_of(document.marked), "selected": selected}))
+        return found
+
+
+def shown(count: int) -> list[int]:
+    """Places of the documents whose texts are kept."""
+    return [number * count // min(SHOWN, count) for number in range(min(SHOWN, count))]
+
+
+def sizes(documents: Sequence[Document]) -> dict[str, int]:
+    """The number of tokens, and of those that people marked."""
+    return {
+        "tokens": sum(len(document.tokens) for document in documents),
+        "marked": int(sum(document.marked.sum() for document in documents)),
+    }
+
+
+def faithful_values(prediction: Prediction) -> dict[str, Any]:
+    """The class and what it loses when tokens are erased, under the names of the table."""
+    values = line_values(prediction, 0)
+    found: dict[str, Any] = {"predicted": prediction.classification}
+    for kind in ("comprehensiveness", "sufficiency"):
+        shares = [value for name, value in values.items() if name.startswith(f"{kind}@")]
+        if kind in values:
+            found |= {kind: values[kind], f"{kind}_aopc": float(np.mean(shares))}
+    return found
+
+
+def write_frame(path: Path, frame: pd.DataFrame) -> None:
+    """Write a table as parquet so that a reader sees the old one or the new, never a part."""
+    aside = path.with_name(f".{path.name}.part")
+    frame.to_parquet(aside, index=False)
+    aside.replace(path)

@@ -1,0 +1,129 @@
+"""People's rationales of a task's split: where they lie, and each document with the tokens that they marked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.errors import InputError
+from bench.layouts import ERASER_SPLITS
+from bench.rationales import annotated
+from eraser_eval.documents import tokens
+from eraser_eval.schema import Annotation, EraserDataset, Evidence, read_dataset, write_dataset
+
+if TYPE_CHECKING:
+    from bench.tasks import Task
+
+DATA_SEED = 0
+"""Of a synthetic task's texts: those that models were trained and are reported on."""
+
+
+@dataclass(frozen=True)
+class Gold:
+    """The annotations of one split and their documents."""
+
+    split: str
+    annotations: tuple[Annotation, ...]
+    documents: Mapping[str, str]
+
+    def write(self, folder: Path) -> None:
+        """Write them in ERASER's layout, as the scorer reads them."""
+        write_dataset(folder, self.documents, {self.split: self.annotations})
+
+
+def read_gold(task: Task, split: str, *, data_dir: Path | None, limit: int | None = None) -> Gold:
+    """The rationales of a split, `limit` annotations spread evenly over it where that is less.
+
+    A synthetic task makes its own; others have a folder in ERASER's layout below `data_dir`, or files with the spans
+    (`rationale_spans`) beside the text.
+
+    Raises:
+        InputError: the task has no rationales, they are not there, or the split is none of theirs.
+    """
+    require_rationales(task)
+    data = _dataset(task, split, data_dir)
+    annotations = data.splits.get(split, ())
+    if not annotations:
+        raise InputError(f"task {task.name!r} has no rationales in its split {split!r}; name another split")
+    if limit is not None and limit < len(annotations):
+        annotations = tuple(annotations[place * len(annotations) // limit] for place in range(limit))
+    for annotation in annotations:
+        if len(annotation.docids) != 1:
+            raise InputError(
+                f"annotation {annotation.annotation_id!r} is about {len(annotation.docids)} documents, "
+                f"but a rationale is compared in one; give one per annotation"
+            )
+    wanted = dict.fromkeys(annotation.docids[0] for annotation in annotations)
+    return Gold(split, annotations, {docid: data.documents[docid] for docid in wanted})
+
+
+def require_rationales(task: Task) -> None:
+    """Raise InputError where nobody marked anything."""
+    if task.generate is None and not task.rationales:
+        raise InputError(f"task {task.name!r} carries no rationales; --task movies, hatexplain and demo do")
+
+
+def marked_tokens(annotation: Annotation, length: int) -> NDArray[np.bool_]:
+    """[length]: which tokens of the document lie in some span of evidence."""
+    found = np.zeros(length, np.bool_)
+    for span in annotation.spans:
+        found[span.start_token : span.end_token] = True
+    return found
+
+
+def _dataset(task: Task, split: str, data_dir: Path | None) -> EraserDataset:
+    if task.generate is not None:
+        return annotated(task, seed=DATA_SEED)
+    if data_dir is None:
+        raise InputError(f"the rationales of task {task.name!r} are on no hub; pass --data-dir with {task.rationales}/")
+    parts = Path(task.rationales).parts
+    for start in range(len(parts)):
+        folder = data_dir.joinpath(*parts[start:])
+        if (folder / f"{split}.jsonl").is_file() and any((folder / name).exists() for name in ("docs", "docs.jsonl")):
+            return read_dataset(folder)
+    beside = _beside(task, split, data_dir)
+    if beside is None:
+        raise InputError(f"{data_dir} holds no {task.rationales}/{split}.jsonl; pass another --data-dir")
+    return beside
+
+
+def _beside(task: Task, split: str, data_dir: Path) -> EraserDataset | None:
+    """From a file with a text, its label and the marked spans in each line; lines without known spans are left out."""
+    layout = task.json_lines
+    name = {theirs: ours for ours, theirs in ERASER_SPLITS.items()}[split]
+    path = data_dir / task.folder / layout.files[name] if layout and name in layout.files else None
+    if layout is None or path is None or not path.is_file():
+        return None
+    documents, annotations = {}, []
+    for number, row in _objects(path):
+        if row.get("rationale_spans") is None:
+            continue
+        docid, text = str(row[layout.example_id]), str(row[layout.text])
+        documents[docid] = text
+        annotations.append(_annotation(docid, str(row[layout.label]), text, row["rationale_spans"], number=number))
+    return EraserDataset(documents, {split: tuple(annotations)})
+
+
+def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield number, json.loads(line)
+
+
+def _annotation(docid: str, label: str, text: str, spans: Sequence[Any], *, number: int) -> Annotation:
+    size = len(tokens(text))
+    groups = []
+    for start, end in spans:
+        if not 0 <= start < end <= size:
+            raise InputError(
+                f"line {number}: rationale span [{start}, {end}) is none of {size} tokens; give 0 <= start < end"
+            )
+        groups.append((Evidence(docid, start, end),))
+    return Annotation(docid, query="", classification=label, evidences=tuple(groups), docids=(docid,))

@@ -1,0 +1,203 @@
+"""Documents as a model reads them: word pieces in windows, with every piece's token known.
+
+A model sees at most `max_length` word pieces: a task with windows reads a document in several, and its answer is the
+mean of their probabilities; other tasks read the beginning, as in training, and know nothing of the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.gold import Gold, marked_tokens
+from bench.windows import spans
+from eraser_eval.align import Alignment, Pooling
+from eraser_eval.documents import tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from bench.evaluation import Runnable
+    from efficient_bert import Batch
+    from efficient_bert.explainers import Explainer
+
+Mask = NDArray[np.bool_]
+Values = NDArray[np.float64]
+Places = Sequence[NDArray[np.int64]]
+"""Per window, which pieces of the document it holds."""
+
+BATCH_TOKENS = 4096
+"""Word pieces with padding in a batch: 8 windows of 512, whose attention probabilities fill half a gigabyte."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """One annotated document.
+
+    Attributes:
+        annotation_id, docid: its names.
+        label: the gold class.
+        tokens: as ERASER counts them.
+        pieces: word piece ids of all tokens [pieces].
+        units: the token of each piece [pieces], rising.
+        marked: which tokens people marked [tokens].
+    """
+
+    annotation_id: str
+    docid: str
+    label: str
+    tokens: tuple[str, ...]
+    pieces: NDArray[np.int64]
+    units: NDArray[np.int64]
+    marked: Mask
+
+
+def documents_of(gold: Gold, tokenizer: PreTrainedTokenizerBase) -> list[Document]:
+    """Every annotation's document, cut into word pieces."""
+    found = []
+    for annotation in gold.annotations:
+        (docid,) = annotation.docids
+        words = tokens(gold.documents[docid])
+        pieces = tokenizer(words, is_split_into_words=True, add_special_tokens=False, verbose=False)
+        found.append(
+            Document(
+                annotation.annotation_id,
+                docid,
+                annotation.classification,
+                tuple(words),
+                np.array(pieces["input_ids"], np.int64),
+                np.array(pieces.word_ids(0), np.int64),
+                marked_tokens(annotation, len(words)),
+            )
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How documents become inputs.
+
+    Attributes:
+        cls, sep: ids of the special tokens.
+        max_length: word pieces of a window, with them.
+        windows: whether a document is read in several.
+    """
+
+    cls: int
+    sep: int
+    max_length: int
+    windows: bool
+
+    def places(self, document: Document, keep: Mask | None = None) -> Places:
+        """The pieces that each window holds, of all tokens or of those where `keep` [tokens] is true."""
+        left = np.arange(len(document.pieces)) if keep is None else np.flatnonzero(keep[document.units])
+        room = self.max_length - 2
+        if not self.windows:
+            return [left[:room]]
+        return [left[start:end] for start, end in spans(document.units[left].tolist(), room)]
+
+    def inputs(self, document: Document, keep: Mask | None = None) -> list[list[int]]:
+        """The windows as word piece ids with [CLS] and [SEP]."""
+        return [[self.cls, *document.pieces[own].tolist(), self.sep] for own in self.places(document, keep)]
+
+
+def answers(able: Runnable, reader: Reader, asked: Sequence[tuple[Document, Mask | None]]) -> list[Values]:
+    """Class probabilities [C] of documents, or of what `keep` leaves of them."""
+    import torch
+
+    from efficient_bert import run
+
+    cut = [reader.inputs(document, keep) for document, keep in asked]
+    flat = [window for windows in cut for window in windows]
+    found: list[Values] = [np.empty(0)] * len(flat)
+    for rows, batch in _batches(flat, able):
+        with torch.inference_mode():
+            logits = run(able.model, batch, able.policy).logits
+        for row, probabilities in zip(rows, logits.double().softmax(-1).cpu().numpy(), strict=True):
+            found[row] = probabilities
+    ends = np.cumsum([len(windows) for windows in cut])
+    return [np.mean(own, axis=0) for own in np.split(np.stack(found), ends[:-1])]
+
+
+def explanations(
+    explainer: Explainer,
+    able: Runnable,
+    reader: Reader,
+    *,
+    documents: Sequence[Document],
+    classes: Sequence[int],
+    pooling: Pooling,
+    advance: Callable[[int], None] = lambda windows: None,
+) -> list[Values]:
+    """Each document's token scores [layers or 1, tokens]; 0 for tokens that the model did not see.
+
+    Args:
+        explainer: what scores word pieces.
+        able: the model that is explained.
+        reader: how it reads.
+        documents: what is explained.
+        classes: the answer that is explained, of each document.
+        pooling: from word pieces to tokens.
+        advance: called with the number of finished windows.
+    """
+    cut = [reader.inputs(document) for document in documents]
+    answer_of = [answer for windows, answer in zip(cut, classes, strict=True) for _ in windows]
+    flat = _explained(explainer, able, [window for windows in cut for window in windows], answer_of, advance)
+    ends = np.cumsum([0, *map(len, cut)]).tolist()
+    return [
+        _merged(document, flat[start:end], reader.places(document), pooling=pooling)
+        for document, start, end in zip(documents, ends[:-1], ends[1:], strict=True)
+    ]
+
+
+def _explained(
+    explainer: Explainer,
+    able: Runnable,
+    windows: Sequence[list[int]],
+    classes: Sequence[int],
+    advance: Callable[[int], None],
+) -> list[Values]:
+    """Scores [layers or 1, pieces] of the pieces of each window, special tokens left out."""
+    import torch
+
+    from efficient_bert.explainers import Question
+
+    found: list[Values] = [np.empty(0)] * len(windows)
+    for rows, batch in _batches(windows, able):
+        answers = torch.tensor([classes[row] for row in rows], device=batch.mask.device)
+        policy = able.policy if explainer.adaptive else None
+        scores = explainer.explain(Question(able.model, batch, answers, policy)).double().cpu().numpy()
+        for row, own in zip(rows, scores, strict=True):
+            length = len(windows[row])
+            # shares are held against an equal share, which is smaller in a longer window
+            found[row] = own[:, 1 : length - 1] * (length if explainer.shares else 1)
+        advance(len(rows))
+    return found
+
+
+def _merged(document: Document, windows: Sequence[Values], places: Places, *, pooling: Pooling) -> Values:
+    """Of windows' pieces, the document's tokens; pieces that were not read take no part."""
+    units = Alignment(document.units[np.concatenate(places)], len(document.tokens))
+    layers = np.concatenate(windows, axis=1)
+    return np.stack([units.pool(values, how=pooling) for values in layers])
+
+
+def _batches(windows: Sequence[list[int]], able: Runnable) -> Iterator[tuple[list[int], Batch]]:
+    """(numbers of the windows, batch) of windows of like length together."""
+    from efficient_bert import Batch
+    from efficient_bert.training.batches import collate
+
+    order = sorted(range(len(windows)), key=lambda row: len(windows[row]))
+    while order:
+        longest = len(windows[order[-1]])
+        rows = order[-max(1, BATCH_TOKENS // longest) :]
+        del order[-len(rows) :]
+        own: list[dict[str, Any]] = [
+            {"input_ids": windows[row], "token_type_ids": [0] * len(windows[row]), "label": 0} for row in rows
+        ]
+        inputs = collate(own, pad_token_id=able.model.config.padding)
+        yield rows, Batch.of({name: value.to(able.device) for name, value in inputs.items()})

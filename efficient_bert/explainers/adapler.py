@@ -1,0 +1,28 @@
+"""What AdapLeR's predictors say of each token before each layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from efficient_bert.engine import Execution, run
+from efficient_bert.explain import decision_scores
+from efficient_bert.explainers import Explainer, Question
+
+
+def explain(question: Question) -> Tensor:
+    """(B, N, L): the predictors' shares of what is left; 0 for tokens that had gone."""
+    with torch.no_grad():
+        output = run(question.model, question.batch, question.policy, execution=Execution.MASKED, record=True)
+    return decision_scores(output) * question.batch.mask[:, None]
+
+
+ADAPLER = Explainer(
+    name="adapler",
+    summary="AdapLeR's contribution predictors before each layer, on the tokens that are left",
+    source="Modarressi et al., 2022, AdapLeR, sections 3.1 and 5",
+    explain=explain,
+    adaptive=True,
+    by_layer=True,
+    shares=True,
+)

@@ -1,0 +1,29 @@
+"""Control: scores that no model has made."""
+
+from __future__ import annotations
+
+import zlib
+
+import torch
+from torch import Tensor
+
+from efficient_bert.explainers import Explainer, Question
+
+
+def explain(question: Question) -> Tensor:
+    """(B, 1, L): independent uniform numbers; a text has the same ones in every batch."""
+    ids, mask = question.batch.input_ids.cpu(), question.batch.mask.cpu()
+    scores = torch.zeros(mask.shape)
+    for row, (own, there) in enumerate(zip(ids, mask, strict=True)):
+        seed = zlib.crc32(repr(own[there].tolist()).encode())
+        scores[row, there] = torch.rand(int(there.sum()), generator=torch.Generator().manual_seed(seed))
+    return scores[:, None].to(question.batch.mask.device)
+
+
+RANDOM = Explainer(
+    name="random",
+    summary="control: uniform random numbers, fixed by the text",
+    source="DeYoung et al., 2020, section 5",
+    explain=explain,
+    control=True,
+)

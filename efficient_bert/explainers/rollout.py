@@ -1,0 +1,15 @@
+"""How much of each token attention carries to [CLS], layer upon layer."""
+
+from __future__ import annotations
+
+from efficient_bert.explain import attention_rollout
+from efficient_bert.explainers import Explainer
+
+ROLLOUT = Explainer(
+    name="rollout",
+    summary="attention rollout to [CLS] through the layers up to each",
+    source="Abnar and Zuidema, 2020, section 3",
+    explain=lambda question: attention_rollout(question.model, question.batch),
+    by_layer=True,
+    shares=True,
+)

@@ -1,0 +1,226 @@
+"""`bench rationales` from training to page: files that the scorer accepts, a table that agrees with it, safe pages."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.rationales import Comparison, claims, write_page
+from bench import agreement
+from bench.comparison import METHODS, Asked, compare, eraser_split, settings_of
+from bench.errors import InputError
+from bench.plan import Plan, Settings, make_plan
+from bench.progress import Bars
+from eraser_eval.scoring import validate
+from tests.command_line import call
+from tests.tiny_files import write_backbone
+
+LAYERS = 2
+OFFICIAL = {
+    "mean_average_precision": ("agreement", "mean_average_precision"),
+    "fpr": ("agreement", "fpr_mean_over_documents"),
+    "auprc": ("corrected", "token_soft_metrics", "auprc"),
+    "token_f1": ("token_prf", "instance_macro", "f1"),
+    "iou_f1": ("iou_scores", 0, "macro", "f1"),
+    "comprehensiveness": ("classification_scores", "comprehensiveness"),
+    "sufficiency": ("classification_scores", "sufficiency"),
+    "comprehensiveness_aopc": ("classification_scores", "comprehensiveness_aopc"),
+    "sufficiency_aopc": ("classification_scores", "sufficiency_aopc"),
+}
+"""Column of the table -> place in what `eraser_eval` reports."""
+
+
+def lines(path: Path) -> list[Any]:
+    """The objects of a file of JSON lines."""
+    return [json.loads(line) for line in path.read_text(encoding="utf8").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    """A tiny model's plan, whose predictors drop some tokens: eta times 4 is nearly an equal share."""
+    root = tmp_path_factory.mktemp("rationales")
+    backbone = write_backbone(root / "backbone")
+    knobs = {"eta_scale": (4.0,)}
+    settings = Settings("demo", preset="smoke", backbone=str(backbone), store=root, max_length=40, knobs=knobs)
+    return make_plan(settings_of(settings))
+
+
+@pytest.fixture(scope="module")
+def out(plan: Plan) -> Path:
+    """The folder of a comparison of all methods on twelve documents, with its page."""
+    folder = plan.settings.store / "out"
+    compare(plan, Asked(METHODS, "test", folder, limit=12), Bars())
+    write_page(folder)
+    return folder
+
+
+def test_every_file_is_valid_and_scored_as_the_table_says(out: Path) -> None:
+    """The scorer accepts each prediction file, and the table has its numbers."""
+    table = pd.read_parquet(out / "table.parquet").set_index(["method", "layer", "metric"])["value"]
+    for method in METHODS:
+        for layer in range(LAYERS):
+            name = f"{method}-layer{layer}"
+            found = validate(out / "gold", splits=["test"], predictions=out / "predictions" / f"{name}.jsonl")
+            assert found["predictions"] == 12
+            report = json.loads((out / "scores" / f"{name}.json").read_text(encoding="utf8"))
+            for metric, place in OFFICIAL.items():
+                value = report
+                for step in place:
+                    value = value[step]
+                assert table[method, layer, metric] == pytest.approx(value, rel=1e-9, abs=1e-12), (name, metric)
+
+
+def test_equal_numbers_are_selected(out: Path) -> None:
+    """Every method selects as many tokens of each document as AdapLeR keeps there, and AdapLeR drops some."""
+    documents = pd.read_parquet(out / "documents.parquet")
+    counts = documents.pivot_table(index=["annotation_id", "layer"], columns="method", values="token_predicted")
+    assert (counts.nunique(axis=1) == 1).all()
+    assert 0 < counts["adapler"].sum() < documents[documents["method"] == "adapler"]["n_tokens"].sum()
+
+
+def test_false_positives_at_equal_numbers(out: Path) -> None:
+    """fpr_equal is the share of unmarked tokens inside the predicted spans, counted from the files themselves."""
+    gold = {row["annotation_id"]: row for row in lines(out / "gold" / "test.jsonl")}
+    sizes = {row["docid"]: len(row["document"].split()) for row in lines(out / "gold" / "docs.jsonl")}
+    rates = []
+    for line in lines(out / "predictions" / "attention-layer0.jsonl"):
+        name = line["annotation_id"]
+        spans = [span for group in gold[name]["evidences"] for span in group]
+        marked = {place for span in spans for place in range(span["start_token"], span["end_token"])}
+        hard = line["rationales"][0]["hard_rationale_predictions"]
+        chosen = {place for span in hard for place in range(span["start_token"], span["end_token"])}
+        rates.append(len(chosen - marked) / (sizes[name] - len(marked)))
+    table = pd.read_parquet(out / "table.parquet").set_index(["method", "layer", "metric"])["value"]
+    assert table["attention", 0, "fpr_equal"] == pytest.approx(np.mean(rates))
+
+
+def test_the_page_says_what_was_found(out: Path) -> None:
+    """Every method, the claims, the figures and the documents are on the page, which asks for nothing outside."""
+    page = (out / "index.html").read_text(encoding="utf8")
+    found = Comparison.read(out)
+    assert all(f'<th scope="row">{method}</th>' in page for method in METHODS)
+    assert len(claims(found)) == len(METHODS) - 1
+    assert page.count("<figure") == 6
+    assert page.count("<li data-error=") == 12
+    assert 'class="hit"' in page
+    assert "http" not in page.replace("http://www.w3.org", "").replace("http-equiv", "")
+    assert page.count("<mark") > 20
+
+
+def test_a_sensitive_task_shows_numbers_only(plan: Plan, out: Path, tmp_path: Path) -> None:
+    """No token of a sensitive task is in any file or on the page unless it is asked for."""
+    hidden = replace(plan, task=replace(plan.task, sensitive=True))
+    asked = Asked(("adapler", "random"), "test", tmp_path / "out", limit=6, faithful=False)
+    compare(hidden, asked, Bars())
+    write_page(asked.out)
+    documents = [row["document"] for row in lines(out / "gold" / "docs.jsonl")]
+    words = {word for text in documents for word in text.split() if len(word) > 8}
+    assert words
+    for path in asked.out.rglob("*"):
+        if path.suffix in {".html", ".json", ".jsonl", ".csv"}:
+            text = path.read_text(encoding="utf8")
+            assert not [word for word in words if f" {word} " in text], path
+    assert (pd.read_parquet(asked.out / "words.parquet")["word"] == "").all()
+    assert not (asked.out / "gold").exists()
+    assert "Numbers only" in (asked.out / "index.html").read_text(encoding="utf8")
+    compare(hidden, replace(asked, show_text=True), Bars())
+    write_page(asked.out)
+    assert "<mark" in (asked.out / "index.html").read_text(encoding="utf8")
+
+
+def test_texts_are_escaped(out: Path, tmp_path: Path) -> None:
+    """A token that is HTML shows as text."""
+    for path in out.iterdir():
+        if path.is_file():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    shown = (tmp_path / "shown.jsonl").read_text(encoding="utf8").splitlines()
+    first = json.loads(shown[0])
+    first["tokens"][0] = "<img src=x onerror=alert(1)>"
+    words = pd.read_parquet(tmp_path / "words.parquet")
+    words["word"] = words["word"].replace(dict.fromkeys(words["word"].unique()[:40], "<b>bold</b>"))
+    words.to_parquet(tmp_path / "words.parquet")
+    (tmp_path / "shown.jsonl").write_text("\n".join([json.dumps(first), *shown[1:]]), encoding="utf8")
+    page = write_page(tmp_path).read_text(encoding="utf8")
+    assert "&lt;img src=x" in page
+    assert "<img" not in page
+    assert "<b>bold" not in page
+
+
+def test_the_command_finds_what_is_trained(plan: Plan, out: Path, tmp_path: Path) -> None:
+    """`bench rationales` trains nothing anew, prints the table and names the page."""
+    answer = call(
+        *("rationales", "--task", "demo", "--preset", "smoke", "--backbone", plan.settings.backbone),
+        *("--store", plan.settings.store, "--max-length", 40, "--eta-scale", 4.0, "--limit", 3),
+        *("--methods", "adapler,saliency", "--no-faithfulness", "--out", tmp_path / "out"),
+    )
+    assert answer.code == 0, answer.err
+    assert "Against saliency" in answer.out
+    assert str(tmp_path / "out" / "index.html") in answer.out.replace("\n", "")
+    assert "train" not in answer.err
+    assert "comprehensiveness" not in (tmp_path / "out" / "table.csv").read_text(encoding="utf8")
+
+
+def test_wrong_requests_are_one_line(tmp_path: Path) -> None:
+    """An unknown method, a file in the way and a folder without results are refused."""
+    with pytest.raises(InputError, match=r"no explainer is called 'salience'\. Did you mean 'saliency'"):
+        Asked(("salience",), "test", tmp_path)
+    (tmp_path / "file").write_text("", encoding="utf8")
+    with pytest.raises(InputError, match="is a file"):
+        Asked(("saliency",), "test", tmp_path / "file")
+    with pytest.raises(InputError, match="no finished comparison"):
+        write_page(tmp_path)
+    assert eraser_split("demo", None) == "test"
+    for options, message in (
+        (("--task", "mnli"), "task 'mnli' carries no rationales"),
+        (("--task", "demo", "--split", "validation"), "rationales come in the splits train, val, test"),
+        (("--task", "demo", "--gamma", "0.1,0.2"), "one operating point"),
+    ):
+        answer = call("rationales", *options, "--out", tmp_path / "out")
+        assert (answer.code, answer.err.count("\n")) == (2, 1)
+        assert message in answer.err
+
+
+def frame(method: str, rates: list[float]) -> pd.DataFrame:
+    """Documents of one layer with these false-positive rates, and nothing else of interest."""
+    columns = {"average_precision": np.nan, "auprc": np.nan, "n_tokens": 10, "n_rationale": 0, "reached_0": 0}
+    columns |= dict.fromkeys(("token_predicted", "token_both", "token_gold", "span_gold", "span_predicted"), 0)
+    names = [f"d{number}" for number in range(len(rates))]
+    return pd.DataFrame({"method": method, "layer": 0, "annotation_id": names, "fpr": rates, **columns})
+
+
+def test_differences_are_paired() -> None:
+    """Documents that differ much among themselves, but alike between methods, give a narrow difference."""
+    rates = np.linspace(0, 0.9, 40)
+    documents = pd.concat([frame("adapler", rates.tolist()), frame("saliency", (rates + 0.05).tolist())[::-1]])
+    table = agreement.compared(documents, against="adapler")
+    cells = {(row["method"], row["layer"], row["metric"]): row for row in table.to_dict("records")}
+    cell = cells["saliency", 0, "fpr"]
+    assert cell["value"] == pytest.approx(rates.mean() + 0.05)
+    assert cell["high"] - cell["low"] > 0.1
+    assert [cell["difference"], cell["difference_low"], cell["difference_high"]] == pytest.approx([0.05] * 3)
+    assert cells["saliency", agreement.AVERAGE, "fpr"]["value"] == pytest.approx(cell["value"])
+    assert np.isnan(cells["adapler", 0, "fpr"]["difference"])
+    assert np.isnan(cells["adapler", 0, "mean_average_precision"]["value"])
+
+
+def test_intervals_are_those_of_the_mean() -> None:
+    """The interval of a mean is close to the normal one."""
+    rates = np.random.default_rng(0).random(200)
+    table = agreement.compared(frame("adapler", rates.tolist()), against="adapler")
+    (cell,) = (row for row in table.to_dict("records") if (row["metric"], row["layer"]) == ("fpr", 0))
+    half = 1.96 * rates.std() / np.sqrt(200)
+    assert cell["low"] == pytest.approx(rates.mean() - half, abs=0.006)
+    assert cell["high"] == pytest.approx(rates.mean() + half, abs=0.006)
+
+
+def test_kinds_of_words() -> None:
+    """Punctuation, numbers, function words and content words are told apart."""
+    words = [".", "1,000", "the", "Film", "n't", "--"]
+    expected = ["punctuation", "number", "function word", "content word", "content word", "punctuation"]
+    assert agreement.kinds(words) == expected

@@ -1,0 +1,212 @@
+"""Documents as a model reads them: windows, answers, token scores, and what is left when tokens are erased."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bench.errors import InputError
+from bench.evaluation import Runnable
+from bench.faithfulness import BUDGETS, Eraser, budget, highest, runs_of
+from bench.gold import read_gold
+from bench.reading import Document, Reader, answers, explanations
+from bench.registry import EXPLAINERS, TASKS
+from efficient_bert import Batch, run
+from efficient_bert.decisions import Policy
+from efficient_bert.explainers import Explainer, Question
+from tests.tiny import tiny_model
+
+CLS, SEP = 1, 2
+READER = Reader(CLS, SEP, max_length=8, windows=True)
+ROOMS = 6
+
+
+def document(units: list[int], name: str = "d") -> Document:
+    """A document whose word pieces lie in these tokens; every third token is marked."""
+    size = max(units) + 1
+    return Document(
+        name,
+        name,
+        "a",
+        tuple(f"w{place}" for place in range(size)),
+        np.arange(10, 10 + len(units)),
+        np.array(units),
+        np.arange(size) % 3 == 0,
+    )
+
+
+LONG = document([0, 0, 1, 2, 3, 4, 4, 4, 5, 6, 7, 8, 8], "long")
+SHORT = document([0, 1, 1], "short")
+
+
+@pytest.fixture(scope="module")
+def able() -> Runnable:
+    """A random model that runs every layer."""
+    model = tiny_model("four_heads")
+    return Runnable(model, Policy(), model.config, "cpu")
+
+
+def test_windows_hold_whole_tokens() -> None:
+    """A window ends before a token that does not fit, and every piece is in one window."""
+    assert [own.tolist() for own in READER.places(LONG)] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9, 10], [11, 12]]
+    assert READER.inputs(SHORT) == [[CLS, 10, 11, 12, SEP]]
+
+
+def test_without_windows_the_end_is_not_read() -> None:
+    """A task without windows reads the first pieces, as its training did."""
+    assert [own.tolist() for own in replace(READER, windows=False).places(LONG)] == [list(range(ROOMS))]
+
+
+def test_erased_tokens_close_up() -> None:
+    """What is kept is read as one text; where nothing is kept there is [CLS] and [SEP]."""
+    keep = np.zeros(9, np.bool_)
+    keep[[0, 4, 8]] = True
+    assert READER.inputs(LONG, keep) == [[CLS, 10, 11, 15, 16, 17, SEP], [CLS, 21, 22, SEP]]
+    assert READER.inputs(LONG, np.zeros(9, np.bool_)) == [[CLS, SEP]]
+
+
+def test_an_answer_is_the_mean_over_windows(able: Runnable) -> None:
+    """Probabilities of a document are the mean of its windows', whatever is read beside it."""
+    found = answers(able, READER, [(LONG, None), (SHORT, None)])
+    for each, own in zip((LONG, SHORT), found, strict=True):
+        alone = []
+        for window in READER.inputs(each):
+            ids = torch.tensor([window])
+            logits = run(able.model, Batch(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros_like(ids))).logits
+            alone.append(logits.double().softmax(-1)[0].detach().numpy())
+        np.testing.assert_allclose(own, np.mean(alone, axis=0), atol=1e-6)
+
+
+def test_token_scores_are_those_of_their_pieces(able: Runnable) -> None:
+    """Scores that are the pieces' ids pool to their mean, sum or maximum over each token, special tokens left out."""
+    ids = Explainer("ids", "", "", lambda question: question.batch.input_ids[:, None].double())
+    expected = {"mean": [10.5, 12, 13, 14, 16, 18, 19, 20, 21.5], "max": [11, 12, 13, 14, 17, 18, 19, 20, 22]}
+    expected["sum"] = [21, 12, 13, 14, 48, 18, 19, 20, 43]
+    for pooling in ("mean", "max", "sum"):
+        (found,) = explanations(ids, able, READER, documents=[LONG], classes=[0], pooling=pooling)
+        assert found.tolist() == [expected[pooling]]
+
+
+def test_shares_of_windows_are_held_against_an_equal_share(able: Runnable) -> None:
+    """An equal share is 1 in a long window and in a short one; what was not read has 0."""
+
+    def even(question: Question) -> torch.Tensor:
+        mask = question.batch.mask.double()
+        return (mask / mask.sum(1, keepdim=True))[:, None]
+
+    explainer = Explainer("even", "", "", even, shares=True)
+    both = explanations(explainer, able, READER, documents=[LONG, SHORT], classes=[0, 0], pooling="mean")
+    for found in both:
+        np.testing.assert_allclose(found, 1.0)
+    first = replace(READER, windows=False)
+    (found,) = explanations(explainer, able, first, documents=[LONG], classes=[0], pooling="mean")
+    np.testing.assert_allclose(found[0], [1, 1, 1, 1, 1, 0, 0, 0, 0])
+
+
+def test_each_document_is_explained_for_its_own_answer(able: Runnable) -> None:
+    """Every window of a document is asked about that document's class."""
+    explainer = Explainer(
+        "classes", "", "", lambda question: question.classes[:, None, None] + 0 * question.batch.mask[:, None]
+    )
+    found = explanations(explainer, able, READER, documents=[LONG, SHORT], classes=[2, 1], pooling="mean")
+    assert [set(own.ravel()) for own in found] == [{2.0}, {1.0}]
+
+
+def test_the_highest_and_their_spans() -> None:
+    """Of equal scores the earlier is taken; neighbours make one span; a share is rounded up."""
+    chosen = highest(np.array([1.0, 3.0, 2.0, 2.0, 0.0, 2.0]), 3)
+    assert chosen.tolist() == [False, True, True, True, False, False]
+    assert runs_of(chosen) == ((1, 4),)
+    assert runs_of(np.array([True, False, True])) == ((0, 1), (2, 3))
+    assert runs_of(np.zeros(3, np.bool_)) == ()
+    assert [budget(9, share) for share in BUDGETS] == [1, 1, 1, 2, 5]
+    assert budget(100, 0.05) == 5
+
+
+def test_erasing_reads_what_is_left(able: Runnable) -> None:
+    """Comprehensiveness is the answer without the rationale, sufficiency that to nothing else, at every share too."""
+    scores = np.array([5.0, 0, 0, 0, 9.0, 0, 0, 0, 7.0])
+    chosen = highest(scores, 2)
+    eraser = Eraser(able, READER, ("a", "b", "c"))
+    ((own, shares),) = eraser.erased([LONG], [scores], [chosen])
+    half = highest(scores, 5)
+    masks = [~chosen, chosen, ~half, half]
+    expected = answers(able, READER, [(LONG, mask) for mask in masks])
+    found = [own.comprehensiveness, own.sufficiency, shares[0.5].comprehensiveness, shares[0.5].sufficiency]
+    for one, other in zip(found, expected, strict=True):
+        assert one is not None
+        np.testing.assert_allclose(list(one.values()), other, atol=1e-6)
+    assert tuple(shares) == BUDGETS
+    known = len(eraser.known)
+    eraser.erased([LONG], [scores], [chosen])
+    assert len(eraser.known) == known
+
+
+def test_the_kept_explainer_is_one_of_the_registry() -> None:
+    """The explainers that commands name are there, each with a source."""
+    assert {"adapler", "attention", "rollout", "saliency", "integrated_gradients", "random", "position"} <= set(
+        EXPLAINERS
+    )
+    assert all(explainer.summary and explainer.source for explainer in EXPLAINERS.values())
+
+
+def test_demo_rationales_are_those_of_its_generator() -> None:
+    """The marked tokens of the synthetic task are its own spans, and a limit spreads over the split."""
+    task = TASKS["demo"]
+    assert task.generate is not None
+    rows = {row["example_id"]: row for row in task.generate(0)["test"]}
+    gold = read_gold(task, "test", data_dir=None)
+    assert len(gold.annotations) == len(rows)
+    for annotation in gold.annotations[:50]:
+        spans = [(span.start_token, span.end_token) for span in annotation.spans]
+        assert spans == [tuple(span) for span in rows[annotation.annotation_id]["rationale"]]
+    few = read_gold(task, "test", data_dir=None, limit=5)
+    assert [each.annotation_id for each in few.annotations] == [
+        gold.annotations[place * len(gold.annotations) // 5].annotation_id for place in range(5)
+    ]
+    assert len(few.documents) == 5
+
+
+def write_posts(folder: Path, spans: object) -> Path:
+    """HateXplain's own file with one harmless post."""
+    (folder / "hatexplain").mkdir()
+    row = {"post_id": "7", "text": "one two three four", "label": "normal", "rationale_spans": spans}
+    unknown = {**row, "post_id": "8", "rationale_spans": None}
+    lines = "".join(f"{json.dumps(each)}\n" for each in (row, unknown))
+    (folder / "hatexplain" / "val.jsonl").write_text(lines, encoding="utf8")
+    return folder
+
+
+def test_spans_beside_the_text_are_rationales(tmp_path: Path) -> None:
+    """Without a folder in ERASER's layout the spans in the task's own file are read; unknown ones are left out."""
+    gold = read_gold(TASKS["hatexplain"], "val", data_dir=write_posts(tmp_path, [[1, 2], [3, 4]]))
+    (annotation,) = gold.annotations
+    assert [(span.start_token, span.end_token) for span in annotation.spans] == [(1, 2), (3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("task", "split", "message"),
+    [
+        ("demo", "validation", "has no rationales in its split"),
+        ("sst2", "test", "carries no rationales"),
+        ("movies", "test", "pass --data-dir"),
+    ],
+)
+def test_missing_rationales_are_refused(task: str, split: str, message: str) -> None:
+    """An unknown split, a task without rationales, and one without data are refused with a remedy."""
+    with pytest.raises(InputError, match=message):
+        read_gold(TASKS[task], split, data_dir=None)
+
+
+def test_malformed_spans_are_refused(tmp_path: Path) -> None:
+    """A span past the end is refused by its line, and no text is quoted."""
+    with pytest.raises(InputError, match=r"line 1: rationale span \[3, 9\) is none of 4 tokens") as refusal:
+        read_gold(TASKS["hatexplain"], "val", data_dir=write_posts(tmp_path, [[3, 9]]))
+    assert "three" not in str(refusal.value)
+    with pytest.raises(InputError, match="holds no eraser/movies"):
+        read_gold(TASKS["movies"], "val", data_dir=tmp_path)
