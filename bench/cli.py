@@ -275,7 +275,6 @@ def rationales_command(
     """Hold what AdapLeR keeps, and what other explainers score high, against what people marked."""
     quiet()
     from analysis.rationales import summary, write_page
-
     from bench.comparison import METHODS as COMPARED
     from bench.comparison import Asked, compare, eraser_split, settings_of
     from bench.plan import make_plan
