@@ -33,6 +33,7 @@ from efficient_bert.training.distillation import Reading, distance, readings, te
 from efficient_bert.training.finetune import FINETUNE, classify
 from efficient_bert.training.grafting import graft, graft_steps
 from efficient_bert.training.loop import in_order, train, with_defaults
+from efficient_bert.training.profiles import measure_profiles
 from efficient_bert.training.recipe import Descent, Inputs, Progress, Recipe
 
 FIDELITY = Knob(
@@ -243,14 +244,16 @@ def train_depths(context: Context) -> Trained:
 
 
 def train_final(context: Context) -> Trained:
-    """All widths at all depths, gold classes."""
+    """All widths at all depths, gold classes; then how many would leave where, at full width."""
     config = context.model.config
     layers = config.num_hidden_layers
     depths = (1.0, *(depth / layers for depth in config.exit_depths[::-1]))
-    return joint(
+    trained = joint(
         replace(context, model=copied(context.model, context.device)),
         Teaching(tuple(config.widths[::-1]), depths=depths),
     )
+    measure_profiles(trained.model, context.heldout)
+    return trained
 
 
 REWIRE = Stage(

@@ -34,6 +34,7 @@ from efficient_bert.training.batches import batch_of, collate, shuffled
 from efficient_bert.training.flexible import FINAL, labelled
 from efficient_bert.training.kept import kept
 from efficient_bert.training.loop import in_order, train, with_defaults
+from efficient_bert.training.profiles import measure_profiles
 from efficient_bert.training.recipe import Descent, Inputs, Progress, Recipe
 
 SELECTION = 4
@@ -154,7 +155,10 @@ def folds(context: Context) -> tuple[Rows, Rows]:
 
 
 def train_gates(context: Context) -> Trained:
-    """The gates alone; every other parameter stays as it was. The epoch of least loss on unseen rows is kept."""
+    """The gates alone; every other parameter stays as it was. The epoch of least loss on unseen rows is kept.
+
+    On those rows it is measured how often the gates choose each width, and how many would leave where.
+    """
     options = context.options
     torch.manual_seed(context.seed)
     model = with_gates(context.model, int(options["num_gates"]))
@@ -189,6 +193,7 @@ def train_gates(context: Context) -> Trained:
         replace(context, model=model, train=learn, heldout=select),
         Recipe(descend=descend, predict=gated, collate=on_batch, rank=rank),
     )
+    measure_profiles(trained.model, select)
     return replace(trained, model=trained.model.requires_grad_(True))
 
 
