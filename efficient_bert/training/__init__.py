@@ -89,6 +89,7 @@ class Stage:
         knobs: values that decide the training and that a sweep varies.
         after: the stage whose model this one starts from; None starts from the backbone.
         step_cost: options -> cost of an example relative to fine-tuning the whole model, for time estimates.
+        unseen: (number of held-out rows, options, seed) -> places of those that the stage does not learn on.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Stage:
     knobs: tuple[Knob, ...] = ()
     after: Stage | None = None
     step_cost: Callable[[Mapping[str, Value]], float] = lambda options: 1.0
+    unseen: Callable[[int, Mapping[str, Value], int], Sequence[int]] = lambda rows, options, seed: range(rows)
 
     @property
     def chain(self) -> tuple[Stage, ...]:

@@ -6,7 +6,7 @@ labels and the states that the gates read, in a pass at the label's width, are c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -148,10 +148,20 @@ def folds(context: Context) -> tuple[Rows, Rows]:
     """Rows that train the gates, and rows that select the epoch."""
     if context.options["label_split"] == "train":
         return context.train, context.heldout
-    rows = context.heldout
-    order = shuffled(len(rows), torch.Generator().manual_seed(context.seed))
-    cut = max(1, len(rows) // SELECTION)
-    return [rows[place] for place in order[cut:]], [rows[place] for place in order[:cut]]
+    learn, select = heldout_folds(len(context.heldout), context.seed)
+    return [context.heldout[place] for place in learn], [context.heldout[place] for place in select]
+
+
+def heldout_folds(rows: int, seed: int) -> tuple[list[int], list[int]]:
+    """Places of held-out rows that train the gates, and of those that select the epoch."""
+    order = shuffled(rows, torch.Generator().manual_seed(seed))
+    cut = max(1, rows // SELECTION)
+    return order[cut:], order[:cut]
+
+
+def unseen(rows: int, options: Mapping[str, Value], seed: int) -> Sequence[int]:
+    """Places of the held-out rows that the gates do not learn on."""
+    return range(rows) if options["label_split"] == "train" else heldout_folds(rows, seed)[1]
 
 
 def train_gates(context: Context) -> Trained:
@@ -215,4 +225,5 @@ GATES = Stage(
     knobs=(Knob("num_gates", "gates, each for as many consecutive layers; 0 = one for each layer", 0, low=0),),
     after=FINAL,
     step_cost=lambda options: 3.0 / float(options["epochs"]) + 0.02,  # labels and states once, then the gates
+    unseen=unseen,
 )  # fmt: skip
