@@ -112,8 +112,7 @@ def sweep_command(
     from analysis.selection import choices
     from bench.sweep import swept_methods
 
-    values = {name: value.split(",") for name, value in given.items() if isinstance(value, str)}
-    wanted = swept_methods(methods, values, controls=controls)
+    wanted = swept_methods(methods, given_values(given)["knobs"], controls=controls)
     runs, run_ids = run_and_report(seeds, device, out, {**given, "methods": wanted})
     for line in choices(Runs.read(runs, run_ids)) if run_ids else ():
         click.echo(line)
