@@ -58,6 +58,7 @@ def test_every_plot_draws_every_case(name: str, case: str, tmp_path: Path) -> No
         assert case != "tokens dropped" or name not in LENGTH_PLOTS
         assert case != "subnets" or name not in SUBNET_PLOTS
         return
+    assert "run_ids" in frame, "a report says which runs a figure is drawn from"
     back = pd.read_csv(io.StringIO(frame.to_csv(index=False)))
     pd.testing.assert_frame_equal(back, frame, check_dtype=False)
     svg, png = render(plot, frame)

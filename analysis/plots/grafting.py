@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _COLUMNS = ["series", "width", "depth", "without", "with", "difference", "difference_low", "difference_high"]
-_COLUMNS += ["y_metric", "run_ids_without", "run_ids_with"]
+_COLUMNS += ["y_metric", "run_ids"]
 
 
 def _data(runs: Runs) -> pd.DataFrame:
@@ -35,7 +35,7 @@ def _data(runs: Runs) -> pd.DataFrame:
         one, other = ways["no"], ways["yes"]
         apart = difference(runs, one["run_ids"].split(), other["run_ids"].split(), one["y_metric"])
         known = (*alike, one["quality"], other["quality"], apart.value, apart.low, apart.high)
-        rows.append((*known, one["y_metric"], one["run_ids"], other["run_ids"]))
+        rows.append((*known, one["y_metric"], f"{one['run_ids']} {other['run_ids']}"))
     found = pd.DataFrame(rows, columns=_COLUMNS)
     return found.sort_values(["series", "width", "depth"], ascending=[True, False, False]).reset_index(drop=True)
 
