@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from bench.errors import InputError
 from bench.registry import METHODS
+from bench.runner import values
 from bench.search import Point, best, read_entry, write_entry
 from efficient_bert.training.gating import GATES, heldout_folds
 from tests.command_line import Answer, call
@@ -94,6 +96,7 @@ class Searched:
 
     folder: Path
     base: tuple[object, ...]
+    grid: tuple[object, ...]
     answer: Answer
 
     @property
@@ -113,7 +116,9 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
     options = {f"--{stage}-epochs": 1 for stage in QUICK} | {"--width-list": "0.5,1", "--depth-list": "0.5,1"}
     base = ("--task", "sst2", "--device", "cpu", *(part for pair in {**places, **options}.items() for part in pair))
     grid = ("--method", "flexible", "--width-mult-list", LISTS, "--exit-threshold", "0.05,0.693")
-    return Searched(folder, base, call("search", *base, *grid, "--allowed-drop", 1, "--out", folder / "best.json"))
+    return Searched(
+        folder, base, grid, call("search", *base, *grid, "--allowed-drop", 1, "--out", folder / "best.json")
+    )
 
 
 def test_a_search_tries_every_point_and_keeps_one(searched: Searched) -> None:
@@ -126,6 +131,23 @@ def test_a_search_tries_every_point_and_keeps_one(searched: Searched) -> None:
     assert f"exit_threshold={entry['exit_threshold']}" in fastest
     assert entry["method"] == "flexible"
     assert entry["width_mult_list"] == [0.5, 1.0]
+
+
+def test_a_search_counts_unseen_rows_alone(searched: Searched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every arm, the full model too, is scored on the quarter of the held-out rows that no stage learnt on."""
+    scored: list[int] = []
+
+    def count(table: Any, names: Any) -> dict[str, float]:
+        scored.append(len(table))
+        return values(table, names)
+
+    monkeypatch.setattr("bench.search.values", count)
+    again = call("search", *searched.base, *searched.grid, "--allowed-drop", 1, "--out", searched.folder / "again.json")
+    assert again.code == 0, again.err
+    heldout = int(re.findall(r"([\d,]+) held out", again.out)[0].replace(",", ""))
+    assert scored == [heldout // 4] * 5
+    assert heldout >= 8
+    assert (searched.folder / "again.json").read_bytes() == searched.file.read_bytes()
 
 
 def test_a_run_reads_the_choice_back(searched: Searched) -> None:
