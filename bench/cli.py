@@ -14,7 +14,7 @@ import click
 
 from bench import __version__
 from bench.errors import InputError
-from bench.flags import FOLDER, SEED, Name, WithKnobs, given_values, settings_options
+from bench.flags import FILE, FOLDER, SEED, Name, WithKnobs, given_values, settings_options
 from bench.presets import PRESETS
 from bench.registry import EXPLAINERS, METHODS, METRICS, PLOTS, TASKS
 
@@ -42,9 +42,57 @@ def bench() -> None:
 )
 @click.option("--rounds", type=click.IntRange(0), help="Samples per timed example. [default: the preset's]")
 @click.option("--report", "out", type=FOLDER, default=Path("report"), show_default=True, help="Where the report goes.")
-def run_command(seeds: tuple[int, ...], device: str | None, out: Path, **given: Any) -> None:
+@click.option("--config", type=FILE, help="The method and knobs that bench search chose; flags go first.")
+def run_command(seeds: tuple[int, ...], device: str | None, out: Path, config: Path | None, **given: Any) -> None:
     """Plan, train what is missing, evaluate, time, store, and write the report."""
-    run_and_report(seeds, device, out, given)
+    run_and_report(seeds, device, out, configured(given, config) if config else given)
+
+
+def configured(given: dict[str, Any], config: Path) -> dict[str, Any]:
+    """A command's parameters with the method and knobs of a task's entry where they do not say otherwise."""
+    from bench.search import read_entry
+
+    method, knobs = read_entry(config, given["task"])
+    if given["methods"] not in ((), (method,)):
+        raise InputError(f"{config} is for method {method!r} of this task; give --method {method}, or no --config")
+    return {**given, "methods": (method,), **{name: knobs[name] for name in knobs if given[name] is None}}
+
+
+@bench.command("search", cls=WithKnobs)
+@settings_options()
+@click.option(
+    "--allowed-drop",
+    type=click.FloatRange(0, 1),
+    default=0.01,
+    show_default=True,
+    help="How much of the full model's score the chosen point may lose.",
+)
+@click.option(
+    "--out",
+    type=FILE,
+    default=Path("best_tradeoff_inference_config.json"),
+    show_default=True,
+    help="File that keeps each task's point, for bench run --config.",
+)
+def search_command(
+    seeds: tuple[int, ...], device: str | None, allowed_drop: float, out: Path, methods: tuple[str, ...], **given: Any
+) -> None:
+    """Choose a method's fastest point that holds up on training rows that no stage learnt on, and keep it in a file.
+
+    Give one --method, and the knob values to try where its own points are not enough.
+    """
+    from bench.search import best, points, write_entry
+
+    if len(methods) != 1:
+        raise InputError(f"a search is for one method, but --method is {', '.join(methods) or 'not given'}; give one")
+    (method,) = methods
+    full, found = points(planned(seeds, device, {**given, "methods": methods}), progress_bars())
+    for point in [full, *found]:
+        named = " ".join(f"{name}={value}" for name, value in point.knobs.items())
+        click.echo(f"point   score {point.score:.4f}, FLOPs speed-up {point.speedup:.3f}: {named or 'full'}")
+    chosen = best(full, found, allowed_drop=allowed_drop)
+    write_entry(out, task=given["task"], method=method, knobs=chosen.knobs)
+    click.echo(f"chosen  {json.dumps(dict(chosen.knobs))}\nkept in {out}")
 
 
 @bench.command("sweep", cls=WithKnobs)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SEED = click.IntRange(0, 2**32 - 1)
 FOLDER = click.Path(file_okay=False, path_type=Path)
+FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 class Name(click.ParamType[str]):

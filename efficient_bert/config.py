@@ -23,6 +23,10 @@ class EfficientBertConfig(BertConfig):
         layer_heads: heads that each layer has, with the same fraction of its neurons; empty = all of them.
         num_gates: width gates, each for N / num_gates consecutive layers; 0 = there are none.
         widths: those that the model was trained at, ascending, which its gates tell apart; empty = the full one.
+        gate_profile: for each gate the share of examples that it gives each of the `widths`, over rows that no stage
+            learnt on; empty where it was not measured.
+        exit_profile: rows of a threshold, ascending, and the share of all examples that leave at each of the
+            `exit_depths` under it, likewise; empty where it was not measured.
         kwargs: every field of `transformers.BertConfig`.
 
     Raises:
@@ -41,6 +45,8 @@ class EfficientBertConfig(BertConfig):
         layer_heads: Sequence[int] = (),
         num_gates: int = 0,
         widths: Sequence[float] = (),
+        gate_profile: Sequence[Sequence[float]] = (),
+        exit_profile: Sequence[Sequence[float]] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -50,6 +56,8 @@ class EfficientBertConfig(BertConfig):
         self.layer_heads = list(layer_heads)
         self.num_gates = num_gates
         self.widths = list(widths)
+        self.gate_profile = [list(shares) for shares in gate_profile]
+        self.exit_profile = [list(row) for row in exit_profile]
         if self.hidden_size % self.num_attention_heads:
             raise InputError(
                 f"hidden_size is {self.hidden_size}, but {self.num_attention_heads} heads must share it equally"

@@ -14,6 +14,7 @@ from torch import Tensor
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.contribution import first_token
 from efficient_bert.decisions import Decision, Policy, View
+from efficient_bert.draws import scrambled
 from efficient_bert.errors import InputError
 from efficient_bert.knobs import Knob, Value
 
@@ -24,6 +25,8 @@ PROFILE = Knob(
     "fraction of a text's tokens that each layer runs on, first layer first, as 0.9/0.5/..; own = the model's",
     OWN,
 )
+
+CONTROL_SEED = Knob("control_seed", "of the random choices", 0, low=0, high=2**31)
 
 Order = Callable[[View], Tensor]
 """View -> (B, L) numbers; tokens with the lowest ones go first."""
@@ -38,10 +41,7 @@ def shuffled(seed: int) -> Order:
     """A random order of positions, one for each seed and length of text: the same in every layer and batch."""
 
     def order(view: View) -> Tensor:
-        mixed = view.positions * 0x9E3779B1 + view.length[:, None] * 0x85EBCA77 + seed * 0xC2B2AE3D
-        for shift, factor in ((15, 0x2C1B3C6D), (12, 0x297A2D39)):
-            mixed = ((mixed ^ (mixed >> shift)) * factor) & 0xFFFFFFFF
-        return mixed ^ (mixed >> 15)
+        return scrambled(view.positions * 0x9E3779B1 + view.length[:, None] * 0x85EBCA77 + seed * 0xC2B2AE3D)
 
     return order
 

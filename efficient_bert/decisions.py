@@ -25,6 +25,7 @@ class View:
         length: (B,) int64, tokens that entered layer 0.
         logits: (E, B, C) from the exits so far: the history lives here, so policies carry no state.
         fades: in `soft` execution the fades decided so far, each (B, L), oldest first; None where decisions are hard.
+        numbers: (B,) int64 that each example's word pieces make, the same in any batch; for policies that draw.
     """
 
     depth: int
@@ -34,6 +35,7 @@ class View:
     length: Tensor
     logits: Tensor
     fades: tuple[Tensor, ...] | None = None
+    numbers: Tensor | None = None
 
     def first(self) -> Tensor:
         """(B, D): the states of each example's first token, [CLS]."""
@@ -70,11 +72,13 @@ class Policy:
         decide: the decision before each layer, a pure tensor function; None decides nothing and costs nothing.
         exits: depths at which an exit head is evaluated.
         layers: indices of the layers that run, ascending; None runs all.
+        draws: it reads the view's `numbers`.
     """
 
     decide: Callable[[View], Decision] | None = None
     exits: tuple[int, ...] = ()
     layers: tuple[int, ...] | None = None
+    draws: bool = False
 
 
 def first_states(states: Tensor, mask: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from efficient_bert.decisions import Decision, Policy
+from efficient_bert.draws import fingerprints
 from efficient_bert.errors import InputError
 from efficient_bert.execution import Gathered, Masks, Padded, State
 from efficient_bert.ragged import Layout
@@ -119,6 +120,7 @@ def run(
     recorder = Recorder(len(batch.mask), batch.mask.device)
     states = [state.values] if record else []
     lengths = batch.mask.sum(1)
+    numbers = fingerprints(batch.input_ids, batch.mask) if policy.draws else None
     decisions: list[Decision] = []
     widths: dict[int, float] = {}
     every = model.bert.encoder.layers
@@ -128,7 +130,7 @@ def run(
             recorder.exit(depth, state.live.rows, model.classify(state.first(), depth=depth))
         if policy.decide is not None:
             history = recorder.history(model.config.classes)
-            decision = policy.decide(state.view(depth, lengths=lengths, logits=history))
+            decision = policy.decide(state.view(depth, lengths=lengths, logits=history, numbers=numbers))
             if execution == Execution.SOFT:
                 decision = replace(decision, leave=None)
             if record:

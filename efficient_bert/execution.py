@@ -32,8 +32,8 @@ class State(Protocol):
         """(B, D): the [CLS] states of the live rows."""
         ...
 
-    def view(self, depth: int, *, lengths: Tensor, logits: Tensor) -> View:
-        """What the policy sees; lengths (all examples,), logits (E, all examples, C)."""
+    def view(self, depth: int, *, lengths: Tensor, logits: Tensor, numbers: Tensor | None) -> View:
+        """What the policy sees; lengths and numbers (all examples,), logits (E, all examples, C)."""
         ...
 
     def apply(self, decision: Decision) -> Self:
@@ -56,12 +56,14 @@ class Gathered:
     def first(self) -> Tensor:
         return self.live.first(self.values)
 
-    def view(self, depth: int, *, lengths: Tensor, logits: Tensor) -> View:
+    def view(self, depth: int, *, lengths: Tensor, logits: Tensor, numbers: Tensor | None) -> View:
         layout = self.live
         if layout.rows != tuple(range(len(lengths))):
             rows = list(layout.rows)
             lengths, logits = lengths[rows], logits[:, rows]
-        return View(depth, layout.pad(self.values), layout.mask, layout.pad(layout.positions), lengths, logits)
+            numbers = None if numbers is None else numbers[rows]
+        hidden, positions = layout.pad(self.values), layout.pad(layout.positions)
+        return View(depth, hidden, layout.mask, positions, lengths, logits, numbers=numbers)
 
     def apply(self, decision: Decision) -> Gathered:
         state = self
@@ -135,11 +137,12 @@ class Padded:
         rows = torch.tensor(self.live.rows, device=first.device)
         return self.values[rows, first[rows]]
 
-    def view(self, depth: int, *, lengths: Tensor, logits: Tensor) -> View:
+    def view(self, depth: int, *, lengths: Tensor, logits: Tensor, numbers: Tensor | None) -> View:
         rows = list(self.live.rows)
         positions = torch.arange(self.values.shape[1], device=self.values.device).expand(len(rows), -1)
         fades = self.fades if self.soft else None
-        return View(depth, self.values[rows], self.live.mask[rows], positions, lengths[rows], logits[:, rows], fades)
+        mask, own = self.live.mask[rows], None if numbers is None else numbers[rows]
+        return View(depth, self.values[rows], mask, positions, lengths[rows], logits[:, rows], fades, own)
 
     def apply(self, decision: Decision) -> Padded:
         if not self.soft:

@@ -136,6 +136,7 @@ def export(model: EfficientBertForSequenceClassification, subnet: Subnet) -> Eff
     """
     heads = [kept_heads(width, model.config.num_attention_heads) for width in subnet.widths]
     left_behind = {"exit_depths": [], "contribution_size": 0, "num_gates": 0, "widths": []}
+    left_behind |= {"gate_profile": [], "exit_profile": []}
     sizes = {"num_hidden_layers": len(subnet.layers), "layer_heads": heads}
     dense = EfficientBertForSequenceClassification(
         EfficientBertConfig(**{**model.config.to_dict(), **left_behind, **sizes})

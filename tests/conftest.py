@@ -86,6 +86,8 @@ def minilm(tmp_path_factory: pytest.TempPathFactory) -> MiniLM:
     whole = reshaped(with_contribution(with_exits(ours), 32), num_gates=6, widths=[0.25, 0.5, 0.75, 1.0])
     whole.eval()
     whole.config.length_profile = [0.95, 0.8, 0.6, 0.5, 0.3, 0.2]
+    whole.config.gate_profile = [[0.4, 0.3, 0.2, 0.1]] * 6
+    whole.config.exit_profile = [[0.0] * 6, [1.0, 0.2, 0.1, 0.2, 0.1, 0.1]]
     found = MiniLM(theirs, folder, whole, tokenizer(backbone))
     aim_exits(found.exits, Batch.of(found.encoded(demo(32))))
     aim_predictors(found.exits)

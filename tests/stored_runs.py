@@ -35,6 +35,8 @@ class StoredRun:
         kept: fraction of the tokens that each layer runs on.
         eta: thresholds of each layer at each watched step of a stage named after the method.
         shown: as in a record.
+        heads: of each layer, an entry for each example, repeated to fill; 2 are all.
+        stages: artifacts beside those of the fine-tuning and of a stage named after the method.
     """
 
     run_id: str
@@ -58,6 +60,8 @@ class StoredRun:
     kept: Sequence[float] = (1.0,) * LAYERS
     eta: Sequence[Sequence[float]] = ()
     shown: Sequence[Mapping[str, Any]] = ()
+    heads: Sequence[Sequence[int]] = ((2,) * LAYERS,)
+    stages: Mapping[str, str] = field(default_factory=dict)
 
     def table(self) -> pa.Table:
         """The table of examples: labels alternate 0, 1, and a wrong answer is the other class."""
@@ -68,7 +72,7 @@ class StoredRun:
 
     def _row(self, number: int, wrong: bool) -> dict[str, Any]:
         label, depth = number % 2, self.depths[number % len(self.depths)]
-        prediction = 1 - label if wrong else label
+        prediction, heads = 1 - label if wrong else label, self.heads[number % len(self.heads)]
         rounds = range(self.rounds if number < self.timed else 0)
         return {
             "example_id": f"e{number:05d}",
@@ -79,8 +83,8 @@ class StoredRun:
             "length": TOKENS,
             "exit_depth": depth,
             "tokens": [round(TOKENS * kept) for kept in self.kept[:depth]] + [0] * (LAYERS - depth),
-            "heads": [2] * depth + [0] * (LAYERS - depth),
-            "neurons": [8] * depth + [0] * (LAYERS - depth),
+            "heads": [*heads[:depth], *[0] * (LAYERS - depth)],
+            "neurons": [4 * own for own in heads[:depth]] + [0] * (LAYERS - depth),
             "flops": depth * FLOPS_PER_LAYER,
             "released_flops": depth * FLOPS_PER_LAYER,
             "released_reference_flops": LAYERS * FLOPS_PER_LAYER,
@@ -105,7 +109,7 @@ class StoredRun:
             backbone=self.backbone,
             seed=self.seed,
             options=dict(self.options),
-            artifacts={"finetune": "abc", self.method: f"{self.method}-{self.seed}"},
+            artifacts={"finetune": "abc", self.method: f"{self.method}-{self.seed}", **self.stages},
             training={"finetune": {"heldout_scores": [0.5, 0.75], "history": {}}, **learned},
             data={"split": "validation", "rows": self.examples, "synthetic": self.synthetic, **self.data},
             metrics={"accuracy": 1 - len(set(self.wrong)) / self.examples},
@@ -168,4 +172,27 @@ def sweep(*, seed: int = 1, task: str = "demo") -> list[StoredRun]:
                 overhead=0.001,
             )
         )
+    return found
+
+
+def subnets(*, seed: int = 1) -> list[StoredRun]:
+    """The full model, four subnets trained with grafting and without, and gates that are one answer better."""
+    full = StoredRun(f"full-{seed}", seed=seed, wrong=range(4))
+    family: dict[str, Any] = {"seed": seed, "stages": {"final": "f"}}
+    found = [full]
+    for graft, more in (("yes", 0), ("no", 1)):
+        for width, heads in ((0.5, 1), (1.0, 2)):
+            for depth in (3, 6):
+                wrong = range(4 + more * (width < 1) + 2 * (width < 1) + (depth < 6))
+                knobs = {"graft": graft, "width_mult": f"{width:g}", "depth_mult": depth / LAYERS}
+                name = f"static-{graft}-{width:g}-{depth}-{seed}"
+                layers = ((heads,) * LAYERS,)
+                found.append(
+                    StoredRun(name, "static_subnet", knobs, wrong=wrong, depths=(depth,), heads=layers, **family)
+                )
+    gated = {"graft": "yes", "num_gates": 0, "width_mult_list": "0.5,1"}
+    choices = [(1,) * LAYERS, (1, 1, 2, 2, 2, 2)]
+    found.append(
+        StoredRun(f"gates-{seed}", "width_gates", gated, wrong=range(4), depths=(3, 4), heads=choices, **family)
+    )
     return found

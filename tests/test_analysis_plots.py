@@ -16,7 +16,7 @@ from analysis.frames import Runs
 from analysis.render import inline, render
 from analysis.style import SERIES, looks
 from bench.registry import PLOTS
-from tests.stored_runs import DEVICE, LAYERS, StoredRun, read_runs, sweep
+from tests.stored_runs import DEVICE, LAYERS, StoredRun, read_runs, subnets, sweep
 
 STRANGE = StoredRun("strange", method="entropy_exit", knobs={"exit_threshold": "$\\frac$ <b>&"}, depths=(1, 3))
 DROPPING = StoredRun(
@@ -28,6 +28,7 @@ DROPPING = StoredRun(
 )
 CASES = {
     "tokens dropped": [StoredRun("only"), DROPPING],
+    "subnets": subnets(),
     "a sweep": sweep(),
     "two seeds": [*sweep(), *sweep(seed=2)],
     "one run": [StoredRun("only")],
@@ -41,6 +42,8 @@ CASES = {
 
 LENGTH_PLOTS = {"tokens_per_layer", "thresholds", "fate"}
 """Empty where no run drops tokens."""
+SUBNET_PLOTS = {"subnet_grid", "widths_per_layer", "grafting", "dynamic_front"}
+"""Empty where no model was trained jointly."""
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -51,9 +54,11 @@ def test_every_plot_draws_every_case(name: str, case: str, tmp_path: Path) -> No
     frame = plot.data(read_runs(tmp_path, *CASES[case]))
     assert plot.caption
     if frame.empty:
-        assert case == "nothing timed" or name in LENGTH_PLOTS
-        assert case != "tokens dropped"
+        assert case == "nothing timed" or name in LENGTH_PLOTS | SUBNET_PLOTS
+        assert case != "tokens dropped" or name not in LENGTH_PLOTS
+        assert case != "subnets" or name not in SUBNET_PLOTS
         return
+    assert "run_ids" in frame, "a report says which runs a figure is drawn from"
     back = pd.read_csv(io.StringIO(frame.to_csv(index=False)))
     pd.testing.assert_frame_equal(back, frame, check_dtype=False)
     svg, png = render(plot, frame)
@@ -67,7 +72,7 @@ def test_every_plot_draws_every_case(name: str, case: str, tmp_path: Path) -> No
 def test_an_axis_of_time_names_the_device(name: str, tmp_path: Path) -> None:
     """Wherever a figure shows time, one of its axes names the device that was read back."""
     plot = PLOTS[name]
-    frame = plot.data(read_runs(tmp_path, *sweep(), DROPPING))
+    frame = plot.data(read_runs(tmp_path, *sweep(), DROPPING, *subnets()[1:]))
     figure = Figure()
     axes = figure.subplots()
     plot.draw(axes, frame)
@@ -140,6 +145,53 @@ def test_fate_is_of_the_first_example(tmp_path: Path) -> None:
     assert frame["live_layers"].tolist() == [6, 6, 2, 1]
     whole = replace(DROPPING, run_id="whole", shown=[{"pieces": ["a", "b"], "layers": [6, 6]}])
     assert PLOTS["fate"].data(read_runs(tmp_path / "other", whole)).empty
+
+
+def test_the_grid_holds_every_subnet(tmp_path: Path) -> None:
+    """A cell for each width and depth of each way of training; lists of widths have no cell."""
+    mixed = StoredRun("mixed", "static_subnet", {"width_mult": "1,0.5,1", "depth_mult": 0.5}, stages={"final": "f"})
+    frame = PLOTS["subnet_grid"].data(read_runs(tmp_path, *subnets(), mixed))
+    assert len(frame) == 8
+    assert sorted(frame["group"].unique()) == ["static_subnet graft=no", "static_subnet graft=yes"]
+    cell = frame.set_index("arm").loc["static_subnet graft=no width_mult=0.5 depth_mult=0.5"]
+    assert cell["quality"] == pytest.approx(1 - 8 / 40)
+    assert cell["flops_speedup"] == pytest.approx(2)
+
+
+def test_widths_per_layer_are_shares_of_the_examples(tmp_path: Path) -> None:
+    """Half of the examples run the third layer wide; in the fourth only they are left; one-width arms are left out."""
+    frame = PLOTS["widths_per_layer"].data(read_runs(tmp_path, *subnets()))
+    assert set(frame["method"]) == {"width_gates"}
+    assert frame[["layer", "width", "share", "examples"]].to_numpy().tolist() == [
+        [1, 0.5, 1, 40],
+        [2, 0.5, 1, 40],
+        [3, 0.5, 0.5, 40],
+        [3, 1, 0.5, 40],
+        [4, 1, 1, 20],
+    ]
+
+
+def test_grafting_pairs_what_is_otherwise_the_same(tmp_path: Path) -> None:
+    """Each subnet once, with one more of 40 answers right at half width, and nothing changed at full width."""
+    frame = PLOTS["grafting"].data(read_runs(tmp_path, *subnets(), *subnets(seed=2)))
+    assert len(frame) == 4
+    by_width = frame.groupby("width")["difference"].mean()
+    assert by_width.to_dict() == pytest.approx({0.5: 1 / 40, 1.0: 0.0})
+    assert (frame["with"] - frame["without"]).tolist() == pytest.approx(frame["difference"].tolist())
+    only = [run for run in subnets() if run.knobs.get("graft") != "no"]
+    assert PLOTS["grafting"].data(read_runs(tmp_path / "other", *only)).empty
+
+
+def test_the_front_is_that_of_the_static_subnets(tmp_path: Path) -> None:
+    """Gates at 6 / 3.5 of the full cost are held against the best subnet that costs no more: one more answer right."""
+    frame = PLOTS["dynamic_front"].data(read_runs(tmp_path, *subnets())).set_index("method")
+    gates = frame.loc["width_gates"]
+    assert gates["flops_speedup"] == pytest.approx(6 / 3.5)
+    assert gates["over"] == pytest.approx(1 / 40)
+    assert "width_mult=1 depth_mult=0.5" in gates["rival"]
+    assert not gates["pareto"]
+    assert (frame["pareto"] & frame["static"]).sum() == 4, "full width at either depth, trained either way"
+    assert PLOTS["dynamic_front"].data(read_runs(tmp_path / "other", *subnets()[:-1])).empty
 
 
 def test_latency_percentiles_are_those_of_all_samples(tmp_path: Path) -> None:

@@ -146,9 +146,11 @@ def test_compare_refuses_what_cannot_be_paired(tmp_path: Path) -> None:
         compare(store, "a", "a")
 
 
-def test_the_report_has_every_file(report: Path) -> None:
-    """Page, figures and data of both tasks lie in the folder, and nothing lies outside of it."""
-    names = {f"demo-{name}" for name in PLOTS}
+def test_the_report_has_every_file(report: Path, tmp_path: Path) -> None:
+    """Page, data and every figure that has something to show lie in the folder, and nothing lies outside of it."""
+    runs = read_runs(tmp_path, *sweep(), *sweep(seed=2))
+    names = {f"demo-{name}" for name, plot in PLOTS.items() if not plot.data(runs).empty}
+    assert {"demo-tradeoff", "demo-exit_depths", "demo-latency"} <= names
     assert names <= {path.stem for path in (report / "figures").glob("*.svg")}
     assert names <= {path.stem for path in (report / "figures").glob("*.png")}
     assert names | {"demo-table"} <= {path.stem for path in (report / "data").glob("*.csv")}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from efficient_bert.controls import PROFILE, check_profile, profile_policy, read_profile, shuffled
-from efficient_bert.knobs import Knob
+from efficient_bert.controls import CONTROL_SEED, PROFILE, check_profile, profile_policy, read_profile, shuffled
 from efficient_bert.methods import Method
 from efficient_bert.training.adapler import ADAPLER
 
@@ -16,6 +15,6 @@ RANDOM_TOKENS = Method(
     policy=lambda model, knobs: profile_policy(
         read_profile(model.config, knobs["profile"]), shuffled(int(knobs["control_seed"]))
     ),
-    knobs=(PROFILE, Knob("control_seed", "of the random order", 0, low=0, high=2**31)),
+    knobs=(PROFILE, CONTROL_SEED),
     check=check_profile,
 )

@@ -92,6 +92,7 @@ class Stage:
         check: raises InputError where options and knobs do not fit a model of this configuration; asked before any
             stage trains.
         step_cost: options -> cost of an example relative to fine-tuning the whole model, for time estimates.
+        unseen: (number of held-out rows, options, seed) -> places of those that the stage does not learn on.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Stage:
     after: Stage | None = None
     check: Callable[[EfficientBertConfig, Mapping[str, Value]], object] = lambda config, options: None
     step_cost: Callable[[Mapping[str, Value]], float] = lambda options: 1.0
+    unseen: Callable[[int, Mapping[str, Value], int], Sequence[int]] = lambda rows, options, seed: range(rows)
 
     @property
     def chain(self) -> tuple[Stage, ...]:

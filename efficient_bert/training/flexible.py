@@ -28,11 +28,13 @@ from efficient_bert.knobs import Knob, numbers
 from efficient_bert.model import EfficientBertForSequenceClassification, reshaped
 from efficient_bert.subnets import kept_count, rewire
 from efficient_bert.training import Context, Rows, Stage, Trained
+from efficient_bert.training.augmentation import FILE, OPTIONS, augmented, with_augmented
 from efficient_bert.training.batches import batch_of, collate
 from efficient_bert.training.distillation import Reading, distance, readings, teach, teacher_states
 from efficient_bert.training.finetune import FINETUNE, classify
 from efficient_bert.training.grafting import graft, graft_steps
 from efficient_bert.training.loop import in_order, train, with_defaults
+from efficient_bert.training.profiles import measure_profiles
 from efficient_bert.training.recipe import Descent, Inputs, Progress, Recipe
 
 FIDELITY = Knob(
@@ -204,9 +206,14 @@ def rewire_model(context: Context) -> Trained:
 
 
 def train_widths(context: Context) -> Trained:
-    """All widths at full depth, from the fine-tuned model's answers and states or from gold classes, with grafts."""
+    """All widths at full depth, from the fine-tuned model's answers and states or from gold classes, with grafts.
+
+    Where copies of the rows with other words are wanted, they are kept for the stage that trains depths.
+    """
     options, config = context.options, context.model.config
     widths = width_list(str(options["list"]), config)
+    more = augmented(context)
+    context = replace(context, train=with_augmented(context.train, more))
     teaching = Teaching(
         widths,
         depths=(1.0,),
@@ -222,7 +229,8 @@ def train_widths(context: Context) -> Trained:
         per_epoch=int(options["grafts"]),
     )
     grafts = steps if options["graft"] == "yes" else ()
-    return joint(replace(context, model=reshaped(context.model, widths=widths[::-1])), teaching, grafts=grafts)
+    trained = joint(replace(context, model=reshaped(context.model, widths=widths[::-1])), teaching, grafts=grafts)
+    return replace(trained, beside={FILE: more}) if more else trained
 
 
 def train_depths(context: Context) -> Trained:
@@ -239,18 +247,22 @@ def train_depths(context: Context) -> Trained:
         fidelity=Fidelity(str(options["fidelity"])),
     )
     inner = [kept_count(depth, config.num_hidden_layers) for depth in depths[:0:-1]]
-    return joint(replace(context, model=reshaped(context.model, exit_depths=inner, shared_head=True)), teaching)
+    rows = with_augmented(context.train, context.before / FILE if context.before else None)
+    model = reshaped(context.model, exit_depths=inner, shared_head=True)
+    return joint(replace(context, model=model, train=rows), teaching)
 
 
 def train_final(context: Context) -> Trained:
-    """All widths at all depths, gold classes."""
+    """All widths at all depths, gold classes; then how many would leave where, at full width."""
     config = context.model.config
     layers = config.num_hidden_layers
     depths = (1.0, *(depth / layers for depth in config.exit_depths[::-1]))
-    return joint(
+    trained = joint(
         replace(context, model=copied(context.model, context.device)),
         Teaching(tuple(config.widths[::-1]), depths=depths),
     )
+    measure_profiles(trained.model, context.heldout)
+    return trained
 
 
 REWIRE = Stage(
@@ -275,11 +287,13 @@ WIDTH = Stage(
         Knob("grafts", "grafts in each epoch but the last", 3, low=1),
         Knob("graft_alpha", "what a weak unit takes of its donor", 0.1, low=0.0, high=1.0),
         *IMPORTANCE,
+        *OPTIONS,
     ),
     knobs=(Knob("graft", "neural grafting while widths are trained", "yes", choices=("yes", "no")),),
     after=REWIRE,
     check=lambda config, options: width_list(str(options["list"]), config),
-    step_cost=lambda options: 2.9,  # widths 1, .75, .5, .25, and the teacher's forward pass
+    # widths 1, .75, .5, .25, and the teacher's forward pass, on every copy
+    step_cost=lambda options: 2.9 * (1 + int(options["augment_copies"])),
 )
 
 DEPTH = Stage(

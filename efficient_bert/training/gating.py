@@ -6,7 +6,7 @@ labels and the states that the gates read, in a pass at the label's width, are c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -35,6 +35,7 @@ from efficient_bert.training.batches import batch_of, collate, shuffled
 from efficient_bert.training.flexible import FINAL, labelled
 from efficient_bert.training.kept import kept
 from efficient_bert.training.loop import in_order, train, with_defaults
+from efficient_bert.training.profiles import measure_profiles
 from efficient_bert.training.recipe import Descent, Inputs, Progress, Recipe
 
 SELECTION = 4
@@ -150,14 +151,27 @@ def folds(context: Context) -> tuple[Rows, Rows]:
     """Rows that train the gates, and rows that select the epoch."""
     if context.options["label_split"] == "train":
         return context.train, context.heldout
-    rows = context.heldout
-    order = shuffled(len(rows), torch.Generator().manual_seed(context.seed))
-    cut = max(1, len(rows) // SELECTION)
-    return [rows[place] for place in order[cut:]], [rows[place] for place in order[:cut]]
+    learn, select = heldout_folds(len(context.heldout), context.seed)
+    return [context.heldout[place] for place in learn], [context.heldout[place] for place in select]
+
+
+def heldout_folds(rows: int, seed: int) -> tuple[list[int], list[int]]:
+    """Places of held-out rows that train the gates, and of those that select the epoch."""
+    order = shuffled(rows, torch.Generator().manual_seed(seed))
+    cut = max(1, rows // SELECTION)
+    return order[cut:], order[:cut]
+
+
+def unseen(rows: int, options: Mapping[str, Value], seed: int) -> Sequence[int]:
+    """Places of the held-out rows that the gates do not learn on."""
+    return range(rows) if options["label_split"] == "train" else heldout_folds(rows, seed)[1]
 
 
 def train_gates(context: Context) -> Trained:
-    """The gates alone; every other parameter stays as it was. The epoch of least loss on unseen rows is kept."""
+    """The gates alone; every other parameter stays as it was. The epoch of least loss on unseen rows is kept.
+
+    On those rows it is measured how often the gates choose each width, and how many would leave where.
+    """
     options = context.options
     torch.manual_seed(context.seed)
     model = with_gates(context.model, int(options["num_gates"]))
@@ -192,6 +206,7 @@ def train_gates(context: Context) -> Trained:
         replace(context, model=model, train=learn, heldout=select),
         Recipe(descend=descend, predict=gated, collate=on_batch, rank=rank),
     )
+    measure_profiles(trained.model, select)
     return replace(trained, model=trained.model.requires_grad_(True))
 
 
@@ -214,4 +229,5 @@ GATES = Stage(
     after=FINAL,
     check=check_gates,
     step_cost=lambda options: 0.02 + (3.0 / float(options["epochs"]) if options["label_split"] == "train" else 0.0),
+    unseen=unseen,
 )  # fmt: skip

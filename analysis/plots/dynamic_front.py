@@ -1,0 +1,85 @@
+"""Is choosing for each example better than one good subnet for all?"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from analysis.curves import NO_KNOBS, draw_front, draw_points, legend_above, points
+from analysis.frames import Runs
+from analysis.labels import label_points
+from analysis.pareto import front
+from analysis.plots import Plot
+from analysis.style import MUTED, SURFACE
+from analysis.subnets import difference, family, groups
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_COLUMNS = ["series", "curve", "method", "arm", "knobs", "static"]
+_COLUMNS += [f"{axis}{end}" for axis in ("flops_speedup", "quality") for end in ("", "_low", "_high")]
+_COLUMNS += ["y_metric", "pareto", "selected", "rival", "over", "over_low", "over_high", "run_ids"]
+_NONE = "-"
+
+
+def _data(runs: Runs) -> pd.DataFrame:
+    """The arms of the jointly trained model; empty without both subnets and something else.
+
+    `rival` is the best subnet that costs no more, `over` what the arm has over it.
+    """
+    frame = family(runs)
+    static = frame[frame["static"]]
+    if static.empty or len(static) == len(frame):
+        return pd.DataFrame(columns=_COLUMNS)
+    on_front = dict(
+        zip(static["arm"], front(static["flops_speedup"].tolist(), static["quality"].tolist()), strict=True)
+    )
+    frame["pareto"] = [on_front.get(arm, False) for arm in frame["arm"]]
+    found = points(runs, "flops_speedup").set_index("arm")
+    frame["curve"] = frame["arm"].map(found["curve"])
+    named = dict(zip((arm.label for arm in runs.arms), groups(runs), strict=True))
+    frame["knobs"] = [
+        named[arm].removeprefix(own).strip() or NO_KNOBS for arm, own in zip(frame["arm"], frame["series"], strict=True)
+    ]
+    frame[["rival", "over", "over_low", "over_high"]] = [_over(runs, row, static) for _, row in frame.iterrows()]
+    return frame[_COLUMNS].reset_index(drop=True)
+
+
+def _over(runs: Runs, row: pd.Series[Any], static: pd.DataFrame) -> tuple[str, float, float, float]:
+    """The best subnet at no more FLOPs, and the paired difference from it."""
+    cheaper = static[static["flops_speedup"] >= row["flops_speedup"]]
+    if row["static"] or cheaper.empty:
+        return _NONE, math.nan, math.nan, math.nan
+    rival = cheaper.loc[cheaper["quality"].idxmax()]
+    apart = difference(runs, rival["run_ids"].split(), row["run_ids"].split(), row["y_metric"])
+    return rival["arm"], apart.value, apart.low, apart.high
+
+
+def _draw(ax: Axes, frame: pd.DataFrame) -> None:
+    static, dynamic = frame[frame["static"]], frame[~frame["static"]]
+    hollow: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 6, "zorder": 2}
+    x, y = static["flops_speedup"], static["quality"]
+    ax.plot(x, y, color=SURFACE, markeredgecolor=MUTED, label="static subnets", **hollow)
+    draw_points(ax, dynamic, "flops_speedup", "quality")
+    draw_front(ax, static, "flops_speedup", "quality")
+    ax.set_xlabel("FLOPs speed-up over the full model (ratio of sums, unpadded, analytic)")
+    ax.set_ylabel(frame["y_metric"].iloc[0])
+    legend_above(ax)
+    label_points(ax, dynamic, "flops_speedup", "quality")
+
+
+DYNAMIC_FRONT = Plot(
+    name="dynamic_front",
+    summary="methods that choose a subnet for each example, over the front of the static subnets",
+    caption=(
+        "Circles are static subnets of the jointly trained model, the dotted staircase is their front. The others"
+        " choose among the same subnets for each example, or are controls that choose by chance: above the staircase"
+        " choosing pays. The data of the figure name for each point the best subnet that costs no more, and the paired"
+        " difference from it."
+    ),
+    data=_data,
+    draw=_draw,
+    order=64,
+)

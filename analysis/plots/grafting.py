@@ -1,0 +1,79 @@
+"""What neural grafting is worth, subnet by subnet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.curves import legend_above
+from analysis.frames import Runs
+from analysis.plots import Plot
+from analysis.style import INK, MUTED, SERIES, SURFACE
+from analysis.subnets import difference, family
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_COLUMNS = ["series", "width", "depth", "without", "with", "difference", "difference_low", "difference_high"]
+_COLUMNS += ["y_metric", "run_ids"]
+
+
+def _data(runs: Runs) -> pd.DataFrame:
+    """One row per static subnet that was trained both ways and is otherwise the same, by falling width and depth."""
+    frame = family(runs)
+    frame = frame[frame["static"] & frame["width"].notna()]
+    grafted = {arm.label: str(arm.knobs.get("graft")) for arm in runs.arms}
+    others = frame["group"].str.replace(r" graft=\w+", "", regex=True)
+    frame = frame.assign(graft=frame["arm"].map(grafted), rest=others)
+    rows = []
+    for alike, both in frame.groupby(["rest", "width", "depth"]):
+        ways = {way: part.iloc[0] for way, part in both.groupby("graft")}
+        if not {"yes", "no"} <= ways.keys():
+            continue
+        one, other = ways["no"], ways["yes"]
+        apart = difference(runs, one["run_ids"].split(), other["run_ids"].split(), one["y_metric"])
+        known = (*alike, one["quality"], other["quality"], apart.value, apart.low, apart.high)
+        rows.append((*known, one["y_metric"], f"{one['run_ids']} {other['run_ids']}"))
+    found = pd.DataFrame(rows, columns=_COLUMNS)
+    return found.sort_values(["series", "width", "depth"], ascending=[True, False, False]).reset_index(drop=True)
+
+
+def _draw(ax: Axes, frame: pd.DataFrame) -> None:
+    places = np.arange(len(frame))
+    ax.hlines(places, frame["without"], frame["with"], color=MUTED, linewidth=2, zorder=2)
+    look: dict[str, Any] = {"linestyle": "none", "markersize": 8, "zorder": 3, "markeredgewidth": 1.6}
+    ax.plot(frame["without"], places, marker="o", color=SURFACE, markeredgecolor=SERIES[1], label="without", **look)
+    ax.plot(frame["with"], places, marker="D", color=SERIES[0], markeredgecolor=SERIES[0], label="grafted", **look)
+    mean = frame["difference"].mean()
+    several = frame["series"].nunique() > 1
+    ax.set_yticks(
+        places,
+        [
+            f"width {width:g}, depth {depth:.2g}" + (f", {name}" if several else "")
+            for name, width, depth in zip(frame["series"], frame["width"], frame["depth"], strict=True)
+        ],
+    )
+    ax.set_ylim(len(frame) - 0.4, -0.6)
+    edge = ax.get_yaxis_transform()
+    for place, row in enumerate(frame.to_dict("records")):
+        text = f"{row['difference']:+.3f} [{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]"
+        ax.text(1.01, place, text, transform=edge, va="center", ha="left", color=INK, fontsize=8.5)
+    ax.set_xlabel(f"{frame['y_metric'].iloc[0]}; on average {mean:+.3f} by grafting")
+    ax.margins(x=0.06)
+    legend_above(ax)
+
+
+GRAFTING = Plot(
+    name="grafting",
+    summary="quality of each subnet with and without neural grafting",
+    caption=(
+        "Each subnet trained without (circle) and with neural grafting (diamond), all else equal. On the right what"
+        " grafting changes, with a paired interval over examples; seeds are averaged."
+    ),
+    data=_data,
+    draw=_draw,
+    order=62,
+    height=lambda frame: 1.1 + 0.32 * len(frame),
+)

@@ -1,0 +1,89 @@
+"""How wide each layer runs, for how many examples."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.frames import Runs
+from analysis.plots import Plot
+from analysis.rows import row_height, write_rows
+from analysis.selection import series
+from analysis.style import INK, MUTED, SURFACE, looks
+from analysis.subnets import groups
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_COLUMNS = ["series", "method", "arm", "name", "layer", "layers", "width", "share", "examples", "run_ids"]
+_TALLEST = 0.66  # of a row: all examples
+_WRITTEN = 0.15  # smaller shares have no room for a number
+
+
+def _data(runs: Runs) -> pd.DataFrame:
+    """One row per arm, layer and width, seeds pooled; only arms in which widths differ; who has left does not count."""
+    rows = []
+    for arm, name in zip(runs.arms, groups(runs), strict=True):
+        heads = np.concatenate([np.vstack(runs.frames[run_id]["heads"].tolist()) for run_id in arm.run_ids])
+        reference = runs.full(arm.first)
+        most = np.vstack(runs.frames[reference.run_id]["heads"].tolist()).max() if reference else heads.max()
+        if len(np.unique(heads[heads > 0])) < 2:
+            continue
+        for layer in range(heads.shape[1]):
+            own = heads[heads[:, layer] > 0, layer]
+            known = (series(arm, runs), arm.first.method, arm.label, name, layer + 1, arm.first.layers)
+            rows += [
+                (*known, float(count / most), float((own == count).mean()), len(own), " ".join(arm.run_ids))
+                for count in np.unique(own)
+            ]
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def _draw(ax: Axes, frame: pd.DataFrame) -> None:
+    styles = looks(frame["method"].tolist(), frame["series"].tolist())
+    labels, notes = [], []
+    for row, (_, arm) in enumerate(frame.groupby("arm", sort=False)):
+        colour = styles[arm["series"].iloc[0]].colour
+        for _, layer in arm.groupby("layer", sort=True):
+            _draw_layer(ax, layer, baseline=row + 0.97, colour=colour)
+        ax.axhline(row + 0.97, color=MUTED, linewidth=0.8, zorder=3)
+        labels.append(str(arm["name"].iloc[0]))
+        mean = (arm["width"] * arm["share"] * arm["examples"]).sum() / (arm["share"] * arm["examples"]).sum()
+        notes.append(f"mean width {mean:.2f}")
+    layers = int(frame["layers"].max())
+    ax.set_xlim(0.5, layers + 0.5)
+    ax.set_xticks(range(1, layers + 1))
+    ax.set_xlabel("Layer")
+    write_rows(ax, labels, notes)
+
+
+def _draw_layer(ax: Axes, layer: pd.DataFrame, *, baseline: float, colour: str) -> None:
+    """A bar from the narrowest width, at the bottom, to the widest; the wider the darker, with the width written in."""
+    foot = baseline
+    for _, part in layer.sort_values("width").iterrows():
+        height, number = _TALLEST * part["share"], part["layer"]
+        opacity = 0.12 + 0.88 * part["width"]
+        look: dict[str, Any] = {"color": colour, "alpha": opacity, "edgecolor": SURFACE, "linewidth": 1, "zorder": 2}
+        ax.bar(number, -height, bottom=foot, width=0.8, **look)
+        if part["share"] >= _WRITTEN:
+            ink = SURFACE if opacity > 0.7 else INK
+            text = f"{part['width']:.2f}".rstrip("0").rstrip(".").removeprefix("0")
+            ax.text(number, foot - height / 2, text, ha="center", va="center", fontsize=9, color=ink, zorder=4)
+        foot -= height
+
+
+WIDTHS_PER_LAYER = Plot(
+    name="widths_per_layer",
+    summary="share of examples at each width, layer by layer, one row per arm",
+    caption=(
+        "The share of examples that each layer runs at each width, a row per arm whose widths differ (seeds pooled,"
+        " examples that have left do not count). A bar holds all examples; the narrowest width is at the bottom and the"
+        " palest, and larger parts name theirs, as a fraction of heads and neurons."
+    ),
+    data=_data,
+    draw=_draw,
+    order=58,
+    height=lambda frame: row_height(frame["arm"].nunique(), inches=1.35),
+)

@@ -1,0 +1,77 @@
+"""The runs of a jointly trained model: its static subnets, and what chooses among them for each example."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import fmean
+
+import pandas as pd
+
+from analysis.frames import Runs
+from analysis.selection import first_metric, series
+from analysis.statistics import Interval, paired_difference
+from analysis.table import table
+from bench.registry import METRICS
+
+STATIC = "static_subnet"
+STAGE = "final"
+"""The training stage that all runs of one family share."""
+
+
+def family(runs: Runs) -> pd.DataFrame:
+    """The rows of the table of arms whose model was trained jointly, quality in the columns `quality`.
+
+    `static` tells subnets from what chooses among them; of a subnet of one width `width` and `depth` are its fractions,
+    else NaN; `group` names the series and those of its other knobs that vary.
+    """
+    frame = table(runs)
+    name = first_metric(runs.arms[0])
+    frame = frame.rename(columns={f"{name}{end}": f"quality{end}" for end in ("", "_low", "_high")})
+    frame["y_metric"] = name
+    frame["static"] = frame["method"] == STATIC
+    for column, knob in (("width", "width_mult"), ("depth", "depth_mult")):
+        frame[column] = [number(arm.knobs.get(knob)) for arm in runs.arms]
+    frame["layers"] = [arm.first.layers for arm in runs.arms]
+    frame["group"] = groups(runs, apart=("width_mult", "depth_mult"))
+    related = [STAGE in arm.first.artifacts for arm in runs.arms]
+    return frame[pd.Series(related)].reset_index(drop=True)
+
+
+def groups(runs: Runs, *, apart: Sequence[str] = ()) -> list[str]:
+    """Each arm's series, with those of its knobs, but for some, that vary within the series."""
+    names = [series(arm, runs) for arm in runs.arms]
+    found = []
+    for arm, name in zip(runs.arms, names, strict=True):
+        others = [other for other, own in zip(runs.arms, names, strict=True) if own == name]
+        varying = [
+            f"{knob}={value}"
+            for knob, value in arm.knobs.items()
+            if knob not in apart and len({str(other.knobs.get(knob)) for other in others}) > 1
+        ]
+        found.append(" ".join([name, *varying]))
+    return found
+
+
+def number(value: object) -> float:
+    """A knob's value as a number; NaN where it is none, such as a list of widths."""
+    try:
+        return float(str(value))
+    except ValueError:
+        return math.nan
+
+
+def difference(runs: Runs, a: Sequence[str], b: Sequence[str], metric: str) -> Interval:
+    """The metric of runs `b` less that of runs `a`, seed by seed on the same examples: means over the seeds in both.
+
+    NaN where no seed is in both.
+    """
+    seeds = {record.run_id: record.seed for record in runs.records}
+    one, other = ({seeds[run_id]: run_id for run_id in ids} for ids in (a, b))
+    found = [
+        paired_difference(METRICS[metric], runs.frames[one[seed]], runs.frames[other[seed]])
+        for seed in sorted(one.keys() & other.keys())
+    ]
+    if not found:
+        return Interval(math.nan, math.nan, math.nan)
+    return Interval(*(fmean(getattr(each, end) for each in found) for end in ("value", "low", "high")))

@@ -1,0 +1,158 @@
+"""The best trade-off of a method: the point to run at, chosen on training rows that no stage learnt on.
+
+The point is kept in a file, one entry per task, which `bench run --config` reads back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import InputError
+from bench.evaluation import evaluate
+from bench.registry import METHODS
+from bench.runner import load_models, runnable, train_missing, values
+from bench.store import write_aside
+
+if TYPE_CHECKING:
+    from bench.plan import Arm, Plan
+    from bench.runner import Watcher
+
+METHOD = "flexible"
+"""What an entry without a method is for, as in the file that Flexible BERT's authors published."""
+
+_ROUNDING = 1e-9  # 0.91 - 0.01 is a hair above 0.90 in binary
+
+
+@dataclass(frozen=True)
+class Point:
+    """Knob values with their score (the task's first metric) and FLOPs speed-up on unseen rows, means over seeds."""
+
+    knobs: Mapping[str, Any]
+    score: float
+    speedup: float
+
+
+def points(plans: Sequence[Plan], watcher: Watcher) -> tuple[Point, list[Point]]:
+    """The full model's point and those of every arm beside it, missing stages trained first; a plan per seed.
+
+    Passes are kept with the runs they belong to, so that a killed search, a larger grid or a later run repeats none.
+    """
+    measured = [seen(plan, watcher) for plan in plans]
+    full, *others = [
+        Point(arms[0].knobs, fmean(score for score, _ in found), fmean(speedup for _, speedup in found))
+        for arms, found in zip(
+            zip(*(plan.arms for plan in plans), strict=True), zip(*measured, strict=True), strict=True
+        )
+    ]
+    return full, others
+
+
+def seen(plan: Plan, watcher: Watcher) -> list[tuple[float, float]]:
+    """Score and speed-up of each arm of a plan, all on the rows that are unseen by every one of them."""
+    train_missing(plan, watcher)
+    models = load_models(plan, plan.arms)
+    rows, places = plan.data.heldout.to_list(), unseen(plan, plan.arms)
+    metric, found = plan.task.metrics[0], []
+    for arm in plan.arms:
+        folder = plan.runs.partial(arm.run_id) / "heldout"
+        with watcher.counting(f"search {arm.label}", len(rows)) as advance:
+            table = evaluate(runnable(plan, arm, models), rows, folder=folder, advance=advance)
+        own = values(table.take(places), [metric, "flops_speedup"])
+        found.append((own[metric], own["flops_speedup"]))
+    return found
+
+
+def unseen(plan: Plan, arms: Sequence[Arm]) -> list[int]:
+    """Places of the held-out rows that no stage of these arms learnt on."""
+    rows = range(len(plan.data.heldout))
+    left = set(rows)
+    for job in (job for arm in arms for job in arm.job.chain):
+        left &= set(job.stage.unseen(len(rows), job.options, plan.settings.seed))
+    return sorted(left)
+
+
+def best(full: Point, found: Sequence[Point], *, allowed_drop: float) -> Point:
+    """The point of the highest FLOPs speed-up that loses at most `allowed_drop` of the full model's score.
+
+    Raises:
+        InputError: none does.
+    """
+    floor = full.score - allowed_drop - _ROUNDING
+    eligible = [point for point in found if point.score >= floor and point.speedup > 1]
+    if not eligible:
+        nearest = max(found, key=lambda point: point.score)
+        raise InputError(
+            f"none of {len(found)} points is faster and loses at most {allowed_drop:g} of {full.score:.3f}; the best "
+            f"scores {nearest.score:.3f}: give other knob values or a larger --allowed-drop"
+        )
+    return max(eligible, key=lambda point: (point.speedup, point.score))
+
+
+def write_entry(path: Path, *, task: str, method: str, knobs: Mapping[str, Any]) -> None:
+    """Put a task's entry into the file, beside those of other tasks; a list is written as one.
+
+    Raises:
+        InputError: the file is there and holds something else.
+    """
+    separators = {knob.name: knob.separator for knob in METHODS[method].all_knobs}
+    entry = {name: listed(value) if separators[name] != "," else value for name, value in knobs.items()}
+    others = {name: entry for name, entry in read(path).items() if plain(name) != task} if path.exists() else {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_aside(path, json.dumps({**others, task: {"method": method, **entry}}, indent=2) + "\n")
+
+
+def listed(value: Any) -> list[float]:
+    """The numbers of a list that is typed with commas."""
+    return [float(part) for part in str(value).split(",")]
+
+
+def read_entry(path: Path, task: str) -> tuple[str, dict[str, str]]:
+    """A task's method and its knob values as they are typed.
+
+    Raises:
+        InputError: no such file, no JSON, no entry of the task, or a knob that the method does not have.
+    """
+    entries = {plain(name): entry for name, entry in read(path).items()}
+    if task not in entries:
+        raise InputError(f"{path} has no entry for task {task!r}; it has: {', '.join(entries) or 'none'}")
+    entry = dict(entries[task])
+    method = METHODS[str(entry.pop("method", METHOD))]
+    known = {knob.name for knob in method.all_knobs}
+    for name in entry:
+        if name not in known:
+            raise InputError(
+                f"{path} sets {name!r} for task {task!r}, but method {method.name!r} has: {', '.join(sorted(known))}"
+            )
+    return method.name, {name: typed(value) for name, value in entry.items()}
+
+
+def read(path: Path) -> dict[str, Mapping[str, Any]]:
+    """All entries of a file, task -> its values.
+
+    Raises:
+        InputError: no such file, no JSON, or not an object of objects.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; bench search writes it") from None
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON ({error}); mend it, or let bench search write it") from None
+    if not isinstance(found, dict) or not all(isinstance(entry, dict) for entry in found.values()):
+        raise InputError(f"{path} must be a JSON object with an object of knob values for each task")
+    return found
+
+
+def plain(name: str) -> str:
+    """A task's name as ours is written: SST-2 is sst2."""
+    return name.lower().replace("-", "")
+
+
+def typed(value: Any) -> str:
+    """A value of the file as it would be typed on the command line."""
+    return ",".join(f"{part:g}" for part in value) if isinstance(value, list) else str(value)

@@ -1,0 +1,169 @@
+"""Controls for width gates and exits: the same choices as often, but made by chance, or one choice for everybody.
+
+Shapes: B examples, G gates, K classes of width, E exit depths. The shares that a control follows lie in the model's
+configuration, measured on rows that no stage learnt on, or are typed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise
+
+import torch
+from torch import Tensor
+
+from efficient_bert.config import EfficientBertConfig, kept_heads
+from efficient_bert.controls import OWN
+from efficient_bert.decisions import Decision, Policy, View
+from efficient_bert.draws import uniform_draws
+from efficient_bert.errors import InputError
+from efficient_bert.knobs import Knob, Value
+from efficient_bert.subnets import Subnet
+
+CLASS_RATES = Knob(
+    "class_rates",
+    "share of examples at each class of width, as 0.6/0.2/0.1/0.1, in every layer; own = each gate's, as measured",
+    OWN,
+)
+EXIT_RATES = Knob(
+    "exit_rates",
+    "share of all examples that leaves at each exit depth, as 0.3/0.2; own = as measured at the threshold",
+    OWN,
+)
+
+Rates = Sequence[Sequence[float]]
+"""(G, K): for each gate the share of each class."""
+
+
+def random_widths(rates: Rates, widths: Sequence[float], *, layers: int, seed: int) -> Policy:
+    """At every gate's place each example draws its class, independently, with the gate's shares.
+
+    Args:
+        rates: (G, K).
+        widths: what each class is run at.
+        layers: of the model.
+        seed: of the draws.
+    """
+    span = layers // len(rates)
+
+    def decide(view: View) -> Decision:
+        if view.depth % span:
+            return Decision()
+        gate = view.depth // span
+        classes = share_of(draws(view, seed=seed, turn=gate + 1), rates[gate])
+        return Decision(width=torch.tensor(widths, dtype=torch.float64, device=view.hidden.device)[classes])
+
+    return Policy(decide, draws=True)
+
+
+def random_exits(rates: Sequence[float], depths: Sequence[int], *, seed: int, widths: Policy | None = None) -> Policy:
+    """Each example draws once whether and where it leaves; the exits are evaluated as if they were asked.
+
+    Args:
+        rates: (E,) shares of all examples.
+        depths: (E,) where they leave, ascending.
+        seed: of the draws.
+        widths: the policy that says how wide the layers run; None for the full width.
+    """
+    order = {depth: place for place, depth in enumerate(depths)}
+
+    def decide(view: View) -> Decision:
+        width = widths.decide(view).width if widths and widths.decide else None
+        if view.depth not in order:
+            return Decision(width=width)
+        leaves_at = share_of(draws(view, seed=seed, turn=0), [*rates, 1 - sum(rates)])
+        return Decision(width=width, leave=leaves_at == order[view.depth])
+
+    return Policy(decide, exits=tuple(depths), draws=True)
+
+
+def draws(view: View, *, seed: int, turn: int) -> Tensor:
+    """(B,) uniform draws of the view's examples."""
+    if view.numbers is None:
+        raise ValueError("the view holds no numbers to draw by; the policy must be made with draws=True")
+    return uniform_draws(view.numbers, seed=seed, turn=turn)
+
+
+def share_of(points: Tensor, shares: Sequence[float]) -> Tensor:
+    """Points (B,) in [0, 1) -> (B,) int64: which of the shares, laid end to end, each falls into."""
+    ends = torch.tensor(list(accumulate(shares))[:-1], dtype=points.dtype, device=points.device)
+    return torch.searchsorted(ends, points, right=True)
+
+
+def constant_widths(rates: Rates, widths: Sequence[float], config: EfficientBertConfig) -> Subnet:
+    """One width for each layer whose FLOPs are what the shares expect.
+
+    FLOPs of a layer are proportional to its heads, so the expected heads are rounded; what rounding adds to a layer is
+    taken from the next, so that the whole model is within half a head in one layer.
+    """
+    layers, heads = config.num_hidden_layers, config.num_attention_heads
+    counts = [kept_heads(width, heads) for width in widths]
+    expected = [sum(share * count for share, count in zip(shares, counts, strict=True)) for shares in rates]
+    totals = accumulate(expected[layer * len(rates) // layers] for layer in range(layers))
+    chosen = [after - before for before, after in pairwise([0, *map(round, totals)])]
+    return Subnet(tuple(range(layers)), tuple(max(1, count) / heads for count in chosen))
+
+
+def class_rates(config: EfficientBertConfig, given: Value) -> Rates:
+    """The shares that were typed, for one gate before every layer, or each gate's own.
+
+    Raises:
+        InputError: not a share for each class, or none was given and none was measured.
+    """
+    if given != OWN:
+        return [shares(given, len(config.widths), name="class_rates", whole=True)] * config.num_hidden_layers
+    if len(config.gate_profile) != config.num_gates or not config.gate_profile:
+        raise InputError(
+            f"the model has no gate profile of its own; give --class-rates with {len(config.widths)} shares, or train "
+            "stage 'gates' again"
+        )
+    return config.gate_profile
+
+
+def exit_rates(config: EfficientBertConfig, given: Value, threshold: float) -> list[float]:
+    """The shares that were typed, or the model's own at a threshold, between two measured ones by proportion.
+
+    Raises:
+        InputError: not a share for each exit depth, or none was given and none was measured.
+    """
+    exits = len(config.exit_depths)
+    if given != OWN:
+        return shares(given, exits, name="exit_rates", whole=False)
+    if not config.exit_profile or len(config.exit_profile[0]) != exits + 1:
+        raise InputError(
+            f"the model has no exit profile of its own; give --exit-rates with {exits} shares, or train stage 'final' "
+            "again"
+        )
+    profile = sorted(config.exit_profile)
+    for (low, *before), (high, *after) in pairwise(profile):
+        if low <= threshold < high:
+            part = (threshold - low) / (high - low)
+            return [one + part * (other - one) for one, other in zip(before, after, strict=True)]
+    return profile[-1][1:]
+
+
+def shares(given: Value, count: int, *, name: str, whole: bool) -> list[float]:
+    """The shares of a list such as 0.3/0.2; `whole` ones add up to 1, others to no more.
+
+    Raises:
+        InputError: another number of them, a negative one, or another sum; a count of 0 is not yet known.
+    """
+    try:
+        found = [float(part) for part in str(given).split("/")]
+    except ValueError:
+        found = []
+    fits = bool(found) and min(found) >= 0 and (abs(sum(found) - 1) < 1e-6 if whole else sum(found) <= 1 + 1e-9)
+    if not fits or len(found) != (count or len(found)):
+        total = "to 1" if whole else "to at most 1"
+        raise InputError(
+            f"{name} is {given!r}, but it takes {count or 'some'} shares of 0 or more that add up {total}, as 0.5/0.2"
+        )
+    return found
+
+
+def check_rates(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
+    """Raise InputError where typed shares do not fit a model of this configuration, as far as it is known."""
+    if knobs.get("class_rates", OWN) != OWN:
+        shares(knobs["class_rates"], len(config.widths), name="class_rates", whole=True)
+    if knobs.get("exit_rates", OWN) != OWN:
+        shares(knobs["exit_rates"], len(config.exit_depths), name="exit_rates", whole=False)

@@ -1,0 +1,35 @@
+"""Control: the gates' model at one width per layer, for as many FLOPs as the gates' choices cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from efficient_bert.choice_controls import CLASS_RATES, class_rates, constant_widths
+from efficient_bert.decisions import Policy
+from efficient_bert.gates import width_list
+from efficient_bert.knobs import Value
+from efficient_bert.methods import Method
+from efficient_bert.methods.random_widths import check
+from efficient_bert.methods.width_gates import WIDTH_MULT_LIST
+from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.subnets import subnet_policy
+from efficient_bert.training.gating import GATES
+
+
+def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
+    """Every example runs each layer at the width that the gates' choices have on average."""
+    widths = width_list(str(knobs["width_mult_list"]), model.config)
+    return subnet_policy(constant_widths(class_rates(model.config, knobs["class_rates"]), widths, model.config))
+
+
+CONSTANT_WIDTHS = Method(
+    name="constant_widths",
+    summary="control: one width per layer for every example, at the FLOPs of the gates' choices",
+    source="Hu et al., 2023, Flexible BERT: the same FLOPs, without its gates",
+    stage=GATES,
+    control_of="width_gates",
+    policy=policy,
+    check=check,
+    suite=False,
+    knobs=(WIDTH_MULT_LIST, CLASS_RATES),
+)

@@ -1,0 +1,44 @@
+"""Control: as many examples leave at each depth as certainty lets leave, drawn at random."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from efficient_bert.choice_controls import EXIT_RATES, check_rates, exit_rates, random_exits
+from efficient_bert.config import EfficientBertConfig
+from efficient_bert.controls import CONTROL_SEED
+from efficient_bert.decisions import Policy
+from efficient_bert.knobs import Value
+from efficient_bert.methods import Method, prefix_exit
+from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.subnets import subnet_policy, uniform
+from efficient_bert.training.flexible import FINAL
+
+
+def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
+    """Every example at one width, until the depth that it drew."""
+    return random_exits(
+        exit_rates(model.config, knobs["exit_rates"], float(knobs["exit_threshold"])),
+        model.config.exit_depths,
+        seed=int(knobs["control_seed"]),
+        widths=subnet_policy(uniform(model.config, width=float(knobs["exit_width"]))),
+    )
+
+
+def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
+    """Raise InputError where the width leaves no head, or the threshold or the shares do not fit."""
+    prefix_exit.check(config, knobs)
+    check_rates(config, knobs)
+
+
+RANDOM_EXITS = Method(
+    name="random_exits",
+    summary="control: as many examples leave at each depth as with prefix_exit, at random",
+    source="Hu et al., 2023, Flexible BERT: the same exit rates, without certainty",
+    stage=FINAL,
+    control_of="prefix_exit",
+    policy=policy,
+    check=check,
+    suite=False,
+    knobs=(*prefix_exit.PREFIX_EXIT.knobs, EXIT_RATES, CONTROL_SEED),
+)

@@ -1,0 +1,43 @@
+"""Control: Flexible BERT's widths and exits, as often, for examples drawn at random."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from efficient_bert.choice_controls import CLASS_RATES, EXIT_RATES, check_rates, exit_rates, random_exits
+from efficient_bert.config import EfficientBertConfig
+from efficient_bert.controls import CONTROL_SEED
+from efficient_bert.decisions import Policy
+from efficient_bert.knobs import Value
+from efficient_bert.methods import Method, flexible, random_widths
+from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.training.gating import GATES
+
+
+def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
+    """Every example draws a width for every layer, and once the depth at which it leaves."""
+    return random_exits(
+        exit_rates(model.config, knobs["exit_rates"], float(knobs["exit_threshold"])),
+        model.config.exit_depths,
+        seed=int(knobs["control_seed"]),
+        widths=random_widths.policy(model, knobs),
+    )
+
+
+def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
+    """Raise InputError where the list, the threshold or the shares do not fit."""
+    flexible.check(config, knobs)
+    check_rates(config, knobs)
+
+
+RANDOM_FLEXIBLE = Method(
+    name="random_flexible",
+    summary="control: widths and exits as often as Flexible BERT chooses them, at random",
+    source="Hu et al., 2023, Flexible BERT: the same widths and exit rates, without gates and certainty",
+    stage=GATES,
+    control_of="flexible",
+    policy=policy,
+    check=check,
+    suite=False,
+    knobs=(*flexible.FLEXIBLE.knobs, CLASS_RATES, EXIT_RATES, CONTROL_SEED),
+)

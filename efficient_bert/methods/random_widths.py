@@ -1,0 +1,45 @@
+"""Control: the gates' model at the gates' widths, as often, for examples drawn at random."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from efficient_bert.choice_controls import CLASS_RATES, check_rates, class_rates, random_widths
+from efficient_bert.config import EfficientBertConfig
+from efficient_bert.controls import CONTROL_SEED
+from efficient_bert.decisions import Policy
+from efficient_bert.gates import width_list
+from efficient_bert.knobs import Value
+from efficient_bert.methods import Method
+from efficient_bert.methods.width_gates import WIDTH_MULT_LIST
+from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.training.gating import GATES
+
+
+def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
+    """Every example draws a class in every layer, and runs at the class's width."""
+    return random_widths(
+        class_rates(model.config, knobs["class_rates"]),
+        width_list(str(knobs["width_mult_list"]), model.config),
+        layers=model.config.num_hidden_layers,
+        seed=int(knobs["control_seed"]),
+    )
+
+
+def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
+    """Raise InputError where the list or the shares do not fit the gates."""
+    width_list(str(knobs["width_mult_list"]), config)
+    check_rates(config, knobs)
+
+
+RANDOM_WIDTHS = Method(
+    name="random_widths",
+    summary="control: each layer's widths as often as the gates choose them, for random examples",
+    source="Hu et al., 2023, Flexible BERT: the same widths, without its gates",
+    stage=GATES,
+    control_of="width_gates",
+    policy=policy,
+    check=check,
+    suite=False,
+    knobs=(WIDTH_MULT_LIST, CLASS_RATES, CONTROL_SEED),
+)

@@ -1,0 +1,185 @@
+"""More training rows by replacing words (TinyBERT, Jiao et al., 2020, algorithm 1), as word pieces.
+
+A word of one piece is replaced by what a masked language model expects in its place, beside the unmasked text; a word
+of several pieces by its nearest neighbours among word vectors, where there are any. The rows are kept in shards, so
+that a killed stage resumes, and get the answers of the fine-tuned model as labels.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from accelerate import PartialState
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+from efficient_bert.engine import Batch, run
+from efficient_bert.errors import InputError
+from efficient_bert.knobs import Knob
+from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.training import Context, Rows
+from efficient_bert.training.batches import batch_of, collate
+from efficient_bert.training.loop import in_order
+from efficient_bert.training.thesaurus import Choice, Thesaurus
+
+FILE = "augmented.parquet"
+SHARD = 256
+"""Rows that are augmented and stored together."""
+
+SCHEMA = pa.schema(
+    [
+        ("example_id", pa.string()),
+        ("input_ids", pa.list_(pa.int32())),
+        ("token_type_ids", pa.list_(pa.int8())),
+        ("label", pa.float64()),
+    ]
+)
+
+OPTIONS = (
+    Knob("augment_copies", "copies of each row with other words; 0 = none (TinyBERT takes 10 to 30)", 0, low=0),
+    Knob("augment_model", "masked language model with the backbone's vocabulary, a folder or a hub's name", ""),
+    Knob("augment_vectors", "file of word vectors, a word and its numbers on each line; none = words of several pieces"
+         " stay", ""),
+    Knob("augment_candidates", "words that may replace a word", 15, low=1),
+    Knob("augment_chance", "probability of each word's replacement", 0.4, low=0.0, high=1.0),
+)  # fmt: skip
+
+
+def variants(
+    row: Mapping[str, Any], choices: Sequence[Choice], *, copies: int, chance: float, longest: int, seed: int
+) -> Iterator[dict[str, Any]]:
+    """The row with other words, `copies` times; those of more than `longest` pieces are left out.
+
+    The same row and seed give the same copies, whatever else is augmented.
+    """
+    draw = random.Random(f"{seed} {row['example_id']}")  # noqa: S311 - a draw, no secret
+    ids, types = list(row["input_ids"]), list(row["token_type_ids"])
+    for copy in range(copies):
+        new: dict[str, list[int]] = {"input_ids": [], "token_type_ids": []}
+        after = 0
+        for start, end, candidates in choices:
+            taken = list(draw.choice(candidates)) if draw.random() < chance else ids[start:end]
+            new["input_ids"] += ids[after:start] + taken
+            new["token_type_ids"] += types[after:start] + types[start : start + 1] * len(taken)
+            after = end
+        new["input_ids"] += ids[after:]
+        new["token_type_ids"] += types[after:]
+        if len(new["input_ids"]) <= longest:
+            yield {"example_id": f"{row['example_id']}~{copy}", **new}
+
+
+def augmented(context: Context) -> Path | None:
+    """The file of augmented rows of a stage, computed shard by shard; None where no copies are wanted.
+
+    No two rows have the same word pieces, and none those of a training row.
+
+    Raises:
+        InputError: no masked language model, one of another vocabulary, or no such vectors file.
+    """
+    if not int(context.options["augment_copies"]):
+        return None
+    whole, state = context.folder / FILE, PartialState(cpu=context.device == "cpu")
+    if whole.exists():
+        return whole
+    context.folder.mkdir(parents=True, exist_ok=True)
+    thesaurus, shards = thesaurus_of(context), []
+    teacher = torch.nn.Module.to(context.model, state.device)
+    for number, rows in enumerate(in_order(context.train, SHARD)):
+        shards.append(context.folder / f"augmented-{number:05d}.parquet")
+        if number % state.num_processes == state.process_index and not shards[-1].exists():
+            write(shards[-1], [pa.Table.from_pylist(shard_of(rows, thesaurus, teacher, context), SCHEMA)])
+    state.wait_for_everyone()
+    if state.is_main_process:
+        write(whole, distinct(context.train, shards))
+    state.wait_for_everyone()
+    return whole
+
+
+def shard_of(
+    rows: Rows, thesaurus: Thesaurus, teacher: EfficientBertForSequenceClassification, context: Context
+) -> list[dict[str, Any]]:
+    """The copies of some rows, labelled by the teacher."""
+    options, longest = context.options, max(len(row["input_ids"]) for row in context.train)
+    made = [
+        copy
+        for row in rows
+        for copy in variants(
+            row,
+            thesaurus.choices(row["input_ids"]),
+            copies=int(options["augment_copies"]),
+            chance=float(options["augment_chance"]),
+            longest=longest,
+            seed=context.seed,
+        )
+    ]
+    labels = [label for chunk in in_order(made) for label in answers(teacher, chunk)]
+    return [{**row, "label": label} for row, label in zip(made, labels, strict=True)]
+
+
+@torch.inference_mode()
+def answers(teacher: EfficientBertForSequenceClassification, rows: Rows) -> list[float]:
+    """The teacher's class, or in a regression its score, for each row."""
+    batch: Batch = batch_of(
+        teacher, collate([{**row, "label": 0} for row in rows], pad_token_id=teacher.config.padding)
+    )
+    logits = run(teacher, batch).logits.float()
+    found: list[float] = (logits[:, 0] if teacher.config.regression else logits.argmax(1)).tolist()
+    return found
+
+
+def distinct(train: Rows, shards: Sequence[Path]) -> Iterator[pa.Table]:
+    """The shards' rows whose word pieces neither a training row nor an earlier row has."""
+    seen = {tuple(row["input_ids"]) for row in train}
+    for shard in shards:
+        table = pq.read_table(shard, schema=SCHEMA)
+        fresh = []
+        for ids in map(tuple, table["input_ids"].to_pylist()):
+            fresh.append(ids not in seen)
+            seen.add(ids)
+        yield table.filter(pa.array(fresh, pa.bool_()))
+
+
+def thesaurus_of(context: Context) -> Thesaurus:
+    """The masked language model and the vectors that the options name."""
+    name, vectors = str(context.options["augment_model"]), str(context.options["augment_vectors"])
+    if not name:
+        raise InputError("augment_copies needs a masked language model; give augment_model a folder or a hub's name")
+    if vectors and not Path(vectors).is_file():
+        raise InputError(f"augment_vectors is {vectors!r}, which is no file; give lines of a word and its numbers")
+    try:
+        model = AutoModelForMaskedLM.from_pretrained(name, use_safetensors=True).eval()
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"augment_model {name!r} cannot be read as a masked language model: {reason}") from error
+    if len(tokenizer) != context.model.config.vocab_size:
+        raise InputError(
+            f"augment_model {name!r} knows {len(tokenizer)} word pieces, but the backbone "
+            f"{context.model.config.vocab_size}; give one of the same vocabulary"
+        )
+    model.to(PartialState(cpu=context.device == "cpu").device)
+    return Thesaurus(tokenizer, model, Path(vectors) if vectors else None, int(context.options["augment_candidates"]))
+
+
+def with_augmented(rows: Rows, path: Path | None) -> Rows:
+    """The rows and, behind them, those of a file of augmented ones, where there is one."""
+    if path is None or not path.exists():
+        return rows
+    whole = isinstance(rows[0]["label"], int)
+    more = pq.read_table(path, schema=SCHEMA).to_pylist()
+    return [*rows, *({**row, "label": int(row["label"]) if whole else row["label"]} for row in more)]
+
+
+def write(path: Path, tables: Iterator[pa.Table] | Sequence[pa.Table]) -> None:
+    """One parquet file of these tables, written aside and renamed."""
+    aside = path.with_suffix(f".{os.getpid()}.part")
+    with pq.ParquetWriter(aside, SCHEMA) as writer:
+        for table in tables:
+            writer.write_table(table)
+    aside.replace(path)

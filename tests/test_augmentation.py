@@ -1,0 +1,166 @@
+"""Augmentation: which words may go, what takes their place, how often, and that nothing depends on the company."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM
+
+from efficient_bert import InputError
+from efficient_bert.training import augmentation, flexible
+from efficient_bert.training.augmentation import FILE, augmented, variants, with_augmented
+from efficient_bert.training.flexible import DEPTH, WIDTH
+from efficient_bert.training.thesaurus import Thesaurus, words_of
+from tests.test_flexible_training import given
+from tests.tiny import VOCABULARY, tokenizer_folder
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+WHOLE = [f"zz{one}{other}" for one in LETTERS[:4] for other in LETTERS][: VOCABULARY - 8]
+WORDS = [*WHOLE, "the", "##ish", "##ly"]
+
+
+@pytest.fixture(scope="module")
+def language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random masked language model of the tiny models' vocabulary."""
+    folder = tokenizer_folder(tmp_path_factory.mktemp("mlm"), words=WORDS)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        initializer_range=0.5,
+    )
+    BertForMaskedLM(config).save_pretrained(folder)
+    return folder
+
+
+def thesaurus(folder: Path, vectors: Path | None = None, count: int = 3) -> Thesaurus:
+    """The candidates of that model."""
+    return Thesaurus(
+        AutoTokenizer.from_pretrained(folder), AutoModelForMaskedLM.from_pretrained(folder).eval(), vectors, count
+    )
+
+
+def test_words_that_may_go_are_letters_and_no_stop_words() -> None:
+    """Pieces are joined; figures, marks, special pieces and stop words stay."""
+    pieces = ["[CLS]", "the", "good", "##ish", "film", "2", "of", ",", "cafe\u0301", "[SEP]"]
+    assert words_of(pieces) == [(2, 4, "goodish"), (4, 5, "film")]
+
+
+@torch.inference_mode()
+def test_candidates_are_what_the_model_expects(language_model: Path) -> None:
+    """For each word of one piece: the likeliest whole words under a mask before the unmasked text, asked one by one."""
+    found = thesaurus(language_model)
+    ids = found.tokenizer.encode("zzaa the zzab zzacish zzad")
+    choices = found.choices(ids)
+    assert [(start, end) for start, end, _ in choices] == [(1, 2), (3, 4), (6, 7)], "no vectors: zzacish stays"
+    for start, _, candidates in choices:
+        masked = [*ids[:start], found.tokenizer.mask_token_id, *ids[start + 1 :], *ids[1:]]
+        types = [0] * len(ids) + [1] * (len(ids) - 1)
+        logits = found.model(input_ids=torch.tensor([masked]), token_type_ids=torch.tensor([types])).logits[0, start]
+        whole = [piece for piece in logits.argsort(descending=True).tolist() if 5 <= piece < VOCABULARY - 2]
+        assert [piece for (piece,) in candidates] == whole[:3]
+
+
+def test_words_of_several_pieces_have_neighbours(language_model: Path, tmp_path: Path) -> None:
+    """The nearest words by cosine, whatever their vectors' length, the word itself left out, as word pieces."""
+    vectors = tmp_path / "vectors.txt"
+    vectors.write_text("zzacish 1 0\nzzaa 5 1\nzzabish 0.1 0.01\nzzad -1 0\nzzae 0 1\n", encoding="utf8")
+    found = thesaurus(language_model, vectors, count=2)
+    pieces = [found.tokenizer.convert_ids_to_tokens(ids) for ids in found.near("zzacish")]
+    assert pieces == [["zzab", "##ish"], ["zzaa"]]
+    assert found.near("zzaf") == []
+
+
+def test_copies_replace_as_often_as_the_chance_says() -> None:
+    """Every word of every copy at 1, none at 0, about half between; segments follow, and long copies are left out."""
+    row: dict[str, Any] = {"example_id": "e", "input_ids": [2, 7, 8, 3, 9, 3], "token_type_ids": [0, 0, 0, 0, 1, 1]}
+    choices = [(1, 2, [[50]]), (4, 5, [[60, 61]])]
+    options: dict[str, Any] = {"copies": 200, "longest": 9, "seed": 1}
+    always = list(variants(row, choices, chance=1.0, **options))
+    assert {tuple(copy["input_ids"]) for copy in always} == {(2, 50, 8, 3, 60, 61, 3)}
+    assert always[0]["token_type_ids"] == [0, 0, 0, 0, 1, 1, 1]
+    assert len({copy["example_id"] for copy in always}) == 200
+    assert {tuple(copy["input_ids"]) for copy in variants(row, choices, chance=0.0, **options)} == {(2, 7, 8, 3, 9, 3)}
+    half = [50 in copy["input_ids"] for copy in variants(row, choices, chance=0.5, **options)]
+    assert abs(sum(half) - 100) < 4 * 50**0.5
+    assert list(variants(row, choices, chance=1.0, **{**options, "longest": 6})) == []
+    assert list(variants(row, choices, chance=0.5, **options)) == list(variants(row, choices, chance=0.5, **options))
+
+
+def asked(folder: Path, language_model: Path, **options: Any) -> Any:
+    """A run of the stage that trains widths, with five copies of each row."""
+    wanted = {
+        "augment_copies": 5,
+        "augment_model": str(language_model),
+        "augment_candidates": 2,
+        "epochs": 1,
+        **options,
+    }
+    return given(folder, WIDTH, options=wanted)
+
+
+def test_rows_are_distinct_and_the_teachers(
+    language_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No row twice nor one of the training rows, labels the teacher's; a killed stage takes its shards over."""
+    monkeypatch.setattr(augmentation, "SHARD", 7)
+    run_ = asked(tmp_path, language_model)
+    path = augmented(run_)
+    rows = with_augmented(run_.train, path)
+    assert rows[: len(run_.train)] == run_.train
+    assert len(rows) > 2 * len(run_.train)
+    more = rows[len(run_.train) :]
+    assert len({tuple(row["input_ids"]) for row in more}) == len(more)
+    assert not {tuple(row["input_ids"]) for row in more} & {tuple(row["input_ids"]) for row in run_.train}
+    assert [row["label"] for row in more[:20]] == [int(each) for each in augmentation.answers(run_.model, more[:20])]
+    first = pq.read_table(path)
+    shards = sorted(tmp_path.glob("augmented-*.parquet"))
+    times = [shard.stat().st_mtime_ns for shard in shards]
+    (tmp_path / FILE).unlink()
+    shards[-1].unlink()
+    assert pq.read_table(augmented(asked(tmp_path, language_model))).equals(first)
+    assert [shard.stat().st_mtime_ns for shard in shards[:-1]] == times[:-1]
+
+
+def test_both_stages_train_on_the_copies(language_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Widths train on rows and copies and keep them for depths; without copies nothing is asked or kept."""
+    seen: list[int] = []
+
+    def count(context: Any, *arguments: Any, **more: Any) -> Any:
+        seen.append(len(context.train))
+        return training(context, *arguments, **more)
+
+    training = flexible.joint
+    monkeypatch.setattr(flexible, "joint", count)
+    run_ = asked(tmp_path / "width", language_model)
+    trained = WIDTH.train(run_)
+    more = pq.read_table(trained.beside[FILE]).num_rows
+    DEPTH.train(given(tmp_path / "depth", DEPTH, before=tmp_path / "width", options={"epochs": 1}))
+    assert WIDTH.train(given(tmp_path / "none", WIDTH, options={"epochs": 1})).beside == {}
+    rows = len(run_.train)
+    assert seen == [rows + more, rows + more, rows]
+
+
+def test_what_cannot_be_used_is_refused(language_model: Path, tmp_path: Path) -> None:
+    """No model, one that is not there, one of another vocabulary, no such file: one line each."""
+    small = tokenizer_folder(tmp_path / "small", words=WORDS[:5])
+    BertForMaskedLM(
+        BertConfig(vocab_size=10, hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=4)
+    ).save_pretrained(small)
+    for options, message in (
+        ({"augment_model": ""}, "needs a masked language model"),
+        ({"augment_model": str(tmp_path / "nothing")}, "cannot be read as a masked language model"),
+        ({"augment_model": str(small)}, "knows 10 word pieces, but the backbone 97"),
+        ({"augment_vectors": str(tmp_path / "nothing.txt")}, "which is no file"),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            augmented(asked(tmp_path / "run", language_model, **options))
+        assert "\n" not in str(caught.value)

@@ -1,0 +1,195 @@
+"""Controls of gates and exits: as often as the shares say, at random and each example's own, at the same FLOPs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from efficient_bert import Batch, EfficientBertConfig, Execution, InputError, run
+from efficient_bert.choice_controls import (
+    check_rates,
+    class_rates,
+    constant_widths,
+    exit_rates,
+    random_exits,
+    random_widths,
+)
+from efficient_bert.controls import OWN
+from efficient_bert.draws import fingerprints, uniform_draws
+from efficient_bert.gates import gate_policy
+from efficient_bert.methods.constant_widths import CONSTANT_WIDTHS
+from efficient_bert.methods.prefix_exit import PREFIX_EXIT
+from efficient_bert.methods.random_exits import RANDOM_EXITS
+from efficient_bert.methods.random_flexible import RANDOM_FLEXIBLE
+from efficient_bert.methods.width_gates import WIDTH_GATES
+from efficient_bert.subnets import subnet_policy, uniform
+from efficient_bert.training.profiles import STEPS, measure_profiles
+from tests.test_training_loop import rows
+from tests.tiny import rows_of, tiny_batch, tiny_config, tiny_model
+
+WIDTHS = (0.25, 0.5, 0.75, 1.0)
+RATES = [[0.4, 0.3, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
+MODEL = tiny_model(classes=2, exit_depths=[2, 3], shared_head=True, gate_profile=RATES, exit_profile=[])
+MANY = tiny_batch([5] * 400)
+
+
+def test_fingerprints_are_of_the_words_and_their_order() -> None:
+    """Padding on either side changes nothing; another word, or another order, gives another number."""
+    right, left = tiny_batch([4, 2, 7]), tiny_batch([4, 2, 7], left=True)
+    found = fingerprints(right.input_ids, right.mask)
+    moved = torch.zeros_like(right.input_ids).masked_scatter(left.mask, right.input_ids[right.mask])
+    assert torch.equal(fingerprints(moved, left.mask), found)
+    ids = torch.tensor([[1, 2, 3], [1, 3, 2], [1, 2, 4]])
+    assert len(fingerprints(ids, torch.ones_like(ids).bool()).unique()) == 3
+
+
+def test_draws_are_uniform_and_independent() -> None:
+    """Of 10,000 neighbours each tenth gets a tenth; turns and seeds are uncorrelated, within four deviations."""
+    numbers = torch.arange(10_000)
+    first = uniform_draws(numbers, seed=0, turn=0)
+    counts = (first * 10).long().bincount(minlength=10)
+    assert (counts - 1000).abs().max() < 4 * math.sqrt(1000 * 0.9)
+    for other in (uniform_draws(numbers, seed=0, turn=1), uniform_draws(numbers, seed=1, turn=0)):
+        assert torch.corrcoef(torch.stack([first, other]))[0, 1].abs() < 4 / math.sqrt(10_000)
+
+
+@torch.inference_mode()
+def test_widths_are_drawn_as_often_as_the_shares_say() -> None:
+    """In each layer every width has its share within four deviations; layers draw apart from each other."""
+    heads = run(MODEL, MANY, random_widths(RATES, WIDTHS, layers=4, seed=0)).trace.heads
+    for layer, shares in enumerate(RATES):
+        for share, count in zip(shares, (3, 6, 9, 12), strict=True):
+            deviation = math.sqrt(share * (1 - share) / 400)
+            assert abs(float((heads[:, layer] == count).float().mean()) - share) <= 4 * deviation
+    assert torch.corrcoef(heads[:, :2].T.double())[0, 1].abs() < 4 / math.sqrt(400)
+    again = run(MODEL, MANY, random_widths(RATES, WIDTHS, layers=4, seed=1)).trace.heads
+    assert not torch.equal(heads, again)
+
+
+@torch.inference_mode()
+def test_shared_gates_draw_once_for_their_layers() -> None:
+    """With two rows of shares for four layers, layers in pairs run at one width."""
+    heads = run(MODEL, MANY, random_widths(RATES[:2], WIDTHS, layers=4, seed=0)).trace.heads
+    assert torch.equal(heads[:, ::2], heads[:, 1::2])
+    assert not torch.equal(heads[:, 0], heads[:, 2])
+
+
+@torch.inference_mode()
+def test_exits_are_drawn_as_often_as_the_shares_say() -> None:
+    """Each depth has its share of all examples; who leaves has the answer of its prefix; heads run as if asked."""
+    output = run(MODEL, MANY, random_exits([0.3, 0.5], [2, 3], seed=0))
+    depths = output.trace.exit_depth
+    for depth, share in ((2, 0.3), (3, 0.5), (4, 0.2)):
+        assert abs(float((depths == depth).float().mean()) - share) <= 4 * math.sqrt(share * (1 - share) / 400)
+        left = (depths == depth).nonzero()[:, 0].tolist()
+        prefix = run(MODEL, rows_of(MANY, left), subnet_policy(uniform(MODEL.config, width=1.0, depth=depth / 4)))
+        torch.testing.assert_close(output.logits[left], prefix.logits, atol=1e-5, rtol=0)
+        assert set(output.trace.head_runs[left].tolist()) == {min(depth - 1, 3)}
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("execution", [Execution.GATHERED, Execution.MASKED])
+def test_an_example_draws_the_same_in_any_company(execution: Execution) -> None:
+    """Widths and exit of an example alone are those it has in a batch with others of its length."""
+    policy = RANDOM_FLEXIBLE.policy(
+        MODEL,
+        {"width_mult_list": "0.25,0.5,0.75,1", "class_rates": OWN, "exit_rates": "0.3/0.3", "exit_threshold": 0.3,
+         "control_seed": 5},
+    )  # fmt: skip
+    batch = tiny_batch([6, 3, 6, 6, 4, 6, 6, 6])
+    together = run(MODEL, batch, policy, execution=execution).trace
+    assert len(together.exit_depth.unique()) > 1
+    for row in range(8):
+        alone = run(MODEL, rows_of(batch, [row]), policy).trace
+        assert torch.equal(alone.heads[0], together.heads[row])
+
+
+def test_constant_widths_cost_what_the_shares_expect() -> None:
+    """Expected heads are 6, 9, 3, 12 of 12; between whole heads the next layer makes up for what rounding took."""
+    assert constant_widths(RATES, WIDTHS, MODEL.config).widths == pytest.approx([6 / 12, 9 / 12, 3 / 12, 1])
+    uneven = [[0.5, 0.5, 0.0, 0.0]] * 4  # 4.5 heads in each of four layers
+    heads = [round(12 * width) for width in constant_widths(uneven, WIDTHS, MODEL.config).widths]
+    assert sum(heads) == 18
+    assert set(heads) == {4, 5}
+
+
+@torch.inference_mode()
+def test_controls_match_what_was_measured() -> None:
+    """On the rows they were measured on: frequencies are the gates' own, exit rates those of every threshold."""
+    model = tiny_model(classes=2, exit_depths=[2, 3], shared_head=True, gate_profile=[], exit_profile=[], seed=3)
+    some = rows(60, 1)
+    measure_profiles(model, some)
+    batches = [tiny_rows(some[start : start + 20]) for start in range(0, 60, 20)]
+    heads = torch.cat([run(model, batch, gate_policy(model.width_gates(), WIDTHS)).trace.heads for batch in batches])
+    by_hand = [[float((heads[:, layer] == count).double().mean()) for count in (3, 6, 9, 12)] for layer in range(4)]
+    for found, expected in zip(model.config.gate_profile, by_hand, strict=True):
+        assert found == pytest.approx(expected)
+    assert len(model.config.exit_profile) == STEPS + 1
+    assert model.config.exit_profile[0] == [0, 0, 0]
+    for bound, first, second in model.config.exit_profile[10::10]:
+        policy = gate_exits(model, bound)
+        depths = torch.cat([run(model, batch, policy).trace.exit_depth for batch in batches])
+        assert (first, second) == pytest.approx([float((depths == depth).double().mean()) for depth in (2, 3)])
+
+
+def tiny_rows(some: Any) -> Batch:
+    """Rows as a batch."""
+    from efficient_bert.training.batches import collate
+
+    return Batch.of(collate(some, pad_token_id=0))
+
+
+def gate_exits(model: Any, threshold: float) -> Any:
+    """The method's policy at the trained widths."""
+    from efficient_bert.methods.flexible import policy
+
+    return policy(model, {"width_mult_list": "0.25,0.5,0.75,1", "exit_threshold": threshold})
+
+
+def test_exit_rates_lie_between_the_measured_ones() -> None:
+    """Halfway between two thresholds are the means of their shares; beyond the last are the last's."""
+    config = tiny_config(exit_depths=[2, 3], exit_profile=[[0, 0, 0], [0.5, 0.2, 0.4], [1.0, 0.6, 0.2]])
+    assert exit_rates(config, OWN, 0.75) == pytest.approx([0.4, 0.3])
+    assert exit_rates(config, OWN, 0.5) == pytest.approx([0.2, 0.4])
+    assert exit_rates(config, OWN, 5.0) == [0.6, 0.2]
+    assert exit_rates(config, "0.1/0.9", 0.3) == [0.1, 0.9]
+    assert class_rates(config, "0.7/0.1/0.1/0.1") == [[0.7, 0.1, 0.1, 0.1]] * 4
+
+
+def test_controls_stand_beside_their_methods() -> None:
+    """A control has every inference knob of its method, so that each point has its own control."""
+    for method, control in ((WIDTH_GATES, CONSTANT_WIDTHS), (PREFIX_EXIT, RANDOM_EXITS)):
+        assert control.control_of == method.name
+        assert set(method.knobs) <= set(control.knobs)
+        assert control.stage is method.stage
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"class_rates": "0.5/0.5"}, "takes 4 shares"),
+        ({"class_rates": "0.5/0.5/0.1/0.1"}, "add up to 1"),
+        ({"class_rates": "1.5/-0.5/0/0"}, "0 or more"),
+        ({"class_rates": "a/b/c/d"}, "takes 4 shares"),
+        ({"class_rates": "nan/0/0/1"}, "takes 4 shares"),
+        ({"exit_rates": "0.5/0.5/0.5"}, "takes 2 shares"),
+        ({"exit_rates": "0.9/0.2"}, "at most 1"),
+    ],
+)
+def test_shares_that_do_not_fit_are_refused(knobs: dict[str, Any], message: str) -> None:
+    """Their number, their sum and their sign, in one line."""
+    with pytest.raises(InputError, match=message):
+        check_rates(MODEL.config, knobs)
+
+
+def test_a_model_without_profiles_says_so() -> None:
+    """Where nothing was measured the shares have to be typed; a bare configuration takes any number of them."""
+    bare: EfficientBertConfig = tiny_config(gate_profile=[], exit_profile=[], exit_depths=[2, 3])
+    with pytest.raises(InputError, match=r"no gate profile of its own; give --class-rates with 4 shares"):
+        class_rates(bare, OWN)
+    with pytest.raises(InputError, match=r"no exit profile of its own; give --exit-rates with 2 shares"):
+        exit_rates(bare, OWN, 0.3)
+    check_rates(tiny_config(num_gates=0, widths=[], exit_depths=[]), {"class_rates": "0.5/0.5", "exit_rates": "0.4"})

@@ -1,0 +1,175 @@
+"""The search for the best trade-off: on unseen rows alone, by the rule, kept in a file that a run reads back."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.errors import InputError
+from bench.registry import METHODS
+from bench.runner import values
+from bench.search import Point, best, read_entry, write_entry
+from efficient_bert.training.gating import GATES, heldout_folds
+from tests.command_line import Answer, call
+from tests.tiny_files import write_backbone, write_sst2
+
+FULL = Point({}, 0.9, 1.0)
+LISTS = "0.5,1;1,1"
+QUICK = ("finetune", "width", "depth", "final", "gates")
+
+
+def test_the_fastest_point_that_holds_up_is_chosen() -> None:
+    """Of the points that lose at most the allowed drop, to the last digit, the one with the highest speed-up."""
+    found = [Point({"k": k}, score, speedup) for k, score, speedup in ((1, 0.91, 1.2), (2, 0.89, 1.5), (3, 0.88, 2.0))]
+    assert best(FULL, found, allowed_drop=0.01).knobs == {"k": 2}
+    assert best(FULL, found, allowed_drop=0.02).knobs == {"k": 3}
+    assert best(FULL, found, allowed_drop=0.0).knobs == {"k": 1}
+
+
+def test_no_point_is_chosen_where_none_holds_up() -> None:
+    """A slower point is no choice, nor is one that loses more; the refusal names the best."""
+    found = [Point({}, 0.95, 0.99), Point({}, 0.7, 3.0)]
+    with pytest.raises(InputError, match=r"none of 2 points .* loses at most 0.01 of 0.900; the best scores 0.950"):
+        best(FULL, found, allowed_drop=0.01)
+
+
+def test_an_entry_comes_back_as_it_is_typed(tmp_path: Path) -> None:
+    """Lists are lists in the file and text for the command; entries of other tasks stay."""
+    path = tmp_path / "found" / "config.json"
+    knobs = {"graft": "yes", "num_gates": 0, "width_mult_list": "0.5,0.75,0.75,0.75", "exit_threshold": 0.15}
+    write_entry(path, task="rte", method="flexible", knobs=knobs)
+    write_entry(path, task="sst2", method="full", knobs={})
+    write_entry(path, task="sst2", method="prefix_exit", knobs={"exit_threshold": 0.05})
+    assert json.loads(path.read_text(encoding="utf8"))["rte"]["width_mult_list"] == [0.5, 0.75, 0.75, 0.75]
+    assert read_entry(path, "rte") == ("flexible", {name: str(value) for name, value in knobs.items()})
+    assert read_entry(path, "sst2") == ("prefix_exit", {"exit_threshold": "0.05"})
+
+
+def test_a_published_entry_is_read(tmp_path: Path) -> None:
+    """Upper-case names with hyphens, and no method, are Flexible BERT's."""
+    path = tmp_path / "config.json"
+    path.write_text('{"SST-2": {"width_mult_list": [0.5, 0.55, 0.55, 0.75], "exit_threshold": 0.4}}', encoding="utf8")
+    assert read_entry(path, "sst2") == ("flexible", {"width_mult_list": "0.5,0.55,0.55,0.75", "exit_threshold": "0.4"})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "does not exist; bench search writes it"),
+        ('{"rte": {"exit_threshold": 0.1},}', "not valid JSON"),
+        ("[1]", "must be a JSON object"),
+        ('{"rte": 3}', "must be a JSON object"),
+        ('{"cola": {}}', "no entry for task 'rte'; it has: cola"),
+        ('{"rte": {"threshold": 0.1}}', "sets 'threshold' for task 'rte', but method 'flexible' has: exit_threshold"),
+        ('{"rte": {"method": "flexibel"}}', "Did you mean 'flexible'"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused(text: str | None, message: str, tmp_path: Path) -> None:
+    """One line with the file and what is wrong."""
+    path = tmp_path / "config.json"
+    if text is not None:
+        path.write_text(text, encoding="utf8")
+    with pytest.raises(InputError, match=message) as caught:
+        read_entry(path, "rte")
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_that_gates_learnt_on_are_left_out() -> None:
+    """A quarter of the held-out rows is unseen where gates learn on the others; all are where they learn elsewhere."""
+    learn, select = heldout_folds(40, 3)
+    assert sorted([*learn, *select]) == list(range(40))
+    assert len(select) == 10
+    assert GATES.unseen(40, {"label_split": "heldout"}, 3) == select
+    assert list(GATES.unseen(40, {"label_split": "train"}, 3)) == list(range(40))
+    others = {stage.name: stage for method in METHODS.values() for stage in method.stage.chain if stage is not GATES}
+    assert all(list(stage.unseen(5, {}, 0)) == [0, 1, 2, 3, 4] for stage in others.values())
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A store in which a search was made."""
+
+    folder: Path
+    base: tuple[object, ...]
+    grid: tuple[object, ...]
+    answer: Answer
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "best.json"
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
+    """`bench search` over two width lists and two thresholds of a tiny model."""
+    folder = tmp_path_factory.mktemp("search")
+    places: dict[str, Any] = {
+        "--data-dir": write_sst2(folder / "data", train=200, dev=20),
+        "--backbone": write_backbone(folder / "backbone"),
+        "--store": folder,
+    }
+    options = {f"--{stage}-epochs": 1 for stage in QUICK} | {"--width-list": "0.5,1", "--depth-list": "0.5,1"}
+    base = ("--task", "sst2", "--device", "cpu", *(part for pair in {**places, **options}.items() for part in pair))
+    grid = ("--method", "flexible", "--width-mult-list", LISTS, "--exit-threshold", "0.05,0.693")
+    return Searched(
+        folder, base, grid, call("search", *base, *grid, "--allowed-drop", 1, "--out", folder / "best.json")
+    )
+
+
+def test_a_search_tries_every_point_and_keeps_one(searched: Searched) -> None:
+    """The full model and four points are listed; with any loss allowed the fastest one is kept."""
+    assert searched.answer.code == 0, searched.answer.err
+    lines = [line for line in searched.answer.out.splitlines() if line.startswith("point")]
+    assert len(lines) == 5
+    entry = json.loads(searched.file.read_text(encoding="utf8"))["sst2"]
+    fastest = max(lines, key=lambda line: float(line.split("speed-up ")[1].split(":")[0]))
+    assert f"exit_threshold={entry['exit_threshold']}" in fastest
+    assert entry["method"] == "flexible"
+    assert entry["width_mult_list"] == [0.5, 1.0]
+
+
+def test_a_search_counts_unseen_rows_alone(searched: Searched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every arm, the full model too, is scored on the quarter of the held-out rows that no stage learnt on."""
+    scored: list[int] = []
+
+    def count(table: Any, names: Any) -> dict[str, float]:
+        scored.append(len(table))
+        return values(table, names)
+
+    monkeypatch.setattr("bench.search.values", count)
+    again = call("search", *searched.base, *searched.grid, "--allowed-drop", 1, "--out", searched.folder / "again.json")
+    assert again.code == 0, again.err
+    heldout = int(re.findall(r"([\d,]+) held out", again.out)[0].replace(",", ""))
+    assert scored == [heldout // 4] * 5
+    assert heldout >= 8
+    assert (searched.folder / "again.json").read_bytes() == searched.file.read_bytes()
+
+
+def test_a_run_reads_the_choice_back(searched: Searched) -> None:
+    """`bench run --config` measures the chosen point without training; a flag goes before the file."""
+    rest = ("--latency-examples", 0, "--report", searched.folder / "report", "--config", searched.file)
+    answer = call("run", *searched.base, *rest)
+    assert answer.code == 0, answer.err
+    assert "stage     gates: cached" in answer.out
+    entry = json.loads(searched.file.read_text(encoding="utf8"))["sst2"]
+    chosen = next(record for record in answer.records if record["method"] == "flexible")
+    assert chosen["knobs"]["exit_threshold"] == entry["exit_threshold"]
+    assert chosen["knobs"]["width_mult_list"] == "0.5,1"
+    again = call("run", *searched.base, *rest, "--exit-threshold", "0.2")
+    assert {record["knobs"].get("exit_threshold") for record in again.records} == {None, 0.2}
+    other = call("run", *searched.base, *rest, "--method", "full")
+    assert other.code == 2
+    assert "give --method flexible" in other.err
+
+
+def test_a_search_is_for_one_method() -> None:
+    """None, or two, are refused in one line."""
+    for methods in ((), ("--method", "flexible", "--method", "full")):
+        answer = call("search", "--task", "demo", *methods)
+        assert answer.code == 2
+        assert "a search is for one method" in answer.err
