@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench import __version__
+from bench.console import print_summary, progress_bars, quiet
 from bench.errors import InputError
-from bench.flags import FILE, FOLDER, SEED, Name, WithKnobs, given_values, settings_options
+from bench.flags import FILE, FOLDER, SEED, Name, WithKnobs, given_values, measuring_options, settings_options
 from bench.presets import PRESETS
 from bench.registry import EXPLAINERS, METHODS, METRICS, PLOTS, TASKS
 
@@ -37,11 +36,7 @@ def bench() -> None:
 
 @bench.command("run", cls=WithKnobs)
 @settings_options()
-@click.option(
-    "--latency-examples", type=click.IntRange(0), help="Examples to time, 0 for none. [default: the preset's]"
-)
-@click.option("--rounds", type=click.IntRange(0), help="Samples per timed example. [default: the preset's]")
-@click.option("--report", "out", type=FOLDER, default=Path("report"), show_default=True, help="Where the report goes.")
+@measuring_options
 @click.option("--config", type=FILE, help="The method and knobs that bench search chose; flags go first.")
 def run_command(seeds: tuple[int, ...], device: str | None, out: Path, config: Path | None, **given: Any) -> None:
     """Plan, train what is missing, evaluate, time, store, and write the report."""
@@ -97,9 +92,7 @@ def search_command(
 
 @bench.command("sweep", cls=WithKnobs)
 @settings_options()
-@click.option("--latency-examples", type=click.IntRange(0), help="Examples to time. [default: the preset's]")
-@click.option("--rounds", type=click.IntRange(0), help="Samples per timed example. [default: the preset's]")
-@click.option("--report", "out", type=FOLDER, default=Path("report"), show_default=True, help="Where the report goes.")
+@measuring_options
 @click.option("--controls/--no-controls", default=True, show_default=True, help="Each point's controls beside it.")
 def sweep_command(
     seeds: tuple[int, ...], device: str | None, out: Path, controls: bool, methods: tuple[str, ...], **given: Any
@@ -184,48 +177,12 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def progress_bars() -> Any:
-    """The bars on standard error."""
-    from bench.progress import Bars
-
-    return Bars()
-
-
-def quiet() -> None:
-    """Keep the libraries' own bars and notices out of the output, and all but the first process of several."""
-    from bench.runner import is_main_process
-
-    if not is_main_process():
-        sys.stdout = sys.stderr = io.StringIO()
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    import datasets
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-
-
 def show_table(runs: Any, run_ids: Sequence[str]) -> None:
     """Print the table of arms with intervals and speed-ups."""
     from analysis.frames import Runs
     from analysis.summary import summary
 
     print_summary(summary(Runs.read(runs, run_ids)))
-
-
-def print_summary(text: Any) -> None:
-    """Print a `Summary` as a table with its notes."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*text.columns)
-    for row in text.rows:
-        table.add_row(*row)
-    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 240)
-    console.print(table)
-    for note in text.notes:
-        console.print(note, soft_wrap=True)
 
 
 @bench.command("predict", cls=WithKnobs)

@@ -121,3 +121,17 @@ def settings_options(
         *(several if points else one),
     ]
     return lambda command: reduce(lambda made, option: option(made), reversed(flags), command)
+
+
+def measuring_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The flags of a timing session, and where the report goes."""
+    flags = [
+        click.option(
+            "--latency-examples", type=click.IntRange(0), help="Examples to time, 0 for none. [default: the preset's]"
+        ),
+        click.option("--rounds", type=click.IntRange(0), help="Samples per timed example. [default: the preset's]"),
+        click.option(
+            "--report", "out", type=FOLDER, default=Path("report"), show_default=True, help="Where the report goes."
+        ),
+    ]
+    return reduce(lambda made, option: option(made), reversed(flags), command)
