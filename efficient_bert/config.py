@@ -80,8 +80,7 @@ class EfficientBertConfig(BertConfig):
             len(self.layer_heads) != layers or any(own not in range(1, heads + 1) for own in self.layer_heads)
         ):
             raise InputError(f"layer_heads is {self.layer_heads}, but {layers} layers each have 1 to {heads} heads")
-        if self.num_gates and (self.num_gates < 0 or layers % self.num_gates):
-            raise InputError(f"num_gates is {self.num_gates}, but gates divide {layers} layers equally; try {layers}")
+        check_gates(self.num_gates, layers=layers)
         if self.num_gates or self.widths:
             check_widths(self.widths, heads=heads)
 
@@ -146,3 +145,9 @@ def check_widths(widths: Sequence[float], *, heads: int) -> None:
         raise InputError(
             f"the widths are {list(widths)}, but they ascend and differ, for example [0.25, 0.5, 0.75, 1.0]"
         )
+
+
+def check_gates(gates: int, *, layers: int) -> None:
+    """Raise InputError where so many gates do not share the layers equally; 0 is none."""
+    if gates and (gates < 0 or layers % gates):
+        raise InputError(f"num_gates is {gates}, but gates divide {layers} layers equally; try {layers}")

@@ -14,7 +14,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from efficient_bert.config import EfficientBertConfig
+from efficient_bert.config import check_gates
 from efficient_bert.decisions import Decision, Policy, first_states
 from efficient_bert.engine import Execution, run
 from efficient_bert.errors import InputError
@@ -142,11 +142,6 @@ def with_gates(model: EfficientBertForSequenceClassification, gates: int) -> Eff
     return grown
 
 
-def check_gates(config: EfficientBertConfig, options: Mapping[str, Value]) -> None:
-    """Raise InputError where so many gates do not share the layers equally."""
-    EfficientBertConfig(**{**config.to_dict(), "num_gates": int(options["num_gates"]) or config.num_hidden_layers})
-
-
 def folds(context: Context) -> tuple[Rows, Rows]:
     """Rows that train the gates, and rows that select the epoch."""
     if context.options["label_split"] == "train":
@@ -227,7 +222,7 @@ GATES = Stage(
     ),
     knobs=(Knob("num_gates", "gates, each for as many consecutive layers; 0 = one for each layer", 0, low=0),),
     after=FINAL,
-    check=check_gates,
+    check=lambda config, options: check_gates(int(options["num_gates"]), layers=config.num_hidden_layers),
     step_cost=lambda options: 0.02 + (3.0 / float(options["epochs"]) if options["label_split"] == "train" else 0.0),
     unseen=unseen,
 )  # fmt: skip
