@@ -66,7 +66,10 @@ PRESETS = {
             },
             knobs={"gamma": 0.02, "phi": 0.005},
             # chosen on held-out training rows, see CONTRIBUTING.md
-            tasks={"sst2": {"finetune.rdrop": 1.0, "truncate.rdrop": 1.0}},
+            tasks={
+                "sst2": {"finetune.rdrop": 1.0, "truncate.rdrop": 1.0},
+                "demo": {"finetune.epochs": 2, "finetune.keep_epochs": 1},  # learnt by then; a demo is short
+            },
         ),
         Preset(
             name="paper",
