@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from analysis.frames import Arm, Runs, telling_traits
 from bench.registry import METRICS
 
@@ -34,11 +32,11 @@ def selected(runs: Runs) -> dict[str, Arm]:
     return chosen
 
 
-def choices(runs: Runs, *, controls: Collection[str] = ()) -> list[str]:
+def choices(runs: Runs) -> list[str]:
     """A line for each series, of methods that are no controls: the point chosen for it, or that there is none."""
     chosen = selected(runs)
     lines = []
-    wanted = [arm for arm in runs.arms if not arm.reference and arm.first.method not in controls]
+    wanted = [arm for arm in runs.arms if not arm.reference and not arm.first.control_of]
     for name in dict.fromkeys(series(arm, runs) for arm in wanted):
         arm = chosen.get(name)
         if arm is None:
@@ -68,9 +66,11 @@ def quality_metrics(arm: Arm) -> list[str]:
 def eligible(arm: Arm, runs: Runs) -> bool:
     """Whether an arm may be chosen: on the held-out slice it costs less than the full model and holds up against it.
 
-    Gates that learnt on the held-out slice are not judged on it, so they may not.
+    Controls may not; nor may gates that learnt on the held-out slice, which are not judged on it.
     """
-    if any(options.get("label_split") == "heldout" for record in arm.records for options in record.options.values()):
+    if arm.first.control_of or any(
+        options.get("label_split") == "heldout" for record in arm.records for options in record.options.values()
+    ):
         return False
     fulls = [runs.full(record) for record in arm.records]
     name = first_metric(arm)

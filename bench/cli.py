@@ -107,8 +107,7 @@ def sweep_command(
 
     wanted = swept_methods(methods, given_values(given)["knobs"], controls=controls)
     runs, run_ids = run_and_report(seeds, device, out, {**given, "methods": wanted})
-    controls_only = {name for name, method in METHODS.items() if method.control_of}
-    for line in choices(Runs.read(runs, run_ids), controls=controls_only) if run_ids else ():
+    for line in choices(Runs.read(runs, run_ids)) if run_ids else ():
         click.echo(line)
 
 

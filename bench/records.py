@@ -61,6 +61,7 @@ class Record:
         layers: number of encoder layers N of the backbone.
         shown: a few examples of a synthetic task, each with its word "pieces" and, for each, the "layers" it was live
             in; nothing of anybody's data.
+        control_of: the method that this run is a control for, empty for others: a control is not chosen.
     """
 
     run_id: str
@@ -81,6 +82,7 @@ class Record:
     environment: Mapping[str, Any]
     layers: int
     shown: Sequence[Mapping[str, Any]] = ()
+    control_of: str = ""
     flops_convention: str = FLOPS_CONVENTION
 
     @property

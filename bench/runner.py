@@ -335,6 +335,7 @@ def record_of(
         },
         layers=plan.config.num_hidden_layers,
         shown=shown(plan, able) if plan.task.synthetic else (),
+        control_of=arm.method.control_of,
     )
 
 

@@ -34,7 +34,7 @@ class StoredRun:
         data: of a record, beside the split, the rows and whether it is synthetic.
         kept: fraction of the tokens that each layer runs on.
         eta: thresholds of each layer at each watched step of a stage named after the method.
-        shown: as in a record.
+        shown, control_of: as in a record.
         heads: of each layer, an entry for each example, repeated to fill; 2 are all.
         stages: artifacts beside those of the fine-tuning and of a stage named after the method.
     """
@@ -60,6 +60,7 @@ class StoredRun:
     kept: Sequence[float] = (1.0,) * LAYERS
     eta: Sequence[Sequence[float]] = ()
     shown: Sequence[Mapping[str, Any]] = ()
+    control_of: str = ""
     heads: Sequence[Sequence[int]] = ((2,) * LAYERS,)
     stages: Mapping[str, str] = field(default_factory=dict)
 
@@ -118,6 +119,7 @@ class StoredRun:
             environment=dict(self.environment),
             layers=LAYERS,
             shown=list(self.shown),
+            control_of=self.control_of,
         )
 
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -90,6 +91,16 @@ def test_the_choice_is_made_on_held_out_values(tmp_path: Path) -> None:
         "entropy_exit": "entropy_exit exit_threshold=0.5",
         "adapler": "adapler drop_threshold=0.02",
     }
+
+
+def test_controls_and_gates_that_saw_the_held_out_rows_are_not_chosen(tmp_path: Path) -> None:
+    """A run that would be chosen is not where it is a control, or where its gates learnt on the held-out rows."""
+    good = {"accuracy": 0.9, "flops_speedup": 3.0}
+    run = StoredRun("good", method="m", depths=(2,), heldout=good)
+    gates: dict[str, dict[str, Any]] = {"finetune": {"epochs": 1}, "gates": {"label_split": "heldout"}}
+    cases = {"plain": run, "control": replace(run, control_of="adapler"), "seen": replace(run, options=gates)}
+    chosen = {name: selected(read_runs(tmp_path / name, StoredRun("full"), case)) for name, case in cases.items()}
+    assert {name: list(found) for name, found in chosen.items()} == {"plain": ["m"], "control": [], "seen": []}
 
 
 def test_nothing_is_chosen_without_a_reference(tmp_path: Path) -> None:
