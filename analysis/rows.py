@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from analysis.style import INK, MUTED, shorten
+from analysis.style import INK, MUTED, looks, shorten
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
 
-def row_height(rows: int, *, inches: float) -> float:
-    """The height of a figure with that many rows, its axis included."""
-    return 0.75 + inches * max(rows, 1)
+def row_height(*, inches: float) -> Callable[[pd.DataFrame], float]:
+    """A frame with a column `arm` -> the height of a figure with a row per arm, its axis included."""
+    return lambda frame: 0.75 + inches * max(frame["arm"].nunique(), 1)
+
+
+def draw_rows(ax: Axes, frame: pd.DataFrame, draw_row: Callable[[pd.DataFrame, int, str], tuple[str, str]]) -> None:
+    """Draw a row for each arm of a frame, in the frame's order, from the top.
+
+    Args:
+        frame: columns `series`, `method` and `arm` at least.
+        draw_row: the arm's part of the frame, its row's number, its series' colour -> what is written above the row:
+            a label and a note.
+    """
+    styles = looks(frame["method"].tolist(), frame["series"].tolist())
+    written = [
+        draw_row(arm, row, styles[arm["series"].iloc[0]].colour)
+        for row, (_, arm) in enumerate(frame.groupby("arm", sort=False))
+    ]
+    write_rows(ax, [label for label, _ in written], [note for _, note in written])
+
+
+def layer_axis(ax: Axes, layers: int, *, label: str = "Layer") -> None:
+    """A horizontal axis with a place for each layer, from 1."""
+    ax.set_xlim(0.5, layers + 0.5)
+    ax.set_xticks(range(1, layers + 1))
+    ax.set_xlabel(label)
 
 
 def write_rows(ax: Axes, labels: Sequence[str], notes: Sequence[str]) -> None:

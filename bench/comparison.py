@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from bench.evaluation import Runnable
     from bench.plan import Plan, Settings
-    from bench.runner import Watcher
+    from bench.progress import Watcher
 
 METHODS = ("adapler", "attention", "rollout", "saliency", "integrated_gradients", "random", "position")
 """What is compared where nothing is named; all but the first explain the fine-tuned model."""

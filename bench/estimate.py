@@ -6,7 +6,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from bench.plan import DATA_SEED
-from bench.runner import fresh_model, on_device, single
+from bench.runner import fresh_model, on_device
+from bench.session import single
 
 if TYPE_CHECKING:
     from bench.plan import Plan

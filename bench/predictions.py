@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from bench.artifacts import Job
     from bench.plan import Plan, Settings
-    from bench.runner import Watcher
+    from bench.progress import Watcher
     from bench.tasks import Task
 
 

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
     from efficient_bert.training import Status
+
+
+class Watcher(Protocol):
+    """Shows progress: a bar per piece of work."""
+
+    def training(self, name: str) -> AbstractContextManager[Callable[[Status], None]]:
+        """A bar for a training stage."""
+        ...
+
+    def counting(self, name: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        """A bar that counts to `total`."""
+        ...
 
 
 class Bars:

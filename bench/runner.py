@@ -4,43 +4,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from bench.artifacts import Job, content_hash
+from bench.artifacts import Job
 from bench.errors import InputError
 from bench.evaluation import Runnable, answers, evaluate
-from bench.plan import DATA_SEED, Arm, Plan
+from bench.plan import Arm, Plan
+from bench.progress import Watcher
 from bench.records import Record
 from bench.registry import METRICS
-from bench.timing import WARM_UP, Latencies, cuda_clock, measure, wall_clock
+from bench.session import single, timed
 
 if TYPE_CHECKING:
     import torch
 
     from efficient_bert import EfficientBertForSequenceClassification
-    from efficient_bert.training import Status
 
 NEW_PARTS = ("classifier.", "bert.pooler.")
 """What a pre-trained encoder may lack: it is made anew for the task."""
 
 Rows = Sequence[Mapping[str, Any]]
-
-
-class Watcher(Protocol):
-    """Shows progress: a bar per piece of work."""
-
-    def training(self, name: str) -> AbstractContextManager[Callable[[Status], None]]:
-        """A bar for a training stage."""
-        ...
-
-    def counting(self, name: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-        """A bar that counts to `total`."""
-        ...
 
 
 def carry_out(plan: Plan, watcher: Watcher) -> list[str]:
@@ -49,13 +36,14 @@ def carry_out(plan: Plan, watcher: Watcher) -> list[str]:
     if missing:
         train_missing(plan, watcher)
     if missing and is_main_process():
-        models = load_models(plan, [plan.arms[0], *missing])
-        results = {arm.run_id: evaluated(plan, arm, models, watcher) for arm in missing}
+        wanted = [plan.arms[0], *missing]
+        models = load_models(plan, wanted)
+        ables = {arm.run_id: runnable(plan, arm, models) for arm in wanted}
+        results = {arm.run_id: evaluated(plan, arm, ables[arm.run_id], watcher) for arm in missing}
         tables = {run_id: table for run_id, (table, _) in results.items()}
-        timing, tables = timed(plan, missing, models, tables, watcher)
+        timing, tables = timed(plan, ables, tables, watcher)
         for arm in missing:
-            table, able = tables[arm.run_id], runnable(plan, arm, models)
-            heldout = results[arm.run_id][1]
+            able, table, heldout = ables[arm.run_id], tables[arm.run_id], results[arm.run_id][1]
             plan.runs.put(record_of(plan, arm, able=able, table=table, heldout=heldout, timing=timing), table)
     return [arm.run_id for arm in plan.arms]
 
@@ -177,15 +165,12 @@ def runnable(plan: Plan, arm: Arm, models: Mapping[str, EfficientBertForSequence
     return Runnable(model, policy, plan.config, plan.settings.device, released)
 
 
-def evaluated(
-    plan: Plan, arm: Arm, models: Mapping[str, EfficientBertForSequenceClassification], watcher: Watcher
-) -> tuple[pa.Table, dict[str, float]]:
+def evaluated(plan: Plan, arm: Arm, able: Runnable, watcher: Watcher) -> tuple[pa.Table, dict[str, float]]:
     """The arm over the evaluation split, and its metrics and FLOPs speed-up on the held-out training rows.
 
     Finished chunks of a killed attempt are taken over.
     """
     rows, heldout = plan.data.evaluation.to_list(), plan.data.heldout.to_list()
-    able = runnable(plan, arm, models)
     with watcher.counting(f"evaluate {arm.label}", len(rows) + len(heldout)) as advance:
         folder = plan.runs.partial(arm.run_id)
         seen = evaluate(able, heldout, folder=folder / "heldout", advance=advance)
@@ -197,93 +182,6 @@ def values(table: pa.Table, names: Sequence[str]) -> dict[str, float]:
     """Metrics of an example table."""
     frame = table.to_pandas()
     return {name: float(METRICS[name].compute(frame)) for name in names}
-
-
-def timed(
-    plan: Plan,
-    arms: Sequence[Arm],
-    models: Mapping[str, EfficientBertForSequenceClassification],
-    tables: Mapping[str, pa.Table],
-    watcher: Watcher,
-) -> tuple[dict[str, Any], dict[str, pa.Table]]:
-    """One timing session of the arms beside the reference; the protocol, and the tables with the samples."""
-    if not plan.latency_examples or not plan.rounds:
-        return {}, dict(tables)
-    places = sampled(plan)
-    reference = plan.arms[0]
-    others = [arm for arm in arms if arm.run_id != reference.run_id]
-    calls = {arm.run_id: forward(runnable(plan, arm, models)) for arm in [reference, *others]}
-    inputs = [single(plan, row) for row in plan.data.evaluation.select(places).to_list()]
-    with watcher.counting(f"time {len(calls)} arms on {len(places)} examples", plan.rounds) as advance:
-        latencies = measure(
-            calls,
-            inputs,
-            rounds=plan.rounds,
-            seed=plan.settings.seed,
-            stopwatch=cuda_clock() if plan.settings.device == "cuda" else wall_clock(),
-            advance=lambda: advance(1),
-        )
-    protocol = {
-        "session": content_hash([datetime.now(UTC).isoformat(), sorted(calls)]),
-        "device": plan.environment["device_name"],
-        "clock": "wall clock and CUDA events, synchronised" if plan.settings.device == "cuda" else "wall clock",
-        "batch_size": 1,
-        "examples": len(places),
-        "rounds": plan.rounds,
-        "warm_up_examples": min(WARM_UP, len(places)),
-        "threads": plan.environment["torch_threads"],
-        "arms": len(calls),
-    }
-    own = latencies[reference.run_id]
-    return protocol, {
-        run_id: with_samples(table, places, latencies[run_id], reference=own) for run_id, table in tables.items()
-    }
-
-
-def sampled(plan: Plan) -> list[int]:
-    """Places of the examples to time: a draw from the evaluation split, the same for every seed of training."""
-    import random
-
-    count = min(plan.latency_examples, len(plan.data.evaluation))
-    draw = random.Random(DATA_SEED)  # noqa: S311 - a draw, no secret
-    return sorted(draw.sample(range(len(plan.data.evaluation)), count))
-
-
-def single(plan: Plan, row: Mapping[str, Any]) -> Any:
-    """One example as a batch of one on the device."""
-    from efficient_bert import Batch
-    from efficient_bert.training.batches import collate
-
-    inputs = collate([row], pad_token_id=plan.config.padding)
-    return Batch.of({name: value.to(plan.settings.device) for name, value in inputs.items()})
-
-
-def forward(arm: Runnable) -> Callable[[Any], object]:
-    """The timed call: one gathered pass."""
-    import torch
-
-    from efficient_bert import run
-
-    @torch.inference_mode()
-    def call(batch: Any) -> object:
-        return run(arm.model, batch, arm.policy).logits
-
-    return call
-
-
-def with_samples(table: pa.Table, places: Sequence[int], own: Latencies, *, reference: Latencies) -> pa.Table:
-    """The table with the timed rows' samples filled in."""
-    columns: dict[str, list[list[float]]] = {
-        name: [[] for _ in range(len(table))] for name in ("seconds", "event_seconds", "reference_seconds")
-    }
-    for turn, place in enumerate(places):
-        columns["seconds"][place] = own.wall[turn]
-        columns["event_seconds"][place] = own.events[turn]
-        columns["reference_seconds"][place] = reference.wall[turn]
-    for name, samples in columns.items():
-        at = table.schema.get_field_index(name)
-        table = table.set_column(at, table.schema.field(name), pa.array(samples, type=table.schema.field(name).type))
-    return table
 
 
 def learned(plan: Plan, job: Job) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from bench.store import write_aside
 
 if TYPE_CHECKING:
     from bench.plan import Arm, Plan
-    from bench.runner import Watcher
+    from bench.progress import Watcher
 
 METHOD = "flexible"
 """What an entry without a method is for, as in the file that Flexible BERT's authors published."""

@@ -119,9 +119,9 @@ def run(
     state = start(model, batch, execution=execution, seen=seen if record else None)
     recorder = Recorder(len(batch.mask), batch.mask.device)
     states = [state.values] if record else []
+    decisions: list[Decision] = []
     lengths = batch.mask.sum(1)
     numbers = fingerprints(batch.input_ids, batch.mask) if policy.draws else None
-    decisions: list[Decision] = []
     widths: dict[int, float] = {}
     every = model.bert.encoder.layers
     for depth, place in enumerate(range(len(every)) if policy.layers is None else policy.layers):
@@ -148,8 +148,18 @@ def run(
             states.append(state.values)
     if state.live.rows:
         recorder.final(state.live.rows, model.classify(state.first()))
-    output = recorder.output(batch, layers=model.config.num_hidden_layers)
-    return replace(output, hidden_states=tuple(states), attentions=tuple(seen), decisions=tuple(decisions))
+    return Output(
+        logits=recorder.logits(),
+        exit_logits=recorder.exits,
+        hidden_states=tuple(states),
+        attentions=tuple(seen),
+        decisions=tuple(decisions),
+        _steps=tuple(recorder.steps),
+        _mask=batch.mask,
+        _heads=tuple(recorder.heads),
+        _spent=tuple(recorder.spent),
+        _layers=model.config.num_hidden_layers,
+    )
 
 
 def check_exits(model: EfficientBertForSequenceClassification, policy: Policy) -> None:
@@ -243,20 +253,9 @@ class Recorder:
             newest = next(reversed(self.exits.values()))
             self.answers.append((tuple(left), newest[left]))
 
-    def output(self, batch: Batch, *, layers: int) -> Output:
-        """Everything, with each example's answer in its place."""
+    def logits(self) -> Tensor:
+        """(B, C): each example's answer in its place."""
         logits = self.place(*self.answers[0])
         for rows, answer in self.answers[1:]:
             logits = logits + self.place(rows, answer)
-        return Output(
-            logits=logits,
-            exit_logits=self.exits,
-            hidden_states=(),
-            attentions=(),
-            decisions=(),
-            _steps=tuple(self.steps),
-            _mask=batch.mask,
-            _heads=tuple(self.heads),
-            _spent=tuple(self.spent),
-            _layers=layers,
-        )
+        return logits

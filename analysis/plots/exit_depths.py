@@ -8,9 +8,9 @@ import pandas as pd
 
 from analysis.frames import Runs
 from analysis.plots import Plot
-from analysis.rows import row_height, write_rows
+from analysis.rows import draw_rows, layer_axis, row_height
 from analysis.selection import series
-from analysis.style import INK, MUTED, looks
+from analysis.style import INK, MUTED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,18 +44,14 @@ def _data(runs: Runs) -> pd.DataFrame:
 
 
 def _draw(ax: Axes, frame: pd.DataFrame) -> None:
-    styles = looks(frame["method"].tolist(), frame["series"].tolist())
     scale = _TALLEST / frame["share"].max()
-    labels, notes = [], []
-    for row, (name, arm) in enumerate(frame.groupby("arm", sort=False)):
-        _draw_bars(ax, arm, baseline=row + 1, scale=scale, colour=styles[arm["series"].iloc[0]].colour)
-        labels.append(str(name))
-        notes.append(f"mean {arm['mean_exit_depth'].iloc[0]:.2f} of {arm['layers'].iloc[0]}")
-    layers = int(frame["layers"].max())
-    ax.set_xlim(0.5, layers + 0.5)
-    ax.set_xticks(range(1, layers + 1))
-    ax.set_xlabel("Exit depth (layers run before the answer)")
-    write_rows(ax, labels, notes)
+
+    def draw_row(arm: pd.DataFrame, row: int, colour: str) -> tuple[str, str]:
+        _draw_bars(ax, arm, baseline=row + 1, scale=scale, colour=colour)
+        return arm["arm"].iloc[0], f"mean {arm['mean_exit_depth'].iloc[0]:.2f} of {arm['layers'].iloc[0]}"
+
+    draw_rows(ax, frame, draw_row)
+    layer_axis(ax, int(frame["layers"].max()), label="Exit depth (layers run before the answer)")
 
 
 def _draw_bars(ax: Axes, arm: pd.DataFrame, *, baseline: float, scale: float, colour: str) -> None:
@@ -78,5 +74,5 @@ EXIT_DEPTHS = Plot(
     data=_data,
     draw=_draw,
     order=50,
-    height=lambda frame: row_height(frame["arm"].nunique(), inches=0.78),
+    height=row_height(inches=0.78),
 )

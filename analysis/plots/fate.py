@@ -8,9 +8,9 @@ import pandas as pd
 
 from analysis.frames import Runs
 from analysis.plots import Plot
-from analysis.rows import row_height, write_rows
+from analysis.rows import draw_rows, row_height
 from analysis.selection import series
-from analysis.style import MUTED, looks, shorten
+from analysis.style import MUTED, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,21 +37,19 @@ def _data(runs: Runs) -> pd.DataFrame:
 
 
 def _draw(ax: Axes, frame: pd.DataFrame) -> None:
-    styles = looks(frame["method"].tolist(), frame["series"].tolist())
-    labels, notes = [], []
-    for row, (name, arm) in enumerate(frame.groupby("arm", sort=False)):
+    def draw_row(arm: pd.DataFrame, row: int, colour: str) -> tuple[str, str]:
         baseline = row + 0.66
         share = arm["live_layers"] / arm["layers"]
-        ax.bar(arm["place"], -_TALLEST * share, bottom=baseline, width=0.7, color=styles[arm["series"].iloc[0]].colour)
+        ax.bar(arm["place"], -_TALLEST * share, bottom=baseline, width=0.7, color=colour)
         ax.axhline(baseline, color=MUTED, linewidth=0.8)
         for place, piece, live in zip(arm["place"], arm["piece"], share, strict=True):
             look = {"alpha": 0.55 + 0.45 * live, "fontweight": "bold" if live == 1 else "normal"}
             ax.text(place, baseline + 0.03, shorten(piece, 12), rotation=60, ha="right", va="top", fontsize=8.5, **look)
-        labels.append(str(name))
-        notes.append(f"live in {share.mean():.0%} of the layers on average")
+        return arm["arm"].iloc[0], f"live in {share.mean():.0%} of the layers on average"
+
+    draw_rows(ax, frame, draw_row)
     ax.set_xlim(-1.2, frame["place"].max() + 0.6)
     ax.set_xticks([])
-    write_rows(ax, labels, notes)
 
 
 FATE = Plot(
@@ -65,5 +63,5 @@ FATE = Plot(
     data=_data,
     draw=_draw,
     order=57,
-    height=lambda frame: row_height(frame["arm"].nunique(), inches=1.9),
+    height=row_height(inches=1.9),
 )

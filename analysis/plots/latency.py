@@ -12,9 +12,9 @@ from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from analysis.frames import Runs, timed
 from analysis.plots import Plot
-from analysis.rows import row_height, write_rows
+from analysis.rows import draw_rows, row_height
 from analysis.selection import series
-from analysis.style import INK, SURFACE, looks
+from analysis.style import INK, SURFACE
 from analysis.summary import devices, number
 
 if TYPE_CHECKING:
@@ -41,13 +41,15 @@ def _data(runs: Runs) -> pd.DataFrame:
 
 
 def _draw(ax: Axes, frame: pd.DataFrame) -> None:
-    styles = looks(frame["method"].tolist(), frame["series"].tolist())
-    labels, notes = [], []
-    for row, (name, arm) in enumerate(frame.groupby("arm", sort=False)):
+    several = frame["device"].nunique() > 1
+
+    def draw_row(arm: pd.DataFrame, row: int, colour: str) -> tuple[str, str]:
         at = dict(zip(arm["percentile"], arm["seconds"], strict=True))
-        _draw_spread(ax, at, height=row + _MIDDLE, colour=styles[arm["series"].iloc[0]].colour)
-        labels.append(_label(str(name), arm["device"].iloc[0], several=frame["device"].nunique() > 1))
-        notes.append(", ".join(f"p{p} {number(f'latency_p{p}_seconds', at[p])}" for p in (50, 90, 99)) + " ms")
+        _draw_spread(ax, at, height=row + _MIDDLE, colour=colour)
+        note = ", ".join(f"p{p} {number(f'latency_p{p}_seconds', at[p])}" for p in (50, 90, 99)) + " ms"
+        return _label(arm["arm"].iloc[0], arm["device"].iloc[0], several=several), note
+
+    draw_rows(ax, frame, draw_row)
     low, high = (frame.loc[frame["percentile"] == p, "seconds"] * 1000 for p in (1, 99))
     if high.max() > _LOG_ABOVE * low.min() > 0:
         ax.set_xscale("log")
@@ -57,7 +59,6 @@ def _draw(ax: Axes, frame: pd.DataFrame) -> None:
     else:
         ax.set_xlim(0, high.max() * 1.04)
     ax.set_xlabel(textwrap.fill(f"Latency at batch 1 (ms) on {devices(frame)}", 72))
-    write_rows(ax, labels, notes)
 
 
 def _label(name: str, device: str, *, several: bool) -> str:
@@ -85,5 +86,5 @@ LATENCY = Plot(
     data=_data,
     draw=_draw,
     order=40,
-    height=lambda frame: row_height(frame["arm"].nunique(), inches=0.5),
+    height=row_height(inches=0.5),
 )

@@ -8,9 +8,9 @@ import pandas as pd
 
 from analysis.frames import Runs
 from analysis.plots import Plot
-from analysis.rows import row_height, write_rows
+from analysis.rows import draw_rows, row_height
 from analysis.selection import series
-from analysis.style import MUTED, looks
+from analysis.style import MUTED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,21 +36,18 @@ def _data(runs: Runs) -> pd.DataFrame:
 
 
 def _draw(ax: Axes, frame: pd.DataFrame) -> None:
-    styles = looks(frame["method"].tolist(), frame["series"].tolist())
-    labels, notes = [], []
-    for row, (name, arm) in enumerate(frame.groupby("arm", sort=False)):
+    def draw_row(arm: pd.DataFrame, row: int, colour: str) -> tuple[str, str]:
         baseline, layers = row + 0.97, int(arm["layer"].max())
         for number, (_, own) in enumerate(arm.groupby("layer", sort=True), start=1):
             shade = 0.3 + 0.7 * number / layers
-            height = baseline - _TALLEST * own["eta"]
-            ax.plot(own["step"], height, color=styles[arm["series"].iloc[0]].colour, alpha=shade, linewidth=1.6)
+            ax.plot(own["step"], baseline - _TALLEST * own["eta"], color=colour, alpha=shade, linewidth=1.6)
         ax.axhline(baseline, color=MUTED, linewidth=0.8)
-        labels.append(str(name))
         last = arm[arm["step"] == arm["step"].max()].sort_values("layer")["eta"]
-        notes.append("at the end " + ", ".join(f"{eta:.2f}" for eta in last))
+        return arm["arm"].iloc[0], "at the end " + ", ".join(f"{eta:.2f}" for eta in last)
+
+    draw_rows(ax, frame, draw_row)
     ax.set_xlim(0, max(1, frame["step"].max()))
     ax.set_xlabel("Optimiser step")
-    write_rows(ax, labels, notes)
 
 
 THRESHOLDS = Plot(
@@ -65,5 +62,5 @@ THRESHOLDS = Plot(
     data=_data,
     draw=_draw,
     order=56,
-    height=lambda frame: row_height(frame["arm"].nunique(), inches=0.95),
+    height=row_height(inches=0.95),
 )

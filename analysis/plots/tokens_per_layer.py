@@ -9,9 +9,9 @@ import pandas as pd
 
 from analysis.frames import Runs
 from analysis.plots import Plot
-from analysis.rows import row_height, write_rows
+from analysis.rows import draw_rows, layer_axis, row_height
 from analysis.selection import series
-from analysis.style import INK, MUTED, looks
+from analysis.style import INK, MUTED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,17 +40,12 @@ def _data(runs: Runs) -> pd.DataFrame:
 
 
 def _draw(ax: Axes, frame: pd.DataFrame) -> None:
-    styles = looks(frame["method"].tolist(), frame["series"].tolist())
-    labels, notes = [], []
-    for row, (name, arm) in enumerate(frame.groupby("arm", sort=False)):
-        _draw_layers(ax, arm, baseline=row + 0.97, colour=styles[arm["series"].iloc[0]].colour)
-        labels.append(str(name))
-        notes.append(f"mean {arm['mean'].mean():.0%} of the tokens alive")
-    layers = int(frame["layers"].max())
-    ax.set_xlim(0.5, layers + 0.5)
-    ax.set_xticks(range(1, layers + 1))
-    ax.set_xlabel("Layer")
-    write_rows(ax, labels, notes)
+    def draw_row(arm: pd.DataFrame, row: int, colour: str) -> tuple[str, str]:
+        _draw_layers(ax, arm, baseline=row + 0.97, colour=colour)
+        return arm["arm"].iloc[0], f"mean {arm['mean'].mean():.0%} of the tokens alive"
+
+    draw_rows(ax, frame, draw_row)
+    layer_axis(ax, int(frame["layers"].max()))
 
 
 def _draw_layers(ax: Axes, arm: pd.DataFrame, *, baseline: float, colour: str) -> None:
@@ -77,5 +72,5 @@ TOKENS_PER_LAYER = Plot(
     data=_data,
     draw=_draw,
     order=55,
-    height=lambda frame: row_height(frame["arm"].nunique(), inches=0.95),
+    height=row_height(inches=0.95),
 )

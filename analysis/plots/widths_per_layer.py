@@ -9,9 +9,9 @@ import pandas as pd
 
 from analysis.frames import Runs
 from analysis.plots import Plot
-from analysis.rows import row_height, write_rows
+from analysis.rows import draw_rows, layer_axis, row_height
 from analysis.selection import series
-from analysis.style import INK, MUTED, SURFACE, looks
+from analysis.style import INK, MUTED, SURFACE
 from analysis.subnets import groups
 
 if TYPE_CHECKING:
@@ -42,21 +42,15 @@ def _data(runs: Runs) -> pd.DataFrame:
 
 
 def _draw(ax: Axes, frame: pd.DataFrame) -> None:
-    styles = looks(frame["method"].tolist(), frame["series"].tolist())
-    labels, notes = [], []
-    for row, (_, arm) in enumerate(frame.groupby("arm", sort=False)):
-        colour = styles[arm["series"].iloc[0]].colour
+    def draw_row(arm: pd.DataFrame, row: int, colour: str) -> tuple[str, str]:
         for _, layer in arm.groupby("layer", sort=True):
             _draw_layer(ax, layer, baseline=row + 0.97, colour=colour)
         ax.axhline(row + 0.97, color=MUTED, linewidth=0.8, zorder=3)
-        labels.append(str(arm["name"].iloc[0]))
         mean = (arm["width"] * arm["share"] * arm["examples"]).sum() / (arm["share"] * arm["examples"]).sum()
-        notes.append(f"mean width {mean:.2f}")
-    layers = int(frame["layers"].max())
-    ax.set_xlim(0.5, layers + 0.5)
-    ax.set_xticks(range(1, layers + 1))
-    ax.set_xlabel("Layer")
-    write_rows(ax, labels, notes)
+        return arm["name"].iloc[0], f"mean width {mean:.2f}"
+
+    draw_rows(ax, frame, draw_row)
+    layer_axis(ax, int(frame["layers"].max()))
 
 
 def _draw_layer(ax: Axes, layer: pd.DataFrame, *, baseline: float, colour: str) -> None:
@@ -85,5 +79,5 @@ WIDTHS_PER_LAYER = Plot(
     data=_data,
     draw=_draw,
     order=58,
-    height=lambda frame: row_height(frame["arm"].nunique(), inches=1.35),
+    height=row_height(inches=1.35),
 )

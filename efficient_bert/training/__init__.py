@@ -60,6 +60,12 @@ class Context:
     before: Path | None = None
     watch: Callable[[Status], None] = lambda status: None
 
+    def stage_before(self) -> Path:
+        """The folder of the finished stage before, which a stage with `after` always has."""
+        if self.before is None:
+            raise ValueError("this context is of a first stage: there is no stage before it")
+        return self.before
+
 
 @dataclass(frozen=True)
 class Trained:

@@ -23,8 +23,8 @@ from efficient_bert.fidelity import Fidelity
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.model import EfficientBertForSequenceClassification, reshaped
 from efficient_bert.training import Context, Rows, Stage, Trained
-from efficient_bert.training.batches import batch_of, collate
-from efficient_bert.training.loop import in_order, train, with_defaults
+from efficient_bert.training.batches import batch_of, collate, in_order
+from efficient_bert.training.loop import train, with_defaults
 from efficient_bert.training.objectives import keep_in_bounds, new_probe, soft_losses, two_objectives
 from efficient_bert.training.recipe import Backward, Descent, Inputs, Progress, Recipe
 from efficient_bert.training.saliency import FILE, SALIENCY, with_saliency
@@ -128,7 +128,7 @@ def observe(model: EfficientBertForSequenceClassification) -> dict[str, list[flo
 def train_adapler(context: Context) -> Trained:
     """Everything at once; of the epochs that lose less than a point, the fastest one is kept."""
     options, tuned = context.options, context.model
-    rows = with_saliency(context.train, (context.before or context.folder) / FILE)
+    rows = with_saliency(context.train, context.stage_before() / FILE)
     device = PartialState(cpu=context.device == "cpu").device
     torch.nn.Module.to(tuned, device)
     floor = judged(tuned, context, Policy()).score - float(options["allowed_drop"])

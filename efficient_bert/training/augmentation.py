@@ -24,8 +24,7 @@ from efficient_bert.errors import InputError
 from efficient_bert.knobs import Knob
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training import Context, Rows
-from efficient_bert.training.batches import batch_of, collate
-from efficient_bert.training.loop import in_order
+from efficient_bert.training.batches import batch_of, collate, in_order
 from efficient_bert.training.thesaurus import Choice, Thesaurus
 
 FILE = "augmented.parquet"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +11,8 @@ from torch import Tensor
 from efficient_bert.engine import Batch
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training import Rows
+
+Row = TypeVar("Row")
 
 POOL = 50
 """Batches sorted by length together: enough that a batch is even, few enough that batches stay random."""
@@ -63,3 +66,21 @@ def collate(rows: Rows, *, pad_token_id: int) -> dict[str, Tensor]:
         mask[place, :length] = 1
     labels = torch.tensor([row["label"] for row in rows])
     return {"input_ids": ids, "token_type_ids": types, "attention_mask": mask, "labels": labels}
+
+
+def in_order(rows: Sequence[Row], size: int = 64) -> Iterator[Sequence[Row]]:
+    """All rows, `size` at a time."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def length_order(rows: Rows, *, apart: str = "") -> list[int]:
+    """Places of the rows, shortest first, so that a batch of neighbours has little padding; equal `apart` together."""
+    return sorted(range(len(rows)), key=lambda row: (rows[row].get(apart, 0), len(rows[row]["input_ids"])))
+
+
+def by_length(rows: Rows, compute: Callable[[Rows], Tensor], *, apart: str = "") -> Tensor:
+    """What `compute` says of each row, (rows, ...), asked in batches of rows that are alike in length."""
+    order = length_order(rows, apart=apart)
+    packed = torch.cat([compute([rows[row] for row in chunk]) for chunk in in_order(order)])
+    return torch.empty_like(packed).index_copy(0, torch.tensor(order), packed)

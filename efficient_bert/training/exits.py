@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from accelerate import PartialState
 from torch import Tensor
 
-from efficient_bert.engine import Batch, Execution, run
+from efficient_bert.engine import Execution, run
 from efficient_bert.model import EfficientBertForSequenceClassification, ExitHead, reshaped
 from efficient_bert.training import Context, Rows, Stage, Trained
-from efficient_bert.training.batches import collate
+from efficient_bert.training.batches import batch_of, by_length, collate
 from efficient_bert.training.finetune import FINETUNE
 from efficient_bert.training.kept import kept
-from efficient_bert.training.loop import in_order, train, with_defaults
+from efficient_bert.training.loop import train, with_defaults
 from efficient_bert.training.recipe import one_loss
 
 
@@ -39,15 +39,13 @@ def with_exits(model: EfficientBertForSequenceClassification) -> EfficientBertFo
 @torch.inference_mode()
 def first_states(model: EfficientBertForSequenceClassification, rows: Rows) -> Tensor:
     """[CLS] states at every exit depth, (rows, E, D), of the model without dropout."""
-    order = sorted(range(len(rows)), key=lambda row: len(rows[row]["input_ids"]))  # batches of like length
-    found = []
-    for chunk in in_order([rows[row] for row in order]):
-        batch = Batch.of(collate(chunk, pad_token_id=model.config.padding))
-        on_device = Batch(*(part.to(model.device) for part in (batch.input_ids, batch.mask, batch.token_type_ids)))
-        states = run(model, on_device, execution=Execution.SOFT, record=True).hidden_states
-        found.append(torch.stack([states[depth][:, 0] for depth in model.config.exit_depths], dim=1).cpu())
-    packed = torch.cat(found)
-    return torch.empty_like(packed).index_copy(0, torch.tensor(order), packed)
+
+    def compute(chunk: Rows) -> Tensor:
+        batch = batch_of(model, collate(chunk, pad_token_id=model.config.padding))
+        states = run(model, batch, execution=Execution.SOFT, record=True).hidden_states
+        return torch.stack([states[depth][:, 0] for depth in model.config.exit_depths], dim=1).cpu()
+
+    return by_length(rows, compute)
 
 
 def stack(rows: Rows) -> dict[str, Tensor]:

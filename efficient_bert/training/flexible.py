@@ -29,11 +29,11 @@ from efficient_bert.model import EfficientBertForSequenceClassification, reshape
 from efficient_bert.subnets import kept_count, rewire
 from efficient_bert.training import Context, Rows, Stage, Trained
 from efficient_bert.training.augmentation import FILE, OPTIONS, augmented, with_augmented
-from efficient_bert.training.batches import batch_of, collate
+from efficient_bert.training.batches import batch_of, collate, in_order
 from efficient_bert.training.distillation import Reading, distance, readings, teach, teacher_states
 from efficient_bert.training.finetune import FINETUNE, classify
 from efficient_bert.training.grafting import graft, graft_steps
-from efficient_bert.training.loop import in_order, train, with_defaults
+from efficient_bert.training.loop import train, with_defaults
 from efficient_bert.training.profiles import measure_profiles
 from efficient_bert.training.recipe import Descent, Inputs, Progress, Recipe
 

@@ -6,7 +6,7 @@ labels and the states that the gates read, in a pass at the label's width, are c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -31,22 +31,15 @@ from efficient_bert.knobs import Knob, Value, numbers
 from efficient_bert.model import EfficientBertForSequenceClassification, reshaped
 from efficient_bert.subnets import subnet_policy, uniform
 from efficient_bert.training import Context, Rows, Stage, Trained
-from efficient_bert.training.batches import batch_of, collate, shuffled
+from efficient_bert.training.batches import batch_of, by_length, collate, in_order, shuffled
 from efficient_bert.training.flexible import FINAL, labelled
 from efficient_bert.training.kept import kept
-from efficient_bert.training.loop import in_order, train, with_defaults
+from efficient_bert.training.loop import train, with_defaults
 from efficient_bert.training.profiles import measure_profiles
 from efficient_bert.training.recipe import Descent, Inputs, Progress, Recipe
 
 SELECTION = 4
 """One in so many held-out rows selects the epoch where the others train the gates."""
-
-
-def by_length(rows: Rows, compute: Callable[[Rows], Tensor]) -> Tensor:
-    """What `compute` says of each row, (rows, ...), asked in batches of rows that are alike in label and length."""
-    order = sorted(range(len(rows)), key=lambda row: (rows[row].get("gate_label", 0), len(rows[row]["input_ids"])))
-    packed = torch.cat([compute([rows[row] for row in chunk]) for chunk in in_order(order)])
-    return torch.empty_like(packed).index_copy(0, torch.tensor(order), packed)
 
 
 @torch.inference_mode()
@@ -80,7 +73,7 @@ def states_of(model: EfficientBertForSequenceClassification, rows: Rows) -> Tens
         states = run(model, batch, policy, execution=Execution.MASKED, record=True).hidden_states
         return torch.stack([first_states(state, batch.mask) for state in states[:-1:span]], dim=1).float().cpu()
 
-    return by_length(rows, compute)
+    return by_length(rows, compute, apart="gate_label")
 
 
 def with_states(rows: Rows, *, pad_token_id: int) -> dict[str, Tensor]:

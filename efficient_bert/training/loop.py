@@ -11,10 +11,10 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -30,11 +30,9 @@ from transformers import get_linear_schedule_with_warmup
 from efficient_bert.errors import InputError
 from efficient_bert.knobs import Knob
 from efficient_bert.training import Context, Status, Trained
-from efficient_bert.training.batches import LengthBuckets
+from efficient_bert.training.batches import LengthBuckets, in_order
 from efficient_bert.training.batches import collate as pad
 from efficient_bert.training.recipe import Progress, Recipe, parameter_groups, training_mode
-
-Row = TypeVar("Row")
 
 CHECKPOINT_SECONDS = 30.0
 """A killed run loses at most this much work and the step under way."""
@@ -286,12 +284,6 @@ class Trainer:
         torch.set_rng_state(tensors["random/cpu"])
         if "random/cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["random/cuda"])
-
-
-def in_order(rows: Sequence[Row], size: int = 64) -> Iterator[Sequence[Row]]:
-    """All rows, `size` at a time."""
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
 
 
 def train(context: Context, recipe: Recipe) -> Trained:

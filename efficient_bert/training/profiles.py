@@ -14,8 +14,7 @@ from efficient_bert.exits import exit_rule
 from efficient_bert.gates import gate_policy
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training import Rows
-from efficient_bert.training.batches import batch_of, collate
-from efficient_bert.training.loop import in_order
+from efficient_bert.training.batches import batch_of, collate, in_order
 
 STEPS = 40
 """Measured thresholds above 0; they lie closer the lower they are, where most examples' entropies lie."""

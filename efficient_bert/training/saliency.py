@@ -22,10 +22,10 @@ from efficient_bert.explain import gradient_times_input
 from efficient_bert.knobs import Knob
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training import Context, Rows, Stage, Status, Trained
-from efficient_bert.training.batches import batch_of, collate
+from efficient_bert.training.batches import batch_of, collate, in_order, length_order
 from efficient_bert.training.finetune import FINETUNE
 from efficient_bert.training.kept import SHARD
-from efficient_bert.training.loop import in_order, native_precision, read_tensors
+from efficient_bert.training.loop import native_precision, read_tensors
 
 FILE = "saliency.parquet"
 SCHEMA = pa.schema({"example_id": pa.string(), "saliency": pa.list_(pa.float32())})
@@ -35,9 +35,8 @@ def saliency_of(
     models: Sequence[EfficientBertForSequenceClassification], rows: Rows, *, batch_size: int, precision: str = "no"
 ) -> list[list[float]]:
     """Each row's map, one number for every word piece: the mean over the models, rows of like length together."""
-    order = sorted(range(len(rows)), key=lambda row: len(rows[row]["input_ids"]))
     maps: dict[int, list[float]] = {}
-    for places in in_order(order, batch_size):
+    for places in in_order(length_order(rows), batch_size):
         inputs = collate([rows[place] for place in places], pad_token_id=models[0].config.padding)
         batch = batch_of(models[0], inputs)
         labels = inputs["labels"].to(models[0].device)
@@ -73,7 +72,7 @@ def extract(context: Context) -> Trained:
 def best_epochs(context: Context) -> list[EfficientBertForSequenceClassification]:
     """The models of the best epochs that fine-tuning kept, on the device."""
     found = []
-    for path in sorted((context.before or context.folder).glob("epochs/*.safetensors")):
+    for path in sorted(context.stage_before().glob("epochs/*.safetensors")):
         model = EfficientBertForSequenceClassification(context.model.config)
         model.load_state_dict(read_tensors(path)[0])
         torch.nn.Module.to(model, context.device)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from efficient_bert.training.loop import in_order
+from efficient_bert.training.batches import in_order
 
 VECTORS = 100_000
 """Words of a vectors file that are read, the most frequent ones (TinyBERT's code)."""
