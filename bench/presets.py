@@ -67,7 +67,11 @@ PRESETS = {
             knobs={"gamma": 0.02, "phi": 0.005},
             # chosen on held-out training rows, see CONTRIBUTING.md
             tasks={
-                "sst2": {"finetune.rdrop": 1.0, "truncate.rdrop": 1.0},
+                "sst2": {
+                    f"{stage}.{option}": value
+                    for stage in ("finetune", "truncate")
+                    for option, value in {"epochs": 4, "rdrop": 1.0, "average": 3}.items()
+                },
                 "demo": {"finetune.epochs": 2, "finetune.keep_epochs": 1},  # learnt by then; a demo is short
             },
         ),

@@ -134,6 +134,28 @@ def test_training_learns(tmp_path: Path) -> None:
     assert not trained.model.training
 
 
+@pytest.mark.parametrize(("scores", "entering"), [
+    ([0.5, 0.9, 0.7, 0.9, 0.9], (2, 3, 1)), ([0.5, 0.9, 0.7, 0.8, 0.95], (2, 1)), ([0.5, 0.9, 0.7, 0.8, 0.8], (2,)),
+    ([0.5, 0.9, 0.7, 0.95, 0.92], (2, 3)),
+])  # fmt: skip
+def test_the_best_epochs_are_averaged_while_the_score_holds(
+    tmp_path: Path, scores: list[float], entering: tuple[int, ...]
+) -> None:
+    """Best first, an epoch enters the mean unless the held-out score of the mean falls by it."""
+    states: list[dict[str, Tensor]] = []
+    given = context(tmp_path, score=scripted(scores), options={"average": 3, "keep_epochs": 1})
+
+    def watch(status: Status) -> None:
+        if status.score is not None:
+            states.append({name: value.clone() for name, value in given.model.state_dict().items()})
+
+    trained = FINETUNE.train(replace(given, watch=watch))
+    assert list(trained.scores) == scores[:EPOCHS]
+    assert list(trained.beside) == ["epochs/002.safetensors"]
+    for name, value in trained.model.state_dict().items():
+        torch.testing.assert_close(value, sum(states[epoch - 1][name] for epoch in entering) / len(entering))
+
+
 def scripted(scores: list[float]) -> Callable[[Tensor, Tensor], float]:
     """A score that follows a script."""
     remaining = iter(scores)

@@ -125,10 +125,28 @@ class Trainer:
         while self.progress.epoch < self.epochs:
             self.train_epoch()
             self.finish_epoch()
-        best = self.progress.best(max(1, self.recipe.keep))
-        self.model.load_state_dict(read_tensors(self.parameters(best[0]))[0])
+        best = self.progress.best(self.recipe.wanted)
+        self.take(best[: self.recipe.average])
         beside = {f"epochs/{epoch + 1:03d}.safetensors": self.parameters(epoch) for epoch in best[: self.recipe.keep]}
         return Trained(self.model.cpu().eval(), tuple(self.progress.scores), self.progress.history, beside)
+
+    def take(self, best: list[int]) -> None:
+        """Give the model the first epoch's parameters, or their mean with those of the others, best first.
+
+        An epoch enters the mean if the held-out score does not fall by it (greedy soup, Wortsman et al., 2022).
+        """
+        taken, score = [best[0]], self.progress.scores[best[0]]
+        for epoch in best[1:]:
+            self.model.load_state_dict(self.mean([*taken, epoch]))
+            found = self.heldout_score()
+            if found >= score:
+                taken, score = [*taken, epoch], found
+        self.model.load_state_dict(self.mean(taken))
+
+    def mean(self, epochs: list[int]) -> dict[str, Tensor]:
+        """The mean of these epochs' parameters."""
+        each = [read_tensors(self.parameters(epoch))[0] for epoch in epochs]
+        return {name: torch.stack([one[name] for one in each]).mean(0) for name in each[0]}
 
     def parameters(self, epoch: int) -> Path:
         """Where an epoch's parameters are kept while it is among the best."""
@@ -225,11 +243,11 @@ class Trainer:
         An epoch's parameters have a file of their own, and those that are no longer wanted go last: a run killed
         anywhere in between has what its checkpoint speaks of.
         """
-        progress, count = self.progress, max(1, self.recipe.keep)
+        progress = self.progress
         score = self.heldout_score()
         progress.scores.append(score)
         progress.ranks.append(self.recipe.rank(self.model, score))
-        best = progress.best(count)
+        best = progress.best(self.recipe.wanted)
         if progress.epoch in best and self.accelerator.is_main_process:
             save_tensors(self.parameters(progress.epoch), self.model.state_dict())
         progress.epoch += 1
@@ -287,7 +305,7 @@ class Trainer:
 
 
 def train(context: Context, recipe: Recipe) -> Trained:
-    """Train `context.model`'s trainable parameters by a recipe, keeping the epoch whose rank is best.
+    """Train `context.model`'s trainable parameters by a recipe, keeping the best epoch, or a mean of the best.
 
     Raises:
         InputError: the loss is not finite.

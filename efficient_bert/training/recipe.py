@@ -55,6 +55,7 @@ class Recipe:
         rank: (model, held-out score) -> what the best epoch is highest in; the score by default.
         observe: model -> numbers to remember of it, about a hundred times in a training.
         keep: how many of the best epochs' parameters are kept beside the model; 0 for none.
+        average: how many of the best epochs may enter the model; 1 takes the best one as it is.
     """
 
     descend: Callable[[Model, Inputs, Progress], Descent]
@@ -65,16 +66,24 @@ class Recipe:
     rank: Callable[[Model, float], float] = lambda model, score: score
     observe: Callable[[Model], Mapping[str, Any]] = lambda model: {}
     keep: int = 0
+    average: int = 1
+
+    @property
+    def wanted(self) -> int:
+        """How many of the best epochs' parameters are needed at the end."""
+        return max(self.keep, self.average)
 
 
-def one_loss(loss: Loss, predict: Predict, collate: Collate | None = None, *, keep: int = 0) -> Recipe:
+def one_loss(
+    loss: Loss, predict: Predict, collate: Collate | None = None, *, keep: int = 0, average: int = 1
+) -> Recipe:
     """The recipe that minimises one loss over all trainable parameters."""
 
     def descend(model: Model, batch: Inputs, progress: Progress) -> Descent:
         value = loss(model, batch)
         return value, lambda backward: backward(value)
 
-    return Recipe(descend, predict, collate, keep=keep)
+    return Recipe(descend, predict, collate, keep=keep, average=average)
 
 
 def parameter_groups(
