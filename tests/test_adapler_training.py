@@ -88,7 +88,7 @@ def test_a_killed_stage_ends_as_one_that_was_not(
     tmp_path: Path, before: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     """Killed anywhere and started again: the same parameters, thresholds included, scores and history."""
-    assert_resumes(ADAPLER, step, tmp_path, monkeypatch, before=before)
+    assert_resumes(ADAPLER, step, tmp_path, monkeypatch, before=before, options={"distill": 0.5})
 
 
 def test_thresholds_are_watched(tmp_path: Path, before: Path) -> None:
@@ -140,6 +140,24 @@ def test_maps_are_collated_with_zeros(tmp_path: Path) -> None:
     batch = collate_maps([{**row, "saliency": torch.ones(len(row["input_ids"]))} for row in rows], pad_token_id=0)
     assert torch.equal(batch["saliency"], batch["attention_mask"].float())
     assert set(collate_maps(rows, pad_token_id=0)) == set(batch) - {"saliency"}
+
+
+def test_the_fine_tuned_model_teaches(tmp_path: Path, before: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked to distil, every row brings the fine-tuned model's logits of it; otherwise none does."""
+    given, met = given_context(tmp_path, before, options={"distill": 0.5}), []
+
+    def note(context: Context, recipe: Recipe) -> Trained:
+        assert recipe.collate is not None
+        met.append(recipe.collate(context.train[:5]))
+        return Trained(context.model)
+
+    monkeypatch.setattr(stage, "train", note)
+    ADAPLER.train(given)
+    ADAPLER.train(given_context(tmp_path, before))
+    with torch.inference_mode():
+        logits = [run(given.model, Batch.of(collate([row], pad_token_id=0))).logits[0] for row in given.train[:5]]
+    torch.testing.assert_close(met[0]["teacher"], torch.stack(logits), atol=1e-5, rtol=1e-5)
+    assert set(met[0]) - set(met[1]) == {"teacher"}
 
 
 @pytest.mark.parametrize("shards", [1, 2])

@@ -186,6 +186,27 @@ def test_losses_do_not_depend_on_padding() -> None:
         torch.testing.assert_close(getattr(whole, name), mean, atol=1e-5, rtol=1e-5)
 
 
+def test_a_teacher_takes_its_part_of_the_classification() -> None:
+    """The loss is a weighted mean of the gold classes' cross-entropy and -sum p log q with the teacher's p."""
+    batch = tiny_batch(LENGTHS, seed=5)
+    maps, gold = SALIENCY * batch.mask, torch.arange(8) % 3
+    teacher = torch.randn(8, 3, generator=torch.Generator().manual_seed(2))
+
+    def classification(answers: Tensor, part: float) -> Tensor:
+        return soft_losses(
+            MODEL, batch, classes=gold, saliency=maps, sharpness=10, teacher=answers, distill=part
+        ).classification
+
+    certain = 1000 * torch.eye(3)
+    alone = [classification(certain[torch.full((8,), label)], 1.0) for label in range(3)]
+    by_gold = classification(certain[gold], 1.0)
+    torch.testing.assert_close(by_gold, losses_of(MODEL).classification)
+    torch.testing.assert_close(classification(teacher, 0.0), by_gold)
+    uniform = classification(torch.zeros(8, 3), 1.0)
+    torch.testing.assert_close(uniform, torch.stack(alone).mean())
+    torch.testing.assert_close(classification(torch.zeros(8, 3), 0.25), 0.75 * by_gold + 0.25 * uniform)
+
+
 def test_lengths_by_hand() -> None:
     """With thresholds near 0 nothing fades: the length loss is the mean length times the layers."""
     model = lively_model()

@@ -23,7 +23,8 @@ from efficient_bert.fidelity import Fidelity
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.model import EfficientBertForSequenceClassification, reshaped
 from efficient_bert.training import Context, Rows, Stage, Trained
-from efficient_bert.training.batches import batch_of, collate, in_order
+from efficient_bert.training.batches import batch_of, by_length, collate, in_order
+from efficient_bert.training.kept import kept
 from efficient_bert.training.loop import train, with_defaults
 from efficient_bert.training.objectives import keep_in_bounds, new_probe, soft_losses, two_objectives
 from efficient_bert.training.recipe import Backward, Descent, Inputs, Progress, Recipe
@@ -47,11 +48,23 @@ def sharpness(epoch: int, epochs: int) -> float:
 
 
 def collate_maps(rows: Rows, *, pad_token_id: int) -> Inputs:
-    """The usual batch, with the rows' saliency (B, L), 0 on padding, where they have one."""
+    """The usual batch; where the rows have them, with saliency (B, L), 0 on padding, and a teacher's logits (B, C)."""
     batch = collate(rows, pad_token_id=pad_token_id)
-    if "saliency" not in rows[0]:
-        return batch
-    return {**batch, "saliency": pad_sequence([row["saliency"] for row in rows], batch_first=True)}
+    if "saliency" in rows[0]:
+        batch["saliency"] = pad_sequence([row["saliency"] for row in rows], batch_first=True)
+    if "teacher" in rows[0]:
+        batch["teacher"] = torch.stack([row["teacher"] for row in rows])
+    return batch
+
+
+@torch.inference_mode()
+def answers(model: EfficientBertForSequenceClassification, rows: Rows) -> Tensor:
+    """(rows, C): the whole model's logits."""
+
+    def compute(chunk: Rows) -> Tensor:
+        return run(model, batch_of(model, collate(chunk, pad_token_id=model.config.padding))).logits.float().cpu()
+
+    return by_length(rows, compute)
 
 
 def sharpness_at(progress: Progress, options: Mapping[str, Value]) -> float:
@@ -74,6 +87,8 @@ def descend(
         classes=batch["labels"],
         saliency=batch["saliency"],
         sharpness=sharpness_at(progress, options),
+        teacher=batch.get("teacher"),
+        distill=float(options["distill"]),
         probe=probe,
         fidelity=fidelity,
     )
@@ -132,6 +147,8 @@ def train_adapler(context: Context) -> Trained:
     device = PartialState(cpu=context.device == "cpu").device
     torch.nn.Module.to(tuned, device)
     floor = judged(tuned, context, Policy()).score - float(options["allowed_drop"])
+    if float(options["distill"]):
+        rows = kept(rows, context.folder / "teacher", name="teacher", compute=partial(answers, tuned))
     tuned.cpu()
 
     def verdict(model: EfficientBertForSequenceClassification) -> Verdict:
@@ -171,6 +188,7 @@ ADAPLER = Stage(
         Knob("contribution_size", "inner size of the contribution predictors", 32, low=1, high=4096),
         Knob("threshold_rate", "learning rate of the thresholds", 5e-4, low=1e-8, high=1.0),
         Knob("initial_eta", "where the thresholds start, as fractions of an equal share", 0.25, low=0.01, high=1.0),
+        Knob("distill", "part of the loss that follows the fine-tuned model's answers", 0.0, low=0.0, high=1.0),
         Knob("start", "the model that learning starts from", "finetuned", choices=("finetuned", "backbone")),
         Knob("allowed_drop", "held-out score that a chosen epoch may lose, absolute", 0.01, low=0.0, high=1.0),
         Knob(

@@ -18,6 +18,7 @@ from efficient_bert.contribution import Contribution, contribution_policy, first
 from efficient_bert.engine import Batch, Execution, run
 from efficient_bert.fidelity import Fidelity
 from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.training.distillation import soft_cross_entropy
 
 PUBLISHED_WEIGHTS = 78
 """12 + 11 + .. + 1."""
@@ -31,7 +32,7 @@ class Losses:
     """Of one batch, as means over its examples.
 
     Attributes:
-        classification: () cross-entropy in nats.
+        classification: () the task's loss, cross-entropy in nats; with a teacher, partly with its probabilities.
         contribution: (N,) divergence of the predictors' shares from the labels before each layer, in nats.
         length: () tokens left for each layer, summed over the layers.
     """
@@ -58,6 +59,8 @@ def soft_losses(
     classes: Tensor,
     saliency: Tensor,
     sharpness: float,
+    teacher: Tensor | None = None,
+    distill: float = 0.0,
     probe: Tensor | None = None,
     fidelity: Fidelity = Fidelity.CORRECTED,
 ) -> Losses:
@@ -67,6 +70,7 @@ def soft_losses(
         classes: (B,) int64 gold classes; scores in a regression.
         saliency: (B, L) >= 0, the labels of the shares, of any scale.
         sharpness: of the soft removal.
+        teacher: (B, C) logits that are followed, and `distill` the part of the classification loss that does.
         probe: (N - 1,) ones; what `two_objectives` derives theta's gradient from.
     """
     contribution = model.contributions()
@@ -77,8 +81,12 @@ def soft_losses(
     left = [
         presence(batch.mask, fades[:layer], dtype=shares[0].dtype, fidelity=fidelity) for layer in range(len(fades) + 1)
     ]
+    logits = output.logits.to(shares[0].dtype)
+    classification = model.loss(logits, classes)
+    if teacher is not None:
+        classification = (1 - distill) * classification + distill * soft_cross_entropy(logits, teacher)
     return Losses(
-        classification=model.loss(output.logits.to(shares[0].dtype), classes),
+        classification=classification,
         contribution=divergences(
             shares, left[:-1], saliency=saliency, first=first_token(batch.mask), theta=contribution.theta,
             fidelity=fidelity,
