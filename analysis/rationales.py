@@ -54,7 +54,7 @@ class Comparison:
         summary: what the numbers belong to.
         table: a row per method, layer and metric.
         documents: a row per method, layer and document.
-        words: a row per method, layer, kind of word and word.
+        words: a row per method, layer, part of speech and word.
         texts: the documents whose texts may be shown.
     """
 
@@ -133,7 +133,7 @@ def write_page(folder: Path) -> Path:
         claims=claims(found),
         rows=list(table_rows(found)),
         figures=figures,
-        kinds=list(kind_rows(found)),
+        parts=list(part_rows(found)),
         words=list(word_rows(found)),
         groups=group_tables(found),
         documents=list(views(found)),
@@ -218,20 +218,21 @@ def _with_interval(cell: Mapping[str, float]) -> str:
     return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def kind_rows(found: Comparison) -> Iterator[tuple[str, int, list[str]]]:
-    """(kind of word, unmarked occurrences, share selected per method) in the layer that is shown."""
+def part_rows(found: Comparison) -> Iterator[tuple[str, int, list[str]]]:
+    """(part of speech, unmarked occurrences, share selected per method) in the layer that is shown."""
     own = found.words[found.words["layer"] == found.layer]
-    for kind, there in own.groupby("kind"):
+    for part, there in own.groupby("part"):
         counts = there.groupby("method")[["unmarked", "selected"]].sum()
         shares = dict(zip(counts.index, counts["selected"] / counts["unmarked"], strict=True))
-        yield str(kind), int(counts["unmarked"].iloc[0]), [f"{shares[method]:.1%}" for method in found.methods]
+        yield str(part), int(counts["unmarked"].iloc[0]), [f"{shares[method]:.1%}" for method in found.methods]
 
 
 def word_rows(found: Comparison) -> Iterator[tuple[str, int, list[str]]]:
     """(word, unmarked occurrences, times selected per method) of the words that AdapLeR falsely keeps most."""
-    own = found.words[(found.words["layer"] == found.layer) & (found.words["word"] != "")]
-    if own.empty:
+    named = found.words[(found.words["layer"] == found.layer) & (found.words["word"] != "")]
+    if named.empty:
         return
+    own = named.groupby(["method", "word"], as_index=False)[["unmarked", "selected"]].sum()  # over parts of speech
     counts = {
         key: int(count)
         for key, count in zip(zip(own["word"], own["method"], strict=True), own["selected"], strict=True)

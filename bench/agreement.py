@@ -6,7 +6,7 @@ and layers alike, and a difference is taken within each resample.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -188,17 +188,3 @@ def _interval(values: Values) -> tuple[float, float]:
         return float("nan"), float("nan")
     low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
-
-
-def kinds(words: Sequence[str]) -> list[str]:
-    """What kind of word each is: punctuation, number, function word or content word."""
-    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
-
-    def kind(word: str) -> str:
-        if not any(letter.isalnum() for letter in word):
-            return "punctuation"
-        if word.replace(".", "").replace(",", "").isdigit():
-            return "number"
-        return "function word" if word.lower() in ENGLISH_STOP_WORDS else "content word"
-
-    return [kind(word) for word in words]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from bench import agreement
 from bench.faithfulness import runs_of
+from bench.parts_of_speech import parts_of_speech
 from bench.reading import Document, Mask
 from bench.store import write_aside
 from eraser_eval.faithfulness import line_values
@@ -64,21 +66,26 @@ class Findings:
         for place in shown(len(self.documents)) if self.named else ():
             self.selections.setdefault(place, {}).setdefault(method, {})[layer] = runs_of(chosen[place])
 
+    @cached_property
+    def _parts(self) -> list[str]:
+        """The part of speech of every token of every document."""
+        return [part for document in self.documents for part in parts_of_speech(document.tokens)]
+
     def _word_counts(self, chosen: Sequence[Mask]) -> list[dict[str, Any]]:
-        """How often each kind of word, and where it may be named each word, is unmarked, and selected all the same."""
+        """How often each part of speech, and each word that may be named, is unmarked, and selected all the same."""
         import pandas as pd
 
         words = [word for document in self.documents for word in document.tokens]
         unmarked = ~np.concatenate([document.marked for document in self.documents])
         frame = pd.DataFrame(
             {
-                "kind": agreement.kinds(words),
+                "part": self._parts,
                 "word": [word.lower() for word in words] if self.named else "",
                 "unmarked": unmarked,
                 "selected": np.concatenate(chosen) & unmarked,
             }
         )
-        counts = frame.groupby(["kind", "word"], as_index=False)[["unmarked", "selected"]].sum()
+        counts = frame.groupby(["part", "word"], as_index=False)[["unmarked", "selected"]].sum()
         there = counts[counts["unmarked"] > 0].to_dict("records")
         return [{str(name): value for name, value in row.items()} for row in there]
 

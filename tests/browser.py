@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from axe_core_python.selenium import Axe
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
@@ -54,6 +55,17 @@ def show(driver: webdriver.Chrome, page: Path, *, width: int, scheme: str = "lig
 def ask(driver: webdriver.Chrome, script: str) -> Any:
     """The value of a script's `return`."""
     return driver.execute_script(script)
+
+
+def barriers(driver: webdriver.Chrome) -> list[str]:
+    """What axe-core calls a serious or critical barrier on the open page: rule, and the places it names."""
+    found = Axe().run(driver)["violations"]
+    return [
+        f"{one['id']}: {node['html']}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"]
+    ]
 
 
 def log(driver: webdriver.Chrome, kind: str) -> list[dict[str, Any]]:

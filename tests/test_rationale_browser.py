@@ -14,7 +14,7 @@ from selenium.webdriver.common.keys import Keys
 
 from analysis.rationales import write_page
 from bench import agreement
-from tests.browser import NARROW, SMALLEST_TEXT, WIDE, ask, log, needs_browser, show
+from tests.browser import NARROW, SMALLEST_TEXT, WIDE, ask, barriers, log, needs_browser, show
 
 pytestmark = needs_browser
 
@@ -46,7 +46,7 @@ def rationales(tmp_path_factory: pytest.TempPathFactory) -> Path:
     documents = rows(np.random.default_rng(0))
     table = agreement.compared(documents, against="adapler", resamples=50)
     words = [
-        {"method": method, "layer": layer, "kind": "content word", "word": word, "unmarked": 9, "selected": 3}
+        {"method": method, "layer": layer, "part": "noun", "word": word, "unmarked": 9, "selected": 3}
         for method in METHODS
         for layer in range(LAYERS)
         for word in ("film", "<script>alert(1)</script>")
@@ -147,3 +147,21 @@ def test_text_that_is_html_shows_as_text(driver: webdriver.Chrome, rationales: P
     ask(driver, "document.querySelectorAll('details').forEach(one => one.open = true)")
     assert "<script>alert(1)</script>" in ask(driver, "return document.querySelector('.panel').innerText")
     assert "<script>alert(1)</script>" in ask(driver, "return document.getElementById('words').innerText")
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nobody_is_shut_out(driver: webdriver.Chrome, rationales: Path, width: int, scheme: str) -> None:
+    """axe-core finds no serious barrier, with everything that unfolds unfolded."""
+    show(driver, rationales, width=width, scheme=scheme)
+    ask(driver, "document.querySelectorAll('details').forEach(one => one.open = true)")
+    assert barriers(driver) == []
+
+
+def test_a_barrier_is_found(driver: webdriver.Chrome, tmp_path: Path) -> None:
+    """A button without a name is reported, so that an empty report means something."""
+    page = tmp_path / "page.html"
+    page.write_text('<html lang="en"><title>page</title><main><button></button></main></html>', encoding="utf8")
+    show(driver, page, width=WIDE)
+    (found,) = barriers(driver)
+    assert found.startswith("button-name")

@@ -15,6 +15,7 @@ from analysis.rationales import Comparison, claims, write_page
 from bench import agreement
 from bench.comparison import METHODS, Asked, compare, eraser_split, settings_of
 from bench.errors import InputError
+from bench.parts_of_speech import parts_of_speech
 from bench.plan import Plan, Settings, make_plan
 from bench.progress import Bars
 from eraser_eval.scoring import validate
@@ -219,8 +220,9 @@ def test_intervals_are_those_of_the_mean() -> None:
     assert cell["high"] == pytest.approx(rates.mean() + half, abs=0.006)
 
 
-def test_kinds_of_words() -> None:
-    """Punctuation, numbers, function words and content words are told apart."""
-    words = [".", "1,000", "the", "Film", "n't", "--"]
-    expected = ["punctuation", "number", "function word", "content word", "content word", "punctuation"]
-    assert agreement.kinds(words) == expected
+def test_parts_of_speech() -> None:
+    """A plain sentence is tagged as a reader would, capitals or not; what has no letter or digit is punctuation."""
+    words = ["The", "film", "is", "n't", "about", "two", "funny", "brothers", "and", "--"]
+    by_hand = ["determiner", "noun", "verb", "adverb", "preposition", "number", "adjective", "noun", "conjunction"]
+    assert parts_of_speech(words) == [*by_hand, "punctuation"]
+    assert parts_of_speech([]) == []

@@ -9,7 +9,7 @@ import pytest
 from selenium import webdriver
 
 from analysis.report import write_report
-from tests.browser import NARROW, SMALLEST_TEXT, WIDE, ask, log, needs_browser, show
+from tests.browser import NARROW, SMALLEST_TEXT, WIDE, ask, barriers, log, needs_browser, show
 from tests.stored_runs import sweep, write_runs
 
 pytestmark = needs_browser
@@ -105,3 +105,12 @@ def test_dark_mode_reaches_into_the_figures(driver: webdriver.Chrome, page: Path
     ground, text, figure = ask(driver, script)
     assert text < 0.2 < 0.8 < ground
     assert figure > 0.9
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nobody_is_shut_out(driver: webdriver.Chrome, page: Path, width: int, scheme: str) -> None:
+    """axe-core finds no serious barrier, with everything that unfolds unfolded."""
+    show(driver, page, width=width, scheme=scheme)
+    ask(driver, "document.querySelectorAll('details').forEach(one => one.open = true)")
+    assert barriers(driver) == []
