@@ -14,6 +14,9 @@ from efficient_bert.decisions import Decision, View
 from efficient_bert.ragged import Layout, attend, concatenate
 from efficient_bert.trace import Live
 
+FADED = -30.0
+"""Sum of fades below which a soft pass leaves a token out of a layer: no more than 1e-13 of it is left."""
+
 
 class State(Protocol):
     """What the loop needs between two layers."""
@@ -170,11 +173,20 @@ class Padded:
         return replace(self, values=values)
 
     def _layer(self, layer: Layer, heads: int) -> Tensor:
-        visible: Tensor | None = self.live.mask[:, None, None, :]
-        if self.fades:
-            visible = torch.where(self.live.mask, torch.stack(self.fades).sum(0), -torch.inf)[:, None, None, :]
-        elif self.live.whole:
-            visible = None  # the fused kernels are faster without a mask
+        if not self.fades:  # the fused kernels are faster without a mask
+            return self._attended(layer, self.values, None if self.live.whole else self.live.mask, heads=heads)
+        bias = torch.where(self.live.mask, torch.stack(self.fades).sum(0), -torch.inf)
+        there = bias > FADED
+        most = int(there.sum(1).max())
+        if most == bias.shape[1] or self.eager:  # whose probabilities may be asked for
+            return self._attended(layer, self.values, bias, heads=heads)
+        places = there.int().argsort(dim=1, descending=True, stable=True)[:, :most]
+        wide = places[..., None].expand(-1, -1, self.values.shape[-1])
+        output = self._attended(layer, self.values.gather(1, wide), bias.gather(1, places), heads=heads)
+        return self.values.scatter(1, wide, output)
+
+    def _attended(self, layer: Layer, values: Tensor, visible: Tensor | None, *, heads: int) -> Tensor:
+        """The layer's output on (B, l, D), where (B, l) says what is seen, or how much of it."""
 
         def within(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             return attend(
@@ -183,10 +195,10 @@ class Padded:
                 value,
                 heads=heads,
                 eager=self.eager,
-                bias=visible,
+                bias=None if visible is None else visible[:, None, None, :],
                 dropout=self.dropout if layer.training else 0.0,
                 seen=self.seen,
             )
 
-        output: Tensor = layer(self.values, within, heads=heads)
+        output: Tensor = layer(values, within, heads=heads)
         return output

@@ -17,6 +17,7 @@ from efficient_bert import (
     Execution,
     run,
 )
+from efficient_bert import execution as executions
 from efficient_bert.contribution import contribution_policy, contribution_shares, soft_removal
 from efficient_bert.cost import full_flops, trace_flops
 from efficient_bert.counting import count_with_fvcore, count_with_torch
@@ -159,6 +160,35 @@ def losses_of(
     return soft_losses(
         model, batch, classes=classes, saliency=saliency, sharpness=10, probe=probe, fidelity=fidelity
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_faded_tokens_are_left_out_of_layers(left: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses and gradients are those of layers that run on every token, but the layers run on fewer."""
+    ran: dict[float, int] = {}
+    gradients: dict[float, list[Tensor]] = {}
+    losses: dict[float, Losses] = {}
+    batch = tiny_batch(LENGTHS, seed=5, left=left)
+    maps = (SALIENCY * batch.mask).double()
+    for bound in (executions.FADED, -math.inf):
+        monkeypatch.setattr(executions, "FADED", bound)
+        model = lively_model().double()
+        cells: list[int] = []
+        for layer in model.bert.encoder.layers:
+            layer.register_forward_pre_hook(lambda layer, inputs, cells=cells: cells.append(inputs[0][..., 0].numel()))
+        probe = new_probe(model.contributions())
+        losses[bound] = soft_losses(
+            model, batch, classes=torch.arange(8) % 3, saliency=maps, sharpness=1000, probe=probe
+        )  # fmt: skip
+        two_objectives(model, losses[bound], probe, gamma=0.5, phi=0.1)
+        gradients[bound] = [own.grad for own in model.parameters() if own.grad is not None]
+        ran[bound] = sum(cells)
+    few, every = losses
+    for name in ("classification", "contribution", "length"):
+        torch.testing.assert_close(getattr(losses[few], name), getattr(losses[every], name), atol=1e-9, rtol=1e-7)
+    for own, whole in zip(gradients[few], gradients[every], strict=True):
+        torch.testing.assert_close(own, whole, atol=1e-9, rtol=1e-7)
+    assert ran[few] < 0.9 * ran[every]
 
 
 def test_both_fidelities_agree_where_nothing_is_at_stake() -> None:
