@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from efficient_bert.ragged import Layout, attend, concatenate
+from efficient_bert.ragged import Layout, attend, concatenate, dropped
 
 #  row 7: tokens 0 and 2 of its input; row 3: tokens 1, 2, 4; row 5: token 0
 LAYOUT = Layout(torch.tensor([0, 2, 1, 2, 4, 0]), (2, 3, 1), (7, 3, 5))
@@ -106,3 +106,44 @@ def test_eager_and_fused_attention_take_the_same_bias(bias: Tensor) -> None:
     torch.testing.assert_close(seen[0].sum(-1), torch.ones(1, 2, 3))
     if bias.dtype == torch.bool:
         assert (seen[0][..., 2] == 0).all()
+
+
+@pytest.mark.parametrize("bias", [None, "mask", "fades"])
+def test_learning_in_half_precision_has_the_fused_kernels_gradients(bias: str | None) -> None:
+    """Where gradients are asked for in bfloat16, context and gradients are those of float32 up to its digits."""
+    generator = torch.Generator().manual_seed(0)
+    parts = [torch.randn(3, 7, 12, generator=generator) for _ in range(3)]
+    fades = torch.randn(3, 1, 1, 7, generator=generator)
+    seen = {None: None, "mask": fades < 1, "fades": fades}[bias]
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        own = [part.to(dtype, copy=True).requires_grad_() for part in parts]
+        given = seen.clone().requires_grad_() if seen is not None and seen.is_floating_point() else seen
+        context = attend(own[0], own[1], own[2], heads=3, eager=False, bias=given)
+        context.float().square().sum().backward()
+        learned = [*own, given] if bias == "fades" else own
+        found.append([context.detach(), *(part.grad for part in learned if part is not None)])
+    for whole, half in zip(*found, strict=True):
+        assert half is not None
+        torch.testing.assert_close(half.float(), whole, atol=0.15, rtol=0.05)
+
+
+def test_dropout_has_its_probability() -> None:
+    """Of a million probabilities a tenth is dropped (five standard deviations are 0.0015), elsewhere than before."""
+    torch.manual_seed(0)
+    ones = torch.ones(1000, 1000)
+    first, second = dropped(ones, 0.1), dropped(ones, 0.1)
+    for one in (first, second):
+        assert set(one.unique().tolist()) == {0.0, 1.0}
+        assert abs(float((one == 0).double().mean()) - 0.1) < 0.0015
+    assert abs(float(((first == 0) & (second == 0)).double().mean()) - 0.01) < 0.0005
+    assert dropped(ones, 0.0) is ones
+
+
+def test_dropout_keeps_the_mean() -> None:
+    """With equal values everywhere the context varies around that value, as what is left counts for more."""
+    torch.manual_seed(0)
+    flat = torch.ones(50, 40, 12, dtype=torch.bfloat16, requires_grad=True)
+    context = attend(flat, flat, flat, heads=3, eager=False, dropout=0.25).detach().float()
+    assert abs(float(context.mean()) - 1) < 0.01
+    assert context.std() == pytest.approx((0.25 / 0.75 / 40) ** 0.5, rel=0.05)
