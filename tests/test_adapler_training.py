@@ -26,6 +26,7 @@ from efficient_bert.training.adapler import (
     Verdict,
     collate_maps,
     judged,
+    own_rates,
     sharpness,
     sharpness_at,
     with_contribution,
@@ -227,6 +228,20 @@ def test_thresholds_have_their_own_rate(tmp_path: Path) -> None:
     places = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(places) == sorted(id(parameter) for parameter in model.parameters())
     assert groups[2]["params"][0] is model.contributions().eta
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.125])
+def test_predictors_may_have_their_own_rate(tmp_path: Path, rate: float) -> None:
+    """Asked for, every parameter of a predictor has it and nothing else does; thresholds keep theirs."""
+    model = with_contribution(context(tmp_path, stage=ADAPLER).model, 6)
+    rates = own_rates(model, {"threshold_rate": 0.5, "predictor_rate": rate})
+    predictors = {
+        name for name, _ in model.contributions().predictors.named_parameters(prefix="contribution.predictors")
+    }
+    assert len(predictors) == 8
+    assert {name for name, own in rates.items() if own == 0.5} == {"contribution.eta", "contribution.theta"}
+    assert {name for name, own in rates.items() if own != 0.5} == (predictors if rate else set())
+    assert set(rates) <= {name for name, _ in model.named_parameters()}
 
 
 def test_epochs_are_ranked_by_speed_within_a_point(

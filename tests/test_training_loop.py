@@ -290,6 +290,23 @@ def test_progress_is_told_step_by_step(tmp_path: Path) -> None:
     assert tuple(status.score for status in told if status.score is not None) == trained.scores
 
 
+def test_gradients_set_apart_are_clipped_apart(tmp_path: Path) -> None:
+    """Both the parameters set apart and all others have the norm they may have, however large each was."""
+    norms: list[tuple[float, float]] = []
+    apart = ("classifier.weight", "classifier.bias")
+
+    def note(model: EfficientBertForSequenceClassification) -> None:
+        own: dict[bool, list[Tensor]] = {True: [], False: []}
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None:
+                own[name in apart].append(parameter.grad.flatten())
+        norms.append((float(torch.cat(own[True]).norm()), float(torch.cat(own[False]).norm())))
+
+    recipe = one_loss(lambda model, batch: 1000 * classification_loss(model, batch), classify)
+    train(context(tmp_path, options={"epochs": 1, "max_grad_norm": 0.5}), replace(recipe, apart=apart, settle=note))
+    assert [norm for pair in norms for norm in pair] == pytest.approx([0.5] * 2 * STEPS, rel=1e-4)
+
+
 def test_the_rate_rises_and_falls_linearly(tmp_path: Path) -> None:
     """With a warm-up of a fifth of 15 steps the rate is 0, 1/3, 2/3, 1, 11/12, ... of its peak."""
     given = context(tmp_path, options={"warmup": 0.2})

@@ -30,6 +30,9 @@ from efficient_bert.training.objectives import keep_in_bounds, new_probe, soft_l
 from efficient_bert.training.recipe import Backward, Descent, Inputs, Progress, Recipe
 from efficient_bert.training.saliency import FILE, SALIENCY, with_saliency
 
+THRESHOLDS = ("contribution.eta", "contribution.theta")
+"""Names of the parameters that the second objective owns."""
+
 
 def with_contribution(
     model: EfficientBertForSequenceClassification, size: int, *, eta: float = 0.25
@@ -140,6 +143,15 @@ def observe(model: EfficientBertForSequenceClassification) -> dict[str, list[flo
     return {"eta": contribution.eta.tolist(), "theta": contribution.theta.tolist()}
 
 
+def own_rates(model: EfficientBertForSequenceClassification, options: Mapping[str, Value]) -> dict[str, float]:
+    """Learning rates of the thresholds and, where they have one, of the predictors, by the parameters' names."""
+    rates = dict.fromkeys(THRESHOLDS, float(options["threshold_rate"]))
+    if not float(options["predictor_rate"]):
+        return rates
+    predictors = [name for name, _ in model.named_parameters() if name.startswith("contribution.predictors.")]
+    return rates | dict.fromkeys(predictors, float(options["predictor_rate"]))
+
+
 def train_adapler(context: Context) -> Trained:
     """Everything at once; of the epochs that lose less than a point, the fastest one is kept."""
     options, tuned = context.options, context.model
@@ -162,12 +174,13 @@ def train_adapler(context: Context) -> Trained:
     torch.manual_seed(context.seed)
     start = tuned if options["start"] == "finetuned" else context.fresh()
     model = with_contribution(start, int(options["contribution_size"]), eta=float(options["initial_eta"]))
-    rate, fidelity = float(options["threshold_rate"]), Fidelity(str(options["fidelity"]))
+    fidelity = Fidelity(str(options["fidelity"]))
     recipe = Recipe(
         descend=partial(descend, options=options),
         predict=dropping,
         collate=partial(collate_maps, pad_token_id=model.config.padding),
-        rates={"contribution.eta": rate, "contribution.theta": rate},
+        rates=own_rates(model, options),
+        apart=THRESHOLDS,
         settle=lambda model: keep_in_bounds(model.contributions(), fidelity),
         rank=rank,
         observe=observe,
@@ -187,6 +200,7 @@ ADAPLER = Stage(
         *with_defaults(epochs=5, learning_rate=3e-5),
         Knob("contribution_size", "inner size of the contribution predictors", 32, low=1, high=4096),
         Knob("threshold_rate", "learning rate of the thresholds", 5e-4, low=1e-8, high=1.0),
+        Knob("predictor_rate", "learning rate of the contribution predictors; 0 = the model's", 0.0, low=0.0, high=1.0),
         Knob("initial_eta", "where the thresholds start, as fractions of an equal share", 0.25, low=0.01, high=1.0),
         Knob("distill", "part of the loss that follows the fine-tuned model's answers", 0.0, low=0.0, high=1.0),
         Knob("start", "the model that learning starts from", "finetuned", choices=("finetuned", "backbone")),

@@ -228,14 +228,14 @@ class Trainer:
                     parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
 
     def clip_gradients(self) -> None:
-        """Each norm to the limit: of the parameters with their own rates, and of all others."""
+        """Each norm to the limit: of the parameters that the recipe sets apart, and of all others."""
         limit = float(self.context.options["max_grad_norm"])
         if not limit:
             return
         self.accelerator.unscale_gradients()
         for apart in (True, False):
             named = self.model.named_parameters()
-            nn.utils.clip_grad_norm_([each for name, each in named if (name in self.recipe.rates) == apart], limit)
+            nn.utils.clip_grad_norm_([each for name, each in named if (name in self.recipe.apart) == apart], limit)
 
     def finish_epoch(self) -> None:
         """Score on the held-out rows; the best epochs so far are kept.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,8 +49,8 @@ class Recipe:
         descend: (model, batch, progress) -> descent; its forward pass runs in the chosen precision.
         predict: (model, batch) -> logits (B, C), scored with the context's score.
         collate: rows -> batch with `labels`; pads word pieces by default.
-        rates: name of a parameter -> its own learning rate; it has no weight decay, and all of these together have a
-            gradient norm of their own.
+        rates: name of a parameter -> its own learning rate; it has no weight decay.
+        apart: names of the parameters that together have a gradient norm of their own.
         settle: called after every optimiser step.
         rank: (model, held-out score) -> what the best epoch is highest in; the score by default.
         observe: model -> numbers to remember of it, about a hundred times in a training.
@@ -62,6 +62,7 @@ class Recipe:
     predict: Predict
     collate: Collate | None = None
     rates: Mapping[str, float] = field(default_factory=dict)
+    apart: Collection[str] = ()
     settle: Callable[[Model], None] = lambda model: None
     rank: Callable[[Model, float], float] = lambda model, score: score
     observe: Callable[[Model], Mapping[str, Any]] = lambda model: {}
