@@ -30,16 +30,18 @@ from efficient_bert.training.loop import native_precision
 from efficient_bert.training.saliency import saliency_of
 from tests.conftest import MiniLM
 
-ROWS = 1600
+ROWS = {"sst2": 1600, "imdb": 160}
+"""Task -> rows of an epoch: short texts, and long ones."""
+
 BATCH = 32
 TURNS = 3
 
 
-def rows_of(minilm: MiniLM) -> datasets.Dataset:
-    """SST-2's training rows where they are at hand, else those of the demo corpus."""
+def rows_of(name: str, minilm: MiniLM) -> datasets.Dataset:
+    """The task's training rows where they are at hand, else as many of the demo corpus."""
     folder = os.environ.get("EFFICIENT_BERT_DATA")
-    task = TASKS["sst2" if folder else "demo"]
-    table = load_split(task, "train", data_dir=Path(folder) if folder else None, seed=0, limit=ROWS)
+    task = TASKS[name if folder else "demo"]
+    table = load_split(task, "train", data_dir=Path(folder) if folder else None, seed=0, limit=ROWS[name])
     return encode(table, minilm.tokenizer, max_length=task.max_length)
 
 
@@ -90,9 +92,10 @@ def theirs(minilm: MiniLM, table: datasets.Dataset, folder: Path, *, bf16: bool)
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_training_speed(minilm: MiniLM, benchmark: BenchmarkFixture, tmp_path: Path) -> None:
+@pytest.mark.parametrize("task", ROWS)
+def test_training_speed(task: str, minilm: MiniLM, benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     """The arms take turns; medians, and ratios to our training."""
-    table = rows_of(minilm)
+    table = rows_of(task, minilm)
     rows = table.to_list()
     tuned: EfficientBertForSequenceClassification
     tuned = EfficientBertForSequenceClassification.from_pretrained(minilm.folder).eval()
@@ -115,7 +118,7 @@ def test_training_speed(minilm: MiniLM, benchmark: BenchmarkFixture, tmp_path: P
 
     benchmark.pedantic(session, rounds=1, iterations=1)
     own = statistics.median(seconds["fine-tuning"])
-    print(f"\n{len(rows)} rows, {torch.get_num_threads()} threads, {precision}")
+    print(f"\n{len(rows)} rows of {task}, {torch.get_num_threads()} threads, {precision}")
     for name, times in seconds.items():
         middle = statistics.median(times)
         print(f"  {name:20} {len(rows) / middle:6.0f} examples/s, time per example {middle / own:.2f} of fine-tuning's")
