@@ -63,6 +63,7 @@ PRESETS = {
                 "adapler.epochs": 3,
                 "adapler.learning_rate": 5e-5,
                 "adapler.threshold_rate": 5e-3,
+                "adapler.predictor_rate": 1e-3,
             },
             knobs={"gamma": 0.02, "phi": 0.005},
             # chosen on held-out training rows, see CONTRIBUTING.md
