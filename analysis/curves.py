@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 NO_KNOBS = "no knobs"
 
+FLOPS_AXIS = "FLOPs speed-up over the full model (ratio of sums, unpadded, analytic)"
+"""The label of every axis of FLOPs speed-ups."""
+
 
 def points(runs: Runs, x: str, y: str | None = None) -> pd.DataFrame:
     """The arms of one task as points.

@@ -67,24 +67,21 @@ class Findings:
             self.selections.setdefault(place, {}).setdefault(method, {})[layer] = runs_of(chosen[place])
 
     @cached_property
-    def _parts(self) -> list[str]:
-        """The part of speech of every token of every document."""
-        return [part for document in self.documents for part in parts_of_speech(document.tokens)]
+    def _tokens(self) -> pd.DataFrame:
+        """Every token of every document: part of speech, the word where it may be named, and whether it is unmarked."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                "part": [part for document in self.documents for part in parts_of_speech(document.tokens)],
+                "word": [word.lower() if self.named else "" for document in self.documents for word in document.tokens],
+                "unmarked": ~np.concatenate([document.marked for document in self.documents]),
+            }
+        )
 
     def _word_counts(self, chosen: Sequence[Mask]) -> list[dict[str, Any]]:
         """How often each part of speech, and each word that may be named, is unmarked, and selected all the same."""
-        import pandas as pd
-
-        words = [word for document in self.documents for word in document.tokens]
-        unmarked = ~np.concatenate([document.marked for document in self.documents])
-        frame = pd.DataFrame(
-            {
-                "part": self._parts,
-                "word": [word.lower() for word in words] if self.named else "",
-                "unmarked": unmarked,
-                "selected": np.concatenate(chosen) & unmarked,
-            }
-        )
+        frame = self._tokens.assign(selected=np.concatenate(chosen) & self._tokens["unmarked"])
         counts = frame.groupby(["part", "word"], as_index=False)[["unmarked", "selected"]].sum()
         there = counts[counts["unmarked"] > 0].to_dict("records")
         return [{str(name): value for name, value in row.items()} for row in there]

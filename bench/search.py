@@ -99,16 +99,13 @@ def write_entry(path: Path, *, task: str, method: str, knobs: Mapping[str, Any])
     Raises:
         InputError: the file is there and holds something else.
     """
+    from efficient_bert.knobs import numbers
+
     separators = {knob.name: knob.separator for knob in METHODS[method].all_knobs}
-    entry = {name: listed(value) if separators[name] != "," else value for name, value in knobs.items()}
+    entry = {name: numbers(str(value)) if separators[name] != "," else value for name, value in knobs.items()}
     others = {name: entry for name, entry in read(path).items() if plain(name) != task} if path.exists() else {}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_aside(path, json.dumps({**others, task: {"method": method, **entry}}, indent=2) + "\n")
-
-
-def listed(value: Any) -> list[float]:
-    """The numbers of a list that is typed with commas."""
-    return [float(part) for part in str(value).split(",")]
 
 
 def read_entry(path: Path, task: str) -> tuple[str, dict[str, str]]:

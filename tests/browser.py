@@ -57,6 +57,11 @@ def ask(driver: webdriver.Chrome, script: str) -> Any:
     return driver.execute_script(script)
 
 
+def unfold(driver: webdriver.Chrome) -> None:
+    """Open everything that unfolds."""
+    ask(driver, "document.querySelectorAll('details').forEach(one => one.open = true)")
+
+
 def barriers(driver: webdriver.Chrome) -> list[str]:
     """What axe-core calls a serious or critical barrier on the open page: rule, and the places it names."""
     found = Axe().run(driver)["violations"]

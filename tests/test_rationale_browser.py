@@ -14,7 +14,7 @@ from selenium.webdriver.common.keys import Keys
 
 from analysis.rationales import write_page
 from bench import agreement
-from tests.browser import NARROW, SMALLEST_TEXT, WIDE, ask, barriers, log, needs_browser, show
+from tests.browser import NARROW, SMALLEST_TEXT, WIDE, ask, barriers, log, needs_browser, show, unfold
 
 pytestmark = needs_browser
 
@@ -89,7 +89,7 @@ def test_nothing_is_logged_or_asked_for(driver: webdriver.Chrome, rationales: Pa
 def test_the_page_fits(driver: webdriver.Chrome, rationales: Path, width: int, scheme: str) -> None:
     """With every document open the page does not scroll sideways, and figures and words are legible."""
     show(driver, rationales, width=width, scheme=scheme)
-    ask(driver, "document.querySelectorAll('details').forEach(one => one.open = true)")
+    unfold(driver)
     content, room = ask(driver, "const root = document.documentElement; return [root.scrollWidth, root.clientWidth]")
     assert content <= room
     smallest = ask(
@@ -119,7 +119,7 @@ def test_marks_are_told_apart_without_colour(
                     document.querySelector('.panel mark.' + kind + ' .sr').textContent];
         })
     """
-    ask(driver, "document.querySelectorAll('details').forEach(one => one.open = true)")
+    unfold(driver)
     looks = [tuple(look) for look in ask(driver, script)]
     assert len({look[:3] for look in looks}) == 3
     assert len({look[3] for look in looks}) == 3
@@ -144,7 +144,7 @@ def test_documents_are_sorted_by_keyboard(driver: webdriver.Chrome, rationales: 
 def test_text_that_is_html_shows_as_text(driver: webdriver.Chrome, rationales: Path) -> None:
     """A token and a word that are a script stand on the page letter by letter."""
     show(driver, rationales, width=WIDE)
-    ask(driver, "document.querySelectorAll('details').forEach(one => one.open = true)")
+    unfold(driver)
     assert "<script>alert(1)</script>" in ask(driver, "return document.querySelector('.panel').innerText")
     assert "<script>alert(1)</script>" in ask(driver, "return document.getElementById('words').innerText")
 
@@ -154,7 +154,7 @@ def test_text_that_is_html_shows_as_text(driver: webdriver.Chrome, rationales: P
 def test_nobody_is_shut_out(driver: webdriver.Chrome, rationales: Path, width: int, scheme: str) -> None:
     """axe-core finds no serious barrier, with everything that unfolds unfolded."""
     show(driver, rationales, width=width, scheme=scheme)
-    ask(driver, "document.querySelectorAll('details').forEach(one => one.open = true)")
+    unfold(driver)
     assert barriers(driver) == []
 
 

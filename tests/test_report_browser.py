@@ -9,7 +9,7 @@ import pytest
 from selenium import webdriver
 
 from analysis.report import write_report
-from tests.browser import NARROW, SMALLEST_TEXT, WIDE, ask, barriers, log, needs_browser, show
+from tests.browser import NARROW, SMALLEST_TEXT, WIDE, ask, barriers, log, needs_browser, show, unfold
 from tests.stored_runs import sweep, write_runs
 
 pytestmark = needs_browser
@@ -112,5 +112,5 @@ def test_dark_mode_reaches_into_the_figures(driver: webdriver.Chrome, page: Path
 def test_nobody_is_shut_out(driver: webdriver.Chrome, page: Path, width: int, scheme: str) -> None:
     """axe-core finds no serious barrier, with everything that unfolds unfolded."""
     show(driver, page, width=width, scheme=scheme)
-    ask(driver, "document.querySelectorAll('details').forEach(one => one.open = true)")
+    unfold(driver)
     assert barriers(driver) == []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis.curves import NO_KNOBS, draw_front, draw_points, legend_above, points
+from analysis.curves import FLOPS_AXIS, NO_KNOBS, draw_front, draw_points, legend_above, points
 from analysis.frames import Runs
 from analysis.labels import label_points
 from analysis.pareto import front
@@ -64,7 +64,7 @@ def _draw(ax: Axes, frame: pd.DataFrame) -> None:
     ax.plot(x, y, color=SURFACE, markeredgecolor=MUTED, label="static subnets", **hollow)
     draw_points(ax, dynamic, "flops_speedup", "quality")
     draw_front(ax, static, "flops_speedup", "quality")
-    ax.set_xlabel("FLOPs speed-up over the full model (ratio of sums, unpadded, analytic)")
+    ax.set_xlabel(FLOPS_AXIS)
     ax.set_ylabel(frame["y_metric"].iloc[0])
     legend_above(ax)
     label_points(ax, dynamic, "flops_speedup", "quality")

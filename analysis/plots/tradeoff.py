@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis.curves import draw_front, draw_points, legend_above, points
+from analysis.curves import FLOPS_AXIS, draw_front, draw_points, legend_above, points
 from analysis.labels import label_points
 from analysis.plots import Plot
 from analysis.summary import devices
@@ -33,7 +33,7 @@ def _tradeoff(name: str, *, saved: str, axis: str, summary: str, caption: str, o
 TRADEOFF = _tradeoff(
     "tradeoff",
     saved="flops_speedup",
-    axis="FLOPs speed-up over the full model (ratio of sums, unpadded, analytic)",
+    axis=FLOPS_AXIS,
     summary="quality against FLOPs speed-up, one curve per method",
     caption=(
         "Quality against FLOPs speed-up; up and to the right is better. A curve is one method, a point one knob value"

@@ -15,14 +15,20 @@ from efficient_bert.subnets import subnet_policy, uniform
 from efficient_bert.training.flexible import FINAL
 
 
+def until_drawn(config: EfficientBertConfig, knobs: Mapping[str, Value], *, widths: Policy) -> Policy:
+    """Every example at the widths of this policy, until the depth that it drew."""
+    return random_exits(
+        exit_rates(config, knobs["exit_rates"], float(knobs["exit_threshold"])),
+        config.exit_depths,
+        seed=int(knobs["control_seed"]),
+        widths=widths,
+    )
+
+
 def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
     """Every example at one width, until the depth that it drew."""
-    return random_exits(
-        exit_rates(model.config, knobs["exit_rates"], float(knobs["exit_threshold"])),
-        model.config.exit_depths,
-        seed=int(knobs["control_seed"]),
-        widths=subnet_policy(uniform(model.config, width=float(knobs["exit_width"]))),
-    )
+    one_width = subnet_policy(uniform(model.config, width=float(knobs["exit_width"])))
+    return until_drawn(model.config, knobs, widths=one_width)
 
 
 def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:

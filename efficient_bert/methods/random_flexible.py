@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from efficient_bert.choice_controls import CLASS_RATES, EXIT_RATES, check_rates, exit_rates, random_exits
+from efficient_bert.choice_controls import CLASS_RATES, EXIT_RATES, check_rates
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.controls import CONTROL_SEED
 from efficient_bert.decisions import Policy
 from efficient_bert.knobs import Value
 from efficient_bert.methods import Method, flexible, random_widths
+from efficient_bert.methods.random_exits import until_drawn
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training.gating import GATES
 
 
 def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
     """Every example draws a width for every layer, and once the depth at which it leaves."""
-    return random_exits(
-        exit_rates(model.config, knobs["exit_rates"], float(knobs["exit_threshold"])),
-        model.config.exit_depths,
-        seed=int(knobs["control_seed"]),
-        widths=random_widths.policy(model, knobs),
-    )
+    return until_drawn(model.config, knobs, widths=random_widths.policy(model, knobs))
 
 
 def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
