@@ -1,4 +1,4 @@
-"""Curves of rationale metrics over layers, a line per method."""
+"""Curves of rationale metrics over layers or over speed-ups, a line per method."""
 
 from __future__ import annotations
 
@@ -28,36 +28,78 @@ TITLES = {
 
 
 @dataclass(frozen=True)
-class Curve:
-    """A figure of one metric over layers.
+class Axis:
+    """What metrics are drawn over.
 
     Attributes:
-        name: the metric; file stem and anchor.
+        name: starts the names of the figures.
+        label: of the axis.
+        phrase: ends their titles.
+        note: said of every figure.
+        steps: whether only whole numbers are on it, between which points of one layer are spread.
+    """
+
+    name: str
+    label: str
+    phrase: str
+    note: str
+    steps: bool
+
+
+LAYERS = Axis(
+    "",
+    "Layer, from 0",
+    "by layer",
+    "A method without layers of its own has the same scores in all of them.",
+    steps=True,
+)
+SPEEDUPS = Axis(
+    "speedup-",
+    "FLOPs speed-up of AdapLeR on these documents",
+    "against speed-up",
+    "Means over layers; the others explain the fine-tuned model, and select as many tokens as AdapLeR at each point.",
+    steps=False,
+)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A figure of one metric.
+
+    Attributes:
+        name: file stem and anchor.
+        metric: as in the table.
         title, caption: what is seen.
         draw, height: as of `analysis.plots.Plot`.
     """
 
     name: str
+    metric: str
     title: str
     caption: str
     draw: Callable[[Axes, pd.DataFrame], None]
     height: Callable[[pd.DataFrame], float] = lambda _: 4.6
 
 
-def curves(metrics: Sequence[str], meanings: Mapping[str, Sequence[object]]) -> Iterator[Curve]:
-    """A curve for each metric that has one and that the table has."""
-    for name, title in TITLES.items():
-        if name in metrics:
-            summary, higher = meanings[name]
+def curves(meanings: Mapping[str, Sequence[object]], over: Axis) -> Iterator[Curve]:
+    """A curve for each metric that has one and that the table has.
+
+    Args:
+        meanings: metric -> (what it says, whether higher is better).
+        over: what it is drawn over, the column `x` of the frames.
+    """
+    for metric, title in TITLES.items():
+        if metric in meanings:
+            summary, higher = meanings[metric]
             better = "Higher is better." if higher else "Lower is better."
             caption = (
-                f"{title[0].upper()}{title[1:]}: {summary}. {better} Bars are 95 % intervals over documents. A method "
-                "without layers of its own has the same scores in all of them. Controls are dashed."
+                f"{title[0].upper()}{title[1:]}: {summary}. {better} {over.note} Bars are 95 % intervals over "
+                "documents. Controls, which know nothing of the model, are dashed."
             )
-            yield Curve(name, title, caption, _drawn(title))
+            yield Curve(f"{over.name}{metric}", metric, f"{title}, {over.phrase}", caption, _drawn(title, over))
 
 
-def _drawn(title: str) -> Callable[[Axes, pd.DataFrame], None]:
+def _drawn(title: str, over: Axis) -> Callable[[Axes, pd.DataFrame], None]:
     def draw(ax: Axes, frame: pd.DataFrame) -> None:
         methods = list(dict.fromkeys(frame["method"]))
         controls = set(frame.loc[frame["control"], "method"])
@@ -67,12 +109,12 @@ def _drawn(title: str) -> Callable[[Axes, pd.DataFrame], None]:
             for number, name in enumerate(sorted(controls))
         }
         for number, method in enumerate(methods):
-            own = frame[(frame["method"] == method) & np.isfinite(frame["value"])].sort_values("layer")
-            shift = SPREAD * ((number + 0.5) / len(methods) - 0.5)
+            own = frame[(frame["method"] == method) & np.isfinite(frame["value"])].sort_values("x")
+            shift = SPREAD * ((number + 0.5) / len(methods) - 0.5) if over.steps else 0.0
             ends = np.abs(np.stack([own["value"] - own["low"], own["high"] - own["value"]]))
             look = styles[method]
             ax.errorbar(
-                own["layer"] + shift,
+                own["x"] + shift,
                 own["value"],
                 yerr=ends,
                 color=look.colour,
@@ -83,8 +125,9 @@ def _drawn(title: str) -> Callable[[Axes, pd.DataFrame], None]:
                 elinewidth=0.9,
                 label=method,
             )
-        ax.set_xticks(sorted(set(frame["layer"])))
-        ax.set_xlabel("Layer, from 0")
+        if over.steps:
+            ax.set_xticks(sorted(set(frame["x"])))
+        ax.set_xlabel(over.label)
         ax.set_ylabel(f"{title[0].upper()}{title[1:]}")
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
 

@@ -14,7 +14,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,11 +25,11 @@ import pandas as pd
 from markupsafe import escape
 
 from analysis.page import FigureView
-from analysis.rationale_curves import curves
+from analysis.rationale_curves import LAYERS, Curve, curves
 from analysis.rationale_texts import DocumentView, document_views
 from analysis.render import inline, render
 from analysis.summary import Summary
-from bench.errors import InputError
+from bench.comparison_files import summary_in
 from bench.store import write_aside
 
 REFERENCE = "adapler"
@@ -47,40 +47,16 @@ GROUPS = 4
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """The stored results of one comparison.
+class Agreement:
+    """What was found at one operating point.
 
     Attributes:
         summary: what the numbers belong to.
         table: a row per method, layer and metric.
-        documents: a row per method, layer and document.
-        words: a row per method, layer, part of speech and word.
-        texts: the documents whose texts may be shown.
     """
 
     summary: Mapping[str, Any]
     table: pd.DataFrame
-    documents: pd.DataFrame
-    words: pd.DataFrame
-    texts: tuple[Mapping[str, Any], ...]
-
-    @classmethod
-    def read(cls, folder: Path) -> Comparison:
-        """Read a folder that `bench rationales` wrote.
-
-        Raises:
-            InputError: there is no finished comparison in it.
-        """
-        if not (folder / "summary.json").is_file():
-            raise InputError(f"{folder} holds no finished comparison; run bench rationales --out {folder}")
-        lines = (folder / "shown.jsonl").read_text(encoding="utf8").split("\n")
-        return cls(
-            summary=json.loads((folder / "summary.json").read_text(encoding="utf8")),
-            table=pd.read_parquet(folder / "table.parquet"),
-            documents=pd.read_parquet(folder / "documents.parquet"),
-            words=pd.read_parquet(folder / "words.parquet"),
-            texts=tuple(json.loads(line) for line in lines if line),
-        )
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -93,13 +69,6 @@ class Comparison:
         return tuple(self.summary["metrics"])
 
     @cached_property
-    def layer(self) -> int:
-        """The layer that documents and words are shown of: where what AdapLeR keeps agrees best with people."""
-        own = self.table[(self.table["metric"] == "token_f1") & (self.table["layer"] != AVERAGE)]
-        chosen = own[own["method"] == (REFERENCE if REFERENCE in self.methods else self.methods[0])]
-        return int(chosen.sort_values(["value", "layer"], ascending=[False, True])["layer"].iloc[0])
-
-    @cached_property
     def cells(self) -> Mapping[tuple[str, str, int], Mapping[str, Any]]:
         """(method, metric, layer) -> row of the table."""
         keys = zip(self.table["method"], self.table["metric"], self.table["layer"], strict=True)
@@ -110,6 +79,45 @@ class Comparison:
         return self.cells[method, metric, AVERAGE]
 
 
+@dataclass(frozen=True)
+class Comparison(Agreement):
+    """The stored results of one comparison.
+
+    Attributes:
+        documents: a row per method, layer and document.
+        words: a row per method, layer, part of speech and word.
+        texts: the documents whose texts may be shown.
+    """
+
+    documents: pd.DataFrame
+    words: pd.DataFrame
+    texts: tuple[Mapping[str, Any], ...]
+
+    @classmethod
+    def read(cls, folder: Path) -> Comparison:
+        """Read a folder that `bench rationales` wrote.
+
+        Raises:
+            InputError: there is no finished comparison in it.
+        """
+        summary = summary_in(folder)
+        lines = (folder / "shown.jsonl").read_text(encoding="utf8").split("\n")
+        return cls(
+            summary=summary,
+            table=pd.read_parquet(folder / "table.parquet"),
+            documents=pd.read_parquet(folder / "documents.parquet"),
+            words=pd.read_parquet(folder / "words.parquet"),
+            texts=tuple(json.loads(line) for line in lines if line),
+        )
+
+    @cached_property
+    def layer(self) -> int:
+        """The layer that documents and words are shown of: where what AdapLeR keeps agrees best with people."""
+        own = self.table[(self.table["metric"] == "token_f1") & (self.table["layer"] != AVERAGE)]
+        chosen = own[own["method"] == (REFERENCE if REFERENCE in self.methods else self.methods[0])]
+        return int(chosen.sort_values(["value", "layer"], ascending=[False, True])["layer"].iloc[0])
+
+
 def write_page(folder: Path) -> Path:
     """Write the page and figures of the comparison in `folder` beside its tables; the page.
 
@@ -117,22 +125,14 @@ def write_page(folder: Path) -> Path:
         InputError: there is no finished comparison in it.
     """
     found = Comparison.read(folder)
-    (folder / "figures").mkdir(exist_ok=True)
-    figures = tuple(_figures(found, folder / "figures"))
-    templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("analysis", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    templates = template_environment()
     source = templates.loader.get_source(templates, "rationales.js")[0] if templates.loader else ""
     digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
     page = templates.get_template("rationales.html").render(
         found=found,
         claims=claims(found),
         rows=list(table_rows(found)),
-        figures=figures,
+        figures=layer_figures(found, folder / "figures"),
         parts=list(part_rows(found)),
         words=list(word_rows(found)),
         groups=group_tables(found),
@@ -145,6 +145,17 @@ def write_page(folder: Path) -> Path:
     return folder / "index.html"
 
 
+def template_environment() -> jinja2.Environment:
+    """Of pages about rationales; whatever they are given is escaped."""
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("analysis", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
 def summary(folder: Path) -> Summary:
     """The means over layers with intervals, and what they belong to, for a terminal."""
     found = Comparison.read(folder)
@@ -153,7 +164,7 @@ def summary(folder: Path) -> Summary:
     return Summary(("method", *found.metrics), rows, (*notes, *(f"- {claim}" for claim in claims(found))))
 
 
-def facts(found: Comparison) -> tuple[tuple[str, str], ...]:
+def facts(found: Agreement) -> tuple[tuple[str, str], ...]:
     """What the numbers belong to."""
     own = found.summary
     share = own["marked"] / own["tokens"] if own["tokens"] else 0.0
@@ -163,15 +174,21 @@ def facts(found: Comparison) -> tuple[tuple[str, str], ...]:
         ("data", f"{own['task']}, {own['split']}: {own['documents']} documents, {own['tokens']:,} tokens"),
         ("marked by people", f"{share:.1%} of the tokens"),
         ("kept by AdapLeR", f"{kept} of the tokens, layer by layer"),
+        ("FLOPs speed-up", f"{own['speedup']:.2f} on these documents"),
         ("accuracy", accuracy),
-        ("model", f"{own['backbone']}, preset {own['preset']}, seed {own['seed']}"),
+        ("model", f"{own['backbone']}, preset {own['preset']}, {counted('seed', own['seeds'])}"),
         ("knobs", ", ".join(f"{name}={value}" for name, value in own["knobs"].items())),
         ("word pieces", f"a token's score is the {own['pooling']} of its pieces'"),
         ("intervals", f"95 % percentile bootstrap over documents, {own['resamples']:,} resamples, paired differences"),
     )
 
 
-def claims(found: Comparison) -> tuple[str, ...]:
+def counted(noun: str, values: Sequence[object]) -> str:
+    """`seed 0`, or `seeds 0, 1, 2`."""
+    return f"{noun}{'s' if len(values) > 1 else ''} {', '.join(map(str, values))}"
+
+
+def claims(found: Agreement) -> tuple[str, ...]:
     """Whether AdapLeR has fewer false positives than each other method, a sentence each; means over layers."""
     ways = {"fpr": "at the uniform level", "fpr_equal": "at equal numbers of tokens"}
     sentences = []
@@ -198,7 +215,7 @@ def _signed(value: float, low: float, high: float) -> str:
     return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
-def table_rows(found: Comparison) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+def table_rows(found: Agreement) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """(method, (value with interval, paired difference to AdapLeR) per metric), means over layers."""
     for method in found.methods:
         cells = []
@@ -287,15 +304,23 @@ def views(found: Comparison) -> Iterator[DocumentView]:
     yield from document_views(records(own), found.texts, methods=found.methods, layer=found.layer, first=REFERENCE)
 
 
-def _figures(found: Comparison, folder: Path) -> Iterator[FigureView]:
+def layer_figures(found: Agreement, folder: Path) -> list[FigureView]:
+    """The curves over layers, also written to the folder."""
     layers = found.table[found.table["layer"] != AVERAGE]
-    for curve in curves(found.metrics, found.summary["metrics"]):
-        frame = layers[layers["metric"] == curve.name].set_index("method").loc[list(found.methods)].reset_index()
+    return figures(curves(found.summary["metrics"], LAYERS), found, layers.assign(x=layers["layer"]), folder)
+
+
+def figures(wanted: Iterable[Curve], found: Agreement, rows: pd.DataFrame, folder: Path) -> list[FigureView]:
+    """Curves drawn of rows (method, metric, x, value, low, high), written to the folder as SVG and PNG."""
+    folder.mkdir(parents=True, exist_ok=True)
+    views = []
+    for curve in wanted:
+        frame = rows[rows["metric"] == curve.metric].set_index("method").loc[list(found.methods)].reset_index()
         frame["control"] = frame["method"].isin(found.summary["controls"])
         svg, png = render(curve, frame)
         write_aside(folder / f"{curve.name}.svg", svg)
         (folder / f"{curve.name}.png").write_bytes(png)
-        label = str(escape(f"{curve.title}, by layer and method"))
-        yield FigureView(
-            curve.name, curve.title, curve.caption, curve.name, inline(svg, prefix=curve.name, label=label), ()
-        )
+        label = str(escape(curve.title))
+        svg = inline(svg, prefix=curve.name, label=label)
+        views.append(FigureView(curve.name, curve.title, curve.caption, curve.name, svg, ()))
+    return views

@@ -139,9 +139,8 @@ def _span(counts: pd.Series[Any]) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def markdown_table(runs: Runs) -> str:
-    """The table of arms in Markdown (GitHub's dialect), what its numbers belong to named below it."""
-    text = summary(runs)
+def markdown(text: Summary) -> str:
+    """A table in Markdown (GitHub's dialect), what its numbers belong to named below it."""
     lines = [_markdown_row(text.columns), _markdown_row(["---"] * len(text.columns)), *map(_markdown_row, text.rows)]
     return "\n".join([*lines, "", *(f"- {_escape(note)}" for note in text.notes), ""])
 

@@ -1,4 +1,4 @@
-"""Rationale metrics over documents: values, intervals, and paired differences to one method.
+"""Rationale metrics over documents and seeds: values, intervals, and paired differences to one method.
 
 Every metric is a function of sums over documents, as in `eraser_eval`, so one draw of documents resamples all methods
 and layers alike, and a difference is taken within each resample.
@@ -6,7 +6,8 @@ and layers alike, and a difference is taken within each resample.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -134,11 +135,14 @@ METRICS = (
 """What the table has, where the documents have the numbers for it."""
 
 
-def compared(documents: pd.DataFrame, *, against: str, resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
+def compared(
+    repeats: Sequence[pd.DataFrame], *, against: str, resamples: int = RESAMPLES, seed: int = 0
+) -> pd.DataFrame:
     """The tidy table: a row per method, layer and metric.
 
     Args:
-        documents: a row per method, layer and document, all methods and layers over the same documents.
+        repeats: of each training seed, a row per method, layer and document, all over the same documents; a value is
+            the mean over seeds, and each draw of documents is the same in all of them.
         against: the method that differences are taken to; no differences where it is not there.
         resamples: of the percentile bootstrap over documents.
         seed: of the resampling.
@@ -150,17 +154,19 @@ def compared(documents: pd.DataFrame, *, against: str, resamples: int = RESAMPLE
     """
     import pandas as pd
 
-    names = documents["annotation_id"].unique()
+    names = repeats[0]["annotation_id"].unique()
     weights = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
     draws = np.concatenate([np.ones((1, len(names))), weights])  # the documents as they are come first
-    frames = {
-        (str(method), int(str(layer))): frame.set_index("annotation_id").loc[names]
-        for (method, layer), frame in documents.groupby(["method", "layer"], sort=False)
-    }
+    frames: dict[tuple[str, int], list[pd.DataFrame]] = defaultdict(list)
+    for documents in repeats:
+        for (method, layer), frame in documents.groupby(["method", "layer"], sort=False):
+            frames[str(method), int(str(layer))].append(frame.set_index("annotation_id").loc[names])
     rows: list[dict[str, object]] = []
     for metric in METRICS:
         drawn = {
-            key: metric.reduce(draws @ metric.terms(frame)) for key, frame in frames.items() if metric.needs in frame
+            key: np.mean([metric.reduce(draws @ metric.terms(frame)) for frame in own], axis=0)
+            for key, own in frames.items()
+            if metric.needs in own[0]
         }
         drawn |= {(method, AVERAGE): _over_layers(drawn, method) for method in dict.fromkeys(key[0] for key in drawn)}
         for (method, layer), values in sorted(drawn.items()):

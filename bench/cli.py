@@ -208,24 +208,30 @@ def predict_command(
 
 
 @bench.command("report")
-@click.argument("runs", type=FOLDER)
+@click.argument("folder", type=FOLDER)
 @click.option("--out", type=FOLDER, required=True, help="Where the report goes.")
 @click.option("--task", type=Name(TASKS), help="Only this task's runs.")
-@click.option("--markdown", is_flag=True, help="Also print the table in Markdown.")
-def report_command(runs: Path, out: Path, task: str | None, markdown: bool) -> None:
-    """Write the report of all finished runs in the folder RUNS."""
+@click.option("--markdown", "in_markdown", is_flag=True, help="Also print the table in Markdown.")
+def report_command(folder: Path, out: Path, task: str | None, in_markdown: bool) -> None:
+    """Write the report of all finished runs in FOLDER, or of the rationales that were put together there."""
+    from analysis import rationale_overview
     from analysis.frames import Runs
     from analysis.report import write_report
-    from analysis.summary import markdown_table
+    from analysis.summary import markdown, summary
+    from bench.comparison_files import OVERVIEW
     from bench.store import RunStore
 
-    if not runs.is_dir():
-        raise InputError(f"folder {runs} does not exist; give the runs/ folder of a store")
-    store = RunStore(runs)
-    run_ids = [run_id for run_id in store.ids() if task in (None, store.record(run_id).task)]
-    click.echo(f"report: {write_report(store, run_ids, out)}")
-    if markdown:
-        click.echo(markdown_table(Runs.read(store, run_ids)))
+    if not folder.is_dir():
+        raise InputError(f"folder {folder} does not exist; give the runs/ folder of a store")
+    if (folder / OVERVIEW).is_file():
+        page, found = rationale_overview.write_overview(folder, out), rationale_overview.summary(folder)
+    else:
+        store = RunStore(folder)
+        run_ids = [run_id for run_id in store.ids() if task in (None, store.record(run_id).task)]
+        page, found = write_report(store, run_ids, out), summary(Runs.read(store, run_ids))
+    click.echo(f"report: {page}")
+    if in_markdown:
+        click.echo(markdown(found))
 
 
 @bench.command("compare")
@@ -274,23 +280,37 @@ def export_command(task: str, out: Path, seed: int) -> None:
 @click.option("--show-text", is_flag=True, help="Keep and show texts of tasks whose texts are hateful.")
 @click.option("--out", type=FOLDER, required=True, help="Where predictions, tables and page go.")
 def rationales_command(
-    device: str | None, explainers: str | None, split: str | None, limit: int | None, **given: Any
+    seeds: tuple[int, ...],
+    device: str | None,
+    explainers: str | None,
+    split: str | None,
+    limit: int | None,
+    **given: Any,
 ) -> None:
-    """Hold what AdapLeR keeps, and what other explainers score high, against what people marked."""
+    """Hold what AdapLeR keeps, and what other explainers score high, against what people marked.
+
+    Several seeds, or several values of a knob, are compared one by one and put together.
+    """
     quiet()
-    from analysis.rationales import summary, write_page
+    from analysis import rationale_overview, rationales
     from bench.comparison import METHODS as COMPARED
     from bench.comparison import Asked, compare, eraser_split, settings_of
+    from bench.overview import put_together
     from bench.plan import make_plan
 
     chosen = tuple(dict.fromkeys(explainers.split(","))) if explainers else COMPARED
-    own = {name: given.pop(name) for name in ("pooling", "faithful", "show_text", "out")}
-    settings = settings_of(settings_from(given, device))
-    asked = Asked(chosen, eraser_split(settings.task, split), limit=limit, **own)
-    compare(make_plan(settings), asked, progress_bars())
-    page = write_page(asked.out)
-    print_summary(summary(asked.out))
-    click.echo(f"rationales: {page}")
+    own = {name: given.pop(name) for name in ("pooling", "faithful", "show_text", "fresh", "out")}
+    wanted = [settings_of(settings_from(given, device, seed=seed)) for seed in dict.fromkeys(seeds)]
+    asked = Asked(chosen, eraser_split(wanted[0].task, split), limit=limit, **own)
+    folders = compare([make_plan(settings) for settings in wanted], asked, progress_bars())
+    pages = [rationales.write_page(folder) for folder in folders]
+    if len(folders) == 1:
+        print_summary(rationales.summary(asked.out))
+    else:
+        put_together(folders, asked.out)
+        pages = [rationale_overview.write_overview(asked.out, asked.out)]
+        print_summary(rationale_overview.summary(asked.out))
+    click.echo(f"rationales: {pages[0]}")
 
 
 @bench.command("list")

@@ -1,4 +1,4 @@
-"""Explainers held against people's rationales: one folder with everything that was predicted and found.
+"""Explainers held against people's rationales: per seed and operating point a folder with all that was found.
 
     OUT/predictions/<method>-layer<n>.jsonl  ERASER's prediction files
     OUT/scores/<method>-layer<n>.json        everything `eraser_eval` says of each
@@ -8,6 +8,8 @@
     OUT/words.parquet                        which words nobody marked, and how many of them are selected
     OUT/shown.jsonl                          texts with what was selected, for the page; not of a sensitive task
     OUT/summary.json                         what this is; written last
+
+Several seeds or points have a folder each below OUT, and `bench.overview` puts them together. What is finished is kept.
 
 Layers count from 0. AdapLeR's rationale in a layer are the tokens that the layer runs on; every other method selects
 as many, those of its highest scores. Where a layer runs on no token but [CLS] and [SEP], AdapLeR's scores are those of
@@ -19,19 +21,23 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench import __version__
+from bench.artifacts import content_hash
+from bench.comparison_files import SUMMARY, summary_in
 from bench.errors import InputError
 from bench.faithfulness import Eraser, highest, runs_of
 from bench.findings import Findings
 from bench.gold import Gold, read_gold, require_rationales
 from bench.layouts import ERASER_SPLITS
-from bench.predictions import missing_stages, one_point
-from bench.reading import Document, Mask, Reader, Values, answers, documents_of, explanations
+from bench.predictions import with_defaults
+from bench.reading import Answer, Document, Mask, Reader, Values, answers, documents_of, explanations
 from bench.registry import EXPLAINERS, TASKS
 from bench.runner import load_models, runnable, train_job
 from eraser_eval.align import Pooling
@@ -39,13 +45,11 @@ from eraser_eval.predictions import Prediction, Rationale
 from eraser_eval.schema import SPLITS
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from bench.evaluation import Runnable
-    from bench.plan import Plan, Settings
+    from bench.plan import Arm, Plan, Settings
     from bench.progress import Watcher
 
-METHODS = ("adapler", "attention", "rollout", "saliency", "integrated_gradients", "random", "position")
+METHODS = ("adapler", "attention", "rollout", "saliency", "integrated_gradients", "random", "position", "human")
 """What is compared where nothing is named; all but the first explain the fine-tuned model."""
 
 KEPT = "kept"
@@ -58,11 +62,12 @@ class Asked:
     Attributes:
         methods: explainers, by name.
         split: one of ERASER's.
-        out: the folder.
+        out: the folder, or that of the folders.
         limit: annotations, None for all.
         pooling: from word pieces to tokens.
         faithful: erase tokens and read again.
         show_text: texts of a sensitive task are kept and shown too.
+        fresh: do again what is finished.
 
     Raises:
         InputError: a method is unknown, or `out` cannot be a folder.
@@ -75,6 +80,7 @@ class Asked:
     pooling: Pooling = "mean"
     faithful: bool = True
     show_text: bool = False
+    fresh: bool = False
 
     def __post_init__(self) -> None:
         for name in self.methods:
@@ -86,18 +92,19 @@ class Asked:
 
 @dataclass(frozen=True)
 class Read:
-    """Documents, read by one model: its answers [C] to each."""
+    """Documents, read by one model, its answers to each, and what explainers have said of it, by their names."""
 
     able: Runnable
     reader: Reader
     documents: Sequence[Document]
-    answers: Sequence[Values]
+    answers: Sequence[Answer]
     labels: Sequence[str]
+    explained: dict[str, list[Values]] = field(default_factory=dict, repr=False)
 
     @property
     def classes(self) -> list[int]:
         """The predicted class of each document."""
-        return [int(answer.argmax()) for answer in self.answers]
+        return [int(answer.probabilities.argmax()) for answer in self.answers]
 
     @property
     def accuracy(self) -> float:
@@ -105,14 +112,20 @@ class Read:
         pairs = zip(self.classes, self.documents, strict=True)
         return float(np.mean([self.labels[answer] == document.label for answer, document in pairs]))
 
+    @property
+    def flops(self) -> int:
+        """Of all documents."""
+        return sum(answer.flops for answer in self.answers)
+
+    @cached_property
+    def eraser(self) -> Eraser:
+        """The model, which reads documents with tokens left out."""
+        return Eraser(self.able, self.reader, self.labels)
+
 
 def settings_of(settings: Settings) -> Settings:
-    """The settings of the two models that are compared: AdapLeR's at one operating point, and the one it came from.
-
-    Raises:
-        InputError: a knob has several values.
-    """
-    return one_point(replace(settings, methods=("adapler",)))
+    """The settings of the models that are compared: AdapLeR's at each operating point, and the one they came from."""
+    return with_defaults(replace(settings, methods=("adapler",)))
 
 
 def eraser_split(task: str, split: str | None) -> str:
@@ -128,19 +141,59 @@ def eraser_split(task: str, split: str | None) -> str:
     return found
 
 
-def compare(plan: Plan, asked: Asked, watcher: Watcher) -> pd.DataFrame:
-    """Train what is missing, explain, score and write everything to the folder; the table of metrics.
+def compare(plans: Sequence[Plan], asked: Asked, watcher: Watcher) -> tuple[Path, ...]:
+    """Train what is missing, and compare at every operating point of every plan; the folders.
+
+    Args:
+        plans: of one task, a seed each, from `settings_of`.
 
     Raises:
         InputError: the task's rationales are missing or malformed.
     """
-    gold = read_gold(plan.task, asked.split, data_dir=plan.settings.data_dir, limit=asked.limit)
-    for job in missing_stages(plan):
-        train_job(plan, job, watcher)
-    fine, adaptive = read_by_both(plan, documents_of(gold, plan.tokenizer))
+    gold = read_gold(plans[0].task, asked.split, data_dir=plans[0].settings.data_dir, limit=asked.limit)
+    documents = documents_of(gold, plans[0].tokenizer)
+    single = len(plans) * len(plans[0].arms[1:]) == 1
+    folders: list[Path] = []
+    for plan in plans:
+        own = {arm.run_id: asked.out if single else asked.out / folder_of(plan, arm) for arm in plan.arms[1:]}
+        folders += own.values()
+        left = [
+            arm
+            for arm in plan.arms[1:]
+            if asked.fresh or not is_finished(own[arm.run_id], identity_of(plan, arm, asked, gold))
+        ]
+        if not left:
+            continue
+        fine = read_by(plan, plan.arms[0], documents, watcher)
+        for arm in left:
+            there = replace(asked, out=own[arm.run_id])
+            compare_point(plan, arm, there, gold=gold, fine=fine, watcher=watcher)
+    return tuple(folders)
+
+
+def folder_of(plan: Plan, arm: Arm) -> str:
+    """The name of a comparison beside others: its knobs and its seed."""
+    return "-".join(f"{name}-{value}" for name, value in {**arm.knobs, "seed": plan.settings.seed}.items())
+
+
+def identity_of(plan: Plan, arm: Arm, asked: Asked, gold: Gold) -> str:
+    """Of everything that decides a comparison: the models, the texts, what people marked, and what was asked."""
+    own = {name: value for name, value in vars(asked).items() if name not in {"out", "fresh"}}
+    marked = [repr(annotation) for annotation in gold.annotations]
+    return content_hash([__version__, arm.job.id, dict(arm.knobs), own, marked, dict(gold.documents)])
+
+
+def is_finished(folder: Path, identity: str) -> bool:
+    """Whether the folder holds the whole of this comparison."""
+    return (folder / SUMMARY).is_file() and summary_in(folder)["identity"] == identity
+
+
+def compare_point(plan: Plan, arm: Arm, asked: Asked, *, gold: Gold, fine: Read, watcher: Watcher) -> None:
+    """Explain at one operating point, score, and write everything to the folder."""
+    adaptive = read_by(plan, arm, fine.documents, watcher)
     for folder in ("predictions", "scores"):
         (asked.out / folder).mkdir(parents=True, exist_ok=True)
-    (asked.out / "summary.json").unlink(missing_ok=True)
+    (asked.out / SUMMARY).unlink(missing_ok=True)
     kept = [own > 0 for own in scores_of(KEPT, adaptive, "max", watcher=watcher)]
     named = asked.show_text or not plan.task.sensitive
     with gold_folder(gold, asked.out / "gold" if named else None) as place:
@@ -148,7 +201,8 @@ def compare(plan: Plan, asked: Asked, watcher: Watcher) -> pd.DataFrame:
         for method in asked.methods:
             read = adaptive if EXPLAINERS[method].adaptive else fine
             compare_method(method, read, kept, asked=asked, findings=findings, watcher=watcher)
-    return findings.write(summary_of(plan, asked, fine=fine, adaptive=adaptive, kept=kept))
+    summary = summary_of(plan, arm, asked, fine=fine, adaptive=adaptive, kept=kept)
+    findings.write({**summary, "identity": identity_of(plan, arm, asked, gold)})
 
 
 def compare_method(
@@ -156,7 +210,7 @@ def compare_method(
 ) -> None:
     """Explain by one method, and add what it finds in every layer."""
     scores = scores_of(method, read, asked.pooling, watcher=watcher)
-    eraser = Eraser(read.able, read.reader, read.labels) if asked.faithful else None
+    eraser = read.eraser if asked.faithful else None
     layers = read.able.model.config.num_hidden_layers
     with watcher.counting(f"score {method}", layers) as advance:
         for layer in range(layers):
@@ -166,21 +220,22 @@ def compare_method(
             advance(1)
 
 
-def read_by_both(plan: Plan, documents: Sequence[Document]) -> tuple[Read, Read]:
-    """The documents read by the fine-tuned model, and by AdapLeR's as it runs."""
-    models = load_models(plan, plan.arms)
+def read_by(plan: Plan, arm: Arm, documents: Sequence[Document], watcher: Watcher) -> Read:
+    """The documents read by an arm's model as it runs; stages that are missing are trained first."""
+    for job in arm.job.chain:
+        if job not in plan.artifacts:
+            train_job(plan, job, watcher)
+    able = runnable(plan, arm, load_models(plan, [arm]))
     cls, sep = plan.tokenizer("")["input_ids"]
     reader = Reader(cls, sep, plan.max_length, plan.task.windows)
-    found = []
-    for arm in (plan.arms[0], plan.arms[-1]):
-        able = runnable(plan, arm, models)
-        read = answers(able, reader, [(document, None) for document in documents])
-        found.append(Read(able, reader, documents, read, plan.task.labels))
-    return found[0], found[1]
+    found = answers(able, reader, [(document, None) for document in documents])
+    return Read(able, reader, documents, found, plan.task.labels)
 
 
 def scores_of(method: str, read: Read, pooling: Pooling, *, watcher: Watcher) -> list[Values]:
     """Each document's token scores [layers or 1, tokens]; a layer without any has those of the layer before."""
+    if method in read.explained:
+        return read.explained[method]
     windows = sum(len(read.reader.places(document)) for document in read.documents)
     with watcher.counting(f"explain {method}", windows) as advance:
         found = explanations(
@@ -196,6 +251,7 @@ def scores_of(method: str, read: Read, pooling: Pooling, *, watcher: Watcher) ->
         for layer in range(1, len(scores)):
             if not scores[layer].any():
                 scores[layer] = scores[layer - 1]
+    read.explained[method] = found
     return found
 
 
@@ -213,9 +269,9 @@ def predicted(read: Read, scores: Sequence[Values], chosen: Sequence[Mask], eras
             document.annotation_id,
             (Rationale(document.docid, hard=runs_of(own), soft=values),),
             classification=read.labels[answer],
-            scores=dict(zip(read.labels, probabilities.tolist(), strict=True)),
+            scores=dict(zip(read.labels, said.probabilities.tolist(), strict=True)),
         )
-        for document, values, own, answer, probabilities in zip(
+        for document, values, own, answer, said in zip(
             read.documents, scores, chosen, read.classes, read.answers, strict=True
         )
     ]
@@ -237,7 +293,9 @@ def gold_folder(gold: Gold, place: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def summary_of(plan: Plan, asked: Asked, *, fine: Read, adaptive: Read, kept: Sequence[Mask]) -> dict[str, Any]:
+def summary_of(
+    plan: Plan, arm: Arm, asked: Asked, *, fine: Read, adaptive: Read, kept: Sequence[Mask]
+) -> dict[str, Any]:
     """What the numbers belong to."""
     counts = np.sum([own.sum(1) for own in kept], axis=0)
     return {
@@ -251,11 +309,12 @@ def summary_of(plan: Plan, asked: Asked, *, fine: Read, adaptive: Read, kept: Se
         "kept": (counts / sum(len(document.tokens) for document in fine.documents)).tolist(),
         "pooling": asked.pooling,
         "accuracy": {"fine-tuned": fine.accuracy, "adapler": adaptive.accuracy},
-        "seed": plan.settings.seed,
+        "speedup": fine.flops / adaptive.flops,
+        "seeds": [plan.settings.seed],
         "backbone": plan.backbone.name,
         "preset": plan.preset.name,
-        "knobs": dict(plan.arms[-1].knobs),
-        "artifacts": {job.stage.name: job.id for job in plan.arms[-1].job.chain},
+        "knobs": dict(arm.knobs),
+        "artifacts": {job.stage.name: job.id for job in arm.job.chain},
         "max_length": plan.max_length,
         "environment": dict(plan.environment),
     }

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from bench.plan import Plan
 
 WARM_UP, STEPS = 6, 10
+STEP_TOKENS = 32 * 64
+"""Of a measured step at most, so that long texts do not keep the plan waiting."""
 
 
 def estimate_seconds(plan: Plan) -> float:
@@ -46,8 +48,9 @@ def seconds_per_training_example(plan: Plan, model: Any) -> float:
     from efficient_bert.training.finetune import classification_loss
     from efficient_bert.training.loop import native_precision
 
-    rows = plan.data.train.shuffle(seed=DATA_SEED).select(range(min(len(plan.data.train), 32 * (WARM_UP + STEPS))))
-    buckets = list(LengthBuckets(rows["length"][:], batch_size=32, seed=DATA_SEED, epoch=0))
+    size = min(32, max(1, STEP_TOKENS // plan.max_length))
+    rows = plan.data.train.shuffle(seed=DATA_SEED).select(range(min(len(plan.data.train), size * (WARM_UP + STEPS))))
+    buckets = list(LengthBuckets(rows["length"][:], batch_size=size, seed=DATA_SEED, epoch=0))
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     device = plan.settings.device
     examples, started = 0, time.perf_counter()

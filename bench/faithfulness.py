@@ -51,7 +51,7 @@ class Eraser:
         keys = [(document.annotation_id, np.packbits(keep).tobytes()) for document, keep in asked]
         new = {key: one for key, one in zip(keys, asked, strict=True) if key not in self.known}
         for key, found in zip(new, answers(self.able, self.reader, list(new.values())) if new else (), strict=True):
-            self.known[key] = dict(zip(self.labels, found.tolist(), strict=True))
+            self.known[key] = dict(zip(self.labels, found.probabilities.tolist(), strict=True))
         return [self.known[key] for key in keys]
 
     def erased(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench import agreement
+from bench.comparison_files import SUMMARY, write_frame
 from bench.faithfulness import runs_of
 from bench.parts_of_speech import parts_of_speech
 from bench.reading import Document, Mask
@@ -86,12 +87,12 @@ class Findings:
         there = counts[counts["unmarked"] > 0].to_dict("records")
         return [{str(name): value for name, value in row.items()} for row in there]
 
-    def write(self, summary: Mapping[str, Any]) -> pd.DataFrame:
-        """The tables, the texts, and at last the summary; the table of metrics."""
+    def write(self, summary: Mapping[str, Any]) -> None:
+        """The tables, the texts, and at last the summary."""
         import pandas as pd
 
         documents = pd.DataFrame(self.rows)
-        table = agreement.compared(documents, against="adapler")
+        table = agreement.compared([documents], against="adapler")
         for name, frame in (("documents", documents), ("table", table), ("words", pd.DataFrame(self.words))):
             write_frame(self.out / f"{name}.parquet", frame)
         write_aside(self.out / "table.csv", table.to_csv(index=False))
@@ -100,8 +101,7 @@ class Findings:
         there = {name: metrics[name] for name in dict.fromkeys(table["metric"])}
         own = {"split": self.split, "documents": len(self.documents), "resamples": agreement.RESAMPLES}
         whole = {**summary, **own, "metrics": there, **sizes(self.documents)}
-        write_aside(self.out / "summary.json", json.dumps(whole, indent=2))
-        return table
+        write_aside(self.out / SUMMARY, json.dumps(whole, indent=2))
 
     def _texts(self) -> list[str]:
         """A line per shown document: its tokens, what people marked, and what each method selects in each layer."""
@@ -135,10 +135,3 @@ def faithful_values(prediction: Prediction) -> dict[str, Any]:
         if kind in values:
             found |= {kind: values[kind], f"{kind}_aopc": float(np.mean(shares))}
     return found
-
-
-def write_frame(path: Path, frame: pd.DataFrame) -> None:
-    """Write a table as parquet so that a reader sees the old one or the new, never a part."""
-    aside = path.with_name(f".{path.name}.part")
-    frame.to_parquet(aside, index=False)
-    aside.replace(path)

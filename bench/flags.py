@@ -82,12 +82,18 @@ def given_values(extra: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+SEEDS = click.option(
+    "--seed", "seeds", type=SEED, multiple=True, default=(0,), show_default=True, help="May be repeated."
+)
+FRESH = click.option("--fresh", is_flag=True, help="Do again what is finished.")
+
+
 def settings_options(
     *, points: bool = True, method: bool = True
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """The flags that say what to train or run; without `points`, those of one model at one operating point.
 
-    Without `method` the command itself knows which model that is.
+    Without `method` the command itself knows which method that is, and takes several seeds.
     """
     several = [
         click.option(
@@ -97,16 +103,15 @@ def settings_options(
             multiple=True,
             help="May be repeated. [default: all that train quickly]",
         ),
-        click.option(
-            "--seed", "seeds", type=SEED, multiple=True, default=(0,), show_default=True, help="May be repeated."
-        ),
+        SEEDS,
         click.option("--split", help="Report on this split. [default: the task's]"),
         click.option("--eval-rows", type=click.IntRange(1), help="Evaluate on a seeded draw of so many rows."),
-        click.option("--fresh", is_flag=True, help="Do again what is finished."),
+        FRESH,
     ]
-    one = [click.option("--seed", type=SEED, default=0, show_default=True)]
-    if method:
-        one.insert(0, click.option("--method", type=Name(METHODS), required=True, help="Whose model answers."))
+    one = [
+        click.option("--method", type=Name(METHODS), required=True, help="Whose model answers."),
+        click.option("--seed", type=SEED, default=0, show_default=True),
+    ]
     flags = [
         click.option("--task", type=Name(TASKS), required=True, help="What to measure on."),
         click.option("--preset", default="quick", show_default=True, help=f"{', '.join(PRESETS)}."),
@@ -118,7 +123,7 @@ def settings_options(
         click.option("--max-length", type=int, help="Word pieces per example. [default: the task's]"),
         click.option("--train-rows", type=click.IntRange(1), help="Train on a seeded draw of so many rows."),
         click.option("--store", type=FOLDER, default=Path(), help="Folder of runs/ and artifacts/. [default: here]"),
-        *(several if points else one),
+        *(several if points else one if method else [SEEDS, FRESH]),
     ]
     return lambda command: reduce(lambda made, option: option(made), reversed(flags), command)
 

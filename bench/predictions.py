@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def one_point(settings: Settings) -> Settings:
-    """The same with the knobs of one operating point: those given, else the preset's, else its method's defaults.
+    """`with_defaults`, of which only one operating point can be made.
 
     Raises:
         InputError: a knob has several values.
@@ -37,6 +37,11 @@ def one_point(settings: Settings) -> Settings:
         if len(values) != 1:
             shown = ", ".join(map(str, values))
             raise InputError(f"{name} is {shown}, but predictions are made at one operating point; give one value")
+    return with_defaults(settings)
+
+
+def with_defaults(settings: Settings) -> Settings:
+    """The same with a value for every knob of its one method: those given, else the preset's, else the default."""
     defaults = {knob.name: knob.default for knob in METHODS[settings.methods[0]].all_knobs}
     chosen = preset_named(settings.preset).on(settings.task).knobs
     left = {name: (chosen.get(name, default),) for name, default in defaults.items()}

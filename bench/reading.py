@@ -6,6 +6,7 @@ mean of their probabilities; other tasks read the beginning, as in training, and
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -105,22 +106,33 @@ class Reader:
         return [[self.cls, *document.pieces[own].tolist(), self.sep] for own in self.places(document, keep)]
 
 
-def answers(able: Runnable, reader: Reader, asked: Sequence[tuple[Document, Mask | None]]) -> list[Values]:
-    """Class probabilities [C] of documents, or of what `keep` leaves of them."""
+@dataclass(frozen=True)
+class Answer:
+    """What a model says of a document: class probabilities [C], the mean over its windows, and what they cost."""
+
+    probabilities: Values
+    flops: int
+
+
+def answers(able: Runnable, reader: Reader, asked: Sequence[tuple[Document, Mask | None]]) -> list[Answer]:
+    """The answers to documents, or to what `keep` leaves of them."""
     import torch
 
     from efficient_bert import run
+    from efficient_bert.cost import trace_flops
 
     cut = [reader.inputs(document, keep) for document, keep in asked]
     flat = [window for windows in cut for window in windows]
-    found: list[Values] = [np.empty(0)] * len(flat)
+    found, flops = [np.empty(0)] * len(flat), np.zeros(len(flat), np.int64)
     for rows, batch in _batches(flat, able):
         with torch.inference_mode():
-            logits = run(able.model, batch, able.policy).logits
-        for row, probabilities in zip(rows, logits.double().softmax(-1).cpu().numpy(), strict=True):
+            output = run(able.model, batch, able.policy)
+        flops[rows] = trace_flops(output.trace, able.model.config).cpu().numpy()
+        for row, probabilities in zip(rows, output.logits.double().softmax(-1).cpu().numpy(), strict=True):
             found[row] = probabilities
-    ends = np.cumsum([len(windows) for windows in cut])
-    return [np.mean(own, axis=0) for own in np.split(np.stack(found), ends[:-1])]
+    ends = np.cumsum([len(windows) for windows in cut])[:-1]
+    parts = zip(np.split(np.stack(found), ends), np.split(flops, ends), strict=True)
+    return [Answer(np.mean(own, axis=0), int(spent.sum())) for own, spent in parts]
 
 
 def explanations(
@@ -144,21 +156,32 @@ def explanations(
         pooling: from word pieces to tokens.
         advance: called with the number of finished windows.
     """
-    cut = [reader.inputs(document) for document in documents]
-    answer_of = [answer for windows, answer in zip(cut, classes, strict=True) for _ in windows]
-    flat = _explained(explainer, able, [window for windows in cut for window in windows], answer_of, advance)
-    ends = np.cumsum([0, *map(len, cut)]).tolist()
-    return [
-        _merged(document, flat[start:end], reader.places(document), pooling=pooling)
-        for document, start, end in zip(documents, ends[:-1], ends[1:], strict=True)
+    cut = [
+        Window(pieces, answer, document.marked[document.units[places]])
+        for document, answer in zip(documents, classes, strict=True)
+        for pieces, places in zip(reader.inputs(document), reader.places(document), strict=True)
     ]
+    flat = iter(_explained(explainer, able, cut, advance))
+    places = [reader.places(document) for document in documents]
+    return [
+        _merged(document, list(itertools.islice(flat, len(own))), own, pooling=pooling)
+        for document, own in zip(documents, places, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Window:
+    """What is explained at once: word piece ids with [CLS] and [SEP], the answer, and which pieces people marked."""
+
+    pieces: list[int]
+    answer: int
+    marked: Mask
 
 
 def _explained(
     explainer: Explainer,
     able: Runnable,
-    windows: Sequence[list[int]],
-    classes: Sequence[int],
+    windows: Sequence[Window],
     advance: Callable[[int], None],
 ) -> list[Values]:
     """Scores [layers or 1, pieces] of the pieces of each window, special tokens left out."""
@@ -167,12 +190,15 @@ def _explained(
     from efficient_bert.explainers import Question
 
     found: list[Values] = [np.empty(0)] * len(windows)
-    for rows, batch in _batches(windows, able):
-        answers = torch.tensor([classes[row] for row in rows], device=batch.mask.device)
-        policy = able.policy if explainer.adaptive else None
-        scores = explainer.explain(Question(able.model, batch, answers, policy)).double().cpu().numpy()
+    for rows, batch in _batches([window.pieces for window in windows], able):
+        answers = torch.tensor([windows[row].answer for row in rows], device=batch.mask.device)
+        marked = torch.zeros_like(batch.mask)
+        for place, row in enumerate(rows):
+            marked[place, 1 : 1 + len(windows[row].marked)] = torch.from_numpy(windows[row].marked)
+        question = Question(able.model, batch, answers, marked, able.policy if explainer.adaptive else None)
+        scores = explainer.explain(question).double().cpu().numpy()
         for row, own in zip(rows, scores, strict=True):
-            length = len(windows[row])
+            length = len(windows[row].pieces)
             # shares are held against an equal share, which is smaller in a longer window
             found[row] = own[:, 1 : length - 1] * (length if explainer.shares else 1)
         advance(len(rows))

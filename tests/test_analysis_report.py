@@ -15,7 +15,7 @@ from analysis.compare import compare, comparison
 from analysis.page import section
 from analysis.report import require_replaceable, write_report
 from analysis.selection import selected
-from analysis.summary import markdown_table, summary
+from analysis.summary import markdown, summary
 from analysis.table import table
 from bench.errors import InputError
 from bench.registry import METRICS, PLOTS
@@ -115,17 +115,17 @@ def test_the_summary_and_the_readme_table_say_what_numbers_belong_to(tmp_path: P
     text = summary(runs)
     assert all(len(row) == len(text.columns) for row in text.rows)
     assert all(DEVICE in column for column in text.columns if "latency" in column or "wall" in column)
-    markdown = markdown_table(runs)
+    shown = markdown(text)
     for word in (DEVICE, "tiny-bert", "synthetic data made by this project", "seeds: 1, 2", "bootstrap", "validation"):
-        assert word in markdown
-    lines = markdown.splitlines()
+        assert word in shown
+    lines = shown.splitlines()
     cells = [re.split(r"(?<!\\)\|", line) for line in lines if line.startswith("|")]
     assert {len(row) for row in cells} == {len(text.columns) + 2}
 
 
 def test_markdown_shows_hostile_text_as_text(tmp_path: Path) -> None:
     """A knob with a tag and a pipe opens no tag and splits no cell."""
-    text = markdown_table(read_runs(tmp_path, StoredRun("only", knobs={"k": "<b>|*x*"})))
+    text = markdown(summary(read_runs(tmp_path, StoredRun("only", knobs={"k": "<b>|*x*"}))))
     assert r"k=&lt;b>\|\*x\*" in text
 
 

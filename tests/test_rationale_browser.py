@@ -44,7 +44,7 @@ def rationales(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a made-up comparison, with a token that is HTML and one that is very long."""
     folder = tmp_path_factory.mktemp("rationales")
     documents = rows(np.random.default_rng(0))
-    table = agreement.compared(documents, against="adapler", resamples=50)
+    table = agreement.compared([documents], against="adapler", resamples=50)
     words = [
         {"method": method, "layer": layer, "part": "noun", "word": word, "unmarked": 9, "selected": 3}
         for method in METHODS
@@ -64,7 +64,14 @@ def rationales(tmp_path_factory: pytest.TempPathFactory) -> Path:
     summary = {
         **{"task": "movies", "source": "made up", "synthetic": False, "split": "val", "documents": 12, "tokens": 702},
         **{"marked": 60, "methods": dict.fromkeys(METHODS, "a method"), "controls": ["random"], "layers": LAYERS},
-        **{"kept": [0.5, 0.4, 0.3], "pooling": "mean", "accuracy": {"fine-tuned": 0.9}, "seed": 0, "resamples": 50},
+        **{
+            "kept": [0.5, 0.4, 0.3],
+            "pooling": "mean",
+            "accuracy": {"fine-tuned": 0.9},
+            "seeds": [0],
+            "speedup": 2.0,
+            "resamples": 50,
+        },
         **{"backbone": "tiny", "preset": "quick", "knobs": {"gamma": 0.1}},
         "metrics": {name: ["what it says", True] for name in table["metric"].unique()},
     }

@@ -11,13 +11,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.rationale_overview import read_points
 from analysis.rationales import Comparison, claims, write_page
 from bench import agreement
 from bench.comparison import METHODS, Asked, compare, eraser_split, settings_of
 from bench.errors import InputError
+from bench.evaluation import evaluate
+from bench.gold import read_gold
+from bench.overview import put_together
 from bench.parts_of_speech import parts_of_speech
 from bench.plan import Plan, Settings, make_plan
 from bench.progress import Bars
+from bench.reading import Reader, documents_of
+from bench.runner import load_models, runnable
 from eraser_eval.scoring import validate
 from tests.command_line import call
 from tests.tiny_files import write_backbone
@@ -56,7 +62,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 def out(plan: Plan) -> Path:
     """The folder of a comparison of all methods on twelve documents, with its page."""
     folder = plan.settings.store / "out"
-    compare(plan, Asked(METHODS, "test", folder, limit=12), Bars())
+    compare([plan], Asked(METHODS, "test", folder, limit=12), Bars())
     write_page(folder)
     return folder
 
@@ -118,7 +124,7 @@ def test_a_sensitive_task_shows_numbers_only(plan: Plan, out: Path, tmp_path: Pa
     """No token of a sensitive task is in any file or on the page unless it is asked for."""
     hidden = replace(plan, task=replace(plan.task, sensitive=True))
     asked = Asked(("adapler", "random"), "test", tmp_path / "out", limit=6, faithful=False)
-    compare(hidden, asked, Bars())
+    compare([hidden], asked, Bars())
     write_page(asked.out)
     documents = [row["document"] for row in lines(out / "gold" / "docs.jsonl")]
     words = {word for text in documents for word in text.split() if len(word) > 8}
@@ -130,7 +136,7 @@ def test_a_sensitive_task_shows_numbers_only(plan: Plan, out: Path, tmp_path: Pa
     assert (pd.read_parquet(asked.out / "words.parquet")["word"] == "").all()
     assert not (asked.out / "gold").exists()
     assert "Numbers only" in (asked.out / "index.html").read_text(encoding="utf8")
-    compare(hidden, replace(asked, show_text=True), Bars())
+    compare([hidden], replace(asked, show_text=True), Bars())
     write_page(asked.out)
     assert "<mark" in (asked.out / "index.html").read_text(encoding="utf8")
 
@@ -167,6 +173,86 @@ def test_the_command_finds_what_is_trained(plan: Plan, out: Path, tmp_path: Path
     assert "comprehensiveness" not in (tmp_path / "out" / "table.csv").read_text(encoding="utf8")
 
 
+def test_points_are_put_together(plan: Plan, tmp_path: Path) -> None:
+    """Two operating points have a folder each and one page; the slower is first; a second call explains nothing."""
+    folder = tmp_path / "out"
+    command = (
+        *("rationales", "--task", "demo", "--preset", "smoke", "--backbone", plan.settings.backbone),
+        *("--store", plan.settings.store, "--max-length", 40, "--eta-scale", "4.0,1.0", "--limit", 3),
+        *("--methods", "adapler,saliency,human", "--no-faithfulness", "--out", folder),
+    )
+    answer = call(*command)
+    assert answer.code == 0, answer.err
+    points = read_points(folder)
+    assert [point.found.summary["knobs"]["eta_scale"] for point in points] == [1.0, 4.0]
+    slow, fast = (point.found for point in points)
+    assert slow.summary["speedup"] < fast.summary["speedup"]
+    for point in points:
+        (name,) = point.found.summary["folders"]
+        own = pd.read_csv(folder / name / "table.csv")
+        pd.testing.assert_frame_equal(point.found.table.reset_index(drop=True), own)
+    page = (folder / "index.html").read_text(encoding="utf8")
+    assert "Rationale quality against speed-up" in page
+    assert page.count("<figure") == 3 * 4
+    assert all(f'href="{point.found.summary["folders"][0]}/index.html"' in page for point in points)
+    written = {path: path.stat().st_mtime_ns for path in folder.rglob("summary.json")}
+    again = call(*command)
+    assert (again.code, again.out) == (0, answer.out)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("summary.json")} == written
+    assert call(*command, "--fresh").code == 0
+    assert all(path.stat().st_mtime_ns > then for path, then in written.items())
+    (tmp_path / "stored").mkdir()
+    for name in ("overview.json", "points.parquet"):
+        (tmp_path / "stored" / name).write_bytes((folder / name).read_bytes())
+    report = call("report", tmp_path / "stored", "--out", tmp_path / "report", "--markdown")
+    assert report.code == 0, report.err
+    assert "| point | method | mean\\_average\\_precision |" in report.out
+    assert 'index.html"' not in (tmp_path / "report" / "index.html").read_text(encoding="utf8")
+
+
+def test_only_the_same_is_put_together(plan: Plan, tmp_path: Path) -> None:
+    """Comparisons of other documents or methods, and unfinished ones, are refused."""
+    folders = [tmp_path / name for name in ("three", "two")]
+    for folder, limit in zip(folders, (3, 2), strict=True):
+        compare([plan], Asked(("adapler", "random"), "test", folder, limit=limit, faithful=False), Bars())
+    with pytest.raises(InputError, match="another documents than"):
+        put_together(folders, tmp_path / "out")
+    with pytest.raises(InputError, match="no finished comparison"):
+        put_together([tmp_path], tmp_path / "out")
+    with pytest.raises(InputError, match="several seeds or points"):
+        read_points(tmp_path)
+
+
+def test_the_speed_up_is_that_of_the_passes(plan: Plan, out: Path) -> None:
+    """The FLOPs speed-up of a comparison is the ratio of the sums over its documents, each read by itself."""
+    documents = documents_of(read_gold(plan.task, "test", data_dir=None, limit=12), plan.tokenizer)
+    cls, sep = plan.tokenizer("")["input_ids"]
+    reader = Reader(cls, sep, plan.max_length, plan.task.windows)
+    models, spent = load_models(plan, plan.arms), []
+    for arm in (plan.arms[0], plan.arms[-1]):
+        able = runnable(plan, arm, models)
+        rows = [
+            {"example_id": each.docid, "input_ids": ids, "token_type_ids": [0] * len(ids), "label": 0}
+            for each in documents
+            for ids in reader.inputs(each)
+        ]
+        spent.append(sum(evaluate(able, rows)["flops"].to_pylist()))
+    summary = json.loads((out / "summary.json").read_text(encoding="utf8"))
+    assert summary["speedup"] == pytest.approx(spent[0] / spent[1], rel=1e-12)
+    assert summary["speedup"] > 1.01
+
+
+def test_what_people_marked_is_the_upper_bound(out: Path) -> None:
+    """With people's own marks as scores, no method ranks better or keeps fewer unmarked tokens of as many."""
+    table = pd.read_parquet(out / "table.parquet").set_index(["method", "layer", "metric"])["value"]
+    for layer in range(LAYERS):
+        assert table["human", layer, "mean_average_precision"] == 1.0
+        assert table["human", layer, "fpr"] == 0.0
+        for method in METHODS:
+            assert table["human", layer, "token_f1"] >= table[method, layer, "token_f1"]
+            assert table["human", layer, "fpr_equal"] <= table[method, layer, "fpr_equal"]
+
+
 def test_wrong_requests_are_one_line(tmp_path: Path) -> None:
     """An unknown method, a file in the way and a folder without results are refused."""
     with pytest.raises(InputError, match=r"no explainer is called 'salience'\. Did you mean 'saliency'"):
@@ -180,7 +266,6 @@ def test_wrong_requests_are_one_line(tmp_path: Path) -> None:
     for options, message in (
         (("--task", "mnli"), "task 'mnli' carries no rationales"),
         (("--task", "demo", "--split", "validation"), "rationales come in the splits train, val, test"),
-        (("--task", "demo", "--gamma", "0.1,0.2"), "one operating point"),
     ):
         answer = call("rationales", *options, "--out", tmp_path / "out")
         assert (answer.code, answer.err.count("\n")) == (2, 1)
@@ -199,7 +284,7 @@ def test_differences_are_paired() -> None:
     """Documents that differ much among themselves, but alike between methods, give a narrow difference."""
     rates = np.linspace(0, 0.9, 40)
     documents = pd.concat([frame("adapler", rates.tolist()), frame("saliency", (rates + 0.05).tolist())[::-1]])
-    table = agreement.compared(documents, against="adapler")
+    table = agreement.compared([documents], against="adapler")
     cells = {(row["method"], row["layer"], row["metric"]): row for row in table.to_dict("records")}
     cell = cells["saliency", 0, "fpr"]
     assert cell["value"] == pytest.approx(rates.mean() + 0.05)
@@ -210,10 +295,25 @@ def test_differences_are_paired() -> None:
     assert np.isnan(cells["adapler", 0, "mean_average_precision"]["value"])
 
 
+def test_seeds_are_pooled() -> None:
+    """A value is the mean over seeds; a difference that every document has in the mean has no width."""
+    rates = np.linspace(0, 0.8, 40)
+    seeds = [
+        pd.concat([frame("adapler", rates.tolist()), frame("saliency", (rates + shift).tolist())])
+        for shift in (0.1 * rates, 0.2 - 0.1 * rates)
+    ]
+    table = agreement.compared(seeds, against="adapler")
+    cells = {(row["method"], row["layer"], row["metric"]): row for row in table.to_dict("records")}
+    cell = cells["saliency", 0, "fpr"]
+    assert cell["value"] == pytest.approx(rates.mean() + 0.1)
+    assert [cell["difference"], cell["difference_low"], cell["difference_high"]] == pytest.approx([0.1] * 3)
+    assert cells["adapler", 0, "fpr"]["high"] - cells["adapler", 0, "fpr"]["low"] > 0.1
+
+
 def test_intervals_are_those_of_the_mean() -> None:
     """The interval of a mean is close to the normal one."""
     rates = np.random.default_rng(0).random(200)
-    table = agreement.compared(frame("adapler", rates.tolist()), against="adapler")
+    table = agreement.compared([frame("adapler", rates.tolist())], against="adapler")
     (cell,) = (row for row in table.to_dict("records") if (row["metric"], row["layer"]) == ("fpr", 0))
     half = 1.96 * rates.std() / np.sqrt(200)
     assert cell["low"] == pytest.approx(rates.mean() - half, abs=0.006)

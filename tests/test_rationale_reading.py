@@ -79,7 +79,7 @@ def test_an_answer_is_the_mean_over_windows(able: Runnable) -> None:
             ids = torch.tensor([window])
             logits = run(able.model, Batch(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros_like(ids))).logits
             alone.append(logits.double().softmax(-1)[0].detach().numpy())
-        np.testing.assert_allclose(own, np.mean(alone, axis=0), atol=1e-6)
+        np.testing.assert_allclose(own.probabilities, np.mean(alone, axis=0), atol=1e-6)
 
 
 def test_token_scores_are_those_of_their_pieces(able: Runnable) -> None:
@@ -140,7 +140,7 @@ def test_erasing_reads_what_is_left(able: Runnable) -> None:
     found = [own.comprehensiveness, own.sufficiency, shares[0.5].comprehensiveness, shares[0.5].sufficiency]
     for one, other in zip(found, expected, strict=True):
         assert one is not None
-        np.testing.assert_allclose(list(one.values()), other, atol=1e-6)
+        np.testing.assert_allclose(list(one.values()), other.probabilities, atol=1e-6)
     assert tuple(shares) == BUDGETS
     known = len(eraser.known)
     eraser.erased([LONG], [scores], [chosen])

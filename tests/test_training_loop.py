@@ -19,7 +19,7 @@ from efficient_bert.training import loop as training_loop
 from efficient_bert.training.exits import EXITS, first_states, with_exits
 from efficient_bert.training.finetune import FINETUNE, TRUNCATE, classification_loss, classify
 from efficient_bert.training.kept import kept
-from efficient_bert.training.loop import train
+from efficient_bert.training.loop import native_precision, train
 from efficient_bert.training.recipe import one_loss, parameter_groups, training_mode
 from tests.tiny import VOCABULARY, tiny_model
 
@@ -322,6 +322,24 @@ def test_the_rate_rises_and_falls_linearly(tmp_path: Path) -> None:
     # after step n comes the rate of step n + 1
     expected = [1 / 3, 2 / 3, 1.0, *((12 - fallen) / 12 for fallen in range(1, 13))]
     assert rates == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("able", "expected"),
+    [
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True}, "bf16"),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, "no"),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, "bf16"),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": False}, "no"),
+        ({"architecture": "aarch64"}, "no"),
+    ],
+)
+def test_precision_follows_the_processor(
+    able: dict[str, object], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bfloat16 where its products are the faster ones: with AMX, or with AVX-512's on other makes than Intel's."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
+    assert native_precision("cpu") == expected
 
 
 def test_stages_of_one_process_may_differ_in_precision(tmp_path: Path) -> None:

@@ -23,12 +23,14 @@ class Question:
         model: in evaluation mode.
         batch: the inputs.
         classes: (B,) int64, whose answer is explained: the predicted class of each example.
+        marked: (B, L) bool, which tokens people marked.
         policy: how an adaptive model runs; None where all of the model runs.
     """
 
     model: EfficientBertForSequenceClassification
     batch: Batch
     classes: Tensor
+    marked: Tensor
     policy: Policy | None = None
 
 

@@ -1,0 +1,130 @@
+"""One page about several comparisons of rationales: seeds pooled, and quality against speed-up along a sweep.
+
+    OUT/index.html                         inline CSS and SVG; no request, no script
+    OUT/figures/speedup-<metric>.svg|png   where there are several operating points
+    OUT/figures/<number>-<metric>.svg|png  the curves over layers, of each point
+
+It reads what `bench.overview` wrote: overview.json and points.parquet.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.page import FigureView
+from analysis.rationale_curves import LAYERS, SPEEDUPS, curves
+from analysis.rationales import AVERAGE, Agreement, claims, facts, figures, table_rows, template_environment
+from analysis.summary import Summary
+from bench.errors import InputError
+from bench.store import write_aside
+
+
+@dataclass(frozen=True)
+class Point:
+    """One operating point, its seeds pooled.
+
+    Attributes:
+        number: from 1, the slowest first.
+        found: what was found there.
+        pages: those of its comparisons that are there, from where the page is.
+        figures: the curves over layers.
+    """
+
+    number: int
+    found: Agreement
+    pages: tuple[str, ...] = ()
+    figures: tuple[FigureView, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Its knobs."""
+        return str(self.found.summary["name"])
+
+    @cached_property
+    def facts(self) -> tuple[tuple[str, str], ...]:
+        """What the numbers belong to."""
+        return facts(self.found)
+
+    @cached_property
+    def claims(self) -> tuple[str, ...]:
+        """A sentence per other method."""
+        return claims(self.found)
+
+    @cached_property
+    def rows(self) -> list[tuple[str, list[tuple[str, str]]]]:
+        """Of the table, means over layers."""
+        return list(table_rows(self.found))
+
+
+def read_points(folder: Path) -> tuple[Point, ...]:
+    """The points in a folder that `bench.overview` wrote.
+
+    Raises:
+        InputError: there are none in it.
+    """
+    path = folder / "overview.json"
+    if not path.is_file():
+        raise InputError(
+            f"{folder} holds no overview; run bench rationales with several seeds or points --out {folder}"
+        )
+    summaries = json.loads(path.read_text(encoding="utf8"))["points"]
+    table = pd.read_parquet(folder / "points.parquet")
+    return tuple(
+        Point(number, Agreement(summary, table[table["point"] == summary["name"]].drop(columns="point")))
+        for number, summary in enumerate(summaries, start=1)
+    )
+
+
+def write_overview(folder: Path, out: Path) -> Path:
+    """Write the page and figures of the overview in `folder` to `out`; the page.
+
+    Raises:
+        InputError: there is no overview in it.
+    """
+    points = [drawn(point, out) for point in read_points(folder)]
+    page = template_environment().get_template("rationale_points.html")
+    shown = page.render(points=points, first=points[0].found.summary, sweep=sweep_figures(points, out / "figures"))
+    write_aside(out / "index.html", shown)
+    return out / "index.html"
+
+
+def drawn(point: Point, out: Path) -> Point:
+    """The point with its curves over layers, written below `out`, and the pages of its comparisons that lie there."""
+    own = point.found
+    layers = own.table[own.table["layer"] != AVERAGE]
+    named = (replace(curve, name=f"{point.number}-{curve.name}") for curve in curves(own.summary["metrics"], LAYERS))
+    views = figures(named, own, layers.assign(x=layers["layer"]), out / "figures")
+    pages = tuple(name for name in own.summary["folders"] if (out / name / "index.html").is_file())
+    return replace(point, figures=tuple(views), pages=pages)
+
+
+def sweep_figures(points: list[Point], folder: Path) -> list[FigureView]:
+    """Every metric against speed-up, written to the folder; none of a single point."""
+    if len(points) == 1:
+        return []
+    means = [
+        point.found.table[point.found.table["layer"] == AVERAGE].assign(x=point.found.summary["speedup"])
+        for point in points
+    ]
+    found = points[0].found
+    return figures(curves(found.summary["metrics"], SPEEDUPS), found, pd.concat(means), folder)
+
+
+def summary(folder: Path) -> Summary:
+    """The means over layers of every point with intervals, and what they belong to, for a terminal."""
+    points = read_points(folder)
+    rows = tuple((point.name, name, *(value for value, _ in cells)) for point in points for name, cells in point.rows)
+    return Summary(("point", "method", *points[0].found.metrics), rows, tuple(notes(points)))
+
+
+def notes(points: tuple[Point, ...]) -> Iterator[str]:
+    """What the numbers belong to, and the claims, point by point."""
+    for point in points:
+        yield from (f"- {point.name}: {subject}: {statement}" for subject, statement in point.facts)
+        yield from (f"- {point.name}: {claim}" for claim in point.claims)

@@ -1,0 +1,21 @@
+"""The upper bound: what people marked, given as a model's reason."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from efficient_bert.explainers import Explainer, Question
+
+
+def explain(question: Question) -> Tensor:
+    """(B, 1, L): 1 for a marked token, else 0."""
+    return question.marked[:, None].float()
+
+
+HUMAN = Explainer(
+    name="human",
+    summary="upper bound: the tokens that people marked, all of one score",
+    source="DeYoung et al., 2020, section 4",
+    explain=explain,
+    control=True,
+)
