@@ -62,6 +62,15 @@ def _curve(arm: Arm, name: str, group: Sequence[Arm]) -> str:
     return " ".join([name, *fixed])
 
 
+def telling(knobs: str, series: pd.Series[str]) -> dict[str, str]:
+    """Of a point, the knobs in which the points of its series differ, or its only one: name -> value."""
+    if knobs == NO_KNOBS:
+        return {}
+    parts = knobs.split()
+    shared = set.intersection(*(set(other.split()) for other in series)) if len(parts) > 1 else set()
+    return {name: value for name, _, value in (part.partition("=") for part in parts if part not in shared)}
+
+
 def draw_points(ax: Axes, frame: pd.DataFrame, x: str, y: str) -> None:
     """Intervals, curves, markers, and rings around chosen points; the axis limits are final then."""
     styles = looks(frame["method"].tolist(), frame["series"].tolist())
@@ -71,7 +80,9 @@ def draw_points(ax: Axes, frame: pd.DataFrame, x: str, y: str) -> None:
         _intervals(ax, curve, (x, y), look)
     for name, look in styles.items():
         members = frame[frame["series"] == name]
-        ax.plot(members[x], members[y], **_marks(look), label=shorten(name, 60))
+        told = dict.fromkeys(knob for own in members["knobs"] for knob in telling(own, members["knobs"]))
+        named = f"{name} ({', '.join(told)})" if told else name
+        ax.plot(members[x], members[y], **_marks(look), label=shorten(named, 60))
     chosen = frame[frame["selected"]]
     if len(chosen):
         ring: dict[str, Any] = {

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
-from analysis.curves import NO_KNOBS
+from analysis.curves import telling
 from analysis.style import SURFACE, looks, shorten
 
 if TYPE_CHECKING:
@@ -39,11 +39,11 @@ def label_points(ax: Axes, frame: pd.DataFrame, x: str, y: str) -> None:
     crossed = np.vstack([_along(pixels.loc[curve.index].to_numpy()) for _, curve in frame.groupby("curve")])
     styles = looks(frame["method"].tolist(), frame["series"].tolist())
     for _, point in frame.sort_values("selected", ascending=False, kind="stable").iterrows():
-        if point["knobs"] != NO_KNOBS:
-            text = ", ".join(part.split("=", 1)[-1] for part in point["knobs"].split())
+        told = telling(point["knobs"], frame.loc[frame["series"] == point["series"], "knobs"])
+        if told:
             taken += _write(
                 ax,
-                shorten(text, 24),
+                shorten(", ".join(told.values()), 24),
                 (point[x], point[y]),
                 colour=styles[point["series"]].colour,
                 taken=taken,

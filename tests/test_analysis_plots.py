@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,6 +107,20 @@ def test_a_sweep_of_two_knobs_has_a_curve_per_value_of_one(tmp_path: Path) -> No
     ]
     frame = PLOTS["tradeoff"].data(read_runs(tmp_path, *runs))
     assert frame.groupby("curve").size().to_dict() == {"m width=0.5": 3, "m width=1.0": 3}
+
+
+def test_points_are_labelled_by_what_differs(tmp_path: Path) -> None:
+    """Values that all points of a curve share are not repeated beside each of them; an only knob is always named."""
+    swept = [
+        StoredRun(f"r{depth}", method="m", knobs={"gamma": 0.02, "phi": depth / 8}, depths=(depth,))
+        for depth in (1, 3, 5)
+    ]
+    alone = StoredRun("alone", method="other", knobs={"patience": 77}, depths=(4, 2))
+    plot = PLOTS["tradeoff"]
+    svg, _ = render(plot, plot.data(read_runs(tmp_path, *swept, alone)))
+    texts = re.findall(r">([^<>]+)</text>", svg)
+    assert {"0.125", "0.375", "0.625", "77", "m (phi)", "other (patience)"} <= set(texts)
+    assert not [text for text in texts if "0.02" in text]
 
 
 def test_exit_depths_are_shares_of_the_examples(tmp_path: Path) -> None:

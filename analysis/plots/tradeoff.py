@@ -37,8 +37,9 @@ TRADEOFF = _tradeoff(
     summary="quality against FLOPs speed-up, one curve per method",
     caption=(
         "Quality against FLOPs speed-up; up and to the right is better. A curve is one method, a point one knob value"
-        " (written beside it where there is room), thin lines are intervals. The dotted staircase is the Pareto front:"
-        " nothing measured beats it. A ring marks the point chosen on held-out data."
+        " (written beside it where there is room, as far as a curve's points differ), thin lines are intervals. The"
+        " dotted staircase is the Pareto front: nothing measured beats it. A ring marks the point chosen on held-out"
+        " data."
     ),
     order=10,
 )
