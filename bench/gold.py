@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from bench.errors import InputError
 from bench.layouts import ERASER_SPLITS
 from bench.rationales import annotated
+from bench.sources import places
 from eraser_eval.documents import tokens
 from eraser_eval.schema import Annotation, EraserDataset, Evidence, read_dataset, write_dataset
 
@@ -82,9 +83,7 @@ def _dataset(task: Task, split: str, data_dir: Path | None) -> EraserDataset:
         return annotated(task, seed=DATA_SEED)
     if data_dir is None:
         raise InputError(f"the rationales of task {task.name!r} are on no hub; pass --data-dir with {task.rationales}/")
-    parts = Path(task.rationales).parts
-    for start in range(len(parts)):
-        folder = data_dir.joinpath(*parts[start:])
+    for folder in places(task.rationales, data_dir):
         if (folder / f"{split}.jsonl").is_file() and any((folder / name).exists() for name in ("docs", "docs.jsonl")):
             return read_dataset(folder)
     beside = _beside(task, split, data_dir)
@@ -94,15 +93,18 @@ def _dataset(task: Task, split: str, data_dir: Path | None) -> EraserDataset:
 
 
 def _beside(task: Task, split: str, data_dir: Path) -> EraserDataset | None:
-    """From a file with a text, its label and the marked spans in each line; lines without known spans are left out."""
+    """From a file with a text, its label and the marked spans in each line; lines without any are left out."""
     layout = task.json_lines
     name = {theirs: ours for ours, theirs in ERASER_SPLITS.items()}[split]
-    path = data_dir / task.folder / layout.files[name] if layout and name in layout.files else None
-    if layout is None or path is None or not path.is_file():
+    if layout is None or name not in layout.files:
+        return None
+    paths = (folder / layout.files[name] for folder in places(task.folder, data_dir))
+    path = next(filter(Path.is_file, paths), None)
+    if path is None:
         return None
     documents, annotations = {}, []
     for number, row in _objects(path):
-        if row.get("rationale_spans") is None:
+        if not row.get("rationale_spans"):
             continue
         docid, text = str(row[layout.example_id]), str(row[layout.text])
         documents[docid] = text

@@ -25,7 +25,7 @@ def read_folder(task: Task, split: str, folder: Path) -> Raw:
     wanted = _wanted(task, split)
     if not folder.is_dir():
         raise InputError(f"data folder {folder} does not exist; pass --data-dir DIR, the folder that holds {wanted}")
-    for base in _bases(task, folder):
+    for base in places(task.folder, folder):
         for reader in READERS:
             raw = reader(task, split, base)
             if raw is not None:
@@ -64,7 +64,8 @@ def _wanted(task: Task, split: str) -> str:
     return ", or ".join([*filter(None, layouts), f"{split}-*.parquet", "a data set written by save_to_disk"])
 
 
-def _bases(task: Task, folder: Path) -> Iterator[Path]:
-    parts = Path(task.folder).parts
+def places(name: str, folder: Path) -> Iterator[Path]:
+    """Where `a/b` may lie: in folder/a/b, in folder/b, or in the folder itself."""
+    parts = Path(name).parts
     for start in range(len(parts) + 1):
         yield folder.joinpath(*parts[start:])

@@ -14,6 +14,7 @@ from bench.errors import InputError
 from bench.evaluation import Runnable
 from bench.faithfulness import BUDGETS, Eraser, budget, highest, runs_of
 from bench.gold import read_gold
+from bench.rationales import export_eraser
 from bench.reading import Document, Reader, answers, explanations
 from bench.registry import EXPLAINERS, TASKS
 from efficient_bert import Batch, run
@@ -176,17 +177,25 @@ def write_posts(folder: Path, spans: object) -> Path:
     """HateXplain's own file with one harmless post."""
     (folder / "hatexplain").mkdir()
     row = {"post_id": "7", "text": "one two three four", "label": "normal", "rationale_spans": spans}
-    unknown = {**row, "post_id": "8", "rationale_spans": None}
-    lines = "".join(f"{json.dumps(each)}\n" for each in (row, unknown))
+    unmarked = [{**row, "post_id": "8", "rationale_spans": None}, {**row, "post_id": "9", "rationale_spans": []}]
+    lines = "".join(f"{json.dumps(each)}\n" for each in (row, *unmarked))
     (folder / "hatexplain" / "val.jsonl").write_text(lines, encoding="utf8")
     return folder
 
 
 def test_spans_beside_the_text_are_rationales(tmp_path: Path) -> None:
-    """Without a folder in ERASER's layout the spans in the task's own file are read; unknown ones are left out."""
-    gold = read_gold(TASKS["hatexplain"], "val", data_dir=write_posts(tmp_path, [[1, 2], [3, 4]]))
-    (annotation,) = gold.annotations
-    assert [(span.start_token, span.end_token) for span in annotation.spans] == [(1, 2), (3, 4)]
+    """Without a folder in ERASER's layout the spans in the task's own file are read; posts without any are left out."""
+    folder = write_posts(tmp_path, [[1, 2], [3, 4]])
+    for data_dir in (folder, folder / "hatexplain"):
+        (annotation,) = read_gold(TASKS["hatexplain"], "val", data_dir=data_dir).annotations
+        assert [(span.start_token, span.end_token) for span in annotation.spans] == [(1, 2), (3, 4)]
+
+
+def test_rationales_lie_where_the_task_does(tmp_path: Path) -> None:
+    """A folder in ERASER's layout is found from above it, and when it is the data folder itself."""
+    export_eraser(TASKS["demo"], seed=0, folder=tmp_path / "eraser" / "movies")
+    for data_dir in (tmp_path, tmp_path / "eraser", tmp_path / "eraser" / "movies"):
+        assert len(read_gold(TASKS["movies"], "test", data_dir=data_dir, limit=4).annotations) == 4
 
 
 @pytest.mark.parametrize(
