@@ -14,7 +14,7 @@ from analysis.style import MUTED, Look, looks
 SPREAD = 0.5
 """Of the room between two layers, how much the methods' points are spread over, so that intervals stay apart."""
 
-CONTROL_MARKERS = ("x", "+", "1", "2")
+CONTROL_MARKERS = ("x", "d", "p", "h")
 
 TITLES = {
     "mean_average_precision": "mean average precision",

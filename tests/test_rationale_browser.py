@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from analysis.rationale_overview import write_overview
 from analysis.rationales import write_page
 from bench import agreement
+from bench.overview import put_together
 from tests.browser import NARROW, SMALLEST_TEXT, WIDE, ask, barriers, log, needs_browser, show, unfold
 
 pytestmark = needs_browser
@@ -79,23 +82,39 @@ def rationales(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_page(folder)
 
 
-def test_nothing_is_logged_or_asked_for(driver: webdriver.Chrome, rationales: Path) -> None:
+@pytest.fixture(scope="module", params=["one", "several"])
+def page(request: pytest.FixtureRequest, rationales: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of one comparison, and that of two operating points."""
+    if request.param == "one":
+        return rationales
+    out = tmp_path_factory.mktemp("points")
+    folders = [out / f"gamma-{gamma}" for gamma in (0.1, 0.2)]
+    for number, folder in enumerate(folders, start=1):
+        shutil.copytree(rationales.parent, folder)
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf8"))
+        own = {"knobs": {"gamma": number / 10}, "speedup": 1.5 * number}
+        (folder / "summary.json").write_text(json.dumps(summary | own), encoding="utf8")
+    put_together(folders, out)
+    return write_overview(out, out)
+
+
+def test_nothing_is_logged_or_asked_for(driver: webdriver.Chrome, page: Path) -> None:
     """The script is allowed to run, no text runs as one, and nothing outside is asked for."""
     log(driver, "browser")
     log(driver, "performance")
-    show(driver, rationales, width=WIDE)
+    show(driver, page, width=WIDE)
     assert log(driver, "browser") == []
     events = [json.loads(entry["message"])["message"] for entry in log(driver, "performance")]
     asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
-    assert ask(driver, "return document.querySelectorAll('script').length") == 1
+    assert ask(driver, "return document.querySelectorAll('script:not(#sort)').length") == 0
 
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_fits(driver: webdriver.Chrome, rationales: Path, width: int, scheme: str) -> None:
+def test_the_page_fits(driver: webdriver.Chrome, page: Path, width: int, scheme: str) -> None:
     """With every document open the page does not scroll sideways, and figures and words are legible."""
-    show(driver, rationales, width=width, scheme=scheme)
+    show(driver, page, width=width, scheme=scheme)
     unfold(driver)
     content, room = ask(driver, "const root = document.documentElement; return [root.scrollWidth, root.clientWidth]")
     assert content <= room
@@ -158,9 +177,9 @@ def test_text_that_is_html_shows_as_text(driver: webdriver.Chrome, rationales: P
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nobody_is_shut_out(driver: webdriver.Chrome, rationales: Path, width: int, scheme: str) -> None:
+def test_nobody_is_shut_out(driver: webdriver.Chrome, page: Path, width: int, scheme: str) -> None:
     """axe-core finds no serious barrier, with everything that unfolds unfolded."""
-    show(driver, rationales, width=width, scheme=scheme)
+    show(driver, page, width=width, scheme=scheme)
     unfold(driver)
     assert barriers(driver) == []
 
