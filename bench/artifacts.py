@@ -14,8 +14,9 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from bench.folders import Folders
 from bench.store import write_aside
 
 if TYPE_CHECKING:
@@ -58,66 +59,40 @@ class Job:
 
 
 @dataclass(frozen=True)
-class ArtifactStore:
-    """Finished stages below `root`."""
+class ArtifactStore(Folders):
+    """Finished stages below `root`, by the ids of their jobs."""
 
-    root: Path
-
-    def folder(self, job: Job) -> Path:
-        return self.root / job.id
-
-    def partial(self, job: Job) -> Path:
-        """Where a stage under way keeps its checkpoints; made on demand."""
-        folder = self.root / f".{job.id}.partial"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-
-    def __contains__(self, job: Job) -> bool:
-        return (self.folder(job) / "manifest.json").is_file()
+    marker: ClassVar = "manifest.json"
 
     def put(self, job: Job, trained: Trained, *, save_tokenizer: Callable[[Path], object]) -> None:
-        """Store a finished stage: the model, the files beside it, the manifest, one rename."""
-        ready = self.partial(job) / "ready"
-        shutil.rmtree(ready, ignore_errors=True)
-        trained.model.save_pretrained(ready)
-        save_tokenizer(ready)
-        for name, file in trained.beside.items():
-            (ready / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(file, ready / name)  # not moved: a kill before the rename leaves the stage as it was
-        manifest = {
-            "stage": job.stage.name,
-            "options": dict(job.options),
-            "decided_by": dict(job.decided_by),
-            "after": job.after.id if job.after else None,
-            "heldout_scores": list(trained.scores),
-            "history": dict(trained.history),
-        }
-        write_aside(ready / "manifest.json", json.dumps(manifest, indent=2))
-        self._drop(job)
-        ready.replace(self.folder(job))
-        shutil.rmtree(self.partial(job))
+        """Store a finished stage: the model, the files beside it, the manifest."""
+        with self.assembled(job.id) as ready:
+            trained.model.save_pretrained(ready)
+            save_tokenizer(ready)
+            for name, file in trained.beside.items():
+                (ready / name).parent.mkdir(exist_ok=True)
+                shutil.copyfile(file, ready / name)  # not moved: a kill before the rename leaves the stage as it was
+            manifest = {
+                "stage": job.stage.name,
+                "options": dict(job.options),
+                "decided_by": dict(job.decided_by),
+                "after": job.after.id if job.after else None,
+                "heldout_scores": list(trained.scores),
+                "history": dict(trained.history),
+            }
+            write_aside(ready / self.marker, json.dumps(manifest, indent=2))
 
-    def load(self, job: Job) -> EfficientBertForSequenceClassification:
+    def load(self, name: str) -> EfficientBertForSequenceClassification:
         """A finished stage's model, in evaluation mode, on the CPU."""
         from efficient_bert import EfficientBertForSequenceClassification
 
         model: EfficientBertForSequenceClassification = EfficientBertForSequenceClassification.from_pretrained(
-            self.folder(job), local_files_only=True, use_safetensors=True
+            self.folder(name), local_files_only=True, use_safetensors=True
         )
         model.eval()
         return model
 
-    def manifest(self, job: Job) -> dict[str, Any]:
+    def manifest(self, name: str) -> dict[str, Any]:
         """What is known of a finished stage: its options, held-out scores and history."""
-        content: dict[str, Any] = json.loads((self.folder(job) / "manifest.json").read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads((self.folder(name) / self.marker).read_text(encoding="utf-8"))
         return content
-
-    def restart(self, job: Job) -> None:
-        """Forget a stage and its checkpoints (`--fresh`)."""
-        self._drop(job)
-        shutil.rmtree(self.root / f".{job.id}.partial", ignore_errors=True)
-
-    def _drop(self, job: Job) -> None:
-        """The manifest goes first, so that a half-removed artifact is none."""
-        (self.folder(job) / "manifest.json").unlink(missing_ok=True)
-        shutil.rmtree(self.folder(job), ignore_errors=True)

@@ -142,7 +142,7 @@ def train_command(seeds: tuple[int, ...], device: str | None, **given: Any) -> N
     for plan in planned(seeds, device, given):
         train_missing(plan, progress_bars())
         for job in plan.jobs:
-            click.echo(f"{job.stage.name}: {plan.artifacts.folder(job)}")
+            click.echo(f"{job.stage.name}: {plan.artifacts.folder(job.id)}")
 
 
 def planned(seeds: Sequence[int], device: str | None, given: dict[str, Any]) -> list[Plan]:

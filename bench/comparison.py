@@ -185,7 +185,7 @@ def identity_of(plan: Plan, arm: Arm, asked: Asked, gold: Gold) -> str:
 
 def is_finished(folder: Path, identity: str) -> bool:
     """Whether the folder holds the whole of this comparison."""
-    return (folder / SUMMARY).is_file() and summary_in(folder)["identity"] == identity
+    return (folder / SUMMARY).is_file() and summary_in(folder).get("identity") == identity
 
 
 def compare_point(plan: Plan, arm: Arm, asked: Asked, *, gold: Gold, fine: Read, watcher: Watcher) -> None:
@@ -223,7 +223,7 @@ def compare_method(
 def read_by(plan: Plan, arm: Arm, documents: Sequence[Document], watcher: Watcher) -> Read:
     """The documents read by an arm's model as it runs; stages that are missing are trained first."""
     for job in arm.job.chain:
-        if job not in plan.artifacts:
+        if job.id not in plan.artifacts:
             train_job(plan, job, watcher)
     able = runnable(plan, arm, load_models(plan, [arm]))
     cls, sep = plan.tokenizer("")["input_ids"]

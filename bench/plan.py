@@ -133,7 +133,7 @@ class Plan:
     @property
     def missing_jobs(self) -> tuple[Job, ...]:
         """Stages to train: those that are not finished, or all with `fresh`."""
-        return tuple(job for job in self.jobs if self.settings.fresh or job not in self.artifacts)
+        return tuple(job for job in self.jobs if self.settings.fresh or job.id not in self.artifacts)
 
     @property
     def missing_arms(self) -> tuple[Arm, ...]:

@@ -67,7 +67,7 @@ def files(task: Task, splits: Sequence[str], folder: Path, *, force: bool) -> di
 
 def missing_stages(plan: Plan) -> list[Job]:
     """The stages that have to be trained before the plan's last arm can answer."""
-    return [job for job in plan.arms[-1].job.chain if job not in plan.artifacts]
+    return [job for job in plan.arms[-1].job.chain if job.id not in plan.artifacts]
 
 
 def predict(plan: Plan, places: Mapping[str, Path], watcher: Watcher) -> None:

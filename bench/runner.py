@@ -61,7 +61,7 @@ def train_missing(plan: Plan, watcher: Watcher) -> None:
     missing = plan.missing_jobs
     if plan.settings.fresh and is_main_process():
         for job in plan.jobs:
-            plan.artifacts.restart(job)
+            plan.artifacts.restart(job.id)
         for arm in plan.arms:
             plan.runs.restart(arm.run_id)
     for job in missing:
@@ -76,16 +76,16 @@ def train_job(plan: Plan, job: Job, watcher: Watcher) -> None:
 
     with watcher.training(job.stage.name) as watch:
         context = Context(
-            model=plan.artifacts.load(job.after) if job.after else fresh_model(plan),
+            model=plan.artifacts.load(job.after.id) if job.after else fresh_model(plan),
             fresh=partial(fresh_model, plan),
-            before=plan.artifacts.folder(job.after) if job.after else None,
+            before=plan.artifacts.folder(job.after.id) if job.after else None,
             train=plan.data.train.to_list(),
             heldout=plan.data.heldout.to_list(),
             score=scorer(plan),
             options=job.options,
             seed=plan.settings.seed,
             device=plan.settings.device,
-            folder=plan.artifacts.partial(job),
+            folder=plan.artifacts.partial(job.id),
             watch=watch,
         )
         trained = job.stage.train(context)
@@ -146,7 +146,7 @@ def scorer(plan: Plan) -> Callable[[Any, Any], float]:
 def load_models(plan: Plan, arms: Sequence[Arm]) -> dict[str, EfficientBertForSequenceClassification]:
     """Each distinct model of the arms, once, on the device."""
     jobs = {arm.job.id: arm.job for arm in arms}
-    return {name: on_device(plan.artifacts.load(job), plan.settings.device) for name, job in jobs.items()}
+    return {name: on_device(plan.artifacts.load(job.id), plan.settings.device) for name, job in jobs.items()}
 
 
 def on_device(model: EfficientBertForSequenceClassification, device: str) -> EfficientBertForSequenceClassification:
@@ -186,7 +186,7 @@ def values(table: pa.Table, names: Sequence[str]) -> dict[str, float]:
 
 def learned(plan: Plan, job: Job) -> dict[str, Any]:
     """Held-out scores and history of a finished stage."""
-    manifest = plan.artifacts.manifest(job)
+    manifest = plan.artifacts.manifest(job.id)
     return {name: manifest[name] for name in ("heldout_scores", "history")}
 
 

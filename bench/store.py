@@ -1,22 +1,20 @@
 """The store of runs: one folder per run, complete once its record.json exists.
 
-    runs/<run_id>/examples.parquet   written first
-    runs/<run_id>/record.json        written last; its existence means the run is complete
-
-A run is assembled in a hidden sibling folder and renamed into place, so no reader ever sees half of one.
+runs/<run_id>/examples.parquet   written first
+runs/<run_id>/record.json        written last; its existence means the run is complete
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.errors import InputError
+from bench.folders import Folders
 from bench.records import EXAMPLE_COLUMNS, Record
 
 _ARROW_TYPES = {
@@ -46,29 +44,10 @@ def write_aside(path: Path, text: str) -> None:
 
 
 @dataclass(frozen=True)
-class RunStore:
-    """Finished runs below `root`."""
+class RunStore(Folders):
+    """Finished runs below `root`, by their ids."""
 
-    root: Path
-
-    def folder(self, run_id: str) -> Path:
-        return self.root / run_id
-
-    def partial(self, run_id: str) -> Path:
-        """Where an unfinished run keeps what it has; hidden from every listing, made on demand."""
-        folder = self.root / f".{run_id}.partial"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-
-    def __contains__(self, run_id: str) -> bool:
-        return (self.folder(run_id) / "record.json").is_file()
-
-    def ids(self) -> Iterator[str]:
-        """Complete runs, sorted by id."""
-        if self.root.is_dir():
-            for folder in sorted(self.root.iterdir()):
-                if not folder.name.startswith(".") and (folder / "record.json").is_file():
-                    yield folder.name
+    marker: ClassVar = "record.json"
 
     def record(self, run_id: str) -> Record:
         """The record of a complete run.
@@ -79,7 +58,7 @@ class RunStore:
         if run_id not in self:
             known = ", ".join(self.ids()) or "none yet"
             raise InputError(f"no run {run_id!r} in {self.root}; there are: {known}")
-        record = Record.from_json((self.folder(run_id) / "record.json").read_text(encoding="utf8"))
+        record = Record.from_json((self.folder(run_id) / self.marker).read_text(encoding="utf8"))
         if record.run_id != run_id:
             raise InputError(
                 f"folder {run_id} holds the record of run {record.run_id}; a run's folder keeps its id: rename it back"
@@ -102,25 +81,8 @@ class RunStore:
         return table
 
     def put(self, record: Record, examples: pa.Table) -> None:
-        """Store a finished run: the table, then the record, then one rename."""
-        partial = self.partial(record.run_id)
-        ready = partial / "ready"
-        shutil.rmtree(ready, ignore_errors=True)
-        ready.mkdir()
+        """Store a finished run: the table, then the record."""
         schema = example_schema(regression=pa.types.is_floating(examples.schema.field("label").type))
-        pq.write_table(examples.select(schema.names).cast(schema), ready / "examples.parquet")
-        write_aside(ready / "record.json", record.to_json())
-        self._drop(record.run_id)
-        ready.replace(self.folder(record.run_id))
-        shutil.rmtree(partial)
-
-    def restart(self, run_id: str) -> None:
-        """Forget a run and what an unfinished attempt at it has kept (`--fresh`)."""
-        self._drop(run_id)
-        shutil.rmtree(self.root / f".{run_id}.partial", ignore_errors=True)
-
-    def _drop(self, run_id: str) -> None:
-        """The record goes first, so that a half-removed run is no run."""
-        folder = self.folder(run_id)
-        (folder / "record.json").unlink(missing_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
+        with self.assembled(record.run_id) as ready:
+            pq.write_table(examples.select(schema.names).cast(schema), ready / "examples.parquet")
+            write_aside(ready / self.marker, record.to_json())

@@ -73,25 +73,25 @@ def test_a_change_in_an_earlier_stage_reaches_the_later_ones() -> None:
 def test_what_was_put_is_loaded(tmp_path: Path) -> None:
     """The model comes back to the bit, in evaluation mode, and the manifest says how it was made."""
     store = ArtifactStore(tmp_path)
-    assert JOB not in store
+    assert JOB.id not in store
     trained = put(store, JOB)
-    assert JOB in store
-    loaded = store.load(JOB)
+    assert JOB.id in store
+    loaded = store.load(JOB.id)
     assert not loaded.training
     assert loaded.config.exit_depths == trained.model.config.exit_depths
     for name, value in trained.model.state_dict().items():
         assert torch.equal(value, loaded.state_dict()[name]), name
-    assert json.loads((store.folder(JOB) / "manifest.json").read_text()) == {
+    assert json.loads((store.folder(JOB.id) / "manifest.json").read_text()) == {
         "stage": "finetune", "options": OPTIONS, "decided_by": DECIDED_BY, "after": None, "heldout_scores": [0.5, 0.75],
         "history": {},
     }  # fmt: skip
-    assert (store.folder(JOB) / "vocab.txt").is_file()
+    assert (store.folder(JOB.id) / "vocab.txt").is_file()
 
 
 def test_nothing_is_pickled_and_nothing_is_left(tmp_path: Path) -> None:
     """An artifact is JSON, text and safetensors; the folder of the stage under way is gone."""
     store = ArtifactStore(tmp_path)
-    (store.partial(JOB) / "checkpoint.safetensors").write_bytes(b"x")
+    (store.partial(JOB.id) / "checkpoint.safetensors").write_bytes(b"x")
     put(store, JOB)
     assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".json", ".txt", ".safetensors"}
     assert [path.name for path in tmp_path.iterdir()] == [JOB.id]
@@ -101,17 +101,17 @@ def test_a_folder_without_a_manifest_is_no_artifact(tmp_path: Path) -> None:
     """The manifest makes an artifact; without it the stage is done again and replaces what is there."""
     store = ArtifactStore(tmp_path)
     put(store, JOB)
-    (store.folder(JOB) / "manifest.json").unlink()
-    assert JOB not in store
+    (store.folder(JOB.id) / "manifest.json").unlink()
+    assert JOB.id not in store
     again = put(store, JOB, seed=1)
-    assert JOB in store
-    assert torch.equal(store.load(JOB).classifier.weight, again.model.classifier.weight)
+    assert JOB.id in store
+    assert torch.equal(store.load(JOB.id).classifier.weight, again.model.classifier.weight)
 
 
 def test_a_stage_killed_while_it_is_stored_is_not_there(tmp_path: Path) -> None:
     """The manifest is written last: a failure before it leaves no artifact, and the checkpoints stay."""
     store = ArtifactStore(tmp_path)
-    checkpoint = store.partial(JOB) / "checkpoint.safetensors"
+    checkpoint = store.partial(JOB.id) / "checkpoint.safetensors"
     checkpoint.write_bytes(b"x")
 
     def killed(folder: Path) -> None:
@@ -120,19 +120,19 @@ def test_a_stage_killed_while_it_is_stored_is_not_there(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         store.put(JOB, Trained(tiny_model(), ()), save_tokenizer=killed)
-    assert JOB not in store
+    assert JOB.id not in store
     assert checkpoint.exists()
     put(store, JOB)
-    assert JOB in store
+    assert JOB.id in store
 
 
 def test_restarting_forgets_the_result_and_the_checkpoints(tmp_path: Path) -> None:
     """`restart` removes both, and is free to find nothing."""
     store = ArtifactStore(tmp_path)
-    store.restart(JOB)
+    store.restart(JOB.id)
     put(store, JOB)
-    checkpoint = store.partial(JOB) / "checkpoint.safetensors"
+    checkpoint = store.partial(JOB.id) / "checkpoint.safetensors"
     checkpoint.write_bytes(b"x")
-    store.restart(JOB)
-    assert JOB not in store
+    store.restart(JOB.id)
+    assert JOB.id not in store
     assert list(tmp_path.iterdir()) == []

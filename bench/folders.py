@@ -1,0 +1,66 @@
+"""Folders that are finished or not there: each is assembled aside, marked as whole last, and renamed into place.
+
+root/<name>/           finished; it holds the marker
+root/.<name>.partial/  under way: checkpoints, chunks, and at last the folder itself as `ready`
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Finished folders below `root`."""
+
+    root: Path
+    marker: ClassVar[str]
+    """The file that makes a folder finished."""
+
+    def folder(self, name: str) -> Path:
+        return self.root / name
+
+    def partial(self, name: str) -> Path:
+        """Where an unfinished one keeps what it has; hidden from every listing, made on demand."""
+        folder = self._partial(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def __contains__(self, name: str) -> bool:
+        return (self.folder(name) / self.marker).is_file()
+
+    def ids(self) -> Iterator[str]:
+        """Names of the finished ones, sorted."""
+        if self.root.is_dir():
+            for folder in sorted(self.root.iterdir()):
+                if not folder.name.startswith(".") and folder.name in self:
+                    yield folder.name
+
+    @contextmanager
+    def assembled(self, name: str) -> Iterator[Path]:
+        """An empty folder, renamed into place when the block ends, whose last act is to write the marker."""
+        ready = self.partial(name) / "ready"
+        shutil.rmtree(ready, ignore_errors=True)
+        ready.mkdir()
+        yield ready
+        self._drop(name)
+        ready.replace(self.folder(name))
+        shutil.rmtree(self._partial(name))
+
+    def restart(self, name: str) -> None:
+        """Forget a folder and what an unfinished attempt at it has kept (`--fresh`)."""
+        self._drop(name)
+        shutil.rmtree(self._partial(name), ignore_errors=True)
+
+    def _partial(self, name: str) -> Path:
+        return self.root / f".{name}.partial"
+
+    def _drop(self, name: str) -> None:
+        """The marker goes first, so that a half-removed folder is none."""
+        (self.folder(name) / self.marker).unlink(missing_ok=True)
+        shutil.rmtree(self.folder(name), ignore_errors=True)
