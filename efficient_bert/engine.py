@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from efficient_bert.bert import Layer
 from efficient_bert.decisions import Decision, Policy
 from efficient_bert.draws import fingerprints
 from efficient_bert.errors import InputError
@@ -102,12 +103,15 @@ def run(
     *,
     execution: Execution = Execution.GATHERED,
     record: bool = False,
+    whole: bool = True,
 ) -> Output:
     """One forward pass of `model` over `batch` as `policy` decides; without a policy, the full model.
 
     Args:
         record: keep hidden states, decisions, and attention probabilities under eager attention (padded executions
             only).
+        whole: run the last layer for every token. Without it, in a soft pass, it runs for [CLS] alone, from which the
+            answer is read; the last recorded states of the others are then those that entered it.
 
     Raises:
         InputError: the policy wants an exit the model has no head for.
@@ -116,15 +120,17 @@ def run(
     policy = policy or Policy()
     check_exits(model, policy)
     seen: list[Tensor] = []
-    state = start(model, batch, execution=execution, seen=seen if record else None)
+    every = model.bert.encoder.layers
+    order = range(len(every)) if policy.layers is None else policy.layers
+    brief = None if whole or execution != Execution.SOFT else every[order[-1]]
+    state = start(model, batch, execution=execution, seen=seen if record else None, brief=brief)
     recorder = Recorder(len(batch.mask), batch.mask.device)
     states = [state.values] if record else []
     decisions: list[Decision] = []
     lengths = batch.mask.sum(1)
     numbers = fingerprints(batch.input_ids, batch.mask) if policy.draws else None
     widths: dict[int, float] = {}
-    every = model.bert.encoder.layers
-    for depth, place in enumerate(range(len(every)) if policy.layers is None else policy.layers):
+    for depth, place in enumerate(order):
         layer = every[place]
         if depth in policy.exits:
             recorder.exit(depth, state.live.rows, model.classify(state.first(), depth=depth))
@@ -178,6 +184,7 @@ def start(
     *,
     execution: Execution,
     seen: list[Tensor] | None,
+    brief: Layer | None,
 ) -> State:
     """The embedded batch in the form that `execution` works on."""
     longest, most = batch.mask.shape[1], model.config.max_position_embeddings
@@ -202,6 +209,7 @@ def start(
         eager=eager,
         dropout=model.config.attention_probs_dropout_prob,
         seen=seen,
+        brief=brief,
     )
 
 

@@ -111,6 +111,11 @@ class Masks:
         """Every cell holds a token: no mask is needed."""
         return bool(self.mask.all())
 
+    @cached_property
+    def first(self) -> Tensor:
+        """(all examples,): the place of each one's first token."""
+        return self.mask.int().argmax(1)
+
     def kept(self, length: int) -> Tensor:
         """(rows, length) bool."""
         return self.mask[list(self.rows), :length]
@@ -125,6 +130,7 @@ class Padded:
         dropout: attention dropout probability.
         fades: each (B, L); their sum is added to the attention logits.
         seen: receives the attention probabilities of every layer (eager attention only).
+        brief: a layer that runs for first tokens alone; the others keep the states that entered it.
     """
 
     values: Tensor
@@ -134,11 +140,11 @@ class Padded:
     dropout: float = 0.0
     fades: tuple[Tensor, ...] = ()
     seen: list[Tensor] | None = None
+    brief: Layer | None = None
 
     def first(self) -> Tensor:
-        first = self.live.mask.int().argmax(1)
-        rows = torch.tensor(self.live.rows, device=first.device)
-        return self.values[rows, first[rows]]
+        rows = torch.tensor(self.live.rows, device=self.values.device)
+        return self.values[rows, self.live.first[rows]]
 
     def view(self, depth: int, *, lengths: Tensor, logits: Tensor, numbers: Tensor | None) -> View:
         rows = list(self.live.rows)
@@ -173,20 +179,35 @@ class Padded:
         return replace(self, values=values)
 
     def _layer(self, layer: Layer, heads: int) -> Tensor:
+        values, visible, places = self._seen()
+        if layer is not self.brief:
+            output = self._attended(layer, values, visible, heads=heads)
+            return output if places is None else self.values.scatter(1, places, output)
+        rows = torch.arange(len(values), device=values.device)
+        asking = self.values[rows, self.live.first][:, None]
+        output = self._attended(layer, values, visible, heads=heads, asking=asking)
+        return self.values.index_put((rows, self.live.first), output[:, 0])
+
+    def _seen(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The states (B, l, D) that a layer runs on, what is seen of them (B, l), and where they were (B, l, D).
+
+        None: everything is seen, and all states run where they are.
+        """
         if not self.fades:  # the fused kernels are faster without a mask
-            return self._attended(layer, self.values, None if self.live.whole else self.live.mask, heads=heads)
+            return self.values, None if self.live.whole else self.live.mask, None
         bias = torch.where(self.live.mask, torch.stack(self.fades).sum(0), -torch.inf)
         there = bias > FADED
         most = int(there.sum(1).max())
         if most == bias.shape[1] or self.eager:  # whose probabilities may be asked for
-            return self._attended(layer, self.values, bias, heads=heads)
+            return self.values, bias, None
         places = there.int().argsort(dim=1, descending=True, stable=True)[:, :most]
         wide = places[..., None].expand(-1, -1, self.values.shape[-1])
-        output = self._attended(layer, self.values.gather(1, wide), bias.gather(1, places), heads=heads)
-        return self.values.scatter(1, wide, output)
+        return self.values.gather(1, wide), bias.gather(1, places), wide
 
-    def _attended(self, layer: Layer, values: Tensor, visible: Tensor | None, *, heads: int) -> Tensor:
-        """The layer's output on (B, l, D), where (B, l) says what is seen, or how much of it."""
+    def _attended(
+        self, layer: Layer, values: Tensor, visible: Tensor | None, *, heads: int, asking: Tensor | None = None
+    ) -> Tensor:
+        """The layer's output on (B, l, D), or on what asks, where (B, l) says what is seen, or how much of it."""
 
         def within(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             return attend(
@@ -200,5 +221,5 @@ class Padded:
                 seen=self.seen,
             )
 
-        output: Tensor = layer(values, within, heads=heads)
+        output: Tensor = layer(values, within, heads=heads, asking=asking)
         return output

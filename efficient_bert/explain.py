@@ -146,7 +146,7 @@ def embedding_gradient(
         return (own if embedded is None else embedded).detach().requires_grad_()
 
     with torch.enable_grad(), embeddings_replaced(model, leaf):
-        output = run(model, batch, execution=Execution.SOFT, record=True)
+        output = run(model, batch, execution=Execution.SOFT, record=True, whole=False)
         states = output.hidden_states[0]
         chosen = output.logits.gather(1, place[:, None]).squeeze(1)
         (gradient,) = torch.autograd.grad(chosen.sum(), states)

@@ -53,7 +53,7 @@ def importance(
     neurons = torch.zeros(len(layers), layers[0].intermediate.dense.out_features, device=model.device)
     model.eval()
     for batch, classes in batches:
-        loss = model.loss(run(model, batch, execution=Execution.SOFT).logits.float(), classes)
+        loss = model.loss(run(model, batch, execution=Execution.SOFT, whole=False).logits.float(), classes)
         gradients = list(torch.autograd.grad(loss, wanted))
         if fidelity == Fidelity.RELEASED:
             running = gradients = [one + other for one, other in zip(running, gradients, strict=True)]

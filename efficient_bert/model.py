@@ -122,7 +122,10 @@ class EfficientBertForSequenceClassification(PreTrainedModel):
         record = output_hidden_states or output_attentions
         if lr_mode and record:
             raise InputError("lr_mode really drops tokens, so it has no padded states to return; ask without lr_mode")
-        output = self.length_reduced(batch) if lr_mode else run(self, batch, execution=Execution.SOFT, record=record)
+        if lr_mode:
+            output = self.length_reduced(batch)
+        else:
+            output = run(self, batch, execution=Execution.SOFT, record=record, whole=record)
         result = SequenceClassifierOutput(
             loss=None if labels is None else self.loss(output.logits, labels),
             logits=output.logits,

@@ -128,7 +128,7 @@ def attend(
     dropout: float = 0.0,
     seen: list[Tensor] | None = None,
 ) -> Tensor:
-    """Scaled dot-product attention of a padded batch: three (B, L, h d) -> (B, L, h d).
+    """Scaled dot-product attention of a padded batch: (B, Q, h d) and twice (B, L, h d) -> (B, Q, h d).
 
     Args:
         bias: (B, 1, 1, L) added to the attention logits, or bool with true = visible.
@@ -137,7 +137,7 @@ def attend(
         seen: where the eager path appends its probabilities (B, h, L, L).
     """
     batch, length, inner = query.shape
-    query, key, value = (part.view(batch, length, heads, -1).transpose(1, 2) for part in (query, key, value))
+    query, key, value = (part.view(batch, part.shape[1], heads, -1).transpose(1, 2) for part in (query, key, value))
     # a CPU's fused kernels have no dropout, no gradient of the bias, and a backward pass slower than three products
     learning = torch.is_grad_enabled() and query.dtype == torch.bfloat16 and query.device.type == "cpu"
     if not eager and not learning:

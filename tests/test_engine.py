@@ -206,6 +206,35 @@ def test_soft_execution_carries_gradients() -> None:
             assert parameter.grad.isfinite().all(), name
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("fading", [False, True])
+def test_the_answer_needs_no_more_than_its_token(shape: str, attention: str, left: bool, fading: bool) -> None:
+    """With the last layer run for [CLS] alone, answers and every gradient are those of the whole pass."""
+
+    def fade(view: View) -> Decision:
+        places = view.positions.double()
+        gone = torch.where((places + view.depth) % 3 == 0, -40.0, -0.1 * places)
+        return Decision(fade=torch.where(view.mask.cumsum(1) > 1, gone, 0.0))
+
+    batch = tiny_batch([12, 3, 1, 7], seed=5, left=left)
+    found = []
+    for whole in (True, False):
+        model = tiny_model(shape, seed=4).double()
+        model.set_attn_implementation(attention)
+        policy = Policy(fade) if fading else None
+        output = run(model, batch, policy, execution=Execution.SOFT, record=True, whole=whole)
+        model.loss(output.logits, torch.tensor([0, 1, 2, 1])).backward()
+        gradients = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
+        found.append((output.logits, output.hidden_states[-2], gradients))
+        first = batch.mask.int().argmax(1)
+        others = torch.arange(batch.mask.shape[1]) != first[:, None]
+        same = torch.equal(output.hidden_states[-1][others], output.hidden_states[-2][others])
+        assert same == (not whole) or fading  # which may leave nothing else to run
+    torch.testing.assert_close(found[0], found[1], atol=1e-12, rtol=1e-9)
+
+
 @torch.inference_mode()
 def test_nobody_leaves_softly() -> None:
     """In soft execution leaving and keeping are ignored, and those who would leave run as wide as they are told."""

@@ -75,7 +75,7 @@ def soft_losses(
     """
     contribution = model.contributions()
     policy = contribution_policy(contribution, sharpness=sharpness, probe=probe, fidelity=fidelity)
-    output = run(model, batch, policy, execution=Execution.SOFT, record=True)
+    output = run(model, batch, policy, execution=Execution.SOFT, record=True, whole=False)
     shares = [decision.scores for decision in output.decisions if decision.scores is not None]
     fades = [decision.fade for decision in output.decisions if decision.fade is not None]
     left = [
