@@ -63,11 +63,11 @@ def _curve(arm: Arm, name: str, group: Sequence[Arm]) -> str:
 
 
 def telling(knobs: str, series: pd.Series[str]) -> dict[str, str]:
-    """Of a point, the knobs in which the points of its series differ, or its only one: name -> value."""
+    """Of a point, the knobs in which the points of its series differ, all where it is alone: name -> value."""
     if knobs == NO_KNOBS:
         return {}
     parts = knobs.split()
-    shared = set.intersection(*(set(other.split()) for other in series)) if len(parts) > 1 else set()
+    shared = set.intersection(*(set(other.split()) for other in series)) if len(series) > 1 else set()
     return {name: value for name, _, value in (part.partition("=") for part in parts if part not in shared)}
 
 

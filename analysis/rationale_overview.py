@@ -3,6 +3,7 @@
     OUT/index.html                         inline CSS and SVG; no request, no script
     OUT/figures/speedup-<metric>.svg|png   where there are several operating points
     OUT/figures/<number>-<metric>.svg|png  the curves over layers, of each point
+    OUT/points.csv                         the table of all points
 
 It reads what `bench.overview` wrote: overview.json and points.parquet.
 """
@@ -21,6 +22,7 @@ from analysis.page import FigureView
 from analysis.rationale_curves import LAYERS, SPEEDUPS, curves
 from analysis.rationales import AVERAGE, Agreement, claims, facts, figures, table_rows, template_environment
 from analysis.summary import Summary
+from bench.comparison_files import OVERVIEW, POINTS, POINTS_CSV
 from bench.errors import InputError
 from bench.store import write_aside
 
@@ -68,13 +70,13 @@ def read_points(folder: Path) -> tuple[Point, ...]:
     Raises:
         InputError: there are none in it.
     """
-    path = folder / "overview.json"
+    path = folder / OVERVIEW
     if not path.is_file():
         raise InputError(
             f"{folder} holds no overview; run bench rationales with several seeds or points --out {folder}"
         )
     summaries = json.loads(path.read_text(encoding="utf8"))["points"]
-    table = pd.read_parquet(folder / "points.parquet")
+    table = pd.read_parquet(folder / POINTS)
     return tuple(
         Point(number, Agreement(summary, table[table["point"] == summary["name"]].drop(columns="point")))
         for number, summary in enumerate(summaries, start=1)
@@ -88,6 +90,7 @@ def write_overview(folder: Path, out: Path) -> Path:
         InputError: there is no overview in it.
     """
     points = [drawn(point, out) for point in read_points(folder)]
+    write_aside(out / POINTS_CSV, pd.read_parquet(folder / POINTS).to_csv(index=False))
     page = template_environment().get_template("rationale_points.html")
     shown = page.render(points=points, first=points[0].found.summary, sweep=sweep_figures(points, out / "figures"))
     write_aside(out / "index.html", shown)
@@ -126,5 +129,5 @@ def summary(folder: Path) -> Summary:
 def notes(points: tuple[Point, ...]) -> Iterator[str]:
     """What the numbers belong to, and the claims, point by point."""
     for point in points:
-        yield from (f"- {point.name}: {subject}: {statement}" for subject, statement in point.facts)
-        yield from (f"- {point.name}: {claim}" for claim in point.claims)
+        yield from (f"{point.name}: {subject}: {statement}" for subject, statement in point.facts)
+        yield from (f"{point.name}: {claim}" for claim in point.claims)

@@ -160,8 +160,8 @@ def summary(folder: Path) -> Summary:
     """The means over layers with intervals, and what they belong to, for a terminal."""
     found = Comparison.read(folder)
     rows = tuple((name, *(value for value, _ in cells)) for name, cells in table_rows(found))
-    notes = tuple(f"- {subject}: {statement}" for subject, statement in facts(found))
-    return Summary(("method", *found.metrics), rows, (*notes, *(f"- {claim}" for claim in claims(found))))
+    notes = tuple(f"{subject}: {statement}" for subject, statement in facts(found))
+    return Summary(("method", *found.metrics), rows, (*notes, *claims(found)))
 
 
 def facts(found: Agreement) -> tuple[tuple[str, str], ...]:

@@ -200,7 +200,7 @@ def predict_command(
     settings = settings_from(given, device, methods=(method,))
     places = files(TASKS[settings.task], splits, out, force=force)
     plan = make_plan(one_point(settings))
-    for job in missing_stages(plan):
+    for job in missing_stages(plan, plan.arms[-1]):
         click.echo(f"stage     {job.stage.name}: to do")
     predict(plan, places, progress_bars())
     for split, path in places.items():
@@ -216,14 +216,18 @@ def report_command(folder: Path, out: Path, task: str | None, in_markdown: bool)
     """Write the report of all finished runs in FOLDER, or of the rationales that were put together there."""
     from analysis import rationale_overview
     from analysis.frames import Runs
-    from analysis.report import write_report
+    from analysis.report import require_replaceable, write_report
     from analysis.summary import markdown, summary
     from bench.comparison_files import OVERVIEW
     from bench.store import RunStore
 
     if not folder.is_dir():
-        raise InputError(f"folder {folder} does not exist; give the runs/ folder of a store")
+        raise InputError(f"folder {folder} does not exist; give the runs/ folder of a store, or one with {OVERVIEW}")
     if (folder / OVERVIEW).is_file():
+        if task:
+            raise InputError(f"--task is {task}, but the rationales in {folder} are of one task; leave it out")
+        if out.resolve() != folder.resolve():
+            require_replaceable(out)
         page, found = rationale_overview.write_overview(folder, out), rationale_overview.summary(folder)
     else:
         store = RunStore(folder)
@@ -278,6 +282,7 @@ def export_command(task: str, out: Path, seed: int) -> None:
     help="Erase tokens and read again: comprehensiveness and sufficiency. Takes most of the time.",
 )
 @click.option("--show-text", is_flag=True, help="Keep and show texts of tasks whose texts are hateful.")
+@click.option("--fresh", is_flag=True, help="Compare again what is finished; models are kept.")
 @click.option("--out", type=FOLDER, required=True, help="Where predictions, tables and page go.")
 def rationales_command(
     seeds: tuple[int, ...],

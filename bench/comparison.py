@@ -18,6 +18,7 @@ the layer before.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,13 +31,13 @@ import numpy as np
 
 from bench import __version__
 from bench.artifacts import content_hash
-from bench.comparison_files import SUMMARY, summary_in
+from bench.comparison_files import OVERVIEW, SUMMARY, summary_in
 from bench.errors import InputError
 from bench.faithfulness import Eraser, highest, runs_of
 from bench.findings import Findings
 from bench.gold import Gold, read_gold, require_rationales
 from bench.layouts import ERASER_SPLITS
-from bench.predictions import with_defaults
+from bench.predictions import missing_stages, with_defaults
 from bench.reading import Answer, Document, Mask, Reader, Values, answers, documents_of, explanations
 from bench.registry import EXPLAINERS, TASKS
 from bench.runner import load_models, runnable, train_job
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from bench.progress import Watcher
 
 METHODS = ("adapler", "attention", "rollout", "saliency", "integrated_gradients", "random", "position", "human")
-"""What is compared where nothing is named; all but the first explain the fine-tuned model."""
+"""What is compared where nothing is named; the first explains the adaptive model, and the others are held to it."""
 
 KEPT = "kept"
 
@@ -92,14 +93,14 @@ class Asked:
 
 @dataclass(frozen=True)
 class Read:
-    """Documents, read by one model, its answers to each, and what explainers have said of it, by their names."""
+    """Documents, read by one model, its answers to each, and what explainers have said of it."""
 
     able: Runnable
     reader: Reader
     documents: Sequence[Document]
     answers: Sequence[Answer]
     labels: Sequence[str]
-    explained: dict[str, list[Values]] = field(default_factory=dict, repr=False)
+    explained: dict[tuple[str, Pooling], list[Values]] = field(default_factory=dict, repr=False)
 
     @property
     def classes(self) -> list[int]:
@@ -152,6 +153,7 @@ def compare(plans: Sequence[Plan], asked: Asked, watcher: Watcher) -> tuple[Path
     """
     gold = read_gold(plans[0].task, asked.split, data_dir=plans[0].settings.data_dir, limit=asked.limit)
     documents = documents_of(gold, plans[0].tokenizer)
+    (asked.out / OVERVIEW).unlink(missing_ok=True)
     single = len(plans) * len(plans[0].arms[1:]) == 1
     folders: list[Path] = []
     for plan in plans:
@@ -191,9 +193,11 @@ def is_finished(folder: Path, identity: str) -> bool:
 def compare_point(plan: Plan, arm: Arm, asked: Asked, *, gold: Gold, fine: Read, watcher: Watcher) -> None:
     """Explain at one operating point, score, and write everything to the folder."""
     adaptive = read_by(plan, arm, fine.documents, watcher)
-    for folder in ("predictions", "scores"):
-        (asked.out / folder).mkdir(parents=True, exist_ok=True)
     (asked.out / SUMMARY).unlink(missing_ok=True)
+    for folder in ("predictions", "scores", "gold"):
+        shutil.rmtree(asked.out / folder, ignore_errors=True)
+    for folder in ("predictions", "scores"):
+        (asked.out / folder).mkdir(parents=True)
     kept = [own > 0 for own in scores_of(KEPT, adaptive, "max", watcher=watcher)]
     named = asked.show_text or not plan.task.sensitive
     with gold_folder(gold, asked.out / "gold" if named else None) as place:
@@ -222,9 +226,8 @@ def compare_method(
 
 def read_by(plan: Plan, arm: Arm, documents: Sequence[Document], watcher: Watcher) -> Read:
     """The documents read by an arm's model as it runs; stages that are missing are trained first."""
-    for job in arm.job.chain:
-        if job.id not in plan.artifacts:
-            train_job(plan, job, watcher)
+    for job in missing_stages(plan, arm):
+        train_job(plan, job, watcher)
     able = runnable(plan, arm, load_models(plan, [arm]))
     cls, sep = plan.tokenizer("")["input_ids"]
     reader = Reader(cls, sep, plan.max_length, plan.task.windows)
@@ -234,8 +237,8 @@ def read_by(plan: Plan, arm: Arm, documents: Sequence[Document], watcher: Watche
 
 def scores_of(method: str, read: Read, pooling: Pooling, *, watcher: Watcher) -> list[Values]:
     """Each document's token scores [layers or 1, tokens]; a layer without any has those of the layer before."""
-    if method in read.explained:
-        return read.explained[method]
+    if (method, pooling) in read.explained:
+        return read.explained[method, pooling]
     windows = sum(len(read.reader.places(document)) for document in read.documents)
     with watcher.counting(f"explain {method}", windows) as advance:
         found = explanations(
@@ -251,7 +254,7 @@ def scores_of(method: str, read: Read, pooling: Pooling, *, watcher: Watcher) ->
         for layer in range(1, len(scores)):
             if not scores[layer].any():
                 scores[layer] = scores[layer - 1]
-    read.explained[method] = found
+    read.explained[method, pooling] = found
     return found
 
 

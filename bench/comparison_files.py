@@ -17,6 +17,9 @@ SUMMARY = "summary.json"
 OVERVIEW = "overview.json"
 """Of several that were put together, written last."""
 
+POINTS, POINTS_CSV = "points.parquet", "points.csv"
+"""The table of those."""
+
 
 def summary_in(folder: Path) -> dict[str, Any]:
     """What a finished comparison says of itself.

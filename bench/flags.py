@@ -85,15 +85,16 @@ def given_values(extra: dict[str, Any]) -> dict[str, Any]:
 SEEDS = click.option(
     "--seed", "seeds", type=SEED, multiple=True, default=(0,), show_default=True, help="May be repeated."
 )
-FRESH = click.option("--fresh", is_flag=True, help="Do again what is finished.")
 
 
 def settings_options(
     *, points: bool = True, method: bool = True
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """The flags that say what to train or run; without `points`, those of one model at one operating point.
+    """The flags that say what to train or run.
 
-    Without `method` the command itself knows which method that is, and takes several seeds.
+    Args:
+        points: methods, seeds and how they are evaluated; without it, one method at one operating point.
+        method: without it the command itself knows which method that is, and takes several seeds.
     """
     several = [
         click.option(
@@ -106,7 +107,7 @@ def settings_options(
         SEEDS,
         click.option("--split", help="Report on this split. [default: the task's]"),
         click.option("--eval-rows", type=click.IntRange(1), help="Evaluate on a seeded draw of so many rows."),
-        FRESH,
+        click.option("--fresh", is_flag=True, help="Do again what is finished."),
     ]
     one = [
         click.option("--method", type=Name(METHODS), required=True, help="Whose model answers."),
@@ -123,7 +124,7 @@ def settings_options(
         click.option("--max-length", type=int, help="Word pieces per example. [default: the task's]"),
         click.option("--train-rows", type=click.IntRange(1), help="Train on a seeded draw of so many rows."),
         click.option("--store", type=FOLDER, default=Path(), help="Folder of runs/ and artifacts/. [default: here]"),
-        *(several if points else one if method else [SEEDS, FRESH]),
+        *(several if points else one if method else [SEEDS]),
     ]
     return lambda command: reduce(lambda made, option: option(made), reversed(flags), command)
 

@@ -1,14 +1,13 @@
 """Comparisons of rationales of one task put together: seeds pooled, and one operating point beside the other.
 
-OUT/points.parquet, points.csv  a row per point, method, layer and metric: the mean over seeds, its interval over
-                                documents, and the paired difference to AdapLeR
-OUT/overview.json               what the points are; written last
+OUT/points.parquet  a row per point, method, layer and metric: the mean over seeds, its interval over documents, and
+                    the paired difference to AdapLeR
+OUT/overview.json   what the points are; written last
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,40 +16,30 @@ import numpy as np
 import pandas as pd
 
 from bench import agreement
-from bench.comparison_files import OVERVIEW, summary_in, write_frame
-from bench.errors import InputError
+from bench.comparison_files import OVERVIEW, POINTS, summary_in, write_frame
 from bench.store import write_aside
-
-SHARED = ("task", "split", "documents", "methods", "metrics", "pooling", "layers", "tokens", "marked", "backbone")
-"""What comparisons must have in common to be put together."""
 
 
 def put_together(folders: Sequence[Path], out: Path) -> None:
-    """Write what the finished comparisons in these folders say together; the slowest operating point first.
+    """Write what the finished comparisons in these folders below `out` say together; the slowest point first.
+
+    Args:
+        folders: of the same documents and methods.
 
     Raises:
-        InputError: a folder holds no finished comparison, or two are of different things.
+        InputError: a folder holds no finished comparison.
     """
     found = {folder: summary_in(folder) for folder in folders}
-    first = found[folders[0]]
-    for folder, summary in found.items():
-        for name in SHARED:
-            if summary[name] != first[name]:
-                raise InputError(
-                    f"{folder} has another {name} than {folders[0]}; give comparisons of the same documents and methods"
-                )
     by_point: dict[str, list[Path]] = {}
     for folder, summary in found.items():
         by_point.setdefault(point_name(summary["knobs"]), []).append(folder)
     points = [
-        {"name": name, "folders": [_beside(own, out) for own in same], **pooled([found[own] for own in same])}
+        {"name": name, "folders": [own.name for own in same], **pooled([found[own] for own in same])}
         for name, same in by_point.items()
     ]
     points.sort(key=lambda point: float(point["speedup"]))
     table = pd.concat([tabled(name, by_point[name]) for name in (str(point["name"]) for point in points)])
-    out.mkdir(parents=True, exist_ok=True)
-    write_frame(out / "points.parquet", table)
-    write_aside(out / "points.csv", table.to_csv(index=False))
+    write_frame(out / POINTS, table)
     write_aside(out / OVERVIEW, json.dumps({"points": points}, indent=2))
 
 
@@ -76,8 +65,3 @@ def pooled(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "kept": np.mean([own["kept"] for own in summaries], axis=0).tolist(),
         "accuracy": {name: float(np.mean([own["accuracy"][name] for own in summaries])) for name in first["accuracy"]},
     }
-
-
-def _beside(folder: Path, out: Path) -> str:
-    """The folder as a page in `out` links to it."""
-    return Path(os.path.relpath(folder, out)).as_posix()

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from bench.artifacts import Job
-    from bench.plan import Plan, Settings
+    from bench.plan import Arm, Plan, Settings
     from bench.progress import Watcher
     from bench.tasks import Task
 
 
 def one_point(settings: Settings) -> Settings:
-    """`with_defaults`, of which only one operating point can be made.
+    """The same with a value for every knob of its one method (`with_defaults`), where no knob has several.
 
     Raises:
         InputError: a knob has several values.
@@ -65,16 +65,16 @@ def files(task: Task, splits: Sequence[str], folder: Path, *, force: bool) -> di
     return found
 
 
-def missing_stages(plan: Plan) -> list[Job]:
-    """The stages that have to be trained before the plan's last arm can answer."""
-    return [job for job in plan.arms[-1].job.chain if job.id not in plan.artifacts]
+def missing_stages(plan: Plan, arm: Arm) -> list[Job]:
+    """The stages that have to be trained before the arm can answer."""
+    return [job for job in arm.job.chain if job.id not in plan.artifacts]
 
 
 def predict(plan: Plan, places: Mapping[str, Path], watcher: Watcher) -> None:
     """Train what is missing, answer every split with the plan's last arm, and write the files at `places`."""
     task, arm = plan.task, plan.arms[-1]
     tables = {split: load_split(task, split, data_dir=plan.settings.data_dir, seed=DATA_SEED) for split in places}
-    for job in missing_stages(plan):
+    for job in missing_stages(plan, arm):
         train_job(plan, job, watcher)
     if not is_main_process():
         return

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from efficient_bert.bert import Layer
 from efficient_bert.decisions import Decision, Policy
 from efficient_bert.draws import fingerprints
 from efficient_bert.errors import InputError
@@ -111,7 +110,8 @@ def run(
         record: keep hidden states, decisions, and attention probabilities under eager attention (padded executions
             only).
         whole: run the last layer for every token. Without it, in a soft pass, it runs for [CLS] alone, from which the
-            answer is read; the last recorded states of the others are then those that entered it.
+            answer is read: the last recorded states of the others are those that entered it, the last attention
+            probabilities (B, H, 1, L). The trace counts all tokens in any case.
 
     Raises:
         InputError: the policy wants an exit the model has no head for.
@@ -122,8 +122,7 @@ def run(
     seen: list[Tensor] = []
     every = model.bert.encoder.layers
     order = range(len(every)) if policy.layers is None else policy.layers
-    brief = None if whole or execution != Execution.SOFT else every[order[-1]]
-    state = start(model, batch, execution=execution, seen=seen if record else None, brief=brief)
+    state = start(model, batch, execution=execution, seen=seen if record else None)
     recorder = Recorder(len(batch.mask), batch.mask.device)
     states = [state.values] if record else []
     decisions: list[Decision] = []
@@ -149,6 +148,8 @@ def run(
                 break
         heads = tuple(max(1, round(widths.get(row, 1.0) * layer.heads)) for row in state.live.rows)
         recorder.steps.append(Step(place, state.live, heads, tuple(map(layer.neurons, heads))))
+        if not whole and isinstance(state, Padded) and state.soft and depth == len(order) - 1:
+            state = replace(state, brief=True)
         state = state.run(layer, heads)
         if record:
             states.append(state.values)
@@ -184,7 +185,6 @@ def start(
     *,
     execution: Execution,
     seen: list[Tensor] | None,
-    brief: Layer | None,
 ) -> State:
     """The embedded batch in the form that `execution` works on."""
     longest, most = batch.mask.shape[1], model.config.max_position_embeddings
@@ -209,7 +209,6 @@ def start(
         eager=eager,
         dropout=model.config.attention_probs_dropout_prob,
         seen=seen,
-        brief=brief,
     )
 
 

@@ -130,7 +130,7 @@ class Padded:
         dropout: attention dropout probability.
         fades: each (B, L); their sum is added to the attention logits.
         seen: receives the attention probabilities of every layer (eager attention only).
-        brief: a layer that runs for first tokens alone; the others keep the states that entered it.
+        brief: layers run for first tokens alone; the others keep the states that entered them.
     """
 
     values: Tensor
@@ -140,7 +140,7 @@ class Padded:
     dropout: float = 0.0
     fades: tuple[Tensor, ...] = ()
     seen: list[Tensor] | None = None
-    brief: Layer | None = None
+    brief: bool = False
 
     def first(self) -> Tensor:
         rows = torch.tensor(self.live.rows, device=self.values.device)
@@ -180,7 +180,7 @@ class Padded:
 
     def _layer(self, layer: Layer, heads: int) -> Tensor:
         values, visible, places = self._seen()
-        if layer is not self.brief:
+        if not self.brief:
             output = self._attended(layer, values, visible, heads=heads)
             return output if places is None else self.values.scatter(1, places, output)
         rows = torch.arange(len(values), device=values.device)

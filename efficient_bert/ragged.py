@@ -134,7 +134,7 @@ def attend(
         bias: (B, 1, 1, L) added to the attention logits, or bool with true = visible.
         eager: plain matrix products instead of the fused kernel, for counting and for attention scores.
         dropout: probability of dropping an attention probability.
-        seen: where the eager path appends its probabilities (B, h, L, L).
+        seen: where the eager path appends its probabilities (B, h, Q, L).
     """
     batch, length, inner = query.shape
     query, key, value = (part.view(batch, part.shape[1], heads, -1).transpose(1, 2) for part in (query, key, value))

@@ -115,11 +115,11 @@ def test_points_are_labelled_by_what_differs(tmp_path: Path) -> None:
         StoredRun(f"r{depth}", method="m", knobs={"gamma": 0.02, "phi": depth / 8}, depths=(depth,))
         for depth in (1, 3, 5)
     ]
-    alone = StoredRun("alone", method="other", knobs={"patience": 77}, depths=(4, 2))
+    alone = StoredRun("alone", method="other", knobs={"patience": 77, "width": 0.7}, depths=(4, 2))
     plot = PLOTS["tradeoff"]
     svg, _ = render(plot, plot.data(read_runs(tmp_path, *swept, alone)))
     texts = re.findall(r">([^<>]+)</text>", svg)
-    assert {"0.125", "0.375", "0.625", "77", "m (phi)", "other (patience)"} <= set(texts)
+    assert {"0.125", "0.375", "0.625", "77, 0.7", "m (phi)", "other (patience, width)"} <= set(texts)
     assert not [text for text in texts if "0.02" in text]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from analysis.rationale_overview import read_points
 from analysis.rationales import Comparison, claims, write_page
 from bench import agreement
 from bench.comparison import METHODS, Asked, compare, eraser_split, settings_of
+from bench.comparison_files import OVERVIEW, summary_in
 from bench.errors import InputError
 from bench.evaluation import evaluate
 from bench.gold import read_gold
@@ -207,18 +209,40 @@ def test_points_are_put_together(plan: Plan, tmp_path: Path) -> None:
     report = call("report", tmp_path / "stored", "--out", tmp_path / "report", "--markdown")
     assert report.code == 0, report.err
     assert "| point | method | mean\\_average\\_precision |" in report.out
-    assert 'index.html"' not in (tmp_path / "report" / "index.html").read_text(encoding="utf8")
+    assert "- -" not in report.out
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf8")
+    links = [link for link in re.findall(r'href="([^"#]+)"', page) if not link.startswith("data:")]
+    assert links
+    assert all((tmp_path / "report" / link).is_file() for link in links)
+    for options, message in (
+        (("--task", "sst2", "--out", tmp_path / "report"), "leave it out"),
+        (("--out", plan.settings.store), "report"),
+    ):
+        refused = call("report", tmp_path / "stored", *options)
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+        assert message in refused.err
 
 
-def test_only_the_same_is_put_together(plan: Plan, tmp_path: Path) -> None:
-    """Comparisons of other documents or methods, and unfinished ones, are refused."""
-    folders = [tmp_path / name for name in ("three", "two")]
-    for folder, limit in zip(folders, (3, 2), strict=True):
-        compare([plan], Asked(("adapler", "random"), "test", folder, limit=limit, faithful=False), Bars())
-    with pytest.raises(InputError, match="another documents than"):
-        put_together(folders, tmp_path / "out")
+def test_seeds_are_put_together(plan: Plan, tmp_path: Path) -> None:
+    """Two seeds of one point are one row whose numbers are their means; an unfinished comparison is refused."""
+    other = make_plan(replace(plan.settings, seed=1))
+    asked = Asked(("adapler", "random"), "test", tmp_path / "out", limit=3, faithful=False)
+    folders = compare([plan, other], asked, Bars())
+    assert [folder.name.rpartition("-")[2] for folder in folders] == ["0", "1"]
+    put_together(folders, asked.out)
+    ((point,), summaries) = read_points(asked.out), [summary_in(folder) for folder in folders]
+    pooled = point.found.summary
+    assert pooled["seeds"] == [0, 1]
+    assert pooled["speedup"] == pytest.approx(np.mean([own["speedup"] for own in summaries]))
+    assert pooled["kept"] == pytest.approx(np.mean([own["kept"] for own in summaries], axis=0))
+    for name in ("fine-tuned", "adapler"):
+        assert pooled["accuracy"][name] == pytest.approx(np.mean([own["accuracy"][name] for own in summaries]))
+    values = [pd.read_csv(folder / "table.csv")["value"] for folder in folders]
+    np.testing.assert_allclose(point.found.table["value"], sum(values) / 2, rtol=1e-9)
+    compare([plan], asked, Bars())
+    assert not (asked.out / OVERVIEW).exists()
     with pytest.raises(InputError, match="no finished comparison"):
-        put_together([tmp_path], tmp_path / "out")
+        put_together([tmp_path], tmp_path)
     with pytest.raises(InputError, match="several seeds or points"):
         read_points(tmp_path)
 

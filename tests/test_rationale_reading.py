@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from bench.comparison import Read, scores_of
 from bench.errors import InputError
 from bench.evaluation import Runnable
 from bench.faithfulness import BUDGETS, Eraser, budget, highest, runs_of
 from bench.gold import read_gold
+from bench.progress import Bars
 from bench.rationales import export_eraser
 from bench.reading import Document, Reader, answers, explanations
 from bench.registry import EXPLAINERS, TASKS
@@ -91,6 +93,14 @@ def test_token_scores_are_those_of_their_pieces(able: Runnable) -> None:
     for pooling in ("mean", "max", "sum"):
         (found,) = explanations(ids, able, READER, documents=[LONG], classes=[0], pooling=pooling)
         assert found.tolist() == [expected[pooling]]
+
+
+def test_explanations_are_kept_as_they_were_pooled(able: Runnable) -> None:
+    """What was explained once is not explained again, unless word pieces are pooled otherwise."""
+    read = Read(able, READER, [LONG], answers(able, READER, [(LONG, None)]), ("a", "b", "c"))
+    most, mean = (scores_of("position", read, pooling, watcher=Bars()) for pooling in ("max", "mean"))
+    assert most[0][0, 0] > mean[0][0, 0]
+    assert scores_of("position", read, "max", watcher=Bars()) is most
 
 
 def test_shares_of_windows_are_held_against_an_equal_share(able: Runnable) -> None:

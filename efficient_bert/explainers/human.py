@@ -1,4 +1,4 @@
-"""The upper bound: what people marked, given as a model's reason."""
+"""The upper bound of agreement word by word: what people marked, given as a model's reason."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def explain(question: Question) -> Tensor:
 
 HUMAN = Explainer(
     name="human",
-    summary="upper bound: the tokens that people marked, all of one score",
+    summary="upper bound of precision and token F1: the tokens that people marked, all of one score",
     source="DeYoung et al., 2020, section 4",
     explain=explain,
     control=True,

@@ -61,7 +61,7 @@ def native_precision(device: str) -> str:
     """ "bf16" where the device multiplies bfloat16 faster than float32, else "no" (float32).
 
     Of CPUs those with AMX, and those with AVX-512's bfloat16 products unless Intel made them: there these have no more
-    throughput than float32's, and the conversions come on top.
+    throughput than float32's, and the conversions come on top. Float32 where torch cannot tell.
     """
     if device == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "no"
