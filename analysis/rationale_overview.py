@@ -11,7 +11,6 @@ It reads what `bench.overview` wrote: overview.json and points.parquet.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -57,6 +56,11 @@ class Point:
     def claims(self) -> tuple[str, ...]:
         """A sentence per other method."""
         return claims(self.found)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Facts and claims, a line each."""
+        return (*(f"{subject}: {statement}" for subject, statement in self.facts), *self.claims)
 
     @cached_property
     def rows(self) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -120,14 +124,17 @@ def sweep_figures(points: list[Point], folder: Path) -> list[FigureView]:
 
 
 def summary(folder: Path) -> Summary:
-    """The means over layers of every point with intervals, and what they belong to, for a terminal."""
+    """The means over layers of every point with intervals, and what they belong to, for a terminal.
+
+    The point is named where there are several.
+    """
     points = read_points(folder)
-    rows = tuple((point.name, name, *(value for value, _ in cells)) for point in points for name, cells in point.rows)
-    return Summary(("point", "method", *points[0].found.metrics), rows, tuple(notes(points)))
-
-
-def notes(points: tuple[Point, ...]) -> Iterator[str]:
-    """What the numbers belong to, and the claims, point by point."""
-    for point in points:
-        yield from (f"{point.name}: {subject}: {statement}" for subject, statement in point.facts)
-        yield from (f"{point.name}: {claim}" for claim in point.claims)
+    several = len(points) > 1
+    rows = tuple(
+        (*([point.name] if several else []), name, *(value for value, _ in cells))
+        for point in points
+        for name, cells in point.rows
+    )
+    columns = (*(["point"] if several else []), "method", *points[0].found.metrics)
+    notes = [f"{point.name}: {note}" if several else note for point in points for note in point.notes]
+    return Summary(columns, rows, tuple(notes))

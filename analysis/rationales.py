@@ -178,6 +178,7 @@ def facts(found: Agreement) -> tuple[tuple[str, str], ...]:
         ("accuracy", accuracy),
         ("model", f"{own['backbone']}, preset {own['preset']}, {counted('seed', own['seeds'])}"),
         ("knobs", ", ".join(f"{name}={value}" for name, value in own["knobs"].items())),
+        ("hardware", f"{own['environment']['device_name']}; nothing is timed"),
         ("word pieces", f"a token's score is the {own['pooling']} of its pieces'"),
         ("intervals", f"95 % percentile bootstrap over documents, {own['resamples']:,} resamples, paired differences"),
     )

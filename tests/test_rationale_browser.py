@@ -75,7 +75,12 @@ def rationales(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "speedup": 2.0,
             "resamples": 50,
         },
-        **{"backbone": "tiny", "preset": "quick", "knobs": {"gamma": 0.1}},
+        **{
+            "environment": {"device_name": "a processor"},
+            "backbone": "tiny",
+            "preset": "quick",
+            "knobs": {"gamma": 0.1},
+        },
         "metrics": {name: ["what it says", True] for name in table["metric"].unique()},
     }
     (folder / "summary.json").write_text(json.dumps(summary), encoding="utf8")
