@@ -18,9 +18,19 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.page import FigureView
-from analysis.rationale_curves import LAYERS, SPEEDUPS, curves
-from analysis.rationales import AVERAGE, Agreement, claims, facts, figures, table_rows, template_environment
+from analysis.rationale_curves import SPEEDUPS, curves
+from analysis.rationales import (
+    AVERAGE,
+    Agreement,
+    claims,
+    facts,
+    figures,
+    layer_figures,
+    notes,
+    table_rows,
+)
 from analysis.summary import Summary
+from analysis.templating import TEMPLATES
 from bench.comparison_files import OVERVIEW, POINTS, POINTS_CSV
 from bench.errors import InputError
 from bench.store import write_aside
@@ -57,11 +67,6 @@ class Point:
         """A sentence per other method."""
         return claims(self.found)
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Facts and claims, a line each."""
-        return (*(f"{subject}: {statement}" for subject, statement in self.facts), *self.claims)
-
     @cached_property
     def rows(self) -> list[tuple[str, list[tuple[str, str]]]]:
         """Of the table, means over layers."""
@@ -95,7 +100,7 @@ def write_overview(folder: Path, out: Path) -> Path:
     """
     points = [drawn(point, out) for point in read_points(folder)]
     write_aside(out / POINTS_CSV, pd.read_parquet(folder / POINTS).to_csv(index=False))
-    page = template_environment().get_template("rationale_points.html")
+    page = TEMPLATES.get_template("rationale_points.html")
     shown = page.render(points=points, first=points[0].found.summary, sweep=sweep_figures(points, out / "figures"))
     write_aside(out / "index.html", shown)
     return out / "index.html"
@@ -103,11 +108,8 @@ def write_overview(folder: Path, out: Path) -> Path:
 
 def drawn(point: Point, out: Path) -> Point:
     """The point with its curves over layers, written below `out`, and the pages of its comparisons that lie there."""
-    own = point.found
-    layers = own.table[own.table["layer"] != AVERAGE]
-    named = (replace(curve, name=f"{point.number}-{curve.name}") for curve in curves(own.summary["metrics"], LAYERS))
-    views = figures(named, own, layers.assign(x=layers["layer"]), out / "figures")
-    pages = tuple(name for name in own.summary["folders"] if (out / name / "index.html").is_file())
+    views = layer_figures(point.found, out / "figures", prefix=f"{point.number}-")
+    pages = tuple(name for name in point.found.summary["folders"] if (out / name / "index.html").is_file())
     return replace(point, figures=tuple(views), pages=pages)
 
 
@@ -136,5 +138,5 @@ def summary(folder: Path) -> Summary:
         for name, cells in point.rows
     )
     columns = (*(["point"] if several else []), "method", *points[0].found.metrics)
-    notes = [f"{point.name}: {note}" if several else note for point in points for note in point.notes]
-    return Summary(columns, rows, tuple(notes))
+    lines = [f"{point.name}: {note}" if several else note for point in points for note in notes(point.found)]
+    return Summary(columns, rows, tuple(lines))

@@ -15,12 +15,11 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 from markupsafe import escape
 
@@ -29,6 +28,7 @@ from analysis.rationale_curves import LAYERS, Curve, curves
 from analysis.rationale_texts import DocumentView, document_views
 from analysis.render import inline, render
 from analysis.summary import Summary
+from analysis.templating import TEMPLATES
 from bench.comparison_files import summary_in
 from bench.store import write_aside
 
@@ -125,10 +125,9 @@ def write_page(folder: Path) -> Path:
         InputError: there is no finished comparison in it.
     """
     found = Comparison.read(folder)
-    templates = template_environment()
-    source = templates.loader.get_source(templates, "rationales.js")[0] if templates.loader else ""
+    source = TEMPLATES.loader.get_source(TEMPLATES, "rationales.js")[0] if TEMPLATES.loader else ""
     digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
-    page = templates.get_template("rationales.html").render(
+    page = TEMPLATES.get_template("rationales.html").render(
         found=found,
         claims=claims(found),
         rows=list(table_rows(found)),
@@ -145,23 +144,16 @@ def write_page(folder: Path) -> Path:
     return folder / "index.html"
 
 
-def template_environment() -> jinja2.Environment:
-    """Of pages about rationales; whatever they are given is escaped."""
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("analysis", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
 def summary(folder: Path) -> Summary:
     """The means over layers with intervals, and what they belong to, for a terminal."""
     found = Comparison.read(folder)
     rows = tuple((name, *(value for value, _ in cells)) for name, cells in table_rows(found))
-    notes = tuple(f"{subject}: {statement}" for subject, statement in facts(found))
-    return Summary(("method", *found.metrics), rows, (*notes, *claims(found)))
+    return Summary(("method", *found.metrics), rows, notes(found))
+
+
+def notes(found: Agreement) -> tuple[str, ...]:
+    """Facts and claims, a line each."""
+    return (*(f"{subject}: {statement}" for subject, statement in facts(found)), *claims(found))
 
 
 def facts(found: Agreement) -> tuple[tuple[str, str], ...]:
@@ -305,10 +297,11 @@ def views(found: Comparison) -> Iterator[DocumentView]:
     yield from document_views(records(own), found.texts, methods=found.methods, layer=found.layer, first=REFERENCE)
 
 
-def layer_figures(found: Agreement, folder: Path) -> list[FigureView]:
-    """The curves over layers, also written to the folder."""
+def layer_figures(found: Agreement, folder: Path, *, prefix: str = "") -> list[FigureView]:
+    """The curves over layers, also written to the folder, under names that begin with `prefix`."""
     layers = found.table[found.table["layer"] != AVERAGE]
-    return figures(curves(found.summary["metrics"], LAYERS), found, layers.assign(x=layers["layer"]), folder)
+    wanted = (replace(curve, name=f"{prefix}{curve.name}") for curve in curves(found.summary["metrics"], LAYERS))
+    return figures(wanted, found, layers.assign(x=layers["layer"]), folder)
 
 
 def figures(wanted: Iterable[Curve], found: Agreement, rows: pd.DataFrame, folder: Path) -> list[FigureView]:

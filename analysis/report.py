@@ -12,7 +12,6 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import jinja2
 import pandas as pd
 from markupsafe import escape
 
@@ -21,6 +20,7 @@ from analysis.page import FigureView, Section, section, slug
 from analysis.plots import Plot
 from analysis.render import inline, render
 from analysis.table import table
+from analysis.templating import TEMPLATES
 from bench.errors import InputError
 from bench.registry import PLOTS
 from bench.store import RunStore
@@ -104,12 +104,5 @@ def _write_figure(plot: Plot, frame: pd.DataFrame, *, stem: str, folder: Path) -
 
 
 def _page(sections: list[Section], runs: Runs) -> str:
-    templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("analysis", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     newest = max(record.created for record in runs.records)
-    return templates.get_template("report.html").render(sections=sections, newest=newest, count=len(runs.records))
+    return TEMPLATES.get_template("report.html").render(sections=sections, newest=newest, count=len(runs.records))

@@ -159,17 +159,14 @@ def compare(plans: Sequence[Plan], asked: Asked, watcher: Watcher) -> tuple[Path
     for plan in plans:
         own = {arm.run_id: asked.out if single else asked.out / folder_of(plan, arm) for arm in plan.arms[1:]}
         folders += own.values()
-        left = [
-            arm
-            for arm in plan.arms[1:]
-            if asked.fresh or not is_finished(own[arm.run_id], identity_of(plan, arm, asked, gold))
-        ]
+        named = [(arm, identity_of(plan, arm, asked, gold)) for arm in plan.arms[1:]]
+        left = [(arm, identity) for arm, identity in named if asked.fresh or not is_finished(own[arm.run_id], identity)]
         if not left:
             continue
         fine = read_by(plan, plan.arms[0], documents, watcher)
-        for arm in left:
+        for arm, identity in left:
             there = replace(asked, out=own[arm.run_id])
-            compare_point(plan, arm, there, gold=gold, fine=fine, watcher=watcher)
+            compare_point(plan, arm, there, gold=gold, fine=fine, identity=identity, watcher=watcher)
     return tuple(folders)
 
 
@@ -190,7 +187,9 @@ def is_finished(folder: Path, identity: str) -> bool:
     return (folder / SUMMARY).is_file() and summary_in(folder).get("identity") == identity
 
 
-def compare_point(plan: Plan, arm: Arm, asked: Asked, *, gold: Gold, fine: Read, watcher: Watcher) -> None:
+def compare_point(
+    plan: Plan, arm: Arm, asked: Asked, *, gold: Gold, fine: Read, identity: str, watcher: Watcher
+) -> None:
     """Explain at one operating point, score, and write everything to the folder."""
     adaptive = read_by(plan, arm, fine.documents, watcher)
     (asked.out / SUMMARY).unlink(missing_ok=True)
@@ -206,7 +205,7 @@ def compare_point(plan: Plan, arm: Arm, asked: Asked, *, gold: Gold, fine: Read,
             read = adaptive if EXPLAINERS[method].adaptive else fine
             compare_method(method, read, kept, asked=asked, findings=findings, watcher=watcher)
     summary = summary_of(plan, arm, asked, fine=fine, adaptive=adaptive, kept=kept)
-    findings.write({**summary, "identity": identity_of(plan, arm, asked, gold)})
+    findings.write({**summary, "identity": identity})
 
 
 def compare_method(

@@ -103,7 +103,11 @@ class Reader:
 
     def inputs(self, document: Document, keep: Mask | None = None) -> list[list[int]]:
         """The windows as word piece ids with [CLS] and [SEP]."""
-        return [[self.cls, *document.pieces[own].tolist(), self.sep] for own in self.places(document, keep)]
+        return [self.input_ids(document, own) for own in self.places(document, keep)]
+
+    def input_ids(self, document: Document, own: NDArray[np.int64]) -> list[int]:
+        """One window that holds these pieces."""
+        return [self.cls, *document.pieces[own].tolist(), self.sep]
 
 
 @dataclass(frozen=True)
@@ -156,13 +160,13 @@ def explanations(
         pooling: from word pieces to tokens.
         advance: called with the number of finished windows.
     """
+    places = [reader.places(document) for document in documents]
     cut = [
-        Window(pieces, answer, document.marked[document.units[places]])
-        for document, answer in zip(documents, classes, strict=True)
-        for pieces, places in zip(reader.inputs(document), reader.places(document), strict=True)
+        Window(reader.input_ids(document, own), answer, document.marked[document.units[own]])
+        for document, answer, windows in zip(documents, classes, places, strict=True)
+        for own in windows
     ]
     flat = iter(_explained(explainer, able, cut, advance))
-    places = [reader.places(document) for document in documents]
     return [
         _merged(document, list(itertools.islice(flat, len(own))), own, pooling=pooling)
         for document, own in zip(documents, places, strict=True)

@@ -163,7 +163,7 @@ class Padded:
         if decision.keep is not None:
             keep = decision.keep.clone()
             places = torch.tensor(rows, device=mask.device)
-            keep[torch.arange(len(rows)), mask[places].int().argmax(1)] = True
+            keep[torch.arange(len(rows)), self.live.first[places]] = True
             mask = mask.index_copy(0, places, mask[places] & keep)
         if decision.leave is not None:
             rows = tuple(row for row, leaves in zip(rows, decision.leave.tolist(), strict=True) if not leaves)
