@@ -217,7 +217,7 @@ class Padded:
                 heads=heads,
                 eager=self.eager,
                 bias=None if visible is None else visible[:, None, None, :],
-                dropout=self.dropout if layer.training else 0.0,
+                rate=self.dropout if layer.training else 0.0,
                 seen=self.seen,
             )
 

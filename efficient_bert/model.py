@@ -14,6 +14,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from efficient_bert.bert import Bert, Pooler
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.contribution import Contribution, contribution_policy
+from efficient_bert.dropout import Dropout
 from efficient_bert.engine import Batch, Execution, Output, run
 from efficient_bert.errors import InputError
 from efficient_bert.gates import Gates
@@ -57,7 +58,7 @@ class EfficientBertForSequenceClassification(PreTrainedModel):
         super().__init__(config)
         self.bert = Bert(config)
         dropout = config.classifier_dropout
-        self.dropout = nn.Dropout(config.hidden_dropout_prob if dropout is None else dropout)
+        self.dropout = Dropout(config.hidden_dropout_prob if dropout is None else dropout)
         self.classifier = nn.Linear(config.hidden_size, config.classes)
         own_heads = () if config.shared_head else config.exit_depths
         self.exits = nn.ModuleDict({str(depth): ExitHead(config) for depth in own_heads})

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from efficient_bert.dropout import dropout
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -117,6 +119,10 @@ def concatenate(layouts: Sequence[Layout]) -> Layout:
     )
 
 
+CACHED = 2**18
+"""Attention probabilities that a CPU learns from at once: few enough that they stay in its cache."""
+
+
 def attend(
     query: Tensor,
     key: Tensor,
@@ -125,7 +131,7 @@ def attend(
     heads: int,
     eager: bool,
     bias: Tensor | None = None,
-    dropout: float = 0.0,
+    rate: float = 0.0,
     seen: list[Tensor] | None = None,
 ) -> Tensor:
     """Scaled dot-product attention of a padded batch: (B, Q, h d) and twice (B, L, h d) -> (B, Q, h d).
@@ -133,7 +139,7 @@ def attend(
     Args:
         bias: (B, 1, 1, L) added to the attention logits, or bool with true = visible.
         eager: plain matrix products instead of the fused kernel, for counting and for attention scores.
-        dropout: probability of dropping an attention probability.
+        rate: probability of dropping an attention probability.
         seen: where the eager path appends its probabilities (B, h, Q, L).
     """
     batch, length, inner = query.shape
@@ -141,30 +147,25 @@ def attend(
     # a CPU's fused kernels have no dropout, no gradient of the bias, and a backward pass slower than three products
     learning = torch.is_grad_enabled() and query.dtype == torch.bfloat16 and query.device.type == "cpu"
     if not eager and not learning:
-        context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
+        context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=rate)
     else:
+        if bias is None:
+            bias = query.new_zeros(batch, 1, 1, 1)
+        elif bias.dtype == torch.bool:
+            bias = query.new_zeros(bias.shape).masked_fill(~bias, -math.inf)
+        together = batch if eager else max(1, CACHED // (heads * length * key.shape[2]))
+        parts = zip(*(part.split(together) for part in (query, key, value, bias.to(query.dtype))), strict=True)
         with torch.autocast(query.device.type, enabled=False):  # which would compute the softmax in float32
-            scores = query @ key.transpose(2, 3) / math.sqrt(inner // heads)
-            if bias is not None:
-                masked = bias.dtype == torch.bool
-                scores = scores.masked_fill(~bias, -math.inf) if masked else scores + bias.to(scores.dtype)
-            probabilities = dropped(scores.softmax(-1), dropout)
-            if seen is not None:
-                seen.append(probabilities)
-            context = probabilities @ (value / (1 - dropout))
+            context = torch.cat([by_products(*part, rate=rate, seen=seen) for part in parts])
     return context.transpose(1, 2).reshape(batch, length, inner)
 
 
-LEVELS = 2**16
-"""Numbers of two bytes, four of which are drawn at once."""
-
-
-def dropped(probabilities: Tensor, dropout: float) -> Tensor:
-    """The probabilities, each zero with probability `dropout` (to 1 / LEVELS); the others are not yet scaled."""
-    if not dropout:
-        return probabilities
-    count = probabilities.numel()
-    draws = torch.empty(count // 4 + 1, dtype=torch.int64, device=probabilities.device).random_(-(2**63), None)
-    level = round(dropout * LEVELS) - LEVELS // 2
-    gone = draws.view(torch.int16)[:count].view(probabilities.shape) < level
-    return probabilities.masked_fill(gone, 0)
+def by_products(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor, *, rate: float, seen: list[Tensor] | None
+) -> Tensor:
+    """Attention by plain matrix products: (B, h, Q, d), twice (B, h, L, d), (B, 1, 1, L or 1) -> (B, h, Q, d)."""
+    scores = query / math.sqrt(query.shape[-1]) @ key.transpose(2, 3)
+    probabilities = dropout((scores + bias).softmax(-1), rate)
+    if seen is not None:
+        seen.append(probabilities)
+    return probabilities @ value

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from efficient_bert.ragged import Layout, attend, concatenate, dropped
+from efficient_bert.ragged import Layout, attend, concatenate
 
 #  row 7: tokens 0 and 2 of its input; row 3: tokens 1, 2, 4; row 5: token 0
 LAYOUT = Layout(torch.tensor([0, 2, 1, 2, 4, 0]), (2, 3, 1), (7, 3, 5))
@@ -128,22 +128,10 @@ def test_learning_in_half_precision_has_the_fused_kernels_gradients(bias: str | 
         torch.testing.assert_close(half.float(), whole, atol=0.15, rtol=0.05)
 
 
-def test_dropout_has_its_probability() -> None:
-    """Of a million probabilities a tenth is dropped (five standard deviations are 0.0015), elsewhere than before."""
-    torch.manual_seed(0)
-    ones = torch.ones(1000, 1000)
-    first, second = dropped(ones, 0.1), dropped(ones, 0.1)
-    for one in (first, second):
-        assert set(one.unique().tolist()) == {0.0, 1.0}
-        assert abs(float((one == 0).double().mean()) - 0.1) < 0.0015
-    assert abs(float(((first == 0) & (second == 0)).double().mean()) - 0.01) < 0.0005
-    assert dropped(ones, 0.0) is ones
-
-
 def test_dropout_keeps_the_mean() -> None:
     """With equal values everywhere the context varies around that value, as what is left counts for more."""
     torch.manual_seed(0)
     flat = torch.ones(50, 40, 12, dtype=torch.bfloat16, requires_grad=True)
-    context = attend(flat, flat, flat, heads=3, eager=False, dropout=0.25).detach().float()
+    context = attend(flat, flat, flat, heads=3, eager=False, rate=0.25).detach().float()
     assert abs(float(context.mean()) - 1) < 0.01
     assert context.std() == pytest.approx((0.25 / 0.75 / 40) ** 0.5, rel=0.05)

@@ -32,6 +32,7 @@ from efficient_bert.knobs import Knob
 from efficient_bert.training import Context, Status, Trained
 from efficient_bert.training.batches import LengthBuckets, in_order
 from efficient_bert.training.batches import collate as pad
+from efficient_bert.training.memory import keep_freed_memory
 from efficient_bert.training.recipe import Progress, Recipe, parameter_groups, training_mode
 
 CHECKPOINT_SECONDS = 30.0
@@ -316,4 +317,5 @@ def train(context: Context, recipe: Recipe) -> Trained:
         InputError: the loss is not finite.
     """
     context.folder.mkdir(parents=True, exist_ok=True)
+    keep_freed_memory()
     return Trainer(context, recipe).run()
