@@ -139,14 +139,14 @@ def train_command(seeds: tuple[int, ...], device: str | None, **given: Any) -> N
     """Train the stages that the methods need; finished ones are kept."""
     from bench.runner import train_missing
 
-    for plan in planned(seeds, device, given):
+    for plan in planned(seeds, device, given, measuring=False):
         train_missing(plan, progress_bars())
         for job in plan.jobs:
             click.echo(f"{job.stage.name}: {plan.artifacts.folder(job.id)}")
 
 
-def planned(seeds: Sequence[int], device: str | None, given: dict[str, Any]) -> list[Plan]:
-    """A plan per seed, each printed."""
+def planned(seeds: Sequence[int], device: str | None, given: dict[str, Any], *, measuring: bool = True) -> list[Plan]:
+    """A plan per seed, each printed; without `measuring` of the training alone."""
     quiet()
     from bench.describe import describe
     from bench.estimate import estimate_seconds
@@ -155,7 +155,7 @@ def planned(seeds: Sequence[int], device: str | None, given: dict[str, Any]) -> 
     plans = []
     for seed in dict.fromkeys(seeds):
         plan = make_plan(settings_from(given, device, seed=seed))
-        click.echo("\n".join(describe(plan, estimate_seconds(plan))))
+        click.echo("\n".join(describe(plan, estimate_seconds(plan, measuring=measuring), measuring=measuring)))
         plans.append(plan)
     return plans
 

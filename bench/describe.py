@@ -9,8 +9,11 @@ if TYPE_CHECKING:
     from bench.plan import Plan
 
 
-def describe(plan: Plan, seconds: float) -> Iterator[str]:
-    """One line per fact: what, on what, with what, what is cached, and how long it will take (`seconds`)."""
+def describe(plan: Plan, seconds: float, *, measuring: bool = True) -> Iterator[str]:
+    """One line per fact: what, on what, with what, what is cached, and how long it will take (`seconds`).
+
+    Without `measuring` the plan's runs are left out, because only its stages will be trained.
+    """
     data, environment = plan.data, plan.environment
     synthetic = ", synthetic data made by this project" if plan.task.synthetic else ""
     yield f"plan      task {plan.task.name}{synthetic}, preset {plan.preset.name}, seed {plan.settings.seed}"
@@ -25,7 +28,7 @@ def describe(plan: Plan, seconds: float) -> Iterator[str]:
     for job in plan.jobs:
         options = ", ".join(f"{name} {value}" for name, value in job.options.items())
         yield f"stage     {job.stage.name}: {'to do' if job in missing_jobs else 'cached'} ({options})"
-    for arm in plan.arms:
+    for arm in plan.arms if measuring else ():
         yield f"run       {arm.label}: {'to do' if arm in missing_arms else 'cached'}"
     yield f"time      about {duration(seconds)}, measured from a few steps" if seconds else "time      nothing to do"
 

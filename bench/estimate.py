@@ -17,13 +17,13 @@ STEP_TOKENS = 32 * 64
 """Of a measured step at most, so that long texts do not keep the plan waiting."""
 
 
-def estimate_seconds(plan: Plan) -> float:
-    """Seconds for the stages and runs that are not stored; 0.0 where nothing is missing.
+def estimate_seconds(plan: Plan, *, measuring: bool = True) -> float:
+    """Seconds for the stages and, with `measuring`, the runs that are not stored; 0.0 where nothing is missing.
 
     A training example costs what a few fine-tuning steps say, times the stage's own relative cost; evaluation and
     timing cost what a few single passes of the full model say, so that adaptive arms tend to take less.
     """
-    jobs, arms = plan.missing_jobs, plan.missing_arms
+    jobs, arms = plan.missing_jobs, plan.missing_arms if measuring else ()
     if not jobs and not arms:
         return 0.0
     model = on_device(fresh_model(plan), plan.settings.device)
@@ -32,6 +32,8 @@ def estimate_seconds(plan: Plan) -> float:
         per_example = seconds_per_training_example(plan, model)
         epochs = sum(int(job.options.get("epochs", 1)) * job.stage.step_cost(job.options) for job in jobs)
         seconds += epochs * len(plan.data.train) * per_example
+    if not arms:
+        return seconds
     passes = len(plan.data.evaluation) + len(plan.data.heldout)
     timed = min(plan.latency_examples, len(plan.data.evaluation)) * plan.rounds
     return seconds + len(arms) * (passes + timed) * seconds_per_pass(plan, model)

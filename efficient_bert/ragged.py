@@ -145,7 +145,7 @@ def attend(
     batch, length, inner = query.shape
     query, key, value = (part.view(batch, part.shape[1], heads, -1).transpose(1, 2) for part in (query, key, value))
     # a CPU's fused kernels have no dropout, no gradient of the bias, and a backward pass slower than three products
-    learning = torch.is_grad_enabled() and query.dtype == torch.bfloat16 and query.device.type == "cpu"
+    learning = torch.is_grad_enabled() and query.device.type == "cpu"
     if not eager and not learning:
         context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=rate)
     else:
@@ -164,7 +164,7 @@ def by_products(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor, *, rate: float, seen: list[Tensor] | None
 ) -> Tensor:
     """Attention by plain matrix products: (B, h, Q, d), twice (B, h, L, d), (B, 1, 1, L or 1) -> (B, h, Q, d)."""
-    scores = query / math.sqrt(query.shape[-1]) @ key.transpose(2, 3)
+    scores = query @ key.transpose(2, 3) / math.sqrt(query.shape[-1])
     probabilities = dropout((scores + bias).softmax(-1), rate)
     if seen is not None:
         seen.append(probabilities)

@@ -238,10 +238,12 @@ def test_a_sweep_trains_what_is_shared_once(session: Session) -> None:
 
 
 def test_train_makes_the_artifacts_and_runs_nothing(session: Session, tmp_path: Path) -> None:
-    """`bench train` stores each stage's model and names its folder; there is no run."""
+    """`bench train` plans its stages alone, stores each one's model and names its folder; there is no run."""
     command = ("train", "--task", "demo", "--preset", "smoke", "--device", "cpu", "--method", "full")
     answer = call(*command, "--store", tmp_path)
     assert answer.code == 0
+    planned = [line.split()[0] for line in answer.out.splitlines()[:-1]]
+    assert planned == ["plan", "data", "backbone", "device", "stage", "time"]
     stage, _, folder = answer.out.splitlines()[-1].partition(": ")
     assert stage == "finetune"
     assert (Path(folder) / "model.safetensors").is_file()
