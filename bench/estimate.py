@@ -49,7 +49,9 @@ def seconds_per_training_example(plan: Plan, model: Any) -> float:
     from efficient_bert.training.batches import LengthBuckets, collate
     from efficient_bert.training.finetune import classification_loss
     from efficient_bert.training.loop import native_precision
+    from efficient_bert.training.memory import keep_freed_memory
 
+    keep_freed_memory()
     size = min(32, max(1, STEP_TOKENS // plan.max_length))
     rows = plan.data.train.shuffle(seed=DATA_SEED).select(range(min(len(plan.data.train), size * (WARM_UP + STEPS))))
     buckets = list(LengthBuckets(rows["length"][:], batch_size=size, seed=DATA_SEED, epoch=0))
