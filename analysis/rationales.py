@@ -17,6 +17,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ def write_page(folder: Path) -> Path:
         InputError: there is no finished comparison in it.
     """
     found = Comparison.read(folder)
-    source = TEMPLATES.loader.get_source(TEMPLATES, "rationales.js")[0] if TEMPLATES.loader else ""
+    source = (resources.files("analysis") / "templates" / "rationales.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
     page = TEMPLATES.get_template("rationales.html").render(
         found=found,

@@ -81,7 +81,7 @@ def search_command(
     if len(methods) != 1:
         raise InputError(f"a search is for one method, but --method is {', '.join(methods) or 'not given'}; give one")
     (method,) = methods
-    full, found = points(planned(seeds, device, {**given, "methods": methods}), progress_bars())
+    full, found = points(planned(seeds, device, {**given, "methods": methods}, measuring=False), progress_bars())
     for point in [full, *found]:
         named = " ".join(f"{name}={value}" for name, value in point.knobs.items())
         click.echo(f"point   score {point.score:.4f}, FLOPs speed-up {point.speedup:.3f}: {named or 'full'}")
@@ -146,7 +146,7 @@ def train_command(seeds: tuple[int, ...], device: str | None, **given: Any) -> N
 
 
 def planned(seeds: Sequence[int], device: str | None, given: dict[str, Any], *, measuring: bool = True) -> list[Plan]:
-    """A plan per seed, each printed; without `measuring` of the training alone."""
+    """A plan per seed, each printed: stages, and the runs where those are measured."""
     quiet()
     from bench.describe import describe
     from bench.estimate import estimate_seconds
@@ -155,7 +155,8 @@ def planned(seeds: Sequence[int], device: str | None, given: dict[str, Any], *, 
     plans = []
     for seed in dict.fromkeys(seeds):
         plan = make_plan(settings_from(given, device, seed=seed))
-        click.echo("\n".join(describe(plan, estimate_seconds(plan, measuring=measuring), measuring=measuring)))
+        seconds = estimate_seconds(plan, plan.missing_arms if measuring else ())
+        click.echo("\n".join(describe(plan, plan.arms if measuring else (), seconds)))
         plans.append(plan)
     return plans
 

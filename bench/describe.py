@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bench.plan import Plan
+    from bench.plan import Arm, Plan
 
 
-def describe(plan: Plan, seconds: float, *, measuring: bool = True) -> Iterator[str]:
-    """One line per fact: what, on what, with what, what is cached, and how long it will take (`seconds`).
-
-    Without `measuring` the plan's runs are left out, because only its stages will be trained.
-    """
+def describe(plan: Plan, arms: Sequence[Arm], seconds: float) -> Iterator[str]:
+    """One line per fact: what, on what, with what, what is cached, the arms, and how long it will take (`seconds`)."""
     data, environment = plan.data, plan.environment
     synthetic = ", synthetic data made by this project" if plan.task.synthetic else ""
     yield f"plan      task {plan.task.name}{synthetic}, preset {plan.preset.name}, seed {plan.settings.seed}"
@@ -28,7 +25,7 @@ def describe(plan: Plan, seconds: float, *, measuring: bool = True) -> Iterator[
     for job in plan.jobs:
         options = ", ".join(f"{name} {value}" for name, value in job.options.items())
         yield f"stage     {job.stage.name}: {'to do' if job in missing_jobs else 'cached'} ({options})"
-    for arm in plan.arms if measuring else ():
+    for arm in arms:
         yield f"run       {arm.label}: {'to do' if arm in missing_arms else 'cached'}"
     yield f"time      about {duration(seconds)}, measured from a few steps" if seconds else "time      nothing to do"
 

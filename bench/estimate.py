@@ -3,44 +3,47 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.plan import DATA_SEED
 from bench.runner import fresh_model, on_device
 from bench.session import single
+from efficient_bert.memory import keep_freed_memory
 
 if TYPE_CHECKING:
-    from bench.plan import Plan
+    from bench.plan import Arm, Plan
 
 WARM_UP, STEPS = 6, 10
 STEP_TOKENS = 32 * 64
 """Of a measured step at most, so that long texts do not keep the plan waiting."""
 
 
-def estimate_seconds(plan: Plan, *, measuring: bool = True) -> float:
-    """Seconds for the stages and, with `measuring`, the runs that are not stored; 0.0 where nothing is missing.
+def estimate_seconds(plan: Plan, arms: Sequence[Arm]) -> float:
+    """Seconds for the stages that are not stored, and for measuring these arms; 0.0 where nothing is missing.
 
     A training example costs what a few fine-tuning steps say, times the stage's own relative cost; evaluation and
     timing cost what a few single passes of the full model say, so that adaptive arms tend to take less.
     """
-    jobs, arms = plan.missing_jobs, plan.missing_arms if measuring else ()
+    jobs = plan.missing_jobs
     if not jobs and not arms:
         return 0.0
     model = on_device(fresh_model(plan), plan.settings.device)
+    keep_freed_memory()
     seconds = 0.0
     if jobs:
         per_example = seconds_per_training_example(plan, model)
         epochs = sum(int(job.options.get("epochs", 1)) * job.stage.step_cost(job.options) for job in jobs)
         seconds += epochs * len(plan.data.train) * per_example
-    if not arms:
-        return seconds
-    passes = len(plan.data.evaluation) + len(plan.data.heldout)
-    timed = min(plan.latency_examples, len(plan.data.evaluation)) * plan.rounds
-    return seconds + len(arms) * (passes + timed) * seconds_per_pass(plan, model)
+    if arms:
+        passes = len(plan.data.evaluation) + len(plan.data.heldout)
+        timed = min(plan.latency_examples, len(plan.data.evaluation)) * plan.rounds
+        seconds += len(arms) * (passes + timed) * seconds_per_pass(plan, model)
+    return seconds
 
 
 def seconds_per_training_example(plan: Plan, model: Any) -> float:
-    """The time of a few fine-tuning steps divided by their examples, after a few that are not counted.
+    """Seconds of a few fine-tuning steps divided by their examples, after a few that are not counted.
 
     The first steps are slow: memory is claimed, and kernels are made for every new length.
     """
@@ -49,9 +52,7 @@ def seconds_per_training_example(plan: Plan, model: Any) -> float:
     from efficient_bert.training.batches import LengthBuckets, collate
     from efficient_bert.training.finetune import classification_loss
     from efficient_bert.training.loop import native_precision
-    from efficient_bert.training.memory import keep_freed_memory
 
-    keep_freed_memory()
     size = min(32, max(1, STEP_TOKENS // plan.max_length))
     rows = plan.data.train.shuffle(seed=DATA_SEED).select(range(min(len(plan.data.train), size * (WARM_UP + STEPS))))
     buckets = list(LengthBuckets(rows["length"][:], batch_size=size, seed=DATA_SEED, epoch=0))
@@ -75,7 +76,7 @@ def seconds_per_training_example(plan: Plan, model: Any) -> float:
 
 
 def seconds_per_pass(plan: Plan, model: Any) -> float:
-    """Mean time of a few single passes of the full model."""
+    """Mean seconds of a few single passes of the full model."""
     import torch
 
     from efficient_bert import run

@@ -14,6 +14,7 @@ from bench.evaluation import Runnable
 from bench.plan import DATA_SEED, Plan
 from bench.progress import Watcher
 from bench.timing import WARM_UP, Latencies, cuda_clock, measure, wall_clock
+from efficient_bert.memory import keep_freed_memory
 
 
 def timed(
@@ -27,6 +28,7 @@ def timed(
     """
     if not plan.latency_examples or not plan.rounds:
         return {}, dict(tables)
+    keep_freed_memory()  # as a training before it in this process has done
     places = sampled(plan)
     calls = {run_id: forward(able) for run_id, able in ables.items()}
     inputs = [single(plan, row) for row in plan.data.evaluation.select(places).to_list()]

@@ -66,7 +66,7 @@ def count_with_fvcore(
 ) -> int:
     """FLOPs (2 x fvcore's multiply-adds) of one pass over the whole batch, fused or eager attention."""
     module = _Pass(model, policy or Policy()).eval()
-    with warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings():
         # fvcore scripts and traces with torch.jit, which says of itself that it is deprecated
         warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
         from fvcore.nn import FlopCountAnalysis

@@ -120,7 +120,7 @@ def concatenate(layouts: Sequence[Layout]) -> Layout:
 
 
 CACHED = 2**18
-"""Attention probabilities that a CPU learns from at once: few enough that they stay in its cache."""
+"""Attention probabilities that a CPU learns from at once, 0.5 MiB in bfloat16, or one example's where it has more."""
 
 
 def attend(
@@ -144,9 +144,7 @@ def attend(
     """
     batch, length, inner = query.shape
     query, key, value = (part.view(batch, part.shape[1], heads, -1).transpose(1, 2) for part in (query, key, value))
-    # a CPU's fused kernels have no dropout, no gradient of the bias, and a backward pass slower than three products
-    learning = torch.is_grad_enabled() and query.device.type == "cpu"
-    if not eager and not learning:
+    if not eager and not needs_products(query, bias, rate):
         context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=rate)
     else:
         if bias is None:
@@ -156,14 +154,27 @@ def attend(
         together = batch if eager else max(1, CACHED // (heads * length * key.shape[2]))
         parts = zip(*(part.split(together) for part in (query, key, value, bias.to(query.dtype))), strict=True)
         with torch.autocast(query.device.type, enabled=False):  # which would compute the softmax in float32
-            context = torch.cat([by_products(*part, rate=rate, seen=seen) for part in parts])
+            context = torch.cat([by_products(*part, rate=rate, seen=seen if eager else None) for part in parts])
     return context.transpose(1, 2).reshape(batch, length, inner)
+
+
+def needs_products(query: Tensor, bias: Tensor | None, rate: float) -> bool:
+    """Whether a CPU learns faster from plain products.
+
+    Its fused kernels have neither dropout nor the gradient of a bias, and in bfloat16 a slower backward pass.
+    """
+    fades = bias is not None and bias.requires_grad
+    learning = torch.is_grad_enabled() and query.device.type == "cpu"
+    return learning and (rate > 0 or fades or query.dtype == torch.bfloat16)
 
 
 def by_products(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor, *, rate: float, seen: list[Tensor] | None
 ) -> Tensor:
-    """Attention by plain matrix products: (B, h, Q, d), twice (B, h, L, d), (B, 1, 1, L or 1) -> (B, h, Q, d)."""
+    """Attention by plain matrix products: (B, h, Q, d), twice (B, h, L, d), (B, 1, 1, L or 1) -> (B, h, Q, d).
+
+    `bias` is added to the logits; `rate` and `seen` are `attend`'s.
+    """
     scores = query @ key.transpose(2, 3) / math.sqrt(query.shape[-1])
     probabilities = dropout((scores + bias).softmax(-1), rate)
     if seen is not None:

@@ -42,8 +42,17 @@ def test_gradient_flows_through_what_stays() -> None:
 
 @pytest.mark.parametrize(("rate", "left"), [(0.0, 1.0), (1e-7, 1.0), (1.0, 0.0)])
 def test_rates_at_the_ends(rate: float, left: float) -> None:
-    """Never and always are what torch has them be; a rate too small to draw is never."""
+    """Never and always are never and always; a rate that 16 bits cannot tell from 0 is torch's to draw."""
+    torch.manual_seed(0)
     torch.testing.assert_close(dropout(torch.ones(100), rate), torch.full((100,), left))
+
+
+@pytest.mark.parametrize("rate", [2**-16, 1 - 2**-16])
+def test_the_smallest_steps_are_exact(rate: float) -> None:
+    """One of 65,536 numbers drops a value, or keeps it: of four million 64 (five standard deviations are 40)."""
+    torch.manual_seed(0)
+    gone = int((dropout(torch.ones(2**22), rate) == 0).sum())
+    assert min(gone, 2**22 - gone) == pytest.approx(64, abs=40)
 
 
 def test_the_module_drops_only_in_training() -> None:

@@ -319,3 +319,11 @@ def test_fused_attention_has_no_maps_to_give() -> None:
     model = tiny_model("four_heads", exit_depths=[])
     with pytest.raises(InputError, match="attn_implementation='eager'"):
         model(tiny_batch([3]).input_ids, output_attentions=True)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_fused_attention_records_no_maps(training: bool) -> None:
+    """Probabilities are kept of eager attention alone, also where a CPU learns by plain products."""
+    model = tiny_model("four_heads", exit_depths=[]).train(training)
+    output = run(model, tiny_batch([3, 5]), execution=Execution.SOFT, record=True)
+    assert output.attentions == ()

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from efficient_bert.ragged import Layout, attend, concatenate
+from efficient_bert import ragged
+from efficient_bert.ragged import Layout, attend, concatenate, needs_products
 
 #  row 7: tokens 0 and 2 of its input; row 3: tokens 1, 2, 4; row 5: token 0
 LAYOUT = Layout(torch.tensor([0, 2, 1, 2, 4, 0]), (2, 3, 1), (7, 3, 5))
@@ -72,7 +73,8 @@ def packed(lengths: list[int], inner: int) -> tuple[Layout, list[Tensor]]:
 def test_attention_stays_within_rows(lengths: list[int], heads: int, eager: bool) -> None:
     """Attention over a packed batch equals torch's fused attention on each row alone."""
     layout, parts = packed(lengths, 4 * heads)
-    mine = layout.attend(*parts, heads=heads, eager=eager)
+    with torch.no_grad():
+        mine = layout.attend(*parts, heads=heads, eager=eager)
     rows = zip(*([split(row, heads) for row in part.split(lengths)] for part in parts), strict=True)
     fused = torch.nn.functional.scaled_dot_product_attention
     by_row = [fused(query, key, value) for query, key, value in rows]
@@ -93,6 +95,7 @@ def test_padding_and_packing_are_inverse(lengths: list[int]) -> None:
     assert torch.equal(layout.pad(values)[layout.mask], values)
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("bias", [torch.tensor([0.0, -0.5, -9.0]), torch.tensor([True, True, False])])
 def test_eager_and_fused_attention_take_the_same_bias(bias: Tensor) -> None:
     """A float bias is added and a bool one hides, with either kernel; probabilities are handed out and sum to 1."""
@@ -108,24 +111,55 @@ def test_eager_and_fused_attention_take_the_same_bias(bias: Tensor) -> None:
         assert (seen[0][..., 2] == 0).all()
 
 
+@pytest.mark.parametrize("together", [1, 2 * 3 * 49, 10_000], ids=["one by one", "in twos", "whole"])
+@pytest.mark.parametrize(("dtype", "digits"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
 @pytest.mark.parametrize("bias", [None, "mask", "fades"])
-def test_learning_in_half_precision_has_the_fused_kernels_gradients(bias: str | None) -> None:
-    """Where gradients are asked for in bfloat16, context and gradients are those of float32 up to its digits."""
+def test_products_have_the_fused_kernels_gradients(
+    monkeypatch: pytest.MonkeyPatch, bias: str | None, dtype: torch.dtype, digits: float, together: int
+) -> None:
+    """Where a CPU learns, context and gradients are those of torch's fused attention in float64, whatever the parts."""
+    monkeypatch.setattr(ragged, "CACHED", together)
     generator = torch.Generator().manual_seed(0)
     parts = [torch.randn(3, 7, 12, generator=generator) for _ in range(3)]
     fades = torch.randn(3, 1, 1, 7, generator=generator)
     seen = {None: None, "mask": fades < 1, "fades": fades}[bias]
-    found = []
-    for dtype in (torch.float32, torch.bfloat16):
-        own = [part.to(dtype, copy=True).requires_grad_() for part in parts]
-        given = seen.clone().requires_grad_() if seen is not None and seen.is_floating_point() else seen
-        context = attend(own[0], own[1], own[2], heads=3, eager=False, bias=given)
-        context.float().square().sum().backward()
-        learned = [*own, given] if bias == "fades" else own
-        found.append([context.detach(), *(part.grad for part in learned if part is not None)])
-    for whole, half in zip(*found, strict=True):
-        assert half is not None
-        torch.testing.assert_close(half.float(), whole, atol=0.15, rtol=0.05)
+
+    def learnt(own: list[Tensor], given: Tensor | None, context: Tensor) -> list[Tensor]:
+        wanted = [*own, given] if given is not None and given.requires_grad else own
+        gradients = torch.autograd.grad(context.double().square().sum(), [each for each in wanted if each is not None])
+        return [context.detach(), *gradients]
+
+    def leaves(kind: torch.dtype) -> tuple[list[Tensor], Tensor | None]:
+        own = [part.to(kind, copy=True).requires_grad_() for part in parts]
+        return own, seen.to(kind, copy=True).requires_grad_() if bias == "fades" and seen is not None else seen
+
+    whole, given = leaves(torch.float64)
+    heads = [part.view(3, 7, 3, 4).transpose(1, 2) for part in whole]
+    fused = torch.nn.functional.scaled_dot_product_attention(heads[0], heads[1], heads[2], attn_mask=given)
+    expected = learnt(whole, given, fused.transpose(1, 2).flatten(2))
+    own, given = leaves(dtype)
+    monkeypatch.setattr(ragged, "needs_products", lambda *asked: True)
+    found = learnt(own, given, attend(own[0], own[1], own[2], heads=3, eager=False, bias=given))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.double(), other, atol=3 * digits, rtol=digits)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bias", "rate", "products"),
+    [
+        (torch.float32, None, 0.0, False),
+        (torch.bfloat16, None, 0.0, True),
+        (torch.float32, None, 0.1, True),
+        (torch.float32, torch.zeros(1, 1, 1, 5), 0.0, False),
+        (torch.float32, torch.zeros(1, 1, 1, 5, requires_grad=True), 0.0, True),
+    ],
+)
+def test_products_are_for_learning_alone(dtype: torch.dtype, bias: Tensor | None, rate: float, products: bool) -> None:
+    """What the fused kernels lack, or are slow at, asks for products where gradients are; nothing does elsewhere."""
+    query = torch.zeros(1, 1, 5, 4, dtype=dtype)
+    assert needs_products(query, bias, rate) is products
+    with torch.no_grad():
+        assert not needs_products(query, bias, rate)
 
 
 def test_dropout_keeps_the_mean() -> None:

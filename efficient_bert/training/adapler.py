@@ -217,5 +217,5 @@ ADAPLER = Stage(
         Knob("phi", "weight of the length, tokens summed over the layers: higher drops more", 0.0005, low=0.0),
     ),
     after=SALIENCY,
-    step_cost=lambda options: 1.4,  # one forward pass, two backward, the second without the weights'
+    step_cost=lambda options: 1.4,  # one forward pass, two backward, the second only for the thresholds
 )

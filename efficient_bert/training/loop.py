@@ -29,10 +29,10 @@ from transformers import get_linear_schedule_with_warmup
 
 from efficient_bert.errors import InputError
 from efficient_bert.knobs import Knob
+from efficient_bert.memory import keep_freed_memory
 from efficient_bert.training import Context, Status, Trained
 from efficient_bert.training.batches import LengthBuckets, in_order
 from efficient_bert.training.batches import collate as pad
-from efficient_bert.training.memory import keep_freed_memory
 from efficient_bert.training.recipe import Progress, Recipe, parameter_groups, training_mode
 
 CHECKPOINT_SECONDS = 30.0

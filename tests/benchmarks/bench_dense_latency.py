@@ -44,6 +44,11 @@ def quartiles(values: list[float]) -> str:
     return f"{middle:.3f} [{low:.3f}, {high:.3f}]"
 
 
+def samples(latencies: Latencies) -> list[float]:
+    """Every time that was taken, in seconds; those of two arms pair up."""
+    return [sample for example in latencies.wall for sample in example]
+
+
 @pytest.mark.parametrize("length", [16, 64, 128, 256])
 def test_dense_latency(minilm: MiniLM, benchmark: BenchmarkFixture, length: int) -> None:
     """The three ways to run the full model give one answer; their times and paired ratios are printed."""
@@ -61,12 +66,12 @@ def test_dense_latency(minilm: MiniLM, benchmark: BenchmarkFixture, length: int)
         found: dict[str, Latencies] = benchmark.pedantic(session, rounds=1, iterations=1)
     for answer in answers[1:]:
         torch.testing.assert_close(answer, answers[0], atol=1e-5, rtol=0)
-    samples = {name: [sample for example in latencies.wall for sample in example] for name, latencies in found.items()}
-    theirs = samples.pop("hugging_face")
+    taken = {name: samples(latencies) for name, latencies in found.items()}
+    theirs = taken.pop("hugging_face")
     print(
         f"\n{length} tokens, {torch.get_num_threads()} threads, hugging_face {1000 * statistics.median(theirs):.2f} ms"
     )
-    for name, times in samples.items():
+    for name, times in taken.items():
         ratio = statistics.median(times) / statistics.median(theirs)
         paired = quartiles([own / other for own, other in zip(times, theirs, strict=True)])
         print(f"  {name:10} {1000 * statistics.median(times):7.2f} ms  ratio of medians {ratio:.3f}, paired {paired}")
