@@ -248,3 +248,4 @@ def test_train_makes_the_artifacts_and_runs_nothing(session: Session, tmp_path: 
     assert stage == "finetune"
     assert (Path(folder) / "model.safetensors").is_file()
     assert list(RunStore(tmp_path / "runs").ids()) == []
+    assert "time      nothing to do" in call(*command, "--store", tmp_path).out.splitlines()
