@@ -159,13 +159,14 @@ def attend(
 
 
 def needs_products(query: Tensor, bias: Tensor | None, rate: float) -> bool:
-    """Whether a CPU learns faster from plain products.
+    """Whether a CPU is faster with plain products.
 
-    Its fused kernels have neither dropout nor the gradient of a bias, and in bfloat16 a slower backward pass.
+    Its fused kernels have neither dropout nor the gradient of a bias, and in bfloat16 a slower backward pass. Dropout
+    asks for products also where no gradient is wanted, so that one seed drops the same.
     """
     fades = bias is not None and bias.requires_grad
-    learning = torch.is_grad_enabled() and query.device.type == "cpu"
-    return learning and (rate > 0 or fades or query.dtype == torch.bfloat16)
+    learning = torch.is_grad_enabled() and (fades or query.dtype == torch.bfloat16)
+    return query.device.type == "cpu" and (rate > 0 or learning)
 
 
 def by_products(
