@@ -72,7 +72,7 @@ class Gathered:
         state = self
         if decision.keep is not None:
             layout, places = self.live.keep_tokens(decision.keep)
-            state = replace(self, values=self.values[places], live=layout)
+            state = replace(self, values=self.values.index_select(0, places), live=layout)
         if decision.leave is None:
             return state
         return state._rows([row for row, leaves in enumerate(decision.leave.tolist()) if not leaves])
@@ -81,7 +81,7 @@ class Gathered:
         if len(wanted) == len(self.live.rows):
             return self
         layout, places = self.live.keep_rows(wanted)
-        return replace(self, values=self.values[places], live=layout)
+        return replace(self, values=self.values.index_select(0, places), live=layout)
 
     def run(self, layer: Layer, heads: tuple[int, ...]) -> Gathered:
         widths = sorted(set(heads), reverse=True)

@@ -45,6 +45,8 @@ class Layout:
     @cached_property
     def mask(self) -> Tensor:
         """(B, L) bool: the cells of the padded form that hold a token."""
+        if self.even:
+            return self.positions.new_ones(len(self.lengths), self.lengths[0], dtype=torch.bool)
         lengths = torch.tensor(self.lengths, device=self.positions.device)
         return torch.arange(max(self.lengths), device=self.positions.device) < lengths[:, None]
 
@@ -80,23 +82,24 @@ class Layout:
         return padded
 
     def keep_tokens(self, keep: Tensor) -> tuple[Layout, Tensor]:
-        """The layout of the tokens where keep (B, L) bool is true, and their places (T,) bool in this one.
+        """The layout of the tokens where keep (B, L) bool is true, and their places in this one, ascending int64.
 
-        Each row's first token stays in any case.
+        Each row's first token stays in any case. A single row is not asked how many stay: the places tell.
         """
         keep = keep & self.mask
         keep[:, 0] = True
-        places = keep[self.mask]
-        return Layout(self.positions[places], tuple(keep.sum(1).tolist()), self.rows), places
+        places = (keep.flatten() if self.even else keep[self.mask]).nonzero()[:, 0]
+        lengths = (len(places),) if len(keep) == 1 else tuple(keep.sum(1).tolist())
+        return Layout(self.positions.index_select(0, places), lengths, self.rows), places
 
     def keep_rows(self, wanted: Sequence[int]) -> tuple[Layout, Tensor]:
-        """The layout of the rows at these places (ascending), and their tokens' places (T,) bool in this one."""
+        """The layout of the rows at these places (ascending), and their tokens' places in this one, ascending int64."""
         device = self.positions.device
         stays = torch.zeros(len(self.lengths), dtype=torch.bool, device=device)
         stays[list(wanted)] = True
-        places = stays.repeat_interleave(torch.tensor(self.lengths, device=device))
+        places = stays.repeat_interleave(torch.tensor(self.lengths, device=device)).nonzero()[:, 0]
         lengths, rows = tuple(self.lengths[row] for row in wanted), tuple(self.rows[row] for row in wanted)
-        return Layout(self.positions[places], lengths, rows), places
+        return Layout(self.positions.index_select(0, places), lengths, rows), places
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, *, heads: int, eager: bool) -> Tensor:
         """Self-attention within each row: three (T, h d) -> (T, h d). Rows of one length run together, unpadded."""

@@ -134,26 +134,23 @@ def test_training_learns(tmp_path: Path) -> None:
     assert not trained.model.training
 
 
-@pytest.mark.parametrize(("scores", "entering"), [
-    ([0.5, 0.9, 0.7, 0.9, 0.9], (2, 3, 1)), ([0.5, 0.9, 0.7, 0.8, 0.95], (2, 1)), ([0.5, 0.9, 0.7, 0.8, 0.8], (2,)),
-    ([0.5, 0.9, 0.7, 0.95, 0.92], (2, 3)),
-])  # fmt: skip
-def test_the_best_epochs_are_averaged_while_the_score_holds(
-    tmp_path: Path, scores: list[float], entering: tuple[int, ...]
-) -> None:
-    """Best first, an epoch enters the mean unless the held-out score of the mean falls by it."""
-    states: list[dict[str, Tensor]] = []
-    given = context(tmp_path, score=scripted(scores), options={"average": 3, "keep_epochs": 1})
+def test_the_running_mean_is_scored_and_kept(tmp_path: Path) -> None:
+    """m <- d m + (1 - d) w after every step, d = min(ema, (1 + t) / (10 + t)), from the first step's parameters."""
+    steps: list[dict[str, Tensor]] = []
+    given = context(tmp_path, score=scripted([0.5, 0.9, 0.7]), options={"ema": 0.3})
 
     def watch(status: Status) -> None:
-        if status.score is not None:
-            states.append({name: value.clone() for name, value in given.model.state_dict().items()})
+        if status.score is None:
+            steps.append({name: value.clone() for name, value in given.model.state_dict().items()})
 
     trained = FINETUNE.train(replace(given, watch=watch))
-    assert list(trained.scores) == scores[:EPOCHS]
-    assert list(trained.beside) == ["epochs/002.safetensors"]
+    assert len(steps) % EPOCHS == 0
     for name, value in trained.model.state_dict().items():
-        torch.testing.assert_close(value, sum(states[epoch - 1][name] for epoch in entering) / len(entering))
+        mean = steps[0][name]
+        for taken, step in enumerate(steps[1 : len(steps) // EPOCHS * 2], start=1):
+            decay = min(0.3, (1 + taken) / (10 + taken))
+            mean = decay * mean + (1 - decay) * step[name]
+        torch.testing.assert_close(value, mean)
 
 
 def scripted(scores: list[float]) -> Callable[[Tensor, Tensor], float]:

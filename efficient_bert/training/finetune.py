@@ -19,8 +19,12 @@ from efficient_bert.training.loop import train, with_defaults
 from efficient_bert.training.recipe import Recipe, one_loss
 
 RDROP = Knob("rdrop", "weight of agreeing with itself under another dropout (R-Drop); 0 = one pass", 0.0, low=0.0)
-AVERAGE = Knob(
-    "average", "best epochs that are averaged while the held-out score holds; 1 = the best", 1, low=1, high=100
+EMA = Knob(
+    "ema",
+    "decay of a running mean of the parameters, which is kept instead of them; 0 = none",
+    0.0,
+    low=0.0,
+    high=0.99999,
 )
 
 
@@ -61,7 +65,7 @@ def task_recipe(options: Mapping[str, Value], *, keep: int = 0) -> Recipe:
     """Cross-entropy over every parameter (Devlin et al., 2019, section 4.1), consistent where that is asked for."""
     weight = float(options["rdrop"])
     loss = partial(consistent_loss, weight=weight) if weight else classification_loss
-    return one_loss(loss, classify, keep=keep, average=int(options["average"]))
+    return one_loss(loss, classify, keep=keep, ema=float(options["ema"]))
 
 
 def finetune(context: Context) -> Trained:
@@ -103,7 +107,7 @@ FINETUNE = Stage(
     options=(
         *with_defaults(epochs=5),
         RDROP,
-        AVERAGE,
+        EMA,
         Knob("keep_epochs", "best epochs whose parameters are kept, for saliency maps", 3, low=1, high=100),
     ),
     step_cost=passes,
@@ -113,7 +117,7 @@ TRUNCATE = Stage(
     name="truncate",
     summary="fine-tune the backbone's first layers on the task",
     train=finetune_truncated,
-    options=(*with_defaults(epochs=5), RDROP, AVERAGE),
+    options=(*with_defaults(epochs=5), RDROP, EMA),
     knobs=(
         Knob(
             "depth_mult",

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -24,12 +24,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from transformers import get_linear_schedule_with_warmup
 
 from efficient_bert.errors import InputError
 from efficient_bert.knobs import Knob
 from efficient_bert.memory import keep_freed_memory
+from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training import Context, Status, Trained
 from efficient_bert.training.batches import LengthBuckets, in_order
 from efficient_bert.training.batches import collate as pad
@@ -120,6 +122,7 @@ class Trainer:
         # the model itself is not wrapped: a loss may use any of its parts, and `step` averages the gradients
         self.optimizer = self.accelerator.prepare(optimizer)
         self.schedule = self.schedule_from(0)
+        self.mean = running_mean(self.model, recipe.ema) if recipe.ema else None
         self.progress = Progress()
         self.checkpoint = context.folder / "checkpoint.safetensors"
 
@@ -131,28 +134,15 @@ class Trainer:
         while self.progress.epoch < self.epochs:
             self.train_epoch()
             self.finish_epoch()
-        best = self.progress.best(self.recipe.wanted)
-        self.take(best[: self.recipe.average])
+        best = self.progress.best(max(1, self.recipe.keep))
+        self.model.load_state_dict(read_tensors(self.parameters(best[0]))[0])
         beside = {f"epochs/{epoch + 1:03d}.safetensors": self.parameters(epoch) for epoch in best[: self.recipe.keep]}
         return Trained(self.model.cpu().eval(), tuple(self.progress.scores), self.progress.history, beside)
 
-    def take(self, best: list[int]) -> None:
-        """Give the model the first epoch's parameters, or their mean with those of the others, best first.
-
-        An epoch enters the mean if the held-out score does not fall by it (greedy soup, Wortsman et al., 2022).
-        """
-        taken, score = [best[0]], self.progress.scores[best[0]]
-        for epoch in best[1:]:
-            self.model.load_state_dict(self.mean([*taken, epoch]))
-            found = self.heldout_score()
-            if found >= score:
-                taken, score = [*taken, epoch], found
-        self.model.load_state_dict(self.mean(taken))
-
-    def mean(self, epochs: list[int]) -> dict[str, Tensor]:
-        """The mean of these epochs' parameters."""
-        each = [read_tensors(self.parameters(epoch))[0] for epoch in epochs]
-        return {name: torch.stack([one[name] for one in each]).mean(0) for name in each[0]}
+    @property
+    def scored(self) -> EfficientBertForSequenceClassification:
+        """The model whose epochs are compared and kept: the one that learns, or the running mean of it."""
+        return self.model if self.mean is None else cast(EfficientBertForSequenceClassification, self.mean.module)
 
     def parameters(self, epoch: int) -> Path:
         """Where an epoch's parameters are kept while it is among the best."""
@@ -212,6 +202,8 @@ class Trainer:
         self.clip_gradients()
         self.optimizer.step()
         self.recipe.settle(self.model)
+        if self.mean is not None:
+            self.mean.update_parameters(self.model)
         self.schedule.step()
         self.optimizer.zero_grad()
         if self.progress.step % math.ceil(self.steps / MOMENTS) == 0:
@@ -252,10 +244,10 @@ class Trainer:
         progress = self.progress
         score = self.heldout_score()
         progress.scores.append(score)
-        progress.ranks.append(self.recipe.rank(self.model, score))
-        best = progress.best(self.recipe.wanted)
+        progress.ranks.append(self.recipe.rank(self.scored, score))
+        best = progress.best(max(1, self.recipe.keep))
         if progress.epoch in best and self.accelerator.is_main_process:
-            save_tensors(self.parameters(progress.epoch), self.model.state_dict())
+            save_tensors(self.parameters(progress.epoch), self.scored.state_dict())
         progress.epoch += 1
         progress.batch = 0
         self.save()
@@ -267,11 +259,11 @@ class Trainer:
 
     def heldout_score(self) -> float:
         """The context's score of the model as it is."""
-        rows = self.context.heldout
-        self.model.eval()
+        rows, model = self.context.heldout, self.scored
+        model.eval()
         with torch.no_grad(), self.accelerator.autocast():
             logits = [
-                self.recipe.predict(self.model, {name: value.to(self.model.device) for name, value in batch.items()})
+                self.recipe.predict(model, {name: value.to(model.device) for name, value in batch.items()})
                 for batch in map(self.collate, in_order(rows))
             ]
         labels = torch.tensor([row["label"] for row in rows])
@@ -289,6 +281,8 @@ class Trainer:
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
         for place, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{place}/{name}": torch.as_tensor(value) for name, value in state.items()}
+        if self.mean is not None:
+            tensors |= {f"mean/{name}": value for name, value in self.mean.state_dict().items()}
         tensors["random/cpu"] = torch.get_rng_state()
         if torch.cuda.is_available():
             tensors["random/cuda"] = torch.cuda.get_rng_state()
@@ -298,6 +292,8 @@ class Trainer:
         """Go on from the checkpoint."""
         tensors, metadata = read_tensors(self.checkpoint)
         self.model.load_state_dict(below("model/", tensors))
+        if self.mean is not None:
+            self.mean.load_state_dict(below("mean/", tensors))
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in below("optimizer/", tensors).items():
             place, entry = name.split("/")
@@ -310,8 +306,21 @@ class Trainer:
             torch.cuda.set_rng_state(tensors["random/cuda"])
 
 
+def running_mean(model: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of the parameters, whose decay rises to `decay` over the first steps.
+
+    After t updates the decay is at most (1 + t) / (10 + t), so that little is left of where a short training began.
+    """
+
+    def update(means: Any, parameters: Any, updates: Tensor | int) -> None:
+        risen = (1 + int(updates)) / (10 + int(updates))
+        get_ema_multi_avg_fn(min(decay, risen))(means, parameters, updates)
+
+    return AveragedModel(model, multi_avg_fn=update)
+
+
 def train(context: Context, recipe: Recipe) -> Trained:
-    """Train `context.model`'s trainable parameters by a recipe, keeping the best epoch, or a mean of the best.
+    """Train `context.model`'s trainable parameters by a recipe, keeping the best epoch.
 
     Raises:
         InputError: the loss is not finite.

@@ -55,7 +55,7 @@ class Recipe:
         rank: (model, held-out score) -> what the best epoch is highest in; the score by default.
         observe: model -> numbers to remember of it, about a hundred times in a training.
         keep: how many of the best epochs' parameters are kept beside the model; 0 for none.
-        average: how many of the best epochs may enter the model; 1 takes the best one as it is.
+        ema: decay of a running mean of the parameters, which is scored and kept in their place; 0 for none.
     """
 
     descend: Callable[[Model, Inputs, Progress], Descent]
@@ -67,16 +67,11 @@ class Recipe:
     rank: Callable[[Model, float], float] = lambda model, score: score
     observe: Callable[[Model], Mapping[str, Any]] = lambda model: {}
     keep: int = 0
-    average: int = 1
-
-    @property
-    def wanted(self) -> int:
-        """How many of the best epochs' parameters are needed at the end."""
-        return max(self.keep, self.average)
+    ema: float = 0.0
 
 
 def one_loss(
-    loss: Loss, predict: Predict, collate: Collate | None = None, *, keep: int = 0, average: int = 1
+    loss: Loss, predict: Predict, collate: Collate | None = None, *, keep: int = 0, ema: float = 0.0
 ) -> Recipe:
     """The recipe that minimises one loss over all trainable parameters."""
 
@@ -84,7 +79,7 @@ def one_loss(
         value = loss(model, batch)
         return value, lambda backward: backward(value)
 
-    return Recipe(descend, predict, collate, keep=keep, average=average)
+    return Recipe(descend, predict, collate, keep=keep, ema=ema)
 
 
 def parameter_groups(
