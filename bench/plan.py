@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from efficient_bert.methods import Method
     from efficient_bert.training import Stage
 
+TRAINS_AS = "0.2.0"
+"""The version since which the same options, seed and rows train the same model: later ones find its artifacts."""
+
 DATA_SEED = 0
 """Of synthetic data and of every limited draw of rows: runs of several seeds meet the same examples."""
 
@@ -199,7 +202,7 @@ class Plan:
             own["precision"] = native_precision(self.settings.device)
         stage.check(self.config, own)
         decided_by = {
-            "version": __version__,
+            "version": TRAINS_AS,
             "backbone": self.backbone.identity,
             "train": self.data.fingerprints["train"],
             "heldout": self.data.fingerprints["heldout"],

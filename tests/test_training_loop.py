@@ -100,6 +100,12 @@ def test_a_killed_run_ends_as_one_that_was_not(
     assert_resumes(stage, step, tmp_path, monkeypatch)
 
 
+@pytest.mark.parametrize("step", KILLS)
+def test_a_running_mean_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """The mean is part of a checkpoint."""
+    assert_resumes(FINETUNE, step, tmp_path, monkeypatch, options={"ema": 0.9})
+
+
 def assert_resumes(stage: Stage, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
     """A stage killed at a step and started again ends as one that was not, and computes no more than it must."""
     whole = stage.train(context(tmp_path / "whole", stage=stage, **changes))
