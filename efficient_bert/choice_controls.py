@@ -17,7 +17,7 @@ from efficient_bert.controls import OWN
 from efficient_bert.decisions import Decision, Policy, View
 from efficient_bert.draws import uniform_draws
 from efficient_bert.errors import InputError
-from efficient_bert.knobs import Knob, Value
+from efficient_bert.knobs import Knob, Value, slashed
 from efficient_bert.subnets import Subnet
 
 CLASS_RATES = Knob(
@@ -148,10 +148,7 @@ def shares(given: Value, count: int, *, name: str, whole: bool) -> list[float]:
     Raises:
         InputError: another number of them, a negative one, or another sum; a count of 0 is not yet known.
     """
-    try:
-        found = [float(part) for part in str(given).split("/")]
-    except ValueError:
-        found = []
+    found = slashed(given)
     fits = bool(found) and min(found) >= 0 and (abs(sum(found) - 1) < 1e-6 if whole else sum(found) <= 1 + 1e-9)
     if not fits or len(found) != (count or len(found)):
         total = "to 1" if whole else "to at most 1"

@@ -81,3 +81,11 @@ def numbers(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise InputError(f"the list is {text!r}, but it takes numbers separated by commas, such as 0.5,0.75") from None
+
+
+def slashed(given: Value) -> list[float]:
+    """The numbers of a list such as 0.5/0.2; none where a part is no number."""
+    try:
+        return [float(part) for part in str(given).split("/")]
+    except ValueError:
+        return []

@@ -226,7 +226,7 @@ def test_truncating_keeps_the_first_layers(tmp_path: Path) -> None:
 def test_a_depth_of_no_layers_is_refused(tmp_path: Path) -> None:
     """A fraction that keeps no layer is told the least that keeps one."""
     given = context(tmp_path, stage=TRUNCATE, options={"depth_mult": 0.1})
-    with pytest.raises(InputError, match=r"keeps none of 2 layers; give 0\.50 or more"):
+    with pytest.raises(InputError, match=r"leaves none of 2 layers; give 0\.50 or more"):
         TRUNCATE.train(given)
 
 

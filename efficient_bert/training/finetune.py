@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from efficient_bert.config import EfficientBertConfig
-from efficient_bert.errors import InputError
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.model import EfficientBertForSequenceClassification, reshaped
+from efficient_bert.subnets import kept_count
 from efficient_bert.training import Context, Stage, Trained
 from efficient_bert.training.loop import train, with_defaults
 from efficient_bert.training.recipe import Recipe, one_loss
@@ -86,13 +86,7 @@ def finetune_truncated(context: Context) -> Trained:
 
 def kept_depth(config: EfficientBertConfig, options: Mapping[str, Value]) -> int:
     """round(depth_mult * N), or an InputError where that is no layer at all."""
-    layers, fraction = config.num_hidden_layers, float(options["depth_mult"])
-    depth = round(layers * fraction)
-    if depth < 1:
-        raise InputError(
-            f"depth_mult is {fraction:g}, which keeps none of {layers} layers; give {1 / layers:.2f} or more"
-        )
-    return depth
+    return kept_count(float(options["depth_mult"]), config.num_hidden_layers)
 
 
 def passes(options: Mapping[str, Value]) -> float:
