@@ -12,7 +12,7 @@ WORDS = ("the", "film", "was", "plot", "cast", "and", "very", "fine", "good", "g
 GOOD, BAD = WORDS[7:10], WORDS[10:13]
 
 
-def write_backbone(folder: Path) -> Path:
+def write_backbone(folder: Path, *, dropout: float = 0.1) -> Path:
     """A BERT encoder (2 layers, 16 wide) that knows `WORDS`, as `--backbone` takes it."""
     folder.mkdir(parents=True)
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
@@ -26,6 +26,8 @@ def write_backbone(folder: Path) -> Path:
         num_attention_heads=2,
         intermediate_size=32,
         max_position_embeddings=64,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
     )
     BertModel(config).save_pretrained(folder)
     return folder

@@ -13,19 +13,19 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import set_seed
+from accelerate.utils import send_to_device, set_seed
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
 from transformers import get_linear_schedule_with_warmup
 
 from efficient_bert.errors import InputError
@@ -109,8 +109,7 @@ class Trainer:
         self.lengths = [len(row["input_ids"]) for row in context.train]
         batch_size = int(options["batch_size"])
         self.epochs = int(options["epochs"])
-        self.steps_per_epoch = math.ceil(math.ceil(len(self.lengths) / batch_size) / self.accelerator.num_processes)
-        self.steps = self.epochs * self.steps_per_epoch
+        self.steps = self.epochs * math.ceil(len(self.lengths) / batch_size)
         self.model = context.model
         self.model.to(self.accelerator.device)
         optimizer = torch.optim.AdamW(
@@ -155,31 +154,32 @@ class Trainer:
         schedule: LambdaLR = get_linear_schedule_with_warmup(optimizer, warmup, self.steps, last_epoch=step - 1)
         return schedule
 
-    def batches(self) -> Iterator[Mapping[str, Tensor]]:
-        """The rest of the current epoch, on the device, shared out among processes."""
+    def batches(self) -> Iterator[tuple[Mapping[str, Tensor], float]]:
+        """This process's part of what is left of the current epoch's batches, on the device, and its share of each.
+
+        The shares of all processes add up to 1. A process without a row of a small batch borrows its first one, with a
+        share of 0, so that all of them take every step.
+        """
         options, progress = self.context.options, self.progress
+        every, own = self.accelerator.num_processes, self.accelerator.process_index
         buckets = LengthBuckets(
             self.lengths,
             batch_size=int(options["batch_size"]),
             seed=self.context.seed,
             epoch=progress.epoch,
         )
-        loader: DataLoader[Any] = DataLoader(
-            self.context.train,  # type: ignore[arg-type]  # any sequence will do; torch asks for its own class
-            batch_sampler=buckets,
-            collate_fn=self.collate,
-            generator=torch.Generator(),  # else starting to read draws a seed where dropout does: no resume to the bit
-        )
-        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
-        yield from self.accelerator.skip_first_batches(prepared, progress.batch)
+        for places in islice(buckets, progress.batch, None):
+            part = places[own::every]
+            rows = [self.context.train[place] for place in part or places[:1]]
+            yield send_to_device(self.collate(rows), self.accelerator.device), len(part) / len(places)
 
     def train_epoch(self) -> None:
         """Run the rest of the epoch, with checkpoints."""
         training_mode(self.model)
         started = saved = time.monotonic()
         examples = 0
-        for batch in self.batches():
-            loss = self.step(batch)
+        for batch, share in self.batches():
+            loss = self.step(batch, share)
             examples += len(batch["labels"]) * self.accelerator.num_processes
             now = time.monotonic()
             self.watch(loss, rate=examples / (now - started))
@@ -187,8 +187,8 @@ class Trainer:
                 self.save()
                 saved = now
 
-    def step(self, batch: Mapping[str, Tensor]) -> float:
-        """One optimiser step; the loss, checked to be finite."""
+    def step(self, batch: Mapping[str, Tensor], share: float) -> float:
+        """One optimiser step, to which this process's rows contribute their share; their loss, checked to be finite."""
         with self.accelerator.autocast():
             loss, descend = self.recipe.descend(self.model, batch, self.progress)
         value = loss.item()
@@ -197,7 +197,8 @@ class Trainer:
                 f"the loss is {value} at step {self.progress.step}; lower the learning rate "
                 f"(it is {self.context.options['learning_rate']}) or set the precision to 'no'"
             )
-        descend(self.accelerator.backward)
+        scale = share * self.accelerator.num_processes  # the gradients' mean over processes is that of the batch
+        descend(lambda loss, **asked: self.accelerator.backward(loss * scale, **asked))
         self.average_gradients()
         self.clip_gradients()
         self.optimizer.step()
