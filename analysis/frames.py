@@ -27,6 +27,11 @@ def device(record: Record) -> str:
     return str(record.timing.get("device") or UNTIMED)
 
 
+def version(record: Record) -> str:
+    """The version of the code that made the run: another may train or measure another way."""
+    return str(record.environment.get("versions", {}).get("efficient-bert"))
+
+
 def timed(examples: pd.DataFrame) -> pd.DataFrame:
     """The rows that hold latencies."""
     return examples[examples["seconds"].map(len) > 0]
@@ -118,11 +123,13 @@ class Runs:
     def full(self, record: Record) -> Record | None:
         """The full model's run of the same task, seed, backbone and evaluation data.
 
-        Of several, the one with the same training data goes first, then the same fine-tuning, preset, the newest.
+        Of several, the very model that was fine-tuned for the run goes first, then one of the same training data, the
+        same fine-tuning, preset, the newest.
         """
 
-        def likeness(other: Record) -> tuple[bool, bool, bool, str]:
+        def likeness(other: Record) -> tuple[bool, bool, bool, bool, str]:
             return (
+                other.artifacts.get("finetune") == record.artifacts.get("finetune"),
                 _trained_on(other) == _trained_on(record),
                 other.options.get("finetune") == record.options.get("finetune"),
                 other.preset == record.preset,
@@ -154,6 +161,7 @@ def _traits(record: Record) -> tuple[str, ...]:
         f"{record.data.get('rows')} rows",
         f"{_training_rows(record)} training rows",
         f"{record.data.get('max_length')} word pieces",
+        f"version {version(record)}",
     )
 
 
@@ -190,6 +198,7 @@ def _identity(record: Record) -> str:
         _training_rows(record),
         device(record),
         record.timing.get("threads"),
+        version(record),
     )
     return json.dumps(shared, sort_keys=True, default=str)
 

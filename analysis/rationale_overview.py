@@ -29,6 +29,7 @@ from analysis.rationales import (
     notes,
     table_rows,
 )
+from analysis.report import replaced
 from analysis.summary import Summary
 from analysis.templating import TEMPLATES
 from bench.comparison_files import OVERVIEW, POINTS, POINTS_CSV
@@ -92,8 +93,19 @@ def read_points(folder: Path) -> tuple[Point, ...]:
     )
 
 
+def write_report(folder: Path, out: Path) -> Path:
+    """Write the report of the overview in `folder` to another folder; the page.
+
+    Raises:
+        InputError: there is no overview in it, or `out` is there and no report.
+    """
+    with replaced(out) as aside:
+        write_overview(folder, aside)
+    return out / "index.html"
+
+
 def write_overview(folder: Path, out: Path) -> Path:
-    """Write the page and figures of the overview in `folder` to `out`; the page.
+    """Write the page and figures of the overview in `folder` to `out`, which may be the same; the page.
 
     Raises:
         InputError: there is no overview in it.

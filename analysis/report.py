@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -21,11 +22,12 @@ from analysis.plots import Plot
 from analysis.render import inline, render
 from analysis.table import table
 from analysis.templating import TEMPLATES
+from bench.comparison_files import POINTS_CSV
 from bench.errors import InputError
 from bench.registry import PLOTS
 from bench.store import RunStore
 
-_CONTENT = {"index.html", "figures", "data"}
+_CONTENT = {"index.html", "figures", "data", POINTS_CSV}
 
 
 def write_report(store: RunStore, run_ids: Iterable[str], out: Path) -> Path:
@@ -37,16 +39,28 @@ def write_report(store: RunStore, run_ids: Iterable[str], out: Path) -> Path:
         InputError: no run is named, the store lacks one, or as `require_replaceable`.
     """
     runs = Runs.read(store, run_ids)
+    with replaced(out) as aside:
+        for folder in ("figures", "data"):
+            (aside / folder).mkdir()
+        sections = [_write_task(task, only, aside) for task, only in runs.by_task.items()]
+        (aside / "index.html").write_text(_page(sections, runs), encoding="utf8")
+    return out / "index.html"
+
+
+@contextmanager
+def replaced(out: Path) -> Iterator[Path]:
+    """An empty folder that takes the place of the report in `out` once all is written to it.
+
+    Raises:
+        InputError: as `require_replaceable`.
+    """
     require_replaceable(out)
     place = out.resolve()  # a link stays, and what it leads to is replaced
     aside = place.with_name(f".{place.name}.part")
     shutil.rmtree(aside, ignore_errors=True)
-    for folder in ("figures", "data"):
-        (aside / folder).mkdir(parents=True)
-    sections = [_write_task(task, only, aside) for task, only in runs.by_task.items()]
-    (aside / "index.html").write_text(_page(sections, runs), encoding="utf8")
+    aside.mkdir(parents=True)
+    yield aside
     _swap(aside, place)
-    return out / "index.html"
 
 
 def require_replaceable(out: Path) -> None:

@@ -24,7 +24,7 @@ def selected(runs: Runs) -> dict[str, Arm]:
     """
     chosen: dict[str, Arm] = {}
     for arm in runs.arms:
-        if not eligible(arm, runs):
+        if refusal(arm, runs):
             continue
         name = series(arm, runs)
         if name not in chosen or _speedup(arm) > _speedup(chosen[name]):
@@ -40,7 +40,8 @@ def choices(runs: Runs) -> list[str]:
     for name in dict.fromkeys(series(arm, runs) for arm in wanted):
         arm = chosen.get(name)
         if arm is None:
-            lines.append(f"chosen  {name}: no point, none loses at most {TOLERANCE * 100:g} point on held-out rows")
+            why = dict.fromkeys(refusal(own, runs) for own in wanted if series(own, runs) == name)
+            lines.append(f"chosen  {name}: no point, {'; '.join(why)}")
             continue
         knobs = " ".join(f"{knob}={value}" for knob, value in arm.knobs.items()) or "no knobs"
         found = f"held-out {first_metric(arm)} {arm.heldout(first_metric(arm)):.3f}, FLOPs speed-up {_speedup(arm):.2f}"
@@ -63,22 +64,27 @@ def quality_metrics(arm: Arm) -> list[str]:
     return [name for name in arm.first.metrics if name in METRICS and METRICS[name].quality]
 
 
-def eligible(arm: Arm, runs: Runs) -> bool:
-    """Whether an arm may be chosen: on the held-out slice it costs less than the full model and holds up against it.
+def refusal(arm: Arm, runs: Runs) -> str:
+    """Why an arm may not be chosen; empty where, on the held-out slice, it costs less than the full model and holds up.
 
     Controls may not; nor may gates that learnt on the held-out slice, which are not judged on it.
     """
-    if arm.first.control_of or any(
-        options.get("label_split") == "heldout" for record in arm.records for options in record.options.values()
-    ):
-        return False
-    fulls = [runs.full(record) for record in arm.records]
+    if arm.reference or arm.first.control_of:
+        return "the full model and controls are not chosen"
+    if any(options.get("label_split") == "heldout" for record in arm.records for options in record.options.values()):
+        return "its gates learnt on the held-out rows; bench search keeps rows for this"
+    found = [runs.full(record) for record in arm.records]
+    fulls = tuple(full for full in found if full is not None)
     name = first_metric(arm)
     own = arm.heldout(name)
-    if arm.reference or own is None or _speedup(arm) <= 1 or None in fulls:
-        return False
-    reference = Arm(label="", records=tuple(full for full in fulls if full is not None)).heldout(name)
-    return reference is not None and own >= reference - TOLERANCE - _ROUNDING
+    reference = Arm(label="", records=fulls).heldout(name) if fulls else None
+    if own is None or reference is None or len(fulls) < len(found):
+        return "held-out scores beside the full model's are missing"
+    if _speedup(arm) <= 1:
+        return "none costs less than the full model on held-out rows"
+    if own < reference - TOLERANCE - _ROUNDING:
+        return f"none loses at most {TOLERANCE * 100:g} point on held-out rows"
+    return ""
 
 
 def _speedup(arm: Arm) -> float:

@@ -31,7 +31,7 @@ INTERVAL_NOTE = (
 )
 """The interval's name, for every place that shows one."""
 
-_BATCH_VALUES = 2_000_000  # resampled values held at once: about 16 MB of float64
+_BATCH_ROWS = 500_000  # resampled rows held at once: 4 MB of float64 for each of a metric's terms
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def _bootstrap(
         (np.arange(rows),),
         along_last,
         n_resamples=resamples or (RESAMPLES_LARGE if rows > LARGE else RESAMPLES),
-        batch=max(1, _BATCH_VALUES // rows),
+        batch=max(1, _BATCH_ROWS // rows),
         vectorized=True,
         method="percentile",
         confidence_level=confidence,

@@ -9,10 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.frames import UNTIMED, Runs
+from analysis.frames import UNTIMED, Runs, version
 from analysis.selection import RULE, first_metric
 from analysis.statistics import INTERVAL_NOTE
 from analysis.table import table
+from bench.records import Record
 from bench.registry import METRICS
 
 SYNTHETIC_NOTE = "synthetic data made by this project"
@@ -109,7 +110,14 @@ def facts(runs: Runs) -> tuple[tuple[str, str], ...]:
         ("seeds", _listed(record.seed for record in runs.records) + (f"; {SEEDS_NOTE}" if several else "")),
         ("interval", INTERVAL_NOTE),
         ("FLOPs", _listed(record.flops_convention for record in runs.records)),
+        ("code", _listed(_code(record) for record in runs.records)),
     )
+
+
+def _code(record: Record) -> str:
+    commit = record.environment.get("commit")
+    changed = " with changes" if record.environment.get("dirty") else ""
+    return f"version {version(record)}" + (f", commit {commit[:9]}{changed}" if commit else "")
 
 
 def notes(runs: Runs) -> tuple[str, ...]:

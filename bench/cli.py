@@ -217,19 +217,21 @@ def report_command(folder: Path, out: Path, task: str | None, in_markdown: bool)
     """Write the report of all finished runs in FOLDER, or of the rationales that were put together there."""
     from analysis import rationale_overview
     from analysis.frames import Runs
-    from analysis.report import require_replaceable, write_report
+    from analysis.report import write_report
     from analysis.summary import markdown, summary
-    from bench.comparison_files import OVERVIEW
+    from bench.comparison_files import OVERVIEW, SUMMARY
     from bench.store import RunStore
 
     if not folder.is_dir():
         raise InputError(f"folder {folder} does not exist; give the runs/ folder of a store, or one with {OVERVIEW}")
+    if (folder / SUMMARY).is_file() and not (folder / OVERVIEW).is_file():
+        raise InputError(f"{folder} is a single comparison; its page is its own index.html, by bench rationales --out")
     if (folder / OVERVIEW).is_file():
         if task:
             raise InputError(f"--task is {task}, but the rationales in {folder} are of one task; leave it out")
-        if out.resolve() != folder.resolve():
-            require_replaceable(out)
-        page, found = rationale_overview.write_overview(folder, out), rationale_overview.summary(folder)
+        own = out.resolve() == folder.resolve()
+        write = rationale_overview.write_overview if own else rationale_overview.write_report
+        page, found = write(folder, out), rationale_overview.summary(folder)
     else:
         store = RunStore(folder)
         run_ids = [run_id for run_id in store.ids() if task in (None, store.record(run_id).task)]
@@ -242,13 +244,16 @@ def report_command(folder: Path, out: Path, task: str | None, in_markdown: bool)
 @bench.command("compare")
 @click.argument("a")
 @click.argument("b")
-@click.option("--store", type=FOLDER, default=Path(), help="Folder of runs/. [default: here]")
+@click.option("--store", type=FOLDER, default=Path(), help="Folder of runs/, for ids. [default: here]")
 def compare_command(a: str, b: str, store: Path) -> None:
     """Compare runs A and B (ids, or their folders) example by example: metrics, paired difference, interval."""
     from analysis.compare import comparison
     from bench.store import RunStore
 
-    print_summary(comparison(RunStore(store / "runs"), Path(a).name, Path(b).name))
+    roots = {Path(run).resolve().parent if Path(run).is_dir() else (store / "runs").resolve() for run in (a, b)}
+    if len(roots) > 1:
+        raise InputError(f"{a} and {b} are in different folders; give two runs of one")
+    print_summary(comparison(RunStore(roots.pop()), Path(a).name, Path(b).name))
 
 
 @bench.command("export")

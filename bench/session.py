@@ -28,6 +28,10 @@ def timed(
     """
     if not plan.latency_examples or not plan.rounds:
         return {}, dict(tables)
+    import torch
+
+    if torch.get_num_threads() != plan.environment["torch_threads"]:
+        raise RuntimeError("the number of threads has changed since the runs were named by it")
     keep_freed_memory()  # as a training before it in this process has done
     places = sampled(plan)
     calls = {run_id: forward(able) for run_id, able in ables.items()}
@@ -49,7 +53,7 @@ def timed(
         "examples": len(places),
         "rounds": plan.rounds,
         "warm_up_examples": min(WARM_UP, len(places)),
-        "threads": plan.environment["torch_threads"],
+        "threads": torch.get_num_threads(),
         "arms": len(calls),
     }
     own = latencies[plan.arms[0].run_id]

@@ -142,6 +142,25 @@ def test_evaluation_rows_of_other_content_are_not_averaged(tmp_path: Path) -> No
     assert {arm.label for arm in runs.arms} == {"full, 0a1", "full, 0a2"}
 
 
+def test_seeds_of_two_versions_are_two_arms(tmp_path: Path) -> None:
+    """Another version of the code may train or measure another way, and labels say which it was."""
+    versions = [{"versions": {"efficient-bert": name}} for name in ("0.1.0", "0.2.0")]
+    one, other = StoredRun("a", environment=versions[0]), StoredRun("b", seed=2, environment=versions[1])
+    runs = read_runs(tmp_path, one, other)
+    assert [arm.label for arm in runs.arms] == ["full, version 0.1.0", "full, version 0.2.0"]
+
+
+def test_the_model_that_was_fine_tuned_for_a_run_is_its_reference(tmp_path: Path) -> None:
+    """Of two full models that are alike in all else, the one with the run's own fine-tuned artifact."""
+    own = {"finetune": "own"}
+    arm = StoredRun("arm", method="entropy_exit", stages=own)
+    for fulls in ([StoredRun("a", stages=own), StoredRun("z")], [StoredRun("z", stages=own), StoredRun("a")]):
+        runs = read_runs(tmp_path / fulls[0].run_id, arm, *fulls)
+        found = runs.full(runs.records[0])
+        assert found is not None
+        assert found.run_id == fulls[0].run_id
+
+
 def test_seeds_on_two_devices_are_two_arms(tmp_path: Path) -> None:
     """Times of different devices are never averaged, not even as seeds of one arm."""
     frame = table(read_runs(tmp_path, StoredRun("cpu"), StoredRun("gpu", seed=2, device="Test GPU")))

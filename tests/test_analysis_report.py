@@ -14,7 +14,7 @@ import pytest
 from analysis.compare import compare, comparison
 from analysis.page import section
 from analysis.report import require_replaceable, write_report
-from analysis.selection import selected
+from analysis.selection import choices, selected
 from analysis.summary import markdown, summary
 from analysis.table import table
 from bench.errors import InputError
@@ -101,6 +101,20 @@ def test_controls_and_gates_that_saw_the_held_out_rows_are_not_chosen(tmp_path: 
     cases = {"plain": run, "control": replace(run, control_of="adapler"), "seen": replace(run, options=gates)}
     chosen = {name: selected(read_runs(tmp_path / name, StoredRun("full"), case)) for name, case in cases.items()}
     assert {name: list(found) for name, found in chosen.items()} == {"plain": ["m"], "control": [], "seen": []}
+
+
+def test_where_nothing_is_chosen_the_reason_is_told(tmp_path: Path) -> None:
+    """Each reason is its own: too weak, no faster, gates that saw the held-out rows, no full model."""
+    gates: dict[str, dict[str, Any]] = {"finetune": {"epochs": 1}, "gates": {"label_split": "heldout"}}
+    cases = {
+        "loses at most 1 point": StoredRun("x", method="m", heldout={"accuracy": 0.8, "flops_speedup": 3.0}),
+        "costs less": StoredRun("x", method="m", heldout={"accuracy": 0.9, "flops_speedup": 1.0}),
+        "bench search": StoredRun("x", method="m", options=gates),
+        "are missing": StoredRun("x", method="m", seed=7),
+    }
+    for number, (reason, case) in enumerate(cases.items()):
+        (line,) = choices(read_runs(tmp_path / str(number), StoredRun("full"), case))
+        assert reason in line
 
 
 def test_nothing_is_chosen_without_a_reference(tmp_path: Path) -> None:

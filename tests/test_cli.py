@@ -214,6 +214,10 @@ def test_compare_pairs_two_runs(session: Session) -> None:
     assert f"{one:.3f}" in line
     assert f"{other:.3f}" in line
     assert f"{other - one:.3f}" in line
+    folders = [session.folder / "runs" / name for name in (full, shallow)]
+    assert call("compare", *folders, "--store", session.folder / "elsewhere").out == answer.out
+    apart = call("compare", folders[0], session.folder)
+    assert (apart.code, apart.err.count("\n")) == (2, 1)
 
 
 def test_a_sweep_trains_what_is_shared_once(session: Session) -> None:

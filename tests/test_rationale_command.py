@@ -214,6 +214,11 @@ def test_points_are_put_together(plan: Plan, tmp_path: Path) -> None:
     links = [link for link in re.findall(r'href="([^"#]+)"', page) if not link.startswith("data:")]
     assert links
     assert all((tmp_path / "report" / link).is_file() for link in links)
+    redrawn = call("report", tmp_path / "stored", "--out", tmp_path / "report")
+    assert redrawn.code == 0, redrawn.err
+    single = call("report", folder / points[0].found.summary["folders"][0], "--out", tmp_path / "another")
+    assert (single.code, single.err.count("\n")) == (2, 1)
+    assert "single comparison" in single.err
     for options, message in (
         (("--task", "sst2", "--out", tmp_path / "report"), "leave it out"),
         (("--out", plan.settings.store), "report"),
