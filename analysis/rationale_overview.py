@@ -20,7 +20,6 @@ import pandas as pd
 from analysis.page import FigureView
 from analysis.rationale_curves import SPEEDUPS, curves
 from analysis.rationales import (
-    AVERAGE,
     Agreement,
     claims,
     facts,
@@ -32,7 +31,7 @@ from analysis.rationales import (
 from analysis.report import replaced
 from analysis.summary import Summary
 from analysis.templating import TEMPLATES
-from bench.comparison_files import OVERVIEW, POINTS, POINTS_CSV
+from bench.comparison_files import AVERAGE, OVERVIEW, POINTS, POINTS_CSV
 from bench.errors import InputError
 from bench.store import write_aside
 

@@ -30,12 +30,10 @@ from analysis.rationale_texts import DocumentView, document_views
 from analysis.render import inline, render
 from analysis.summary import Summary
 from analysis.templating import TEMPLATES
-from bench.comparison_files import summary_in
+from bench.comparison_files import AVERAGE, summary_in
 from bench.store import write_aside
 
 REFERENCE = "adapler"
-AVERAGE = -1
-"""In the column `layer`: the mean over all layers."""
 
 WORDS = 25
 """Words in the list of those that are falsely kept most."""

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.comparison_files import AVERAGE
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -21,8 +23,6 @@ Values = NDArray[np.float64]
 
 RESAMPLES = 1000
 LEVEL = 0.95
-AVERAGE = -1
-"""In the column `layer`: the mean over all layers."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ SUMMARY = "summary.json"
 OVERVIEW = "overview.json"
 """Of several that were put together, written last."""
 
+AVERAGE = -1
+"""In the column `layer` of a table: the mean over all layers."""
+
 POINTS, POINTS_CSV = "points.parquet", "points.csv"
 """The table of those."""
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bench.plan import DATA_SEED
+from bench.data import DATA_SEED
 from bench.runner import fresh_model, on_device
 from bench.session import single
 from efficient_bert.memory import keep_freed_memory

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.data import DATA_SEED
 from bench.errors import InputError
 from bench.layouts import ERASER_SPLITS
 from bench.rationales import annotated
@@ -20,9 +21,6 @@ from eraser_eval.schema import Annotation, EraserDataset, Evidence, read_dataset
 
 if TYPE_CHECKING:
     from bench.tasks import Task
-
-DATA_SEED = 0
-"""Of a synthetic task's texts: those that models were trained and are reported on."""
 
 
 @dataclass(frozen=True)

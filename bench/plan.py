@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bench import __version__
 from bench.artifacts import ArtifactStore, Job, content_hash
 from bench.backbones import Backbone, resolve, tokenizer
-from bench.data import encode, fingerprint, hold_out, load_split
+from bench.data import DATA_SEED, encode, fingerprint, hold_out, load_split
 from bench.environment import read_environment
 from bench.errors import InputError
 from bench.presets import Preset, preset_named
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 TRAINS_AS = "0.2.0"
 """The version since which the same options, seed and rows train the same model: later ones find its artifacts."""
-
-DATA_SEED = 0
-"""Of synthetic data and of every limited draw of rows: runs of several seeds meet the same examples."""
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.data import encode, load_split
+from bench.data import DATA_SEED, encode, load_split
 from bench.errors import InputError
 from bench.evaluation import evaluate
-from bench.plan import DATA_SEED
 from bench.presets import preset_named
 from bench.registry import METHODS
 from bench.runner import is_main_process, load_models, runnable, train_job

@@ -10,8 +10,9 @@ from typing import Any
 import pyarrow as pa
 
 from bench.artifacts import content_hash
+from bench.data import DATA_SEED
 from bench.evaluation import Runnable
-from bench.plan import DATA_SEED, Plan
+from bench.plan import Plan
 from bench.progress import Watcher
 from bench.timing import WARM_UP, Latencies, cuda_clock, measure, wall_clock
 from efficient_bert.memory import keep_freed_memory

@@ -17,17 +17,19 @@ from efficient_bert.controls import OWN
 from efficient_bert.decisions import Decision, Policy, View
 from efficient_bert.draws import uniform_draws
 from efficient_bert.errors import InputError
-from efficient_bert.knobs import Knob, Value, slashed
+from efficient_bert.knobs import Knob, Value, numbers
 from efficient_bert.subnets import Subnet
 
 CLASS_RATES = Knob(
     "class_rates",
-    "share of examples at each class of width, as 0.6/0.2/0.1/0.1, in every layer; own = each gate's, as measured",
+    "share of examples at each class of width, as 0.6/0.2/0.1/0.1, in every layer; own = each gate's at the trained "
+    "widths",
     OWN,
 )
 EXIT_RATES = Knob(
     "exit_rates",
-    "share of all examples that leaves at each exit depth, as 0.3/0.2; own = as measured at the threshold",
+    "share of all examples that leaves at each exit depth, as 0.3/0.2; own = as measured at the threshold and the "
+    "trained widths",
     OWN,
 )
 
@@ -148,7 +150,7 @@ def shares(given: Value, count: int, *, name: str, whole: bool) -> list[float]:
     Raises:
         InputError: another number of them, a negative one, or another sum; a count of 0 is not yet known.
     """
-    found = slashed(given)
+    found = list(numbers(str(given), name=name, separator="/"))
     fits = bool(found) and min(found) >= 0 and (abs(sum(found) - 1) < 1e-6 if whole else sum(found) <= 1 + 1e-9)
     if not fits or len(found) != (count or len(found)):
         total = "to 1" if whole else "to at most 1"

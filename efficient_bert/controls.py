@@ -16,7 +16,7 @@ from efficient_bert.contribution import first_token
 from efficient_bert.decisions import Decision, Policy, View
 from efficient_bert.draws import scrambled
 from efficient_bert.errors import InputError
-from efficient_bert.knobs import Knob, Value, slashed
+from efficient_bert.knobs import Knob, Value, numbers
 
 OWN = "own"
 
@@ -70,7 +70,7 @@ def read_profile(config: EfficientBertConfig, given: Value) -> list[float]:
                 f"the model has no length profile of its own; give --profile with {config.num_hidden_layers} fractions"
             )
         return list(config.length_profile)
-    fractions = slashed(given)
+    fractions = list(numbers(str(given), name="profile", separator="/"))
     falling = all(after <= before for before, after in zip([1.0, *fractions], fractions, strict=False))
     if len(fractions) != config.num_hidden_layers or not falling or not fractions[-1] > 0:
         raise InputError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from efficient_bert.errors import InputError
@@ -58,34 +57,14 @@ class Knob:
         return value
 
 
-def parse_knobs(knobs: Sequence[Knob], given: Mapping[str, Value], *, owner: str) -> dict[str, Value]:
-    """Every knob's value: what is given, checked, else the default.
-
-    Raises:
-        InputError: an unknown name (the known ones are listed) or a bad value.
-    """
-    known = {knob.name: knob for knob in knobs}
-    for name in given:
-        if name not in known:
-            raise InputError(f"{owner} has no knob {name!r}; it has: {', '.join(known) or 'none'}")
-    return {name: knob.parse(given.get(name, knob.default)) for name, knob in known.items()}
-
-
-def numbers(text: str) -> tuple[float, ...]:
+def numbers(text: str, *, name: str = "the list", separator: str = ",") -> tuple[float, ...]:
     """The numbers of a list such as "0.25,0.5,1".
 
     Raises:
         InputError: something in it is no number.
     """
     try:
-        return tuple(float(part) for part in text.split(","))
+        return tuple(float(part) for part in text.split(separator))
     except ValueError:
-        raise InputError(f"the list is {text!r}, but it takes numbers separated by commas, such as 0.5,0.75") from None
-
-
-def slashed(given: Value) -> list[float]:
-    """The numbers of a list such as 0.5/0.2; none where a part is no number."""
-    try:
-        return [float(part) for part in str(given).split("/")]
-    except ValueError:
-        return []
+        example = separator.join(("0.5", "0.75"))
+        raise InputError(f"{name} is {text!r}, but it takes numbers as in {example}") from None

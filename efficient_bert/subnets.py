@@ -48,17 +48,17 @@ class Subnet:
     widths: tuple[float, ...]
 
 
-def kept_count(depth: float, layers: int) -> int:
+def kept_count(depth: float, layers: int, *, name: str = "the depth") -> int:
     """Layers at a fraction of them: round(depth * layers), half to even.
 
     Raises:
         InputError: the fraction is not in (0, 1] or leaves no layer.
     """
     if not 0 < depth <= 1:
-        raise InputError(f"the depth is {depth:g}, but a depth is a fraction of the {layers} layers, in (0, 1]")
+        raise InputError(f"{name} is {depth:g}, but a depth is a fraction of the {layers} layers, in (0, 1]")
     count = round(depth * layers)
     if not count:
-        raise InputError(f"the depth is {depth:g}, which leaves none of {layers} layers; give {1 / layers:.2f} or more")
+        raise InputError(f"{name} is {depth:g}, which leaves none of {layers} layers; give {1 / layers:.2f} or more")
     return count
 
 

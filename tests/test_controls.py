@@ -62,12 +62,19 @@ def test_a_profile_is_the_models_or_typed() -> None:
     assert read_profile(config, "0.9/0.5/0.5/0.1") == PROFILE
 
 
-@pytest.mark.parametrize("given", ["0.9/0.5", "0.9/0.5/0.6/0.1", "1/1/1/0", "a/b/c/d", "1.5/1/1/1", "1/1/nan/1", ""])
+@pytest.mark.parametrize("given", ["0.9/0.5", "0.9/0.5/0.6/0.1", "1/1/1/0", "1.5/1/1/1", "1/1/nan/1"])
 def test_a_profile_that_does_not_fit_is_refused(given: str) -> None:
-    """Another number of layers, a rise, zero, no number, above one: one line with the value and the rule."""
+    """Another number of layers, a rise, zero, above one: one line with the value and the rule."""
     with pytest.raises(
         InputError, match=r"profile is .* takes 4 fractions in \(0, 1\], none larger than the one before"
     ):
+        read_profile(tiny_config(), given)
+
+
+@pytest.mark.parametrize("given", ["a/b/c/d", "", "0.9,0.5,0.4,0.1"])
+def test_a_profile_that_is_no_list_is_refused(given: str) -> None:
+    """No numbers, or other separators: one line with the value and an example."""
+    with pytest.raises(InputError, match=r"profile is .* takes numbers as in 0\.5/0\.75"):
         read_profile(tiny_config(), given)
 
 

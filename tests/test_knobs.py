@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from efficient_bert import InputError
-from efficient_bert.knobs import Knob, Value, parse_knobs
+from efficient_bert.knobs import Knob, Value
 
 COUNT = Knob("count", "how many", 2, low=1, high=10)
 RATE = Knob("rate", "how fast", 0.5, low=0.0)
@@ -38,16 +38,3 @@ def test_other_values_are_refused_in_one_line(knob: Knob, given: Value, rule: st
         knob.parse(given)
     assert str(caught.value).startswith(f"{knob.name} is ")
     assert "\n" not in str(caught.value)
-
-
-def test_what_is_not_given_has_its_default() -> None:
-    """Every knob gets a value, in the order in which they are declared."""
-    found = parse_knobs([COUNT, RATE, MODE], {"mode": "no"}, owner="x")
-    assert list(found.items()) == [("count", 2), ("rate", 0.5), ("mode", "no")]
-
-
-@pytest.mark.parametrize(("knobs", "known"), [([COUNT, RATE], "count, rate"), ([], "none")])
-def test_an_unknown_knob_is_refused(knobs: list[Knob], known: str) -> None:
-    """The message lists the knobs that exist."""
-    with pytest.raises(InputError, match=f"entropy_exit has no knob 'size'; it has: {known}"):
-        parse_knobs(knobs, {"size": 1}, owner="entropy_exit")

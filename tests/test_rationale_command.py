@@ -16,7 +16,7 @@ from analysis.rationale_overview import read_points
 from analysis.rationales import Comparison, claims, write_page
 from bench import agreement
 from bench.comparison import METHODS, Asked, compare, eraser_split, settings_of
-from bench.comparison_files import OVERVIEW, summary_in
+from bench.comparison_files import AVERAGE, OVERVIEW, summary_in
 from bench.errors import InputError
 from bench.evaluation import evaluate
 from bench.gold import read_gold
@@ -319,7 +319,7 @@ def test_differences_are_paired() -> None:
     assert cell["value"] == pytest.approx(rates.mean() + 0.05)
     assert cell["high"] - cell["low"] > 0.1
     assert [cell["difference"], cell["difference_low"], cell["difference_high"]] == pytest.approx([0.05] * 3)
-    assert cells["saliency", agreement.AVERAGE, "fpr"]["value"] == pytest.approx(cell["value"])
+    assert cells["saliency", AVERAGE, "fpr"]["value"] == pytest.approx(cell["value"])
     assert np.isnan(cells["adapler", 0, "fpr"]["difference"])
     assert np.isnan(cells["adapler", 0, "mean_average_precision"]["value"])
 

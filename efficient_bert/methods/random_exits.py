@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from efficient_bert.choice_controls import EXIT_RATES, check_rates, exit_rates, random_exits
 from efficient_bert.config import EfficientBertConfig
-from efficient_bert.controls import CONTROL_SEED
+from efficient_bert.controls import CONTROL_SEED, OWN
 from efficient_bert.decisions import Policy
+from efficient_bert.errors import InputError
 from efficient_bert.knobs import Value
 from efficient_bert.methods import Method, prefix_exit
 from efficient_bert.model import EfficientBertForSequenceClassification
@@ -35,6 +36,11 @@ def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
     """Raise InputError where the width leaves no head, or the threshold or the shares do not fit."""
     prefix_exit.check(config, knobs)
     check_rates(config, knobs)
+    if knobs["exit_rates"] == OWN and float(knobs["exit_width"]) != 1:
+        raise InputError(
+            f"exit_width is {knobs['exit_width']}, but the model's exit rates were measured at full width; give "
+            "--exit-rates"
+        )
 
 
 RANDOM_EXITS = Method(

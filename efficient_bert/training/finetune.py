@@ -86,7 +86,7 @@ def finetune_truncated(context: Context) -> Trained:
 
 def kept_depth(config: EfficientBertConfig, options: Mapping[str, Value]) -> int:
     """round(depth_mult * N), or an InputError where that is no layer at all."""
-    return kept_count(float(options["depth_mult"]), config.num_hidden_layers)
+    return kept_count(float(options["depth_mult"]), config.num_hidden_layers, name="depth_mult")
 
 
 def passes(options: Mapping[str, Value]) -> float:

@@ -1,8 +1,8 @@
 """The one training loop: AdamW, linear warm-up and decay, length buckets, resume, selection on held-out rows.
 
 accelerate brings devices, several processes and mixed precision. Checkpoints are our own because accelerate's
-pickle: one safetensors file holds parameters, optimiser state, random state and progress, and is renamed into
-place, so that a process killed at any moment leaves the last whole checkpoint.
+pickle: one safetensors file holds parameters, their running mean where there is one, optimiser state, random state and
+progress, and is renamed into place, so that a process killed at any moment leaves the last whole checkpoint.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from transformers import get_linear_schedule_with_warmup
 
 from efficient_bert.errors import InputError
@@ -185,7 +185,7 @@ class Trainer:
             self.watch(loss, rate=examples / (now - started))
             if now - saved > CHECKPOINT_SECONDS:
                 self.save()
-                saved = now
+                saved = time.monotonic()
 
     def step(self, batch: Mapping[str, Tensor], share: float) -> float:
         """One optimiser step, to which this process's rows contribute their share; their loss, checked to be finite."""
@@ -259,7 +259,7 @@ class Trainer:
         self.watch(math.nan, rate=math.nan, score=score)
 
     def heldout_score(self) -> float:
-        """The context's score of the model as it is."""
+        """The context's score of the model that is compared."""
         rows, model = self.context.heldout, self.scored
         model.eval()
         with torch.no_grad(), self.accelerator.autocast():
@@ -314,8 +314,8 @@ def running_mean(model: nn.Module, decay: float) -> AveragedModel:
     """
 
     def update(means: Any, parameters: Any, updates: Tensor | int) -> None:
-        risen = (1 + int(updates)) / (10 + int(updates))
-        get_ema_multi_avg_fn(min(decay, risen))(means, parameters, updates)
+        taken = int(updates)
+        torch._foreach_lerp_(means, parameters, 1 - min(decay, (1 + taken) / (10 + taken)))
 
     return AveragedModel(model, multi_avg_fn=update)
 
