@@ -68,6 +68,8 @@ def hold_out(
 ) -> tuple[Dataset, Dataset]:
     """Split off a slice of the training split, stratified by class, for model selection and calibration.
 
+    Copies of held-out rows (the same words, of both texts where there is a pair) are dropped from what is left.
+
     With `phrases` (SST-2, whose training rows are phrases of the same sentences) a random slice would leak: whole
     sentences are held out, that is rows contained in no other row, and every training row of `PHRASE_WORDS` or more
     words that a held-out sentence contains is dropped. `fraction` is then a fraction of the sentences, and one half of
@@ -98,8 +100,11 @@ def hold_out(
     fraction = (0.05 if phrases else 0.1) if fraction is None else fraction
     size = max(len(classes), min(most, round(fraction * len(pool))))
     heldout = set(train_test_split(pool, test_size=size, stratify=strata, random_state=seed)[1])
-    covered = {phrase for row in heldout for phrase in _phrases(texts[row])} if phrases else set()
-    kept = [row for row in range(len(texts)) if row not in heldout and texts[row] not in covered]
+    read = list(zip(texts, train["pair"], strict=True)) if "pair" in train.column_names else texts
+    known = {read[row] for row in heldout} | {
+        phrase for row in heldout for phrase in (_phrases(texts[row]) if phrases else ())
+    }
+    kept = [row for row in range(len(texts)) if row not in heldout and read[row] not in known]
     return train.select(kept), train.select(sorted(heldout))
 
 

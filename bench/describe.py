@@ -14,7 +14,7 @@ def describe(plan: Plan, arms: Sequence[Arm], seconds: float) -> Iterator[str]:
     data, environment = plan.data, plan.environment
     synthetic = ", synthetic data made by this project" if plan.task.synthetic else ""
     yield f"plan      task {plan.task.name}{synthetic}, preset {plan.preset.name}, seed {plan.settings.seed}"
-    dropped = f", {data.dropped:,} dropped as phrases of those" if data.dropped else ""
+    dropped = f", {data.dropped:,} dropped as their copies or phrases" if data.dropped else ""
     yield (
         f"data      {len(data.train):,} training rows, {len(data.heldout):,} held out for selection{dropped}; "
         f"{len(data.evaluation):,} {plan.task.evaluation} rows, at most {plan.max_length} word pieces"

@@ -223,6 +223,19 @@ def test_a_held_out_slice_is_disjoint_and_stratified() -> None:
     assert len(hold_out(train, seed=0, most=8)[1]) == 8
 
 
+def test_copies_of_held_out_rows_are_not_trained_on() -> None:
+    """The same words in another row leave training, whatever the spaces; of a pair both texts have to be the same."""
+    texts = [f"text {row}" for row in range(40)]
+    labels = [0, 1] * 20
+    rest, heldout = hold_out(table([*texts, *(f" {text}  " for text in texts)], labels * 2), seed=0)
+    words = {text.strip() for text in heldout["text"]}
+    assert len(heldout) == 8
+    assert not words & {text.strip() for text in rest["text"]}
+    assert len(rest) == 80 - 2 * len(words)
+    pairs = table([*texts, *texts], labels * 2).add_column("pair", [*texts, *(["other"] * 40)])
+    assert len(hold_out(pairs, seed=0)[0]) == 72
+
+
 def test_holding_out_of_too_few_rows_is_refused() -> None:
     """A class that cannot be on both sides of the split is an error that names the limit."""
     with pytest.raises(InputError, match=r"4 training rows are too few.*raise the limit"):

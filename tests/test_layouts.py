@@ -293,7 +293,7 @@ def test_training_rows_of_one_class_are_refused() -> None:
 def test_scores_are_held_out_at_random() -> None:
     """A regression has no classes to stratify by: a tenth is held out, whatever the scores are."""
     names = [f"e{n}" for n in range(100)]
-    rows = {"example_id": names, "text": ["t"] * 100, "label": [n / 20 for n in range(100)]}
+    rows = {"example_id": names, "text": names, "label": [n / 20 for n in range(100)]}
     rest, heldout = hold_out(datasets.Dataset.from_dict(rows), seed=0)
     assert len(heldout) == 10
     assert sorted([*rest["example_id"], *heldout["example_id"]]) == sorted(names)
