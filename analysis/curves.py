@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.frames import Arm, Runs
 from analysis.pareto import front
 from analysis.selection import first_metric, series
-from analysis.style import INK, MUTED, SURFACE, WIDTH, Look, looks, shorten
+from analysis.style import INK, MUTED, SURFACE, WIDTH, Look, series_looks, shorten
 from analysis.table import table
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def telling(knobs: str, series: pd.Series[str]) -> dict[str, str]:
 
 def draw_points(ax: Axes, frame: pd.DataFrame, x: str, y: str) -> None:
     """Intervals, curves, markers, and rings around chosen points; the axis limits are final then."""
-    styles = looks(frame["method"].tolist(), frame["series"].tolist())
+    styles = series_looks(frame)
     for _, curve in frame.groupby("curve", sort=True):
         look = styles[curve["series"].iloc[0]]
         ax.plot(curve[x], curve[y], color=look.colour, linewidth=1.6, zorder=3)

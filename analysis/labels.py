@@ -12,7 +12,7 @@ from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
 from analysis.curves import telling
-from analysis.style import SURFACE, looks, shorten
+from analysis.style import SURFACE, series_looks, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +37,7 @@ def label_points(ax: Axes, frame: pd.DataFrame, x: str, y: str) -> None:
     pixels = pd.DataFrame(ax.transData.transform(frame[[x, y]].to_numpy(float)), columns=["x", "y"], index=frame.index)
     taken = [Bbox.from_extents(px, py, px, py).padded(_REACH * scale) for px, py in pixels.to_numpy()]
     crossed = np.vstack([_along(pixels.loc[curve.index].to_numpy()) for _, curve in frame.groupby("curve")])
-    styles = looks(frame["method"].tolist(), frame["series"].tolist())
+    styles = series_looks(frame)
     for _, point in frame.sort_values("selected", ascending=False, kind="stable").iterrows():
         told = telling(point["knobs"], frame.loc[frame["series"] == point["series"], "knobs"])
         if told:

@@ -104,7 +104,7 @@ def _drawn(title: str, over: Axis) -> Callable[[Axes, pd.DataFrame], None]:
         methods = list(dict.fromkeys(frame["method"]))
         controls = set(frame.loc[frame["control"], "method"])
         named = [method for method in methods if method not in controls]
-        styles = looks(named, named) | {
+        styles = looks(named) | {
             name: Look(MUTED, CONTROL_MARKERS[number % len(CONTROL_MARKERS)])
             for number, name in enumerate(sorted(controls))
         }

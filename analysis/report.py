@@ -20,6 +20,7 @@ from analysis.frames import Runs
 from analysis.page import FigureView, Section, section, slug
 from analysis.plots import Plot
 from analysis.render import inline, render
+from analysis.selection import series
 from analysis.table import table
 from analysis.templating import TEMPLATES
 from bench.comparison_files import POINTS_CSV
@@ -96,9 +97,13 @@ def _write_task(task: str, runs: Runs, folder: Path) -> Section:
 
 
 def _write_figures(task: str, runs: Runs, folder: Path) -> Iterator[FigureView]:
+    others = {series(arm, runs) for arm in runs.arms if not arm.reference}
+    numbers = {name: number for number, name in enumerate(sorted(others))}
     for plot in sorted(PLOTS.values(), key=lambda plot: (plot.order, plot.name)):
         frame = plot.data(runs)
         if not frame.empty:
+            if "series" in frame:
+                frame = frame.assign(look=[numbers.get(name, -1) for name in frame["series"]])
             yield _write_figure(plot, frame, stem=f"{slug(task)}-{plot.name}", folder=folder)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from analysis.style import INK, MUTED, looks, shorten
+from analysis.style import INK, MUTED, series_looks, shorten
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,7 @@ def draw_rows(ax: Axes, frame: pd.DataFrame, draw_row: Callable[[pd.DataFrame, i
         draw_row: the arm's part of the frame, its row's number, its series' colour -> what is written above the row:
             a label and a note.
     """
-    styles = looks(frame["method"].tolist(), frame["series"].tolist())
+    styles = series_looks(frame)
     written = [
         draw_row(arm, row, styles[arm["series"].iloc[0]].colour)
         for row, (_, arm) in enumerate(frame.groupby("arm", sort=False))

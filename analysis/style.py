@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from analysis.frames import REFERENCE
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 INK, MUTED, GRID, SURFACE = "#1b2126", "#5b656e", "#dde2e7", "#fefefe"
 SERIES = ("#0b6bb0", "#c4500c", "#06806b", "#9b3f87", "#836500", "#5a54c9")
@@ -69,18 +72,28 @@ class Look:
     marker: str
 
 
-def looks(methods: Sequence[str], series: Sequence[str]) -> dict[str, Look]:
-    """Series name -> look; the full model is drawn in ink, the others by the order of their names.
+def looks(names: Sequence[str]) -> dict[str, Look]:
+    """Names that may repeat -> looks, by the order of the names."""
+    return {name: look(number) for number, name in enumerate(sorted(set(names)))}
 
-    Args:
-        methods: the method of each of `series`.
-        series: names, which may repeat.
+
+def look(number: int) -> Look:
+    """The look of a number; numbers repeat a colour, but not with the same marker."""
+    return Look(SERIES[number % len(SERIES)], MARKERS[number % len(MARKERS)])
+
+
+def series_looks(frame: pd.DataFrame) -> dict[str, Look]:
+    """Series name -> look, from a frame with columns `series` and `method`; the full model is drawn in ink.
+
+    A column `look` holds the numbers of the others, the same in every figure of a report; without it they are numbered
+    by name.
     """
-    full = dict.fromkeys(name for method, name in zip(methods, series, strict=True) if method == REFERENCE)
-    others = sorted(set(series) - set(full))
-    return {name: Look(INK, "*") for name in full} | {
-        name: Look(SERIES[number % len(SERIES)], MARKERS[number % len(MARKERS)]) for number, name in enumerate(others)
-    }
+    full = set(frame.loc[frame["method"] == REFERENCE, "series"])
+    others = frame.loc[~frame["series"].isin(full)]
+    found = looks(others["series"].tolist())
+    if "look" in frame:
+        found = {name: look(number) for name, number in zip(others["series"], others["look"], strict=True)}
+    return {name: Look(INK, "*") for name in full} | found
 
 
 def shorten(text: str, width: int) -> str:

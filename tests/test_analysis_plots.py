@@ -238,9 +238,9 @@ def test_knob_values_never_overlap(name: str, tmp_path: Path) -> None:
 def test_looks_differ_in_colour_and_marker() -> None:
     """Six methods get six colours and six markers, whatever the order they come in."""
     names = [f"m{n}" for n in range(len(SERIES))]
-    found = looks(names, names)
+    found = looks(names)
     assert len({look.colour for look in found.values()}) == len({look.marker for look in found.values()}) == len(SERIES)
-    assert found == looks(names[::-1], names[::-1])
+    assert found == looks(names[::-1])
 
 
 def test_inline_svg_shares_no_id_and_loads_nothing(tmp_path: Path) -> None:

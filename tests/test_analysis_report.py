@@ -183,6 +183,16 @@ def test_the_report_has_every_file(report: Path, tmp_path: Path) -> None:
     assert len(pd.read_csv(report / "data" / "demo-table.csv")) == 8
 
 
+def test_a_series_looks_the_same_in_every_figure(report: Path) -> None:
+    """Figures leave arms out, but no series has another's colour for that: its number is that of the report."""
+    frames = [pd.read_csv(path) for path in (report / "data").glob("demo-*.csv")]
+    drawn = pd.concat(frame[["series", "look"]] for frame in frames if "look" in frame)
+    assert {"adapler", "entropy_exit"} < set(drawn["series"])
+    assert (drawn.groupby("series")["look"].nunique() == 1).all()
+    others = drawn[drawn["series"] != "full"].drop_duplicates()
+    assert others["look"].is_unique
+
+
 def test_the_page_loads_nothing(report: Path) -> None:
     """No address with a scheme is loaded or linked, every relative link is a file, and there is no script."""
     page = (report / "index.html").read_text(encoding="utf8")
