@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from efficient_bert.training import Stage
 
 TRAINS_AS = "0.2.0"
-"""The version since which the same options, seed and rows train the same model: later ones find its artifacts."""
+"""The version since which the same options, seed and rows train the same model: later ones find its artifacts, as
+long as a stage keeps its options."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Controls for methods that drop tokens: as many are dropped, layer by layer, whatever they say.
 
-A control answers what a method's choice of tokens is worth: it runs the same model, at the lengths of a profile, on
-tokens that were not chosen by anything they mean.
+A control answers what choosing is worth, tokens and how many of each text: it runs the same model, at the lengths of a
+profile, on tokens that were not chosen by anything they mean.
 """
 
 from __future__ import annotations
