@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from efficient_bert.config import EfficientBertConfig, kept_heads
 from efficient_bert.decisions import Decision, Policy
 from efficient_bert.draws import fingerprints
 from efficient_bert.errors import InputError
@@ -119,54 +120,38 @@ def run(
     """
     policy = policy or Policy()
     check_exits(model, policy)
-    seen: list[Tensor] = []
-    every = model.bert.encoder.layers
-    order = range(len(every)) if policy.layers is None else policy.layers
-    state = start(model, batch, execution=execution, seen=seen if record else None)
-    recorder = Recorder(len(batch.mask), batch.mask.device)
-    states = [state.values] if record else []
-    decisions: list[Decision] = []
+    layers = model.bert.encoder.layers
+    order = range(len(layers)) if policy.layers is None else policy.layers
+    recorder = Recorder(batch, model.config, record=record, leaving=execution != Execution.SOFT)
+    state = start(model, batch, execution=execution, seen=recorder.seen)
+    recorder.state(state)
     lengths = batch.mask.sum(1)
     numbers = fingerprints(batch.input_ids, batch.mask) if policy.draws else None
     widths: dict[int, float] = {}
     for depth, place in enumerate(order):
-        layer = every[place]
         if depth in policy.exits:
             recorder.exit(depth, state.live.rows, model.classify(state.first(), depth=depth))
         if policy.decide is not None:
-            history = recorder.history(model.config.classes)
-            decision = policy.decide(state.view(depth, lengths=lengths, logits=history, numbers=numbers))
-            if execution == Execution.SOFT:
-                decision = replace(decision, leave=None)
-            if record:
-                decisions.append(decision)
-            recorder.decided(decision, state.live.rows)
+            decision = policy.decide(state.view(depth, lengths=lengths, logits=recorder.history(), numbers=numbers))
+            recorder.decision(decision, state.live.rows)
             if decision.width is not None:
                 widths = dict(zip(state.live.rows, decision.width.tolist(), strict=True))
             state = state.apply(decision)
             if not state.live.rows:
                 break
-        heads = tuple(max(1, round(widths.get(row, 1.0) * layer.heads)) for row in state.live.rows)
-        recorder.steps.append(Step(place, state.live, heads, tuple(map(layer.neurons, heads))))
-        if not whole and isinstance(state, Padded) and state.soft and depth == len(order) - 1:
-            state = replace(state, brief=True)
-        state = state.run(layer, heads)
-        if record:
-            states.append(state.values)
+        layer = layers[place]
+        heads = tuple(kept_heads(widths.get(row, 1.0), layer.heads) for row in state.live.rows)
+        recorder.step(Step(place, state.live, heads, tuple(map(layer.neurons, heads))))
+        state = (state if whole or depth < len(order) - 1 else briefly(state)).run(layer, heads)
+        recorder.state(state)
     if state.live.rows:
         recorder.final(state.live.rows, model.classify(state.first()))
-    return Output(
-        logits=recorder.logits(),
-        exit_logits=recorder.exits,
-        hidden_states=tuple(states),
-        attentions=tuple(seen),
-        decisions=tuple(decisions),
-        _steps=tuple(recorder.steps),
-        _mask=batch.mask,
-        _heads=tuple(recorder.heads),
-        _spent=tuple(recorder.spent),
-        _layers=model.config.num_hidden_layers,
-    )
+    return recorder.output()
+
+
+def briefly(state: State) -> State:
+    """The state whose next layer runs for first tokens alone, where a soft pass allows it."""
+    return replace(state, brief=True) if isinstance(state, Padded) and state.soft else state
 
 
 def check_exits(model: EfficientBertForSequenceClassification, policy: Policy) -> None:
@@ -213,29 +198,47 @@ def start(
 
 
 class Recorder:
-    """Collects answers and steps while the loop runs; rows are numbered as in the batch."""
+    """What a pass leaves behind, collected while the loop runs; rows are numbered as in the batch.
 
-    def __init__(self, examples: int, device: torch.device) -> None:
-        self.examples = examples
+    Attributes:
+        seen: where attention probabilities go; None where they are not wanted.
+    """
+
+    def __init__(self, batch: Batch, config: EfficientBertConfig, *, record: bool, leaving: bool) -> None:
+        self.mask = batch.mask
+        self.config = config
+        self.record = record
+        self.leaving = leaving
+        self.seen: list[Tensor] | None = [] if record else None
         self.exits: dict[int, Tensor] = {}
         self.answers: list[tuple[tuple[int, ...], Tensor]] = []
+        self.states: list[Tensor] = []
+        self.decisions: list[Decision] = []
         self.steps: list[Step] = []
         self.heads: list[tuple[int, ...]] = []
         self.spent: list[tuple[tuple[int, ...], Tensor]] = []
-        self.device = device
 
     def place(self, rows: Sequence[int], values: Tensor) -> Tensor:
         """(rows, ...) -> (all examples, ...), zeros elsewhere."""
-        if tuple(rows) == tuple(range(self.examples)):
+        if tuple(rows) == tuple(range(len(self.mask))):
             return values
-        places = torch.tensor(rows, device=self.device)
-        return values.new_zeros(self.examples, *values.shape[1:]).index_copy(0, places, values)
+        places = torch.tensor(rows, device=self.mask.device)
+        return values.new_zeros(len(self.mask), *values.shape[1:]).index_copy(0, places, values)
 
-    def history(self, classes: int) -> Tensor:
+    def history(self) -> Tensor:
         """(E, all examples, C): logits of the exits so far."""
         if not self.exits:
-            return torch.zeros(0, self.examples, classes, device=self.device)
+            return torch.zeros(0, len(self.mask), self.config.classes, device=self.mask.device)
         return torch.stack(list(self.exits.values()))
+
+    def state(self, state: State) -> None:
+        """What enters the next layer."""
+        if self.record:
+            self.states.append(state.values)
+
+    def step(self, step: Step) -> None:
+        """A layer runs."""
+        self.steps.append(step)
 
     def exit(self, depth: int, rows: tuple[int, ...], logits: Tensor) -> None:
         """An exit head was evaluated on `rows`."""
@@ -247,11 +250,13 @@ class Recorder:
         self.answers.append((rows, logits))
         self.heads.append(rows)
 
-    def decided(self, decision: Decision, rows: tuple[int, ...]) -> None:
-        """A decision was taken: its cost, and the answers of those who leave."""
+    def decision(self, decision: Decision, rows: tuple[int, ...]) -> None:
+        """A decision was taken: its cost, and the answers of those who leave, where anybody may."""
+        if self.record:
+            self.decisions.append(decision)
         if decision.macs is not None:
             self.spent.append((rows, decision.macs))
-        if decision.leave is None:
+        if decision.leave is None or not self.leaving:
             return
         left = [row for row, leaves in zip(rows, decision.leave.tolist(), strict=True) if leaves]
         if left and not self.exits:
@@ -266,3 +271,18 @@ class Recorder:
         for rows, answer in self.answers[1:]:
             logits = logits + self.place(rows, answer)
         return logits
+
+    def output(self) -> Output:
+        """The finished pass."""
+        return Output(
+            logits=self.logits(),
+            exit_logits=self.exits,
+            hidden_states=tuple(self.states),
+            attentions=tuple(self.seen or ()),
+            decisions=tuple(self.decisions),
+            _steps=tuple(self.steps),
+            _mask=self.mask,
+            _heads=tuple(self.heads),
+            _spent=tuple(self.spent),
+            _layers=self.config.num_hidden_layers,
+        )

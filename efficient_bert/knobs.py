@@ -66,5 +66,6 @@ def numbers(text: str, *, name: str = "the list", separator: str = ",") -> tuple
     try:
         return tuple(float(part) for part in text.split(separator))
     except ValueError:
+        apart = {",": "commas", "/": "slashes"}[separator]
         example = separator.join(("0.5", "0.75"))
-        raise InputError(f"{name} is {text!r}, but it takes numbers as in {example}") from None
+        raise InputError(f"{name} is {text!r}, but it takes numbers separated by {apart}, as in {example}") from None

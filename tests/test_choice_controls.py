@@ -173,7 +173,7 @@ def test_controls_stand_beside_their_methods() -> None:
         ({"class_rates": "0.5/0.5"}, "takes 4 shares"),
         ({"class_rates": "0.5/0.5/0.1/0.1"}, "add up to 1"),
         ({"class_rates": "1.5/-0.5/0/0"}, "0 or more"),
-        ({"class_rates": "a/b/c/d"}, "takes numbers as in 0.5/0.75"),
+        ({"class_rates": "a/b/c/d"}, "takes numbers separated by slashes"),
         ({"class_rates": "nan/0/0/1"}, "takes 4 shares"),
         ({"exit_rates": "0.5/0.5/0.5"}, "takes 2 shares"),
         ({"exit_rates": "0.9/0.2"}, "at most 1"),

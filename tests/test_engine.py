@@ -125,8 +125,8 @@ def test_an_exit_answers_as_the_truncated_model(execution: Execution) -> None:
 
 @pytest.mark.parametrize("execution", [Execution.GATHERED, Execution.MASKED])
 @pytest.mark.parametrize(("width", "heads"), [
-    # n = round(width * 12), halves to the even number: 6.6 -> 7, 7.5 -> 8, 4.5 -> 4, 0.5 -> 0, but at least 1
-    (0.55, 7), (0.625, 8), (0.375, 4), (1 / 24, 1), (1e-6, 1), (1.0, 12),
+    # n = round(width * 12), halves to the even number: 6.6 -> 7, 7.5 -> 8, 4.5 -> 4
+    (0.55, 7), (0.625, 8), (0.375, 4), (0.05, 1), (1.0, 12),
 ])  # fmt: skip
 @torch.inference_mode()
 def test_widths_round_half_to_even(execution: Execution, width: float, heads: int) -> None:
@@ -135,6 +135,14 @@ def test_widths_round_half_to_even(execution: Execution, width: float, heads: in
     trace = run(MODEL, tiny_batch([4]), policy, execution=execution).trace
     assert trace.heads.tolist() == [[heads] * 4]
     assert trace.neurons.tolist() == [[16 * heads] * 4]
+
+
+@pytest.mark.parametrize("width", [0.04, 1e-6, 0.0, 1.01])
+def test_a_policy_cannot_ask_for_no_head(width: float) -> None:
+    """A width that leaves no head (0.48 rounds to 0), or is none, is refused, as it is on the command line."""
+    policy = Policy(lambda view: Decision(width=torch.tensor([width])))
+    with pytest.raises(InputError, match="the width is"):
+        run(MODEL, tiny_batch([4]), policy)
 
 
 @torch.inference_mode()
