@@ -312,7 +312,7 @@ def figures(wanted: Iterable[Curve], found: Agreement, rows: pd.DataFrame, folde
         frame["control"] = frame["method"].isin(found.summary["controls"])
         svg, png = render(curve, frame)
         write_aside(folder / f"{curve.name}.svg", svg)
-        (folder / f"{curve.name}.png").write_bytes(png)
+        write_aside(folder / f"{curve.name}.png", png)
         label = str(escape(curve.title))
         svg = inline(svg, prefix=curve.name, label=label)
         views.append(FigureView(curve.name, curve.title, curve.caption, curve.name, svg, ()))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError
+from bench.folders import aside
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +40,5 @@ def summary_in(folder: Path) -> dict[str, Any]:
 
 def write_frame(path: Path, frame: pd.DataFrame) -> None:
     """Write a table as parquet so that a reader sees the old one or the new, never a part."""
-    aside = path.with_name(f".{path.name}.part")
-    frame.to_parquet(aside, index=False)
-    aside.replace(path)
+    with aside(path) as part:
+        frame.to_parquet(part, index=False)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bench.folders import aside
 from bench.store import example_schema
 
 if TYPE_CHECKING:
@@ -69,9 +70,8 @@ def evaluate(
         else:
             chunk = pa.Table.from_pylist(_chunk(arm, rows[start : start + CHUNK]), schema=schema)
             if path:
-                aside = path.with_suffix(".part")
-                pq.write_table(chunk, aside)
-                aside.replace(path)
+                with aside(path) as part:
+                    pq.write_table(chunk, part)
         chunks.append(chunk)
         advance(len(chunk))
     return pa.concat_tables(chunks)

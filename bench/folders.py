@@ -1,4 +1,4 @@
-"""Folders that are finished or not there: each is assembled aside, marked as whole last, and renamed into place.
+"""Files and folders that are finished or not there. A folder is assembled aside, marked as whole last, and renamed:
 
 root/<name>/           finished; it holds the marker
 root/.<name>.partial/  under way: checkpoints, chunks, and at last the folder itself as `ready`
@@ -6,12 +6,21 @@ root/.<name>.partial/  under way: checkpoints, chunks, and at last the folder it
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
+
+
+@contextmanager
+def aside(path: Path) -> Iterator[Path]:
+    """A file of this process alone that takes the place of `path` once it is written."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    yield part
+    part.replace(path)
 
 
 @dataclass(frozen=True)

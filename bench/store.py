@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.errors import InputError
-from bench.folders import Folders
+from bench.folders import Folders, aside
 from bench.records import EXAMPLE_COLUMNS, Record
 
 _ARROW_TYPES = {
@@ -36,11 +36,10 @@ def example_schema(*, regression: bool) -> pa.Schema:
     return schema
 
 
-def write_aside(path: Path, text: str) -> None:
-    """Write `text` to `path` so that a reader sees the old content or the new, never a part."""
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_text(text, encoding="utf8")
-    aside.replace(path)
+def write_aside(path: Path, content: str | bytes) -> None:
+    """Write text (UTF-8) or bytes to `path` so that a reader sees the old content or the new, never a part."""
+    with aside(path) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def watched(kind, owner, name, note, torn=lambda *args: None):
         return original(*args, **kwargs)
     setattr(owner, name, wrapper)
 
-def shard(path, tables):
+def shard(path, schema, tables):
     return "shard" if path.name.startswith("shard") else "whole"
 
 def evaluated(arm, rows):
@@ -51,9 +51,9 @@ def evaluated(arm, rows):
     return name if name.startswith("validation") else "heldout"
 
 half = lambda content, path, *rest: Path(path).write_bytes(b"half")
-watched("step", loop.Trainer, "step", lambda trainer, batch: trainer.progress.step)
+watched("step", loop.Trainer, "step", lambda trainer, *batch: trainer.progress.step)
 watched("checkpoint", loop, "save_file", lambda tensors, path: Path(path).name, half)
-watched("saliency", saliency, "write", shard)
+watched("saliency", saliency, "write_tables", shard)
 watched("chunk", evaluation, "_chunk", evaluated)
 watched("table", evaluation.pq, "write_table", lambda table, path: Path(path).name, half)
 watched("record", store, "write_aside", lambda path, text: path.name)

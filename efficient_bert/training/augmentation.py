@@ -7,7 +7,6 @@ that a killed stage resumes, and get the answers of the fine-tuned model as labe
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from efficient_bert.engine import Batch, run
 from efficient_bert.errors import InputError
+from efficient_bert.files import write_tables
 from efficient_bert.knobs import Knob
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training import Context, Rows
@@ -92,10 +92,12 @@ def augmented(context: Context) -> Path | None:
     for number, rows in enumerate(in_order(context.train, SHARD)):
         shards.append(context.folder / f"augmented-{number:05d}.parquet")
         if number % state.num_processes == state.process_index and not shards[-1].exists():
-            write(shards[-1], [pa.Table.from_pylist(shard_of(rows, thesaurus, teacher, context), SCHEMA)])
+            write_tables(
+                shards[-1], SCHEMA, [pa.Table.from_pylist(shard_of(rows, thesaurus, teacher, context), SCHEMA)]
+            )
     state.wait_for_everyone()
     if state.is_main_process:
-        write(whole, distinct(context.train, shards))
+        write_tables(whole, SCHEMA, distinct(context.train, shards))
     state.wait_for_everyone()
     return whole
 
@@ -173,12 +175,3 @@ def with_augmented(rows: Rows, path: Path | None) -> Rows:
     whole = isinstance(rows[0]["label"], int)
     more = pq.read_table(path, schema=SCHEMA).to_pylist()
     return [*rows, *({**row, "label": int(row["label"]) if whole else row["label"]} for row in more)]
-
-
-def write(path: Path, tables: Iterator[pa.Table] | Sequence[pa.Table]) -> None:
-    """One parquet file of these tables, written aside and renamed."""
-    aside = path.with_suffix(f".{os.getpid()}.part")
-    with pq.ParquetWriter(aside, SCHEMA) as writer:
-        for table in tables:
-            writer.write_table(table)
-    aside.replace(path)

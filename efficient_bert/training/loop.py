@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -29,6 +28,7 @@ from torch.optim.swa_utils import AveragedModel
 from transformers import get_linear_schedule_with_warmup
 
 from efficient_bert.errors import InputError
+from efficient_bert.files import aside
 from efficient_bert.knobs import Knob
 from efficient_bert.memory import keep_freed_memory
 from efficient_bert.model import EfficientBertForSequenceClassification
@@ -74,11 +74,10 @@ def native_precision(device: str) -> str:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: Any) -> None:
-    """One safetensors file, written aside (by each process under its own name) and renamed."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """One safetensors file."""
     whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    save_file(whole, aside, metadata={name: json.dumps(value) for name, value in metadata.items()})
-    aside.replace(path)
+    with aside(path) as part:
+        save_file(whole, part, metadata={name: json.dumps(value) for name, value in metadata.items()})
 
 
 def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

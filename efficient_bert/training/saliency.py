@@ -7,9 +7,8 @@ float32 for every word piece.
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,6 +18,7 @@ from accelerate import PartialState
 
 from efficient_bert.errors import InputError
 from efficient_bert.explain import gradient_times_input
+from efficient_bert.files import write_tables
 from efficient_bert.knobs import Knob
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training import Context, Rows, Stage, Status, Trained
@@ -58,14 +58,14 @@ def extract(context: Context) -> Trained:
         shards.append(context.folder / f"shard-{number:05d}.parquet")
         if number % state.num_processes == state.process_index and not shards[-1].exists():
             maps = saliency_of(models, rows, batch_size=batch_size, precision=precision)
-            write(shards[-1], [pa.table([[row["example_id"] for row in rows], maps], SCHEMA)])
+            write_tables(shards[-1], SCHEMA, [pa.table([[row["example_id"] for row in rows], maps], SCHEMA)])
             computed += len(rows)
         done = min(len(context.train), (number + 1) * SHARD)
         context.watch(Status(done, len(context.train), computed / (time.monotonic() - started)))
     state.wait_for_everyone()
     whole = context.folder / FILE
     if state.is_main_process:
-        write(whole, (pq.read_table(shard, schema=SCHEMA) for shard in shards))
+        write_tables(whole, SCHEMA, (pq.read_table(shard, schema=SCHEMA) for shard in shards))
     return Trained(context.model.cpu(), beside={FILE: whole})
 
 
@@ -78,15 +78,6 @@ def best_epochs(context: Context) -> list[EfficientBertForSequenceClassification
         torch.nn.Module.to(model, context.device)
         found.append(model.eval())
     return found
-
-
-def write(path: Path, tables: Iterable[pa.Table]) -> None:
-    """One parquet file of these tables, written aside and renamed."""
-    aside = path.with_suffix(f".{os.getpid()}.part")
-    with pq.ParquetWriter(aside, SCHEMA) as writer:
-        for table in tables:
-            writer.write_table(table)
-    aside.replace(path)
 
 
 def with_saliency(rows: Rows, path: Path) -> Rows:
