@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench import __version__
+from bench.asked import configured, default_device, planned, settings_from
 from bench.console import print_summary, progress_bars, quiet
 from bench.errors import InputError
 from bench.flags import FILE, FOLDER, SEED, Name, WithKnobs, given_values, measuring_options, settings_options
@@ -18,7 +19,6 @@ from bench.presets import PRESETS
 from bench.registry import EXPLAINERS, METHODS, METRICS, PLOTS, TASKS
 
 if TYPE_CHECKING:
-    from bench.plan import Plan, Settings
     from bench.store import RunStore
 
 JSON_LINE = ("run_id", "task", "method", "knobs", "seed", "preset", "backbone", "metrics", "heldout")
@@ -41,16 +41,6 @@ def bench() -> None:
 def run_command(seeds: tuple[int, ...], device: str | None, out: Path, config: Path | None, **given: Any) -> None:
     """Plan, train what is missing, evaluate, time, store, and write the report."""
     run_and_report(seeds, device, out, configured(given, config) if config else given)
-
-
-def configured(given: dict[str, Any], config: Path) -> dict[str, Any]:
-    """A command's parameters with the method and knobs of a task's entry where they do not say otherwise."""
-    from bench.search import read_entry
-
-    method, knobs = read_entry(config, given["task"])
-    if given["methods"] not in ((), (method,)):
-        raise InputError(f"{config} is for method {method!r} of this task; give --method {method}, or no --config")
-    return {**given, "methods": (method,), **{name: knobs[name] for name in knobs if given[name] is None}}
 
 
 @bench.command("search", cls=WithKnobs)
@@ -143,38 +133,6 @@ def train_command(seeds: tuple[int, ...], device: str | None, **given: Any) -> N
         train_missing(plan, progress_bars())
         for job in plan.jobs:
             click.echo(f"{job.stage.name}: {plan.artifacts.folder(job.id)}")
-
-
-def planned(seeds: Sequence[int], device: str | None, given: dict[str, Any], *, measuring: bool = True) -> list[Plan]:
-    """A plan per seed, each printed: stages, and the runs where those are measured."""
-    quiet()
-    from bench.describe import describe
-    from bench.estimate import estimate_seconds
-    from bench.plan import make_plan
-
-    plans = []
-    for seed in dict.fromkeys(seeds):
-        plan = make_plan(settings_from(given, device, seed=seed))
-        seconds = estimate_seconds(plan, plan.missing_arms if measuring else ())
-        click.echo("\n".join(describe(plan, plan.arms if measuring else (), seconds)))
-        plans.append(plan)
-    return plans
-
-
-def settings_from(given: dict[str, Any], device: str | None, **more: Any) -> Settings:
-    """A command's parameters as `Settings`: what is none of its fields is a knob or an option."""
-    from bench.plan import Settings
-
-    names = {name: value for name, value in given.items() if name in Settings.__dataclass_fields__}
-    rest = given_values({name: value for name, value in given.items() if name not in names})
-    return Settings(**names, **rest, **more, device=device or default_device())
-
-
-def default_device() -> str:
-    """The GPU where torch sees one."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def show_table(runs: Any, run_ids: Sequence[str]) -> None:
