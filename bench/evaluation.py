@@ -19,9 +19,9 @@ from bench.store import example_schema
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from efficient_bert import Batch, EfficientBertConfig, EfficientBertForSequenceClassification
+    from efficient_bert import EfficientBertConfig, EfficientBertForSequenceClassification
     from efficient_bert.decisions import Policy
-    from efficient_bert.trace import Trace
+    from efficient_bert.engine import Output
 
 BATCH_SIZE = 32
 CHUNK = 16 * BATCH_SIZE
@@ -41,9 +41,7 @@ class Runnable:
     policy: Policy
     reference: EfficientBertConfig
     device: str
-    released_flops: Callable[[EfficientBertForSequenceClassification, Batch, Trace], tuple[Tensor, Tensor]] | None = (
-        None
-    )
+    released_flops: Callable[[EfficientBertForSequenceClassification, Output], tuple[Tensor, Tensor]] | None = None
 
 
 def evaluate(
@@ -98,7 +96,7 @@ def _batch(arm: Runnable, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, A
         output = run(arm.model, batch, arm.policy)
     trace, layers = output.trace, arm.reference.num_hidden_layers
     counts = trace_flops(trace, arm.model.config), full_flops(trace.length, arm.reference)
-    released = arm.released_flops(arm.model, batch, trace) if arm.released_flops else counts
+    released = arm.released_flops(arm.model, output) if arm.released_flops else counts
     columns = {
         **answers(output.logits, regression=arm.reference.regression),
         "length": trace.length.tolist(),

@@ -161,7 +161,7 @@ def runnable(plan: Plan, arm: Arm, models: Mapping[str, EfficientBertForSequence
     model = models[arm.job.id]
     policy = arm.method.policy(model, arm.knobs)
     counted = arm.method.released_flops
-    released = (lambda model, batch, trace: counted(model, batch, arm.knobs, trace)) if counted else None
+    released = (lambda model, output: counted(model, output, arm.knobs)) if counted else None
     return Runnable(model, policy, plan.config, plan.settings.device, released)
 
 

@@ -70,7 +70,7 @@ class Output:
         exit_logits: depth -> (B, C); zeros in rows that had left before.
         hidden_states: with `record`, the embeddings and every layer's output, each (B, L, D).
         attentions: with `record` and eager attention, every layer's probabilities, each (B, H, L, L).
-        decisions: with `record`, the policy's answer before every layer, for the rows that were still there.
+        decisions: the policy's answer before every layer, for the rows that were still there.
     """
 
     logits: Tensor
@@ -108,8 +108,7 @@ def run(
     """One forward pass of `model` over `batch` as `policy` decides; without a policy, the full model.
 
     Args:
-        record: keep hidden states, decisions, and attention probabilities under eager attention (padded executions
-            only).
+        record: keep hidden states, and attention probabilities under eager attention (padded executions only).
         whole: run the last layer for every token. Without it, in a soft pass, it runs for [CLS] alone, from which the
             answer is read: the last recorded states of the others are those that entered it, the last attention
             probabilities (B, H, 1, L). The trace counts all tokens in any case.
@@ -252,8 +251,7 @@ class Recorder:
 
     def decision(self, decision: Decision, rows: tuple[int, ...]) -> None:
         """A decision was taken: its cost, and the answers of those who leave, where anybody may."""
-        if self.record:
-            self.decisions.append(decision)
+        self.decisions.append(decision)
         if decision.macs is not None:
             self.spent.append((rows, decision.macs))
         if decision.leave is None or not self.leaving:

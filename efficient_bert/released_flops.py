@@ -14,17 +14,15 @@ TensorFlow's profiler counted additions and multiplications of everything, eleme
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from efficient_bert.contribution import contribution_policy
 from efficient_bert.cost import FLOPS_PER_MAC, full_flops, head_macs, layer_macs
-from efficient_bert.engine import Batch, Execution, run
+from efficient_bert.engine import Output
 from efficient_bert.knobs import Value
 from efficient_bert.model import EfficientBertForSequenceClassification
-from efficient_bert.trace import Trace
 
 PRESENT = 1e-6
 
@@ -45,30 +43,24 @@ def speedup(lengths: Tensor, tokens: Tensor, classes: int) -> float:
     return int(bert_flops(lengths, classes).sum()) / int(adapler_flops(tokens, classes).sum())
 
 
-def released_lengths(scores: Tensor, eta: Tensor) -> Tensor:
+def released_lengths(scores: Sequence[Tensor], eta: Tensor) -> Tensor:
     """(B, N + 1) int64: tokens entering each predictor, and those charged to the last layer.
 
     Args:
-        scores: (B, N, L) shares before each layer, of a pass whose removed tokens have share 0.
+        scores: N of (B, L), the shares before each layer; L may fall, and a removed token that is there has share 0.
         eta: (N,) thresholds.
     """
-    return torch.cat([(scores > PRESENT).sum(2), (scores[:, -1:] > eta[-1]).sum(2)], dim=1)
+    return torch.stack([*((own > PRESENT).sum(1) for own in scores), (scores[-1] > eta[-1]).sum(1)], dim=1)
 
 
-@torch.inference_mode()
 def released_flops(
-    model: EfficientBertForSequenceClassification, batch: Batch, knobs: Mapping[str, Value], trace: Trace
+    model: EfficientBertForSequenceClassification, output: Output, knobs: Mapping[str, Value]
 ) -> tuple[Tensor, Tensor]:
-    """(B,) int64 each, AdapLeR's passes and the full model's: layers at the released lengths, one head, no predictors.
-
-    The released lengths need shares, which a trace has not: the batch runs once more, with its decisions recorded.
-    """
-    contribution, config, scale = model.contributions(), model.config, float(knobs["eta_scale"])
-    policy = contribution_policy(contribution, scale=scale)
-    output = run(model, batch, policy, execution=Execution.MASKED, record=True)
-    scores = torch.stack([decision.scores for decision in output.decisions if decision.scores is not None], dim=1)
-    tokens = released_lengths(scores, scale * contribution.eta)[:, 1:].cpu()
+    """(B,) int64 each, AdapLeR's pass and the full model's: layers at the released lengths, one head, no predictors."""
+    config, eta = model.config, float(knobs["eta_scale"]) * model.contributions().eta
+    scores = [decision.scores for decision in output.decisions if decision.scores is not None]
+    tokens = released_lengths(scores, eta)[:, 1:].cpu()
     heads = torch.full_like(tokens, config.num_attention_heads)
     neurons = torch.full_like(tokens, config.intermediate_size)
     macs = layer_macs(tokens, heads=heads, neurons=neurons, config=config).sum(1)
-    return FLOPS_PER_MAC * (macs + head_macs(config)), full_flops(trace.length, config)
+    return FLOPS_PER_MAC * (macs + head_macs(config)), full_flops(output.trace.length, config)

@@ -113,11 +113,11 @@ def test_the_released_count_by_hand() -> None:
         2 * (length * depth * 13824 + (depth + 1) * 2496 + ({2: 1, 3: 2, 4: 2}[depth] + 1) * 2448)
         for length, depth in zip(BATCH.mask.sum(1).tolist(), depths.tolist(), strict=True)
     ]
-    passes = {method: answer(method, **values).trace for method in (FLEXIBLE, WIDTH_GATES)}
-    spent, whole = FLEXIBLE.released_flops(MODEL, BATCH, values, passes[FLEXIBLE])
+    passes = {method: answer(method, **values) for method in (FLEXIBLE, WIDTH_GATES)}
+    spent, whole = FLEXIBLE.released_flops(MODEL, passes[FLEXIBLE], values)
     assert spent.tolist() == expected
     without = [2 * (length * 4 * 13824 + 5 * 2496 + 2448) for length in BATCH.mask.sum(1).tolist()]
-    assert WIDTH_GATES.released_flops(MODEL, BATCH, values, passes[WIDTH_GATES])[0].tolist() == without
+    assert WIDTH_GATES.released_flops(MODEL, passes[WIDTH_GATES], values)[0].tolist() == without
     full = [2 * (length * 4 * 27648 + 2448) for length in BATCH.mask.sum(1).tolist()]
     assert whole.tolist() == full, "four layers at full width, attention's products left out here too, one head"
 

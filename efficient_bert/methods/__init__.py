@@ -9,13 +9,12 @@ from torch import Tensor
 
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.decisions import Policy
-from efficient_bert.engine import Batch
+from efficient_bert.engine import Output
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.model import EfficientBertForSequenceClassification
-from efficient_bert.trace import Trace
 from efficient_bert.training import Stage
 
-Count = Callable[[EfficientBertForSequenceClassification, Batch, Mapping[str, Value], Trace], tuple[Tensor, Tensor]]
+Count = Callable[[EfficientBertForSequenceClassification, Output, Mapping[str, Value]], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,8 @@ class Method:
         policy: (model, knob values) -> policy.
         control_of: the method whose point of it this is the control for, empty for others.
         knobs: values that vary at inference; the stages add those that vary in training.
-        released_flops: (model, batch, knob values, the pass' trace) -> the authors' counts of the pass and of the full
-            model, each (B,) int64; None where they count as we do.
+        released_flops: (model, its pass, knob values) -> the authors' counts of the pass and of the full model, each
+            (B,) int64; None where they count as we do.
         suite: it runs where no method is named; not one whose training takes as long as all others'.
         check: raises InputError where knob values do not fit a model of this configuration; asked before training.
     """

@@ -44,6 +44,6 @@ FLEXIBLE = Method(
     policy=policy,
     check=check,
     suite=False,
-    released_flops=lambda model, batch, knobs, trace: trace_counts(trace, model.config),
+    released_flops=lambda model, output, knobs: trace_counts(output.trace, model.config),
     knobs=(WIDTH_MULT_LIST, EXIT_THRESHOLD),
 )

@@ -261,7 +261,7 @@ def test_flops_of_the_data_set(golden: Golden) -> None:
     assert soft.logits.argmax(1).tolist() == figures["preds"]
     classes = max(figures["preds"]) + 1
     assert classes == figures["C"]
-    released = released_lengths(scores(soft), golden.model.contributions().eta.detach())
+    released = released_lengths(scores(soft).unbind(1), golden.model.contributions().eta.detach())
     correct = torch.cat([released[:, :-1], hard.trace.tokens[:, -1:]], dim=1)
     for name, lengths in (("released", released), ("correct", correct)):
         assert lengths.tolist() == figures[f"lengths_{name}"]
