@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import InputError
+from bench.folders import digest
 from bench.hub import snapshot
 
 if TYPE_CHECKING:
@@ -134,11 +135,7 @@ def _digests(folder: Path) -> dict[str, str]:
     """File name -> SHA-256 (hex) of everything that decides the backbone's outputs."""
     weights = _weights(folder)
     rest = [folder / name for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")]
-    digests = {}
-    for path in [*weights, *filter(Path.is_file, rest)]:
-        with path.open("rb") as file:
-            digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
+    return {path.name: digest(path) for path in [*weights, *filter(Path.is_file, rest)]}
 
 
 def _identity(digests: dict[str, str]) -> str:

@@ -6,6 +6,8 @@ root/.<name>.partial/  under way: checkpoints, chunks, and at last the folder it
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -21,6 +23,15 @@ def aside(path: Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     yield part
     part.replace(path)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 (hex) of a file, or of the names and contents of the files right in a folder."""
+    if path.is_dir():
+        files = {own.name: digest(own) for own in sorted(path.iterdir()) if own.is_file()}
+        return hashlib.sha256(json.dumps(files).encode()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from bench.backbones import Backbone, resolve, tokenizer
 from bench.data import DATA_SEED, encode, fingerprint, hold_out, load_split
 from bench.environment import read_environment
 from bench.errors import InputError
+from bench.folders import digest
 from bench.presets import Preset, preset_named
 from bench.registry import METHODS, TASKS
 from bench.store import RunStore
@@ -208,6 +209,9 @@ class Plan:
             "metric": self.task.metrics[0],
             "seed": self.settings.seed,
         }
+        named = {knob.name: Path(str(own[knob.name])) for knob in stage.options if knob.path and own[knob.name]}
+        contents = {name: digest(path) for name, path in named.items() if path.exists()}
+        decided_by |= {"contents": contents} if contents else {}
         return Job(stage, own, decided_by, self.job(stage.after, knobs) if stage.after else None)
 
 

@@ -22,6 +22,7 @@ class Knob:
         choices: allowed strings.
         points: values that `bench run` measures when the knob is not given.
         separator: between several values on a command line; another one where a value has commas itself.
+        path: it names a file or folder, whose content counts too: of a changed one nothing is taken for done.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Knob:
     choices: tuple[str, ...] = ()
     points: tuple[Value, ...] = ()
     separator: str = ","
+    path: bool = False
 
     def parse(self, given: Value) -> Value:
         """`given`, often text from a command line, as this knob's type and within its bounds.

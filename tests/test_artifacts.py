@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from bench.artifacts import ArtifactStore, Job, content_hash
+from bench.plan import Settings, make_plan
 from efficient_bert.training import Trained
 from efficient_bert.training.exits import EXITS
 from efficient_bert.training.finetune import FINETUNE
 from tests.tiny import tiny_model
+from tests.tiny_files import write_backbone, write_sst2
 
 OPTIONS: Mapping[str, Any] = {"epochs": 2, "learning_rate": 2e-5}
 DECIDED_BY: Mapping[str, Any] = {"backbone": "sha256:1", "train": "2", "seed": 0}
@@ -136,3 +138,23 @@ def test_restarting_forgets_the_result_and_the_checkpoints(tmp_path: Path) -> No
     store.restart(JOB.id)
     assert JOB.id not in store
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_an_option_names_counts_by_its_content(tmp_path: Path) -> None:
+    """Another file of word vectors under the same name is another training of the widths, not of what was before."""
+    vectors = tmp_path / "vectors.txt"
+    settings = Settings(
+        "sst2",
+        methods=("static_subnet",),
+        backbone=str(write_backbone(tmp_path / "bert")),
+        data_dir=write_sst2(tmp_path / "sst2", train=40, dev=8),
+        store=tmp_path,
+        options={"width.augment_vectors": str(vectors), "width.list": "0.5,1", "depth.list": "0.5,1"},
+    )
+    found = []
+    for content in ("film 1 0", "film 0 1", "film 1 0"):
+        vectors.write_text(content, encoding="utf8")
+        found.append({job.stage.name: job.id for job in make_plan(settings).jobs})
+    assert found[0] == found[2]
+    assert found[0]["width"] != found[1]["width"]
+    assert found[0]["rewire"] == found[1]["rewire"]

@@ -42,9 +42,10 @@ SCHEMA = pa.schema(
 
 OPTIONS = (
     Knob("augment_copies", "copies of each row with other words; 0 = none (TinyBERT takes 10 to 30)", 0, low=0),
-    Knob("augment_model", "masked language model with the backbone's vocabulary, a folder or a hub's name", ""),
+    Knob("augment_model", "masked language model with the backbone's vocabulary, a folder or a hub's name", "",
+         path=True),
     Knob("augment_vectors", "file of word vectors, a word and its numbers on each line; none = words of several pieces"
-         " stay", ""),
+         " stay", "", path=True),
     Knob("augment_candidates", "words that may replace a word", 15, low=1),
     Knob("augment_chance", "probability of each word's replacement", 0.4, low=0.0, high=1.0),
 )  # fmt: skip
