@@ -14,7 +14,7 @@ from bench import __version__
 from bench.asked import configured, default_device, planned, settings_from
 from bench.console import print_summary, progress_bars, quiet
 from bench.errors import InputError
-from bench.flags import FILE, FOLDER, SEED, Name, WithKnobs, given_values, measuring_options, settings_options
+from bench.flags import FILE, FOLDER, MANY, MEASURING, ONE, SEED, SEEDS, SHARED, Name, WithKnobs, given_values
 from bench.presets import PRESETS
 from bench.registry import EXPLAINERS, METHODS, METRICS, PLOTS, TASKS
 
@@ -35,8 +35,9 @@ def bench() -> None:
 
 
 @bench.command("run", cls=WithKnobs)
-@settings_options()
-@measuring_options
+@SHARED
+@MANY
+@MEASURING
 @click.option("--config", type=FILE, help="The method and knobs that bench search chose; flags go first.")
 def run_command(seeds: tuple[int, ...], device: str | None, out: Path, config: Path | None, **given: Any) -> None:
     """Plan, train what is missing, evaluate, time, store, and write the report."""
@@ -44,7 +45,8 @@ def run_command(seeds: tuple[int, ...], device: str | None, out: Path, config: P
 
 
 @bench.command("search", cls=WithKnobs)
-@settings_options()
+@SHARED
+@MANY
 @click.option(
     "--allowed-drop",
     type=click.FloatRange(0, 1),
@@ -81,8 +83,9 @@ def search_command(
 
 
 @bench.command("sweep", cls=WithKnobs)
-@settings_options()
-@measuring_options
+@SHARED
+@MANY
+@MEASURING
 @click.option("--controls/--no-controls", default=True, show_default=True, help="Each point's controls beside it.")
 def sweep_command(
     seeds: tuple[int, ...], device: str | None, out: Path, controls: bool, methods: tuple[str, ...], **given: Any
@@ -124,7 +127,8 @@ def run_and_report(
 
 
 @bench.command("train", cls=WithKnobs)
-@settings_options()
+@SHARED
+@MANY
 def train_command(seeds: tuple[int, ...], device: str | None, **given: Any) -> None:
     """Train the stages that the methods need; finished ones are kept."""
     from bench.runner import train_missing
@@ -144,7 +148,8 @@ def show_table(runs: Any, run_ids: Sequence[str]) -> None:
 
 
 @bench.command("predict", cls=WithKnobs)
-@settings_options(points=False)
+@SHARED
+@ONE
 @click.option("--split", "splits", multiple=True, help="May be repeated. [default: all that have no labels]")
 @click.option("--out", type=FOLDER, required=True, help="Where the files go.")
 @click.option("--force", is_flag=True, help="Replace files that are there.")
@@ -227,7 +232,8 @@ def export_command(task: str, out: Path, seed: int) -> None:
 
 
 @bench.command("rationales", cls=WithKnobs)
-@settings_options(points=False, method=False)
+@SHARED
+@SEEDS
 @click.option("--methods", "explainers", help="Explainers, separated by commas. [default: all but kept]")
 @click.option("--split", help="train, val or test. [default: the task's]")
 @click.option("--limit", type=click.IntRange(1), help="So many annotations, evenly spread. [default: all]")

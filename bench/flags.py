@@ -15,6 +15,9 @@ from bench.registry import METHODS, TASKS, Registry
 if TYPE_CHECKING:
     from efficient_bert.knobs import Knob
 
+Flag = Callable[[Callable[..., None]], Callable[..., None]]
+"""What gives a command flags."""
+
 SEED = click.IntRange(0, 2**32 - 1)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -82,62 +85,55 @@ def given_values(extra: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def with_flags(*flags: Flag) -> Flag:
+    """One decorator of several, the first flag first in `--help`."""
+    return lambda command: reduce(lambda made, flag: flag(made), reversed(flags), command)
+
+
+SHARED = with_flags(
+    click.option("--task", type=Name(TASKS), required=True, help="What to measure on."),
+    click.option("--preset", default="quick", show_default=True, help=f"{', '.join(PRESETS)}."),
+    click.option("--backbone", metavar="NAME_OR_DIR", help="Any BERT checkpoint. [default: the preset's]"),
+    click.option("--data-dir", type=FOLDER, envvar="EFFICIENT_BERT_DATA", help="Where data sets lie. [default: hub]"),
+    click.option("--device", help="cpu or cuda. [default: cuda where there is one]"),
+    click.option("--max-length", type=int, help="Word pieces per example. [default: the task's]"),
+    click.option("--train-rows", type=click.IntRange(1), help="Train on a seeded draw of so many rows."),
+    click.option("--store", type=FOLDER, default=Path(), help="Folder of runs/ and artifacts/. [default: here]"),
+)
+"""What every command that needs a model is asked."""
+
 SEEDS = click.option(
     "--seed", "seeds", type=SEED, multiple=True, default=(0,), show_default=True, help="May be repeated."
 )
 
+MANY = with_flags(
+    click.option(
+        "--method",
+        "methods",
+        type=Name(METHODS),
+        multiple=True,
+        help="May be repeated. [default: all that train quickly]",
+    ),
+    SEEDS,
+    click.option("--split", help="Report on this split. [default: the task's]"),
+    click.option("--eval-rows", type=click.IntRange(1), help="Evaluate on a seeded draw of so many rows."),
+    click.option("--fresh", is_flag=True, help="Do again what is finished."),
+)
+"""Methods and seeds, and what they are evaluated on."""
 
-def settings_options(
-    *, points: bool = True, method: bool = True
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """The flags that say what to train or run.
+ONE = with_flags(
+    click.option("--method", type=Name(METHODS), required=True, help="Whose model answers."),
+    click.option("--seed", type=SEED, default=0, show_default=True),
+)
+"""A single model."""
 
-    Args:
-        points: methods, seeds and how they are evaluated; without it, one method at one operating point.
-        method: without it the command itself knows which method that is, and takes several seeds.
-    """
-    several = [
-        click.option(
-            "--method",
-            "methods",
-            type=Name(METHODS),
-            multiple=True,
-            help="May be repeated. [default: all that train quickly]",
-        ),
-        SEEDS,
-        click.option("--split", help="Report on this split. [default: the task's]"),
-        click.option("--eval-rows", type=click.IntRange(1), help="Evaluate on a seeded draw of so many rows."),
-        click.option("--fresh", is_flag=True, help="Do again what is finished."),
-    ]
-    one = [
-        click.option("--method", type=Name(METHODS), required=True, help="Whose model answers."),
-        click.option("--seed", type=SEED, default=0, show_default=True),
-    ]
-    flags = [
-        click.option("--task", type=Name(TASKS), required=True, help="What to measure on."),
-        click.option("--preset", default="quick", show_default=True, help=f"{', '.join(PRESETS)}."),
-        click.option("--backbone", metavar="NAME_OR_DIR", help="Any BERT checkpoint. [default: the preset's]"),
-        click.option(
-            "--data-dir", type=FOLDER, envvar="EFFICIENT_BERT_DATA", help="Where data sets lie. [default: hub]"
-        ),
-        click.option("--device", help="cpu or cuda. [default: cuda where there is one]"),
-        click.option("--max-length", type=int, help="Word pieces per example. [default: the task's]"),
-        click.option("--train-rows", type=click.IntRange(1), help="Train on a seeded draw of so many rows."),
-        click.option("--store", type=FOLDER, default=Path(), help="Folder of runs/ and artifacts/. [default: here]"),
-        *(several if points else one if method else [SEEDS]),
-    ]
-    return lambda command: reduce(lambda made, option: option(made), reversed(flags), command)
-
-
-def measuring_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The flags of a timing session, and where the report goes."""
-    flags = [
-        click.option(
-            "--latency-examples", type=click.IntRange(0), help="Examples to time, 0 for none. [default: the preset's]"
-        ),
-        click.option("--rounds", type=click.IntRange(0), help="Samples per timed example. [default: the preset's]"),
-        click.option(
-            "--report", "out", type=FOLDER, default=Path("report"), show_default=True, help="Where the report goes."
-        ),
-    ]
-    return reduce(lambda made, option: option(made), reversed(flags), command)
+MEASURING = with_flags(
+    click.option(
+        "--latency-examples", type=click.IntRange(0), help="Examples to time, 0 for none. [default: the preset's]"
+    ),
+    click.option("--rounds", type=click.IntRange(0), help="Samples per timed example. [default: the preset's]"),
+    click.option(
+        "--report", "out", type=FOLDER, default=Path("report"), show_default=True, help="Where the report goes."
+    ),
+)
+"""A timing session, and where the report goes."""
