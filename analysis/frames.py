@@ -27,9 +27,9 @@ def device(record: Record) -> str:
     return str(record.timing.get("device") or UNTIMED)
 
 
-def version(record: Record) -> str:
-    """The version of the code that made the run: another may train or measure another way."""
-    return str(record.environment.get("versions", {}).get("efficient-bert"))
+def version(environment: Mapping[str, Any]) -> str:
+    """The version of the code that made a run: another may train or measure another way."""
+    return str(environment.get("versions", {}).get("efficient-bert"))
 
 
 def timed(examples: pd.DataFrame) -> pd.DataFrame:
@@ -123,13 +123,14 @@ class Runs:
     def full(self, record: Record) -> Record | None:
         """The full model's run of the same task, seed, backbone and evaluation data.
 
-        Of several, the very model that was fine-tuned for the run goes first, then one of the same training data, the
-        same fine-tuning, preset, the newest.
+        Of several, the very model that was fine-tuned for the run goes first, then one of the same version, the same
+        training data, fine-tuning, preset, the newest.
         """
 
-        def likeness(other: Record) -> tuple[bool, bool, bool, bool, str]:
+        def likeness(other: Record) -> tuple[bool, bool, bool, bool, bool, str]:
             return (
                 other.artifacts.get("finetune") == record.artifacts.get("finetune"),
+                version(other.environment) == version(record.environment),
                 _trained_on(other) == _trained_on(record),
                 other.options.get("finetune") == record.options.get("finetune"),
                 other.preset == record.preset,
@@ -161,7 +162,7 @@ def _traits(record: Record) -> tuple[str, ...]:
         f"{record.data.get('rows')} rows",
         f"{_training_rows(record)} training rows",
         f"{record.data.get('max_length')} word pieces",
-        f"version {version(record)}",
+        f"version {version(record.environment)}",
     )
 
 
@@ -198,7 +199,7 @@ def _identity(record: Record) -> str:
         _training_rows(record),
         device(record),
         record.timing.get("threads"),
-        version(record),
+        version(record.environment),
     )
     return json.dumps(shared, sort_keys=True, default=str)
 

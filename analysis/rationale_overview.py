@@ -98,7 +98,7 @@ def write_report(folder: Path, out: Path) -> Path:
     Raises:
         InputError: there is no overview in it, or `out` is there and no report.
     """
-    with replaced(out) as aside:
+    with replaced(out, source=folder) as aside:
         write_overview(folder, aside)
     return out / "index.html"
 

@@ -28,7 +28,7 @@ from analysis.page import FigureView
 from analysis.rationale_curves import LAYERS, Curve, curves
 from analysis.rationale_texts import DocumentView, document_views
 from analysis.render import inline, render
-from analysis.summary import Summary
+from analysis.summary import Summary, code
 from analysis.templating import TEMPLATES
 from bench.comparison_files import AVERAGE, summary_in
 from bench.store import write_aside
@@ -172,6 +172,7 @@ def facts(found: Agreement) -> tuple[tuple[str, str], ...]:
         ("hardware", f"{own['environment']['device_name']}; nothing is timed"),
         ("word pieces", f"a token's score is the {own['pooling']} of its pieces'"),
         ("intervals", f"95 % percentile bootstrap over documents, {own['resamples']:,} resamples, paired differences"),
+        ("code", code(own["environment"])),
     )
 
 

@@ -8,8 +8,9 @@ OUT/data/<task>-table.csv          every metric of every arm
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,28 +41,34 @@ def write_report(store: RunStore, run_ids: Iterable[str], out: Path) -> Path:
         InputError: no run is named, the store lacks one, or as `require_replaceable`.
     """
     runs = Runs.read(store, run_ids)
-    with replaced(out) as aside:
+    with replaced(out, source=store.root) as aside:
         for folder in ("figures", "data"):
             (aside / folder).mkdir()
-        sections = [_write_task(task, only, aside) for task, only in runs.by_task.items()]
+        names = {series(arm, only) for only in runs.by_task.values() for arm in only.arms if not arm.reference}
+        numbers = {name: number for number, name in enumerate(sorted(names))}
+        sections = [_write_task(task, only, aside, numbers) for task, only in runs.by_task.items()]
         (aside / "index.html").write_text(_page(sections, runs), encoding="utf8")
     return out / "index.html"
 
 
 @contextmanager
-def replaced(out: Path) -> Iterator[Path]:
+def replaced(out: Path, *, source: Path) -> Iterator[Path]:
     """An empty folder that takes the place of the report in `out` once all is written to it.
 
     Raises:
-        InputError: as `require_replaceable`.
+        InputError: as `require_replaceable`, or `out` holds the source of what is reported.
     """
     require_replaceable(out)
+    if source.resolve().is_relative_to(out.resolve()):
+        raise InputError(f"{out} holds {source}, which is reported, and a report replaces its folder; name a new one")
     place = out.resolve()  # a link stays, and what it leads to is replaced
-    aside = place.with_name(f".{place.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)
+    aside = place.with_name(f".{place.name}.{os.getpid()}.part")
     aside.mkdir(parents=True)
-    yield aside
-    _swap(aside, place)
+    try:
+        yield aside
+        _swap(aside, place)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def require_replaceable(out: Path) -> None:
@@ -90,20 +97,19 @@ def _swap(aside: Path, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _write_task(task: str, runs: Runs, folder: Path) -> Section:
+def _write_task(task: str, runs: Runs, folder: Path, numbers: Mapping[str, int]) -> Section:
     stem = slug(task)
     table(runs).to_csv(folder / "data" / f"{stem}-table.csv", index=False)
-    return section(task, runs, tuple(_write_figures(task, runs, folder)))
+    return section(task, runs, tuple(_write_figures(task, runs, folder, numbers)))
 
 
-def _write_figures(task: str, runs: Runs, folder: Path) -> Iterator[FigureView]:
-    others = {series(arm, runs) for arm in runs.arms if not arm.reference}
-    numbers = {name: number for number, name in enumerate(sorted(others))}
+def _write_figures(task: str, runs: Runs, folder: Path, numbers: Mapping[str, int]) -> Iterator[FigureView]:
+    known = {**numbers, **{series(arm, runs): -1 for arm in runs.arms if arm.reference}}  # which is drawn in ink
     for plot in sorted(PLOTS.values(), key=lambda plot: (plot.order, plot.name)):
         frame = plot.data(runs)
         if not frame.empty:
-            if "series" in frame:
-                frame = frame.assign(look=[numbers.get(name, -1) for name in frame["series"]])
+            if "series" in frame and set(frame["series"]) <= set(known):
+                frame = frame.assign(look=frame["series"].map(known))
             yield _write_figure(plot, frame, stem=f"{slug(task)}-{plot.name}", folder=folder)
 
 

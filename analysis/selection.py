@@ -41,7 +41,7 @@ def choices(runs: Runs) -> list[str]:
         arm = chosen.get(name)
         if arm is None:
             why = dict.fromkeys(refusal(own, runs) for own in wanted if series(own, runs) == name)
-            lines.append(f"chosen  {name}: no point, {'; '.join(why)}")
+            lines.append(f"chosen  {name}: no point, each {' or '.join(why)}")
             continue
         knobs = " ".join(f"{knob}={value}" for knob, value in arm.knobs.items()) or "no knobs"
         found = f"held-out {first_metric(arm)} {arm.heldout(first_metric(arm)):.3f}, FLOPs speed-up {_speedup(arm):.2f}"
@@ -70,20 +70,20 @@ def refusal(arm: Arm, runs: Runs) -> str:
     Controls may not; nor may gates that learnt on the held-out slice, which are not judged on it.
     """
     if arm.reference or arm.first.control_of:
-        return "the full model and controls are not chosen"
+        return "is no choice but what choices are compared with"
     if any(options.get("label_split") == "heldout" for record in arm.records for options in record.options.values()):
-        return "its gates learnt on the held-out rows; bench search keeps rows for this"
+        return "has gates that learnt on the held-out rows (bench search keeps rows for this)"
     found = [runs.full(record) for record in arm.records]
     fulls = tuple(full for full in found if full is not None)
     name = first_metric(arm)
     own = arm.heldout(name)
     reference = Arm(label="", records=fulls).heldout(name) if fulls else None
     if own is None or reference is None or len(fulls) < len(found):
-        return "held-out scores beside the full model's are missing"
+        return "lacks a full model of its seeds, or held-out scores"
     if _speedup(arm) <= 1:
-        return "none costs less than the full model on held-out rows"
+        return "costs as much as the full model on held-out rows"
     if own < reference - TOLERANCE - _ROUNDING:
-        return f"none loses at most {TOLERANCE * 100:g} point on held-out rows"
+        return f"loses more than {TOLERANCE * 100:g} point on held-out rows"
     return ""
 
 

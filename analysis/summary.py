@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,6 @@ from analysis.frames import UNTIMED, Runs, version
 from analysis.selection import RULE, first_metric
 from analysis.statistics import INTERVAL_NOTE
 from analysis.table import table
-from bench.records import Record
 from bench.registry import METRICS
 
 SYNTHETIC_NOTE = "synthetic data made by this project"
@@ -110,14 +109,15 @@ def facts(runs: Runs) -> tuple[tuple[str, str], ...]:
         ("seeds", _listed(record.seed for record in runs.records) + (f"; {SEEDS_NOTE}" if several else "")),
         ("interval", INTERVAL_NOTE),
         ("FLOPs", _listed(record.flops_convention for record in runs.records)),
-        ("code", _listed(_code(record) for record in runs.records)),
+        ("code", _listed(code(record.environment) for record in runs.records)),
     )
 
 
-def _code(record: Record) -> str:
-    commit = record.environment.get("commit")
-    changed = " with changes" if record.environment.get("dirty") else ""
-    return f"version {version(record)}" + (f", commit {commit[:9]}{changed}" if commit else "")
+def code(environment: Mapping[str, Any]) -> str:
+    """Version and, where it was a checkout, commit of the code that ran."""
+    commit = environment.get("commit")
+    changed = " with changes" if environment.get("dirty") else ""
+    return f"version {version(environment)}" + (f", commit {commit[:9]}{changed}" if commit else "")
 
 
 def notes(runs: Runs) -> tuple[str, ...]:

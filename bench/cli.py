@@ -213,10 +213,12 @@ def compare_command(a: str, b: str, store: Path) -> None:
     from analysis.compare import comparison
     from bench.store import RunStore
 
-    roots = {Path(run).resolve().parent if Path(run).is_dir() else (store / "runs").resolve() for run in (a, b)}
+    folders = {run: Path(run).resolve() for run in (a, b) if Path(run).is_dir()}
+    roots = {folder.parent for folder in folders.values()} or {store / "runs"}
     if len(roots) > 1:
-        raise InputError(f"{a} and {b} are in different folders; give two runs of one")
-    print_summary(comparison(RunStore(roots.pop()), Path(a).name, Path(b).name))
+        raise InputError(f"{a} and {b} lie in different folders; give two runs of one")
+    one, other = (folders[run].name if run in folders else run for run in (a, b))
+    print_summary(comparison(RunStore(roots.pop()), one, other))
 
 
 @bench.command("export")

@@ -83,7 +83,8 @@ def hold_out(
     """
     from sklearn.model_selection import train_test_split
 
-    texts = [" ".join(text.split()) for text in train["text"]]
+    columns = train.column_names
+    texts, *others = ([" ".join(text.split()) for text in train[name]] for name in ("text", "pair") if name in columns)
     pool = _sentences(texts) if phrases else list(range(len(texts)))
     labels = list(train["label"])
     real = isinstance(labels[0], float)  # the scores of a regression have no classes to stratify by
@@ -100,11 +101,14 @@ def hold_out(
     fraction = (0.05 if phrases else 0.1) if fraction is None else fraction
     size = max(len(classes), min(most, round(fraction * len(pool))))
     heldout = set(train_test_split(pool, test_size=size, stratify=strata, random_state=seed)[1])
-    read = list(zip(texts, train["pair"], strict=True)) if "pair" in train.column_names else texts
-    known = {read[row] for row in heldout} | {
-        phrase for row in heldout for phrase in (_phrases(texts[row]) if phrases else ())
-    }
+    read = list(zip(texts, *others, strict=True))
+    known = {read[row] for row in heldout}
+    known |= {(phrase,) for row in heldout if phrases for phrase in _phrases(texts[row])}
     kept = [row for row in range(len(texts)) if row not in heldout and read[row] not in known]
+    if not real and len({labels[row] for row in kept}) < len(classes):
+        raise InputError(
+            f"{len(texts)} training rows, of which many are copies, are too few to hold out some; raise the limit"
+        )
     return train.select(kept), train.select(sorted(heldout))
 
 

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,8 +22,11 @@ from typing import ClassVar
 def aside(path: Path) -> Iterator[Path]:
     """A file of this process alone that takes the place of `path` once it is written."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    yield part
-    part.replace(path)
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def digest(path: Path) -> str:
@@ -30,6 +34,13 @@ def digest(path: Path) -> str:
     if path.is_dir():
         files = {own.name: digest(own) for own in sorted(path.iterdir()) if own.is_file()}
         return hashlib.sha256(json.dumps(files).encode()).hexdigest()
+    found = path.stat()
+    return _digest(path, found.st_mtime_ns, found.st_size)
+
+
+@cache
+def _digest(path: Path, changed: int, size: int) -> str:
+    """Of a file as it was last changed: a plan asks for every operating point."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from bench.artifacts import content_hash
 from bench.data import DATA_SEED
+from bench.errors import InputError
 from bench.evaluation import Runnable
 from bench.plan import Plan
 from bench.progress import Watcher
@@ -32,7 +33,10 @@ def timed(
     import torch
 
     if torch.get_num_threads() != plan.environment["torch_threads"]:
-        raise RuntimeError("the number of threads has changed since the runs were named by it")
+        raise InputError(
+            f"training left {torch.get_num_threads()} threads, but these runs are of "
+            f"{plan.environment['torch_threads']}; set OMP_NUM_THREADS, or give the command again"
+        )
     keep_freed_memory()  # as a training before it in this process has done
     places = sampled(plan)
     calls = {run_id: forward(able) for run_id, able in ables.items()}

@@ -70,7 +70,8 @@ class Output:
         exit_logits: depth -> (B, C); zeros in rows that had left before.
         hidden_states: with `record`, the embeddings and every layer's output, each (B, L, D).
         attentions: with `record` and eager attention, every layer's probabilities, each (B, H, L, L).
-        decisions: the policy's answer before every layer, for the rows that were still there.
+        decisions: the policy's answer before every layer, for the rows that were still there,
+            in the order in which they lie (a gathered pass puts rows of one width together).
     """
 
     logits: Tensor

@@ -15,8 +15,11 @@ import pyarrow.parquet as pq
 def aside(path: Path) -> Iterator[Path]:
     """A file of this process alone that takes the place of `path` once it is written."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    yield part
-    part.replace(path)
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def write_tables(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:

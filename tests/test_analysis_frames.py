@@ -150,6 +150,18 @@ def test_seeds_of_two_versions_are_two_arms(tmp_path: Path) -> None:
     assert [arm.label for arm in runs.arms] == ["full, version 0.1.0", "full, version 0.2.0"]
 
 
+def test_the_reference_of_the_same_version_goes_first(tmp_path: Path) -> None:
+    """Of two full models that neither was fine-tuned for the run, the one of its version, though the other is newer."""
+    versions = [{"versions": {"efficient-bert": name}} for name in ("0.1.0", "0.2.0")]
+    arm = StoredRun("arm", method="static_depth", environment=versions[0], stages={"finetune": ""})
+    fulls = [StoredRun(f"full-{number}", environment=own) for number, own in enumerate(versions)]
+    for order in (fulls, fulls[::-1]):
+        runs = read_runs(tmp_path / order[0].run_id, arm, *order)
+        found = runs.full(runs.records[0])
+        assert found is not None
+        assert found.run_id == "full-0"
+
+
 def test_the_model_that_was_fine_tuned_for_a_run_is_its_reference(tmp_path: Path) -> None:
     """Of two full models that are alike in all else, the one with the run's own fine-tuned artifact."""
     own = {"finetune": "own"}

@@ -107,14 +107,20 @@ def test_where_nothing_is_chosen_the_reason_is_told(tmp_path: Path) -> None:
     """Each reason is its own: too weak, no faster, gates that saw the held-out rows, no full model."""
     gates: dict[str, dict[str, Any]] = {"finetune": {"epochs": 1}, "gates": {"label_split": "heldout"}}
     cases = {
-        "loses at most 1 point": StoredRun("x", method="m", heldout={"accuracy": 0.8, "flops_speedup": 3.0}),
-        "costs less": StoredRun("x", method="m", heldout={"accuracy": 0.9, "flops_speedup": 1.0}),
+        "loses more than 1 point": StoredRun("x", method="m", heldout={"accuracy": 0.8, "flops_speedup": 3.0}),
+        "costs as much": StoredRun("x", method="m", heldout={"accuracy": 0.9, "flops_speedup": 1.0}),
         "bench search": StoredRun("x", method="m", options=gates),
-        "are missing": StoredRun("x", method="m", seed=7),
+        "lacks a full model": StoredRun("x", method="m", seed=7),
     }
     for number, (reason, case) in enumerate(cases.items()):
         (line,) = choices(read_runs(tmp_path / str(number), StoredRun("full"), case))
         assert reason in line
+    points = [
+        StoredRun("weak", method="m", knobs={"k": 1}, heldout={"accuracy": 0.8, "flops_speedup": 3.0}),
+        StoredRun("slow", method="m", knobs={"k": 2}, heldout={"accuracy": 0.9, "flops_speedup": 1.0}),
+    ]
+    (line,) = choices(read_runs(tmp_path / "both", StoredRun("full"), *points))
+    assert "each loses more than 1 point on held-out rows or costs as much as the full model" in line
 
 
 def test_nothing_is_chosen_without_a_reference(tmp_path: Path) -> None:

@@ -232,8 +232,11 @@ def test_copies_of_held_out_rows_are_not_trained_on() -> None:
     assert len(heldout) == 8
     assert not words & {text.strip() for text in rest["text"]}
     assert len(rest) == 80 - 2 * len(words)
-    pairs = table([*texts, *texts], labels * 2).add_column("pair", [*texts, *(["other"] * 40)])
-    assert len(hold_out(pairs, seed=0)[0]) == 72
+    pairs = table([*texts, *texts], labels * 2)
+    assert len(hold_out(pairs.add_column("pair", [*texts, *(["other"] * 40)]), seed=0)[0]) == 72
+    assert len(hold_out(pairs.add_column("pair", ["a b"] * 40 + [" a  b "] * 40), seed=0)[0]) == len(rest)
+    with pytest.raises(InputError, match="copies, are too few"):
+        hold_out(table(["a", "b"] * 20, [0, 1] * 20), seed=0)
 
 
 def test_holding_out_of_too_few_rows_is_refused() -> None:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from efficient_bert import EfficientBertConfig, EfficientBertForSequenceClassification, InputError
+from efficient_bert import EfficientBertConfig, EfficientBertForSequenceClassification, Execution, InputError, run
+from efficient_bert.methods.adapler import ADAPLER
 from efficient_bert.model import LengthReducedOutput
 from tests.test_contribution import MODEL, TOLERANCE
 from tests.tiny import VOCABULARY, tiny_batch, tiny_model, tokenizer_folder
@@ -97,3 +98,26 @@ def test_length_reduction_needs_predictors() -> None:
         tiny_model(contribution_size=0)(tiny_batch([3]).input_ids, lr_mode=True)
     with pytest.raises(InputError, match="ask without lr_mode"):
         MODEL(tiny_batch([3]).input_ids, lr_mode=True, output_hidden_states=True)
+
+
+@torch.inference_mode()
+def test_the_release_counts_a_gathered_pass_as_a_masked_one() -> None:
+    """By hand: a layer runs on what entered the next predictor, the last one on shares above eta; one head."""
+    batch = tiny_batch([9, 4, 1, 14])
+    policy = ADAPLER.policy(MODEL, {"eta_scale": 1.0})
+    assert ADAPLER.released_flops is not None
+    counted = {}
+    for execution in (Execution.GATHERED, Execution.MASKED):
+        output = run(MODEL, batch, policy, execution=execution)
+        counted[execution] = [part.tolist() for part in ADAPLER.released_flops(MODEL, output, {"eta_scale": 1.0})]
+    assert counted[Execution.GATHERED] == counted[Execution.MASKED]
+    eta = MODEL.contributions().eta[-1]
+    for row, length in enumerate(batch.mask.sum(1).tolist()):
+        shares = output.decisions[-1].scores
+        assert shares is not None
+        tokens = [*output.trace.tokens[row, :3].tolist(), int((shares[row] > eta).sum())]
+        # a layer on n tokens: four D x D and two D x F products for each, and two D-long ones for each pair
+        layers = sum(n * (4 * 48 * 48 + 2 * 48 * 192) + 2 * n * n * 48 for n in tokens)
+        assert counted[Execution.MASKED][0][row] == 2 * (layers + 48 * (48 + 3))
+        whole = 4 * (length * (4 * 48 * 48 + 2 * 48 * 192) + 2 * length * length * 48)
+        assert counted[Execution.MASKED][1][row] == 2 * (whole + 48 * (48 + 3))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from efficient_bert import Batch, EfficientBertForSequenceClassification, Execution, InputError, run
 from efficient_bert.training import Context, Stage, Status, Trained
 from efficient_bert.training import loop as training_loop
+from efficient_bert.training.batches import batch_of, collate
 from efficient_bert.training.exits import EXITS, first_states, with_exits
 from efficient_bert.training.finetune import FINETUNE, TRUNCATE, classification_loss, classify
 from efficient_bert.training.kept import kept
@@ -143,7 +144,13 @@ def test_training_learns(tmp_path: Path) -> None:
 def test_the_running_mean_is_scored_and_kept(tmp_path: Path) -> None:
     """m <- d m + (1 - d) w after every step, d = min(ema, (1 + t) / (10 + t)), from the first step's parameters."""
     steps: list[dict[str, Tensor]] = []
-    given = context(tmp_path, score=scripted([0.5, 0.9, 0.7]), options={"ema": 0.3})
+    script, scored = iter([0.5, 0.9, 0.7]), []
+
+    def score(labels: Tensor, logits: Tensor) -> float:
+        scored.append(logits)
+        return next(script)
+
+    given = context(tmp_path, score=score, options={"ema": 0.3})
 
     def watch(status: Status) -> None:
         if status.score is None:
@@ -157,6 +164,9 @@ def test_the_running_mean_is_scored_and_kept(tmp_path: Path) -> None:
             decay = min(0.3, (1 + taken) / (10 + taken))
             mean = decay * mean + (1 - decay) * step[name]
         torch.testing.assert_close(value, mean)
+    heldout = batch_of(trained.model, collate(given.heldout, pad_token_id=trained.model.config.padding))
+    with torch.no_grad():
+        torch.testing.assert_close(scored[1], run(trained.model, heldout).logits)
 
 
 def scripted(scores: list[float]) -> Callable[[Tensor, Tensor], float]:

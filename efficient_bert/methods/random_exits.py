@@ -39,7 +39,7 @@ def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
     if knobs["exit_rates"] == OWN and float(knobs["exit_width"]) != 1:
         raise InputError(
             f"exit_width is {knobs['exit_width']}, but the model's exit rates were measured at full width; give "
-            "--exit-rates"
+            "--exit-rates, or leave out the controls"
         )
 
 

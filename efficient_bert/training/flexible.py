@@ -149,7 +149,7 @@ def descending(text: str, name: str) -> tuple[float, ...]:
     Raises:
         InputError: no numbers, a repeated one, or neither order.
     """
-    values = numbers(text)
+    values = numbers(text, name=name)
     ordered = sorted(set(values), reverse=True)
     if list(values) not in (ordered, ordered[::-1]):
         raise InputError(f"{name} is {text!r}, but its numbers ascend or descend and differ, such as 0.25,0.5,0.75,1")

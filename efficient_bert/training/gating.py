@@ -93,7 +93,7 @@ def class_weights(text: str, labels: Tensor, classes: int) -> Tensor:
     """
     if text == "balanced":
         return balanced(labels, classes)
-    weights = [1.0] * classes if text == "none" else list(numbers(text))
+    weights = [1.0] * classes if text == "none" else list(numbers(text, name="class_weights"))
     if len(weights) != classes or min(weights) < 0:
         raise InputError(f"class_weights is {text!r}, but it is balanced, none or {classes} numbers of 0 or more")
     return torch.tensor(weights)

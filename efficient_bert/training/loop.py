@@ -126,7 +126,7 @@ class Trainer:
 
     def run(self) -> Trained:
         """Train to the end, from the last checkpoint where there is one; the best epoch's parameters are kept."""
-        set_seed(self.context.seed)
+        set_seed(self.context.seed, device_specific=True)
         if self.checkpoint.exists():
             self.restore()
         while self.progress.epoch < self.epochs:
@@ -153,11 +153,11 @@ class Trainer:
         schedule: LambdaLR = get_linear_schedule_with_warmup(optimizer, warmup, self.steps, last_epoch=step - 1)
         return schedule
 
-    def batches(self) -> Iterator[tuple[Mapping[str, Tensor], float]]:
-        """This process's part of what is left of the current epoch's batches, on the device, and its share of each.
+    def batches(self) -> Iterator[tuple[Mapping[str, Tensor], int, int]]:
+        """This process's part of what is left of the current epoch's batches, on the device.
 
-        The shares of all processes add up to 1. A process without a row of a small batch borrows its first one, with a
-        share of 0, so that all of them take every step.
+        With it come the rows that are its own and those of the whole batch. A process without a row of a small batch
+        borrows its first one, so that all of them take every step.
         """
         options, progress = self.context.options, self.progress
         every, own = self.accelerator.num_processes, self.accelerator.process_index
@@ -170,16 +170,16 @@ class Trainer:
         for places in islice(buckets, progress.batch, None):
             part = places[own::every]
             rows = [self.context.train[place] for place in part or places[:1]]
-            yield send_to_device(self.collate(rows), self.accelerator.device), len(part) / len(places)
+            yield send_to_device(self.collate(rows), self.accelerator.device), len(part), len(places)
 
     def train_epoch(self) -> None:
         """Run the rest of the epoch, with checkpoints."""
         training_mode(self.model)
         started = saved = time.monotonic()
         examples = 0
-        for batch, share in self.batches():
-            loss = self.step(batch, share)
-            examples += len(batch["labels"]) * self.accelerator.num_processes
+        for batch, own, whole in self.batches():
+            loss = self.step(batch, own / whole)
+            examples += whole
             now = time.monotonic()
             self.watch(loss, rate=examples / (now - started))
             if now - saved > CHECKPOINT_SECONDS:
@@ -191,7 +191,7 @@ class Trainer:
         with self.accelerator.autocast():
             loss, descend = self.recipe.descend(self.model, batch, self.progress)
         value = loss.item()
-        if not math.isfinite(value):
+        if share and not math.isfinite(value):
             raise InputError(
                 f"the loss is {value} at step {self.progress.step}; lower the learning rate "
                 f"(it is {self.context.options['learning_rate']}) or set the precision to 'no'"
@@ -301,6 +301,9 @@ class Trainer:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self.progress = Progress(**metadata["progress"])
         self.schedule = self.schedule_from(self.progress.step)
+        if not self.accelerator.is_main_process:  # whose random state alone is kept
+            set_seed(self.context.seed + self.progress.step, device_specific=True)
+            return
         torch.set_rng_state(tensors["random/cpu"])
         if "random/cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["random/cuda"])
