@@ -129,7 +129,8 @@ def test_a_task_without_such_splits_gets_a_table(given: Path) -> None:
 def test_mnli_s_model_answers_all_of_its_test_files(given: Path) -> None:
     """Both test files of MNLI and GLUE's diagnostics get a file each; the mismatched pairs can be reported on."""
     names = ("entailment", "neutral", "contradiction")
-    rows = [["the film was fine", f"the plot was {word}"] for word in ("good", "dull", "great", "poor")] * 9
+    words = ("good", "dull", "great", "poor") * 9
+    rows = [[f"film {number} was fine", f"the plot was {word}"] for number, word in enumerate(words)]
     labelled = [[*pair, names[number % 3]] for number, pair in enumerate(rows)]
     contents = {"train": labelled, "dev_matched": labelled[:6], "dev_mismatched": labelled[:9]}
     contents |= {"test_matched": rows[:2], "test_mismatched": rows[:3], "../diagnostic/diagnostic": rows[:4]}
