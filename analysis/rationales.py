@@ -28,7 +28,7 @@ from analysis.page import FigureView
 from analysis.rationale_curves import LAYERS, Curve, curves
 from analysis.rationale_texts import DocumentView, document_views
 from analysis.render import inline, render
-from analysis.summary import Summary, code
+from analysis.summary import code
 from analysis.templating import TEMPLATES
 from bench.comparison_files import AVERAGE, summary_in
 from bench.store import write_aside
@@ -141,13 +141,6 @@ def write_page(folder: Path) -> Path:
     )
     write_aside(folder / "index.html", page)
     return folder / "index.html"
-
-
-def summary(folder: Path) -> Summary:
-    """The means over layers with intervals, and what they belong to, for a terminal."""
-    found = Comparison.read(folder)
-    rows = tuple((name, *(value for value, _ in cells)) for name, cells in table_rows(found))
-    return Summary(("method", *found.metrics), rows, notes(found))
 
 
 def notes(found: Agreement) -> tuple[str, ...]:

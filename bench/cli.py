@@ -187,12 +187,12 @@ def report_command(folder: Path, out: Path, task: str | None, in_markdown: bool)
 
     if not folder.is_dir():
         raise InputError(f"folder {folder} does not exist; give the runs/ folder of a store, or one with {OVERVIEW}")
-    if (folder / SUMMARY).is_file() and not (folder / OVERVIEW).is_file():
-        raise InputError(f"{folder} is a single comparison; its page is its own index.html, by bench rationales --out")
     if (folder / OVERVIEW).is_file():
         if task:
             raise InputError(f"--task is {task}, but the rationales in {folder} are of one task; leave it out")
         own = out.resolve() == folder.resolve()
+        if own and (folder / SUMMARY).is_file():
+            raise InputError(f"{out} has the page of its one comparison, which stays; name another folder")
         write = rationale_overview.write_overview if own else rationale_overview.write_report
         page, found = write(folder, out), rationale_overview.summary(folder)
     else:
@@ -269,7 +269,8 @@ def rationales_command(
     Several seeds, or several values of a knob, are compared one by one and put together.
     """
     quiet()
-    from analysis import rationale_overview, rationales
+    from analysis import rationale_overview
+    from analysis.rationales import write_page
     from bench.comparison import METHODS as COMPARED
     from bench.comparison import Asked, compare, eraser_split, settings_of
     from bench.overview import put_together
@@ -280,13 +281,11 @@ def rationales_command(
     wanted = [settings_of(settings_from(given, device, seed=seed)) for seed in dict.fromkeys(seeds)]
     asked = Asked(chosen, eraser_split(wanted[0].task, split), limit=limit, **own)
     folders = compare([make_plan(settings) for settings in wanted], asked, progress_bars())
-    pages = [rationales.write_page(folder) for folder in folders]
-    if len(folders) == 1:
-        print_summary(rationales.summary(asked.out))
-    else:
-        put_together(folders, asked.out)
+    pages = [write_page(folder) for folder in folders]
+    put_together(folders, asked.out)
+    if len(folders) > 1:
         pages = [rationale_overview.write_overview(asked.out, asked.out)]
-        print_summary(rationale_overview.summary(asked.out))
+    print_summary(rationale_overview.summary(asked.out))
     click.echo(f"rationales: {pages[0]}")
 
 

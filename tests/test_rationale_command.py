@@ -173,6 +173,13 @@ def test_the_command_finds_what_is_trained(plan: Plan, out: Path, tmp_path: Path
     assert str(tmp_path / "out" / "index.html") in answer.out.replace("\n", "")
     assert "train" not in answer.err
     assert "comprehensiveness" not in (tmp_path / "out" / "table.csv").read_text(encoding="utf8")
+    page = (tmp_path / "out" / "index.html").read_bytes()
+    report = call("report", tmp_path / "out", "--out", tmp_path / "report", "--markdown")
+    assert report.code == 0, report.err
+    assert "Against saliency" in report.out
+    refused = call("report", tmp_path / "out", "--out", tmp_path / "out")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert (tmp_path / "out" / "index.html").read_bytes() == page
 
 
 def test_points_are_put_together(plan: Plan, tmp_path: Path) -> None:
@@ -216,9 +223,6 @@ def test_points_are_put_together(plan: Plan, tmp_path: Path) -> None:
     assert all((tmp_path / "report" / link).is_file() for link in links)
     redrawn = call("report", tmp_path / "stored", "--out", tmp_path / "report")
     assert redrawn.code == 0, redrawn.err
-    single = call("report", folder / points[0].found.summary["folders"][0], "--out", tmp_path / "another")
-    assert (single.code, single.err.count("\n")) == (2, 1)
-    assert "single comparison" in single.err
     for options, message in (
         (("--task", "sst2", "--out", tmp_path / "report"), "leave it out"),
         (("--out", plan.settings.store), "report"),
