@@ -10,7 +10,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("efficient-bert", "torch", "transformers", "datasets", "accelerate", "fvcore", "numpy")
+from bench import __version__
+
+PACKAGES = ("torch", "transformers", "datasets", "accelerate", "fvcore", "numpy")
 
 
 def read_environment(device: str) -> dict[str, Any]:
@@ -32,7 +34,7 @@ def read_environment(device: str) -> dict[str, Any]:
         "device_name": torch.cuda.get_device_name(device) if gpu else _cpu_name(),
         "torch_threads": torch.get_num_threads(),
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {"efficient-bert": __version__, **{name: _version(name) for name in PACKAGES}},
         "cuda": torch.version.cuda if gpu else None,
         "default_dtype": str(torch.get_default_dtype()).removeprefix("torch."),
         "float32_matmul_precision": torch.get_float32_matmul_precision(),

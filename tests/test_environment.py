@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bench import environment
+from bench import __version__, environment
 from bench.environment import read_environment
 
 
@@ -24,6 +24,7 @@ def test_it_is_json_and_names_the_machine() -> None:
     found = json.loads(json.dumps(read_environment("cpu"), allow_nan=False))
     assert found["versions"]["torch"] == torch.__version__
     assert found["versions"]["numpy"] == np.__version__
+    assert found["versions"]["efficient-bert"] == __version__, "of the code that runs, whatever is installed"
     assert found["python"] == platform.python_version()
     assert found["logical_cores"] == os.cpu_count()
     assert found["device_name"] == found["cpu"] != ""
