@@ -107,7 +107,7 @@ def hold_out(
     kept = [row for row in range(len(texts)) if row not in heldout and read[row] not in known]
     if not real and len({labels[row] for row in kept}) < len(classes):
         raise InputError(
-            f"{len(texts)} training rows, of which many are copies, are too few to hold out some; raise the limit"
+            f"{len(texts)} training rows, of which many are copies, are too few to hold out some; give rows that differ"
         )
     return train.select(kept), train.select(sorted(heldout))
 

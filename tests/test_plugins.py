@@ -52,7 +52,7 @@ from bench.tasks import Task
 
 def generate(seed):
     """Alternating classes."""
-    rows = [{"text": f"the film was {('dull', 'fine')[n % 2]}", "label": n % 2} for n in range(40)]
+    rows = [{"text": f"film {n} was {('dull', 'fine')[n % 2]}", "label": n % 2} for n in range(40)]
     return {
         split: [{"example_id": f"{split}-{n}", **row} for n, row in enumerate(rows)] for split in ("train", "test")
     }
