@@ -31,7 +31,7 @@ from analysis.rationales import (
 from analysis.report import replaced
 from analysis.summary import Summary
 from analysis.templating import TEMPLATES
-from bench.comparison_files import AVERAGE, OVERVIEW, POINTS, POINTS_CSV
+from bench.comparison_files import AVERAGE, OVERVIEW, POINTS, POINTS_CSV, SUMMARY
 from bench.errors import InputError
 from bench.store import write_aside
 
@@ -93,11 +93,15 @@ def read_points(folder: Path) -> tuple[Point, ...]:
 
 
 def write_report(folder: Path, out: Path) -> Path:
-    """Write the report of the overview in `folder` to another folder; the page.
+    """Write the report of the overview in `folder` to `out`, which may be the same; the page.
 
     Raises:
-        InputError: there is no overview in it, or `out` is there and no report.
+        InputError: there is no overview in it, `out` is there and no report, or it has the page of its one comparison.
     """
+    if out.resolve() == folder.resolve():
+        if (folder / SUMMARY).is_file():
+            raise InputError(f"{out} has the page of its one comparison, which stays; name another folder")
+        return write_overview(folder, out)
     with replaced(out, source=folder) as aside:
         write_overview(folder, aside)
     return out / "index.html"

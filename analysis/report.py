@@ -63,6 +63,7 @@ def replaced(out: Path, *, source: Path) -> Iterator[Path]:
         raise InputError(f"{out} holds {source}, which is reported, and a report replaces its folder; name a new one")
     place = out.resolve()  # a link stays, and what it leads to is replaced
     aside = place.with_name(f".{place.name}.{os.getpid()}.part")
+    shutil.rmtree(aside, ignore_errors=True)  # a killed process may have had the same number
     aside.mkdir(parents=True)
     try:
         yield aside

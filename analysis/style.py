@@ -90,9 +90,10 @@ def series_looks(frame: pd.DataFrame) -> dict[str, Look]:
     """
     full = set(frame.loc[frame["method"] == REFERENCE, "series"])
     others = frame.loc[~frame["series"].isin(full)]
-    found = looks(others["series"].tolist())
     if "look" in frame:
         found = {name: look(number) for name, number in zip(others["series"], others["look"], strict=True)}
+    else:
+        found = looks(others["series"].tolist())
     return {name: Look(INK, "*") for name in full} | found
 
 

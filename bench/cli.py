@@ -182,7 +182,7 @@ def report_command(folder: Path, out: Path, task: str | None, in_markdown: bool)
     from analysis.frames import Runs
     from analysis.report import write_report
     from analysis.summary import markdown, summary
-    from bench.comparison_files import OVERVIEW, SUMMARY
+    from bench.comparison_files import OVERVIEW
     from bench.store import RunStore
 
     if not folder.is_dir():
@@ -190,11 +190,7 @@ def report_command(folder: Path, out: Path, task: str | None, in_markdown: bool)
     if (folder / OVERVIEW).is_file():
         if task:
             raise InputError(f"--task is {task}, but the rationales in {folder} are of one task; leave it out")
-        own = out.resolve() == folder.resolve()
-        if own and (folder / SUMMARY).is_file():
-            raise InputError(f"{out} has the page of its one comparison, which stays; name another folder")
-        write = rationale_overview.write_overview if own else rationale_overview.write_report
-        page, found = write(folder, out), rationale_overview.summary(folder)
+        page, found = rationale_overview.write_report(folder, out), rationale_overview.summary(folder)
     else:
         store = RunStore(folder)
         run_ids = [run_id for run_id in store.ids() if task in (None, store.record(run_id).task)]

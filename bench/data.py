@@ -88,7 +88,8 @@ def hold_out(
     pool = _sentences(texts) if phrases else list(range(len(texts)))
     labels = list(train["label"])
     real = isinstance(labels[0], float)  # the scores of a regression have no classes to stratify by
-    strata = [0 if real else labels[row] for row in pool]
+    kinds = [0 if real else label for label in labels]
+    strata = [kinds[row] for row in pool]
     classes = sorted(set(strata))
     scarce = [label for label in classes if strata.count(label) < 2]
     if scarce or len(pool) < 2 * len(classes):
@@ -105,7 +106,7 @@ def hold_out(
     known = {read[row] for row in heldout}
     known |= {(phrase,) for row in heldout if phrases for phrase in _phrases(texts[row])}
     kept = [row for row in range(len(texts)) if row not in heldout and read[row] not in known]
-    if not real and len({labels[row] for row in kept}) < len(classes):
+    if len({kinds[row] for row in kept}) < len(classes):
         raise InputError(
             f"{len(texts)} training rows, of which many are copies, are too few to hold out some; give rows that differ"
         )

@@ -49,8 +49,11 @@ def point_name(knobs: Mapping[str, Any]) -> str:
 
 
 def tabled(name: str, folders: Sequence[Path]) -> pd.DataFrame:
-    """The metrics of one point over its seeds, as `agreement.compared` gives them."""
-    table = agreement.compared([pd.read_parquet(own / "documents.parquet") for own in folders], against="adapler")
+    """The metrics of one point over its seeds, by `agreement.compared`; those of one seed are there already."""
+    if len(folders) == 1:
+        table = pd.read_parquet(folders[0] / "table.parquet")
+    else:
+        table = agreement.compared([pd.read_parquet(own / "documents.parquet") for own in folders], against="adapler")
     table.insert(0, "point", name)
     return table
 

@@ -151,7 +151,7 @@ def shares(given: Value, count: int, *, name: str, whole: bool) -> list[float]:
         InputError: another number of them, a negative one, or another sum; a count of 0 is not yet known.
     """
     found = list(numbers(str(given), name=name, separator="/"))
-    fits = bool(found) and min(found) >= 0 and (abs(sum(found) - 1) < 1e-6 if whole else sum(found) <= 1 + 1e-9)
+    fits = min(found) >= 0 and (abs(sum(found) - 1) < 1e-6 if whole else sum(found) <= 1 + 1e-9)
     if not fits or len(found) != (count or len(found)):
         total = "to 1" if whole else "to at most 1"
         raise InputError(

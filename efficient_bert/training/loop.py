@@ -106,9 +106,8 @@ class Trainer:
         self.recipe = recipe
         self.collate = recipe.collate or partial(pad, pad_token_id=context.model.config.padding)
         self.lengths = [len(row["input_ids"]) for row in context.train]
-        batch_size = int(options["batch_size"])
         self.epochs = int(options["epochs"])
-        self.steps = self.epochs * math.ceil(len(self.lengths) / batch_size)
+        self.steps = self.epochs * len(self.buckets(0))
         self.model = context.model
         self.model.to(self.accelerator.device)
         optimizer = torch.optim.AdamW(
@@ -132,7 +131,7 @@ class Trainer:
         while self.progress.epoch < self.epochs:
             self.train_epoch()
             self.finish_epoch()
-        best = self.progress.best(max(1, self.recipe.keep))
+        best = self.progress.best(self.recipe.wanted)
         self.model.load_state_dict(read_tensors(self.parameters(best[0]))[0])
         beside = {f"epochs/{epoch + 1:03d}.safetensors": self.parameters(epoch) for epoch in best[: self.recipe.keep]}
         return Trained(self.model.cpu().eval(), tuple(self.progress.scores), self.progress.history, beside)
@@ -153,21 +152,19 @@ class Trainer:
         schedule: LambdaLR = get_linear_schedule_with_warmup(optimizer, warmup, self.steps, last_epoch=step - 1)
         return schedule
 
+    def buckets(self, epoch: int) -> LengthBuckets:
+        """The places of each batch of an epoch."""
+        size = int(self.context.options["batch_size"])
+        return LengthBuckets(self.lengths, batch_size=size, seed=self.context.seed, epoch=epoch)
+
     def batches(self) -> Iterator[tuple[Mapping[str, Tensor], int, int]]:
         """This process's part of what is left of the current epoch's batches, on the device.
 
         With it come the rows that are its own and those of the whole batch. A process without a row of a small batch
         borrows its first one, so that all of them take every step.
         """
-        options, progress = self.context.options, self.progress
         every, own = self.accelerator.num_processes, self.accelerator.process_index
-        buckets = LengthBuckets(
-            self.lengths,
-            batch_size=int(options["batch_size"]),
-            seed=self.context.seed,
-            epoch=progress.epoch,
-        )
-        for places in islice(buckets, progress.batch, None):
+        for places in islice(self.buckets(self.progress.epoch), self.progress.batch, None):
             part = places[own::every]
             rows = [self.context.train[place] for place in part or places[:1]]
             yield send_to_device(self.collate(rows), self.accelerator.device), len(part), len(places)
@@ -245,7 +242,7 @@ class Trainer:
         score = self.heldout_score()
         progress.scores.append(score)
         progress.ranks.append(self.recipe.rank(self.scored, score))
-        best = progress.best(max(1, self.recipe.keep))
+        best = progress.best(self.recipe.wanted)
         if progress.epoch in best and self.accelerator.is_main_process:
             save_tensors(self.parameters(progress.epoch), self.scored.state_dict())
         progress.epoch += 1

@@ -69,6 +69,11 @@ class Recipe:
     keep: int = 0
     ema: float = 0.0
 
+    @property
+    def wanted(self) -> int:
+        """How many of the best epochs' parameters are needed at the end."""
+        return max(1, self.keep)
+
 
 def one_loss(
     loss: Loss, predict: Predict, collate: Collate | None = None, *, keep: int = 0, ema: float = 0.0
