@@ -7,8 +7,9 @@ examples of the same kind; it says nothing of another training seed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -96,12 +97,30 @@ def paired_difference(
     Raises:
         InputError: the two tables hold different examples, or the metric is not defined on them.
     """
-    a, b = aligned(a, b)
-    of_a, of_b = _of_rows(metric, a), _of_rows(metric, b)
+    return mean_difference(metric, [(a, b)], confidence=confidence, resamples=resamples, seed=seed)
+
+
+def mean_difference(
+    metric: Metric,
+    pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]],
+    *,
+    confidence: float = CONFIDENCE,
+    resamples: int | None = None,
+    seed: int = 0,
+) -> Interval:
+    """The mean of metric(b) - metric(a) over pairs of runs, and its interval: every run resampled by the same examples.
+
+    Raises:
+        InputError: two tables hold different examples, or the metric is not defined on them.
+    """
+    sides = [aligned(a, b) for a, b in pairs]
+    for _, b in sides[1:]:
+        aligned(sides[0][0], b)
+    statistics = [(_of_rows(metric, a), _of_rows(metric, b)) for a, b in sides]
     return _bootstrap(
-        metric.compute(b) - metric.compute(a),
-        lambda rows: of_b(rows) - of_a(rows),
-        rows=len(a),
+        fmean(metric.compute(b) - metric.compute(a) for a, b in sides),
+        lambda rows: np.mean([of_b(rows) - of_a(rows) for of_a, of_b in statistics], axis=0),
+        rows=len(sides[0][0]),
         confidence=confidence,
         resamples=resamples,
         seed=seed,

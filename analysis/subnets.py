@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import fmean
 
 import pandas as pd
 
 from analysis.frames import Runs
 from analysis.selection import first_metric, series
-from analysis.statistics import Interval, paired_difference
+from analysis.statistics import Interval, mean_difference
 from analysis.table import table
 from bench.registry import METRICS
 
@@ -61,17 +60,14 @@ def number(value: object) -> float:
         return math.nan
 
 
-def difference(runs: Runs, a: Sequence[str], b: Sequence[str], metric: str) -> Interval:
-    """The metric of runs `b` less that of runs `a`, seed by seed on the same examples: means over the seeds in both.
+def difference(runs: Runs, pairs: Sequence[tuple[Sequence[str], Sequence[str]]], metric: str) -> Interval:
+    """The mean over `pairs` of runs a, runs b of what the metric of b has over that of a, on the same examples.
 
-    NaN where no seed is in both.
+    A seed is compared with the same seed, and all that are in both count alike; NaN where none is.
     """
     seeds = {record.run_id: record.seed for record in runs.records}
-    one, other = ({seeds[run_id]: run_id for run_id in ids} for ids in (a, b))
-    found = [
-        paired_difference(METRICS[metric], runs.frames[one[seed]], runs.frames[other[seed]])
-        for seed in sorted(one.keys() & other.keys())
-    ]
-    if not found:
-        return Interval(math.nan, math.nan, math.nan)
-    return Interval(*(fmean(getattr(each, end) for each in found) for end in ("value", "low", "high")))
+    alike = []
+    for a, b in pairs:
+        one, other = ({seeds[run_id]: run_id for run_id in ids} for ids in (a, b))
+        alike += [(runs.frames[one[seed]], runs.frames[other[seed]]) for seed in sorted(one.keys() & other.keys())]
+    return mean_difference(METRICS[metric], alike) if alike else Interval(math.nan, math.nan, math.nan)

@@ -187,9 +187,11 @@ def test_widths_per_layer_are_shares_of_the_examples(tmp_path: Path) -> None:
 
 
 def test_grafting_pairs_what_is_otherwise_the_same(tmp_path: Path) -> None:
-    """Each subnet once, with one more of 40 answers right at half width, and nothing changed at full width."""
+    """Each subnet once: one more of 40 answers right at half width, nothing changed at full width; then their mean."""
     frame = PLOTS["grafting"].data(read_runs(tmp_path, *subnets(), *subnets(seed=2)))
-    assert len(frame) == 4
+    assert frame["width"].isna().tolist() == [False] * 4 + [True]
+    assert frame["difference"].iloc[-1] == pytest.approx(1 / 80)
+    assert frame["without"].iloc[-1] == pytest.approx(frame["without"].iloc[:-1].mean())
     by_width = frame.groupby("width")["difference"].mean()
     assert by_width.to_dict() == pytest.approx({0.5: 1 / 40, 1.0: 0.0})
     assert (frame["with"] - frame["without"]).tolist() == pytest.approx(frame["difference"].tolist())

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from analysis.pareto import front
-from analysis.statistics import interval, mcnemar, paired_difference
+from analysis.statistics import interval, mcnemar, mean_difference, paired_difference
 from bench.errors import InputError
 from bench.metrics import Metric
 from bench.registry import METRICS
@@ -101,6 +101,26 @@ def test_a_difference_needs_the_same_examples() -> None:
         paired_difference(ACCURACY, frame, frame.assign(label=0))
     with pytest.raises(InputError, match="'e0' occurs twice"):
         paired_difference(ACCURACY, pd.concat([frame, frame.head(1)]), frame)
+
+
+def test_a_mean_difference_resamples_all_pairs_by_the_same_examples() -> None:
+    """What one pair wins on an example another loses there: no resample moves the mean of 0."""
+    rng = np.random.default_rng(0)
+    wins = rng.random(40) < 0.3
+    before, after = answers([False] * 40), answers(list(wins))
+    both = [(before, after), (after, before)]
+    found = mean_difference(ACCURACY, both)
+    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+    alone = paired_difference(ACCURACY, before, after)
+    assert alone.low < alone.value < alone.high
+    assert mean_difference(ACCURACY, [both[0], both[0]]) == alone, "a pair twice is no more evidence"
+
+
+def test_a_mean_difference_needs_the_same_examples_in_all_pairs() -> None:
+    """Two pairs, each of its own examples, are refused."""
+    frame, fewer = answers([True, False, True]), answers([True, False])
+    with pytest.raises(InputError, match="1 only in the first"):
+        mean_difference(ACCURACY, [(frame, frame), (fewer, fewer)])
 
 
 def test_mcnemar_by_hand() -> None:

@@ -53,7 +53,7 @@ def _over(runs: Runs, row: pd.Series[Any], static: pd.DataFrame) -> tuple[str, f
     if row["static"] or cheaper.empty:
         return _NONE, math.nan, math.nan, math.nan
     rival = cheaper.loc[cheaper["quality"].idxmax()]
-    apart = difference(runs, rival["run_ids"].split(), row["run_ids"].split(), row["y_metric"])
+    apart = difference(runs, [(rival["run_ids"].split(), row["run_ids"].split())], row["y_metric"])
     return rival["arm"], apart.value, apart.low, apart.high
 
 

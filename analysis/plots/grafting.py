@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,23 +24,38 @@ _COLUMNS += ["y_metric", "run_ids"]
 
 
 def _data(runs: Runs) -> pd.DataFrame:
-    """One row per static subnet that was trained both ways and is otherwise the same, by falling width and depth."""
+    """One row per static subnet that was trained both ways and is otherwise the same, by falling width and depth.
+
+    Several of a series are followed by their mean, of width and depth NaN.
+    """
     frame = family(runs)
     frame = frame[frame["static"] & frame["width"].notna()]
     grafted = {arm.label: str(arm.knobs.get("graft")) for arm in runs.arms}
     others = frame["group"].str.replace(r" graft=\w+", "", regex=True)
     frame = frame.assign(graft=frame["arm"].map(grafted), rest=others)
+    frame = frame.sort_values(["rest", "width", "depth"], ascending=[True, False, False])
     rows = []
-    for alike, both in frame.groupby(["rest", "width", "depth"]):
-        ways = {way: part.iloc[0] for way, part in both.groupby("graft")}
-        if not {"yes", "no"} <= ways.keys():
-            continue
-        one, other = ways["no"], ways["yes"]
-        apart = difference(runs, one["run_ids"].split(), other["run_ids"].split(), one["y_metric"])
-        known = (*alike, one["quality"], other["quality"], apart.value, apart.low, apart.high)
-        rows.append((*known, one["y_metric"], f"{one['run_ids']} {other['run_ids']}"))
-    found = pd.DataFrame(rows, columns=_COLUMNS)
-    return found.sort_values(["series", "width", "depth"], ascending=[True, False, False]).reset_index(drop=True)
+    for series, subnets in frame.groupby("rest", sort=False):
+        pairs = []
+        for alike, both in subnets.groupby(["width", "depth"], sort=False):
+            ways = {way: part.iloc[0] for way, part in both.groupby("graft")}
+            if {"yes", "no"} <= ways.keys():
+                pairs.append((ways["no"], ways["yes"]))
+                rows.append(_row(runs, series, alike, pairs[-1:]))
+        if len(pairs) > 1:
+            rows.append(_row(runs, series, (math.nan, math.nan), pairs))
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def _row(
+    runs: Runs, series: object, place: tuple[object, ...], pairs: Sequence[tuple[pd.Series[Any], pd.Series[Any]]]
+) -> tuple[object, ...]:
+    """The means of what pairs of subnets, without and with grafting, score, and of the difference."""
+    name = pairs[0][0]["y_metric"]
+    apart = difference(runs, [(one["run_ids"].split(), other["run_ids"].split()) for one, other in pairs], name)
+    without, grafted = (fmean(way["quality"] for way in ways) for ways in zip(*pairs, strict=True))
+    ids = " ".join(way["run_ids"] for ways in pairs for way in ways)
+    return (series, *place, without, grafted, apart.value, apart.low, apart.high, name, ids)
 
 
 def _draw(ax: Axes, frame: pd.DataFrame) -> None:
@@ -46,12 +64,12 @@ def _draw(ax: Axes, frame: pd.DataFrame) -> None:
     look: dict[str, Any] = {"linestyle": "none", "markersize": 8, "zorder": 3, "markeredgewidth": 1.6}
     ax.plot(frame["without"], places, marker="o", color=SURFACE, markeredgecolor=SERIES[1], label="without", **look)
     ax.plot(frame["with"], places, marker="D", color=SERIES[0], markeredgecolor=SERIES[0], label="grafted", **look)
-    mean = frame["difference"].mean()
     several = frame["series"].nunique() > 1
     ax.set_yticks(
         places,
         [
-            f"width {width:g}, depth {depth:.2g}" + (f", {name}" if several else "")
+            ("mean of the above" if np.isnan(width) else f"width {width:g}, depth {depth:.2g}")
+            + (f", {name}" if several else "")
             for name, width, depth in zip(frame["series"], frame["width"], frame["depth"], strict=True)
         ],
     )
@@ -60,7 +78,7 @@ def _draw(ax: Axes, frame: pd.DataFrame) -> None:
     for place, row in enumerate(frame.to_dict("records")):
         text = f"{row['difference']:+.3f} [{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]"
         ax.text(1.01, place, text, transform=edge, va="center", ha="left", color=INK, fontsize=8.5)
-    ax.set_xlabel(f"{frame['y_metric'].iloc[0]}; on average {mean:+.3f} by grafting")
+    ax.set_xlabel(frame["y_metric"].iloc[0])
     ax.margins(x=0.06)
     legend_above(ax)
 
@@ -70,7 +88,7 @@ GRAFTING = Plot(
     summary="quality of each subnet with and without neural grafting",
     caption=(
         "Each subnet trained without (circle) and with neural grafting (diamond), all else equal. On the right what"
-        " grafting changes, with a paired interval over examples; seeds are averaged."
+        " grafting changes, with a paired interval over examples; seeds are averaged, and below all of these subnets."
     ),
     data=_data,
     draw=_draw,
