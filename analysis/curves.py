@@ -12,6 +12,7 @@ from analysis.pareto import front
 from analysis.selection import first_metric, series
 from analysis.style import INK, MUTED, SURFACE, WIDTH, Look, series_looks, shorten
 from analysis.table import table
+from bench.registry import METHODS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +50,7 @@ def points(runs: Runs, x: str, y: str | None = None) -> pd.DataFrame:
 
 
 def _curves(runs: Runs) -> list[str]:
-    """Each arm's curve: its series, and all knobs but the one that takes the most values."""
+    """Each arm's curve: its series, and all knobs but one: that which takes the most values, trained ones last."""
     names = [series(arm, runs) for arm in runs.arms]
     groups = {name: [arm for arm, other in zip(runs.arms, names, strict=True) if other == name] for name in names}
     return [_curve(arm, name, groups[name]) for arm, name in zip(runs.arms, names, strict=True)]
@@ -57,7 +58,8 @@ def _curves(runs: Runs) -> list[str]:
 
 def _curve(arm: Arm, name: str, group: Sequence[Arm]) -> str:
     values = {knob: {str(other.knobs.get(knob)) for other in group} for knob in arm.knobs}
-    swept = max(values, key=lambda knob: len(values[knob]), default=None)
+    untrained = {knob.name for knob in METHODS[arm.first.method].knobs} if arm.first.method in METHODS else set()
+    swept = max(values, key=lambda knob: (knob in untrained and len(values[knob]) > 1, len(values[knob])), default=None)
     fixed = [f"{knob}={arm.knobs[knob]}" for knob in values if knob != swept and len(values[knob]) > 1]
     return " ".join([name, *fixed])
 

@@ -43,7 +43,7 @@ def label_points(ax: Axes, frame: pd.DataFrame, x: str, y: str) -> None:
         if told:
             taken += _write(
                 ax,
-                shorten(", ".join(told.values()), 24),
+                shorten(", ".join(told.values()), 32),
                 (point[x], point[y]),
                 colour=styles[point["series"]].colour,
                 taken=taken,

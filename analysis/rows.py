@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,10 @@ from analysis.style import INK, MUTED, series_looks, shorten
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+
+
+_LETTERS = 56
+_KNOB = re.compile(r"\w+=")
 
 
 def row_height(*, inches: float) -> Callable[[pd.DataFrame], float]:
@@ -41,12 +46,13 @@ def layer_axis(ax: Axes, layers: int, *, label: str = "Layer") -> None:
 
 
 def write_rows(ax: Axes, labels: Sequence[str], notes: Sequence[str]) -> None:
-    """Turn the vertical axis into rows 0, 1, … from the top; write a label and a note above each."""
+    """Rows 0, 1, … from the top instead of a vertical axis, with labels, long ones without knobs' names, and notes."""
     ax.set_ylim(len(labels), 0)
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)
     ax.grid(visible=False, axis="y")
     place = ax.get_yaxis_transform()
     for row, (label, note) in enumerate(zip(labels, notes, strict=True)):
-        ax.text(0, row + 0.09, shorten(label, 56), transform=place, va="top", ha="left", color=INK, fontsize=9.5)
+        told = label if len(label) <= _LETTERS else shorten(_KNOB.sub("", label), _LETTERS)
+        ax.text(0, row + 0.09, told, transform=place, va="top", ha="left", color=INK, fontsize=9.5)
         ax.text(1, row + 0.09, note, transform=place, va="top", ha="right", color=MUTED, fontsize=9.5)

@@ -21,14 +21,17 @@ STAGE = "final"
 def family(runs: Runs) -> pd.DataFrame:
     """The rows of the table of arms whose model was trained jointly, quality in the columns `quality`.
 
-    `static` tells subnets from what chooses among them; of a subnet of one width `width` and `depth` are its fractions,
+    `static` tells subnets from what chooses among them; `model` names the trained models, one per seed; `heldout` is
+    the quality on held-out rows; of a subnet of one width `width` and `depth` are its fractions,
     else NaN; `group` names the series and those of its other knobs that vary.
     """
     frame = table(runs)
     name = first_metric(runs.arms[0])
     frame = frame.rename(columns={f"{name}{end}": f"quality{end}" for end in ("", "_low", "_high")})
     frame["y_metric"] = name
+    frame["heldout"] = frame[f"heldout_{name}"].astype(float)
     frame["static"] = frame["method"] == STATIC
+    frame["model"] = [" ".join(str(record.artifacts.get(STAGE)) for record in arm.records) for arm in runs.arms]
     for column, knob in (("width", "width_mult"), ("depth", "depth_mult")):
         frame[column] = [number(arm.knobs.get(knob)) for arm in runs.arms]
     frame["layers"] = [arm.first.layers for arm in runs.arms]
@@ -60,14 +63,15 @@ def number(value: object) -> float:
         return math.nan
 
 
-def difference(runs: Runs, pairs: Sequence[tuple[Sequence[str], Sequence[str]]], metric: str) -> Interval:
-    """The mean over `pairs` of runs a, runs b of what the metric of b has over that of a, on the same examples.
-
-    A seed is compared with the same seed, and all that are in both count alike; NaN where none is.
-    """
+def alike(runs: Runs, a: Sequence[str], b: Sequence[str]) -> list[tuple[str, str]]:
+    """Of two lists of runs the pairs of one seed, by rising seed."""
     seeds = {record.run_id: record.seed for record in runs.records}
-    alike = []
-    for a, b in pairs:
-        one, other = ({seeds[run_id]: run_id for run_id in ids} for ids in (a, b))
-        alike += [(runs.frames[one[seed]], runs.frames[other[seed]]) for seed in sorted(one.keys() & other.keys())]
-    return mean_difference(METRICS[metric], alike) if alike else Interval(math.nan, math.nan, math.nan)
+    one, other = ({seeds[run_id]: run_id for run_id in ids} for ids in (a, b))
+    return [(one[seed], other[seed]) for seed in sorted(one.keys() & other.keys())]
+
+
+def difference(runs: Runs, pairs: Sequence[tuple[str, str]], metric: str) -> Interval:
+    """The mean over pairs of runs (a, b) of what the metric of b has over that of a; NaN where there are none."""
+    if not pairs:
+        return Interval(math.nan, math.nan, math.nan)
+    return mean_difference(METRICS[metric], [(runs.frames[a], runs.frames[b]) for a, b in pairs])

@@ -6,8 +6,10 @@ configuration, measured on rows that no stage learnt on, or are typed.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +40,9 @@ Rates = Sequence[Sequence[float]]
 
 
 def random_widths(rates: Rates, widths: Sequence[float], *, layers: int, seed: int) -> Policy:
-    """At every gate's place each example draws its class, independently, with the gate's shares.
+    """Each example draws once, and at every gate's place has the class that its draw falls on by the gate's shares.
+
+    One draw for all places: gates are trained to run an example at one width, so its classes go together.
 
     Args:
         rates: (G, K).
@@ -51,32 +55,31 @@ def random_widths(rates: Rates, widths: Sequence[float], *, layers: int, seed: i
     def decide(view: View) -> Decision:
         if view.depth % span:
             return Decision()
-        gate = view.depth // span
-        classes = share_of(draws(view, seed=seed, turn=gate + 1), rates[gate])
+        classes = share_of(draws(view, seed=seed, turn=1), rates[view.depth // span])
         return Decision(width=torch.tensor(widths, dtype=torch.float64, device=view.hidden.device)[classes])
 
     return Policy(decide, draws=True)
 
 
-def random_exits(rates: Sequence[float], depths: Sequence[int], *, seed: int, widths: Policy | None = None) -> Policy:
+def random_exits(rates: Sequence[float], depths: Sequence[int], *, seed: int, widths: Policy) -> Policy:
     """Each example draws once whether and where it leaves; the exits are evaluated as if they were asked.
 
     Args:
         rates: (E,) shares of all examples.
         depths: (E,) where they leave, ascending.
         seed: of the draws.
-        widths: the policy that says how wide the layers run; None for the full width.
+        widths: the policy that says how wide the layers run.
     """
     order = {depth: place for place, depth in enumerate(depths)}
 
     def decide(view: View) -> Decision:
-        width = widths.decide(view).width if widths and widths.decide else None
+        width = None if widths.decide is None else widths.decide(view).width
         if view.depth not in order:
             return Decision(width=width)
         leaves_at = share_of(draws(view, seed=seed, turn=0), [*rates, 1 - sum(rates)])
         return Decision(width=width, leave=leaves_at == order[view.depth])
 
-    return Policy(decide, exits=tuple(depths), draws=True)
+    return Policy(decide, exits=tuple(depths), widths=widths.widths, draws=True)
 
 
 def draws(view: View, *, seed: int, turn: int) -> Tensor:
@@ -122,6 +125,33 @@ def class_rates(config: EfficientBertConfig, given: Value) -> Rates:
     return config.gate_profile
 
 
+def staying_rates(config: EfficientBertConfig, given: Value, threshold: float) -> Rates:
+    """As `class_rates`, but each gate's shares of those who are still there at an exit threshold.
+
+    Raises:
+        InputError: as `class_rates`.
+    """
+    rates = class_rates(config, given)
+    if given != OWN:
+        return rates
+    if len(config.staying_profile) != len(config.exit_profile) or not config.exit_profile:
+        raise InputError(
+            "the model has no profile of who stays; give --class-rates and --exit-rates, or train stage 'gates' again"
+        )
+    found: Rates = measured(config, config.staying_profile, threshold).tolist()
+    return found
+
+
+def measured(config: EfficientBertConfig, profile: Sequence[Any], threshold: float) -> Tensor:
+    """What was measured at each threshold of `exit_profile`, (T, ...), at another: by proportion between two, (...)."""
+    bounds, rows = [row[0] for row in config.exit_profile], torch.tensor(profile, dtype=torch.float64)
+    at = min(bisect_right(bounds, threshold), len(bounds) - 1)
+    if not at:
+        return rows[0]
+    part = (threshold - bounds[at - 1]) / (bounds[at] - bounds[at - 1])
+    return torch.lerp(rows[at - 1], rows[at], min(1.0, part))
+
+
 def exit_rates(config: EfficientBertConfig, given: Value, threshold: float) -> list[float]:
     """The shares that were typed, or the model's own at a threshold, between two measured ones by proportion.
 
@@ -136,12 +166,8 @@ def exit_rates(config: EfficientBertConfig, given: Value, threshold: float) -> l
             f"the model has no exit profile of its own; give --exit-rates with {exits} shares, or train stage 'final' "
             "again"
         )
-    profile = sorted(config.exit_profile)
-    for (low, *before), (high, *after) in pairwise(profile):
-        if low <= threshold < high:
-            part = (threshold - low) / (high - low)
-            return [one + part * (other - one) for one, other in zip(before, after, strict=True)]
-    return profile[-1][1:]
+    found: list[float] = measured(config, config.exit_profile, threshold)[1:].tolist()
+    return found
 
 
 def shares(given: Value, count: int, *, name: str, whole: bool) -> list[float]:

@@ -27,6 +27,7 @@ class EfficientBertConfig(BertConfig):
             learnt on; empty where it was not measured.
         exit_profile: rows of a threshold, ascending, and the share of all examples that leave at each of the
             `exit_depths` under it, likewise; empty where it was not measured.
+        staying_profile: for each row of `exit_profile`, as `gate_profile`, over the examples that are still there.
         kwargs: every field of `transformers.BertConfig`.
 
     Raises:
@@ -47,6 +48,7 @@ class EfficientBertConfig(BertConfig):
         widths: Sequence[float] = (),
         gate_profile: Sequence[Sequence[float]] = (),
         exit_profile: Sequence[Sequence[float]] = (),
+        staying_profile: Sequence[Sequence[Sequence[float]]] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -58,6 +60,7 @@ class EfficientBertConfig(BertConfig):
         self.widths = list(widths)
         self.gate_profile = [list(shares) for shares in gate_profile]
         self.exit_profile = [list(row) for row in exit_profile]
+        self.staying_profile = [[list(shares) for shares in row] for row in staying_profile]
         if self.hidden_size % self.num_attention_heads:
             raise InputError(
                 f"hidden_size is {self.hidden_size}, but {self.num_attention_heads} heads must share it equally"

@@ -72,12 +72,14 @@ class Policy:
         decide: the decision before each layer, a pure tensor function; None decides nothing and costs nothing.
         exits: depths at which an exit head is evaluated.
         layers: indices of the layers that run, ascending; None runs all.
+        widths: of each of the layers that run, for examples whose width no decision names; None for the full width.
         draws: it reads the view's `numbers`.
     """
 
     decide: Callable[[View], Decision] | None = None
     exits: tuple[int, ...] = ()
     layers: tuple[int, ...] | None = None
+    widths: tuple[float, ...] | None = None
     draws: bool = False
 
 

@@ -127,7 +127,7 @@ def run(
     recorder.state(state)
     lengths = batch.mask.sum(1)
     numbers = fingerprints(batch.input_ids, batch.mask) if policy.draws else None
-    widths: dict[int, float] = {}
+    decided: dict[int, float] = {}
     for depth, place in enumerate(order):
         if depth in policy.exits:
             recorder.exit(depth, state.live.rows, model.classify(state.first(), depth=depth))
@@ -135,12 +135,13 @@ def run(
             decision = policy.decide(state.view(depth, lengths=lengths, logits=recorder.history(), numbers=numbers))
             recorder.decision(decision, state.live.rows)
             if decision.width is not None:
-                widths = dict(zip(state.live.rows, decision.width.tolist(), strict=True))
+                decided = dict(zip(state.live.rows, decision.width.tolist(), strict=True))
             state = state.apply(decision)
             if not state.live.rows:
                 break
         layer = layers[place]
-        heads = tuple(kept_heads(widths.get(row, 1.0), layer.heads) for row in state.live.rows)
+        width = 1.0 if policy.widths is None else policy.widths[depth]
+        heads = tuple(kept_heads(decided.get(row, width), layer.heads) for row in state.live.rows)
         recorder.step(Step(place, state.live, heads, tuple(map(layer.neurons, heads))))
         state = (state if whole or depth < len(order) - 1 else briefly(state)).run(layer, heads)
         recorder.state(state)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from efficient_bert.config import EfficientBertConfig, kept_heads
-from efficient_bert.decisions import Decision, Policy, View
+from efficient_bert.decisions import Policy
 from efficient_bert.errors import InputError
 from efficient_bert.importance import Importance
 from efficient_bert.knobs import numbers
@@ -101,12 +101,7 @@ def layer_widths(text: str, config: EfficientBertConfig, *, depth: float = 1.0) 
 
 def subnet_policy(subnet: Subnet) -> Policy:
     """Every example runs the subnet; the final head answers."""
-
-    def decide(view: View) -> Decision:
-        # float64: a width that stands for a half of a head must round as in `kept_heads`
-        return Decision(width=torch.full((len(view.hidden),), subnet.widths[view.depth], dtype=torch.float64))
-
-    return Policy(decide, layers=subnet.layers)
+    return Policy(layers=subnet.layers, widths=subnet.widths)
 
 
 def ranked(scores: Tensor) -> Tensor:
@@ -136,7 +131,7 @@ def export(model: EfficientBertForSequenceClassification, subnet: Subnet) -> Eff
     """
     heads = [kept_heads(width, model.config.num_attention_heads) for width in subnet.widths]
     left_behind = {"exit_depths": [], "contribution_size": 0, "num_gates": 0, "widths": []}
-    left_behind |= {"gate_profile": [], "exit_profile": []}
+    left_behind |= {"gate_profile": [], "exit_profile": [], "staying_profile": []}
     sizes = {"num_hidden_layers": len(subnet.layers), "layer_heads": heads}
     dense = EfficientBertForSequenceClassification(
         EfficientBertConfig(**{**model.config.to_dict(), **left_behind, **sizes})

@@ -88,6 +88,7 @@ def minilm(tmp_path_factory: pytest.TempPathFactory) -> MiniLM:
     whole.config.length_profile = [0.95, 0.8, 0.6, 0.5, 0.3, 0.2]
     whole.config.gate_profile = [[0.4, 0.3, 0.2, 0.1]] * 6
     whole.config.exit_profile = [[0.0] * 6, [1.0, 0.2, 0.1, 0.2, 0.1, 0.1]]
+    whole.config.staying_profile = [[[0.4, 0.3, 0.2, 0.1]] * 6] * 2
     found = MiniLM(theirs, folder, whole, tokenizer(backbone))
     aim_exits(found.exits, Batch.of(found.encoded(demo(32))))
     aim_predictors(found.exits)

@@ -180,7 +180,8 @@ def sweep(*, seed: int = 1, task: str = "demo") -> list[StoredRun]:
 def subnets(*, seed: int = 1) -> list[StoredRun]:
     """The full model, four subnets trained with grafting and without, and gates that are one answer better."""
     full = StoredRun(f"full-{seed}", seed=seed, wrong=range(4))
-    family: dict[str, Any] = {"seed": seed, "stages": {"final": "f"}}
+    family: dict[str, Any] = {"yes": {"seed": seed, "stages": {"final": "f"}}}
+    family["no"] = {"seed": seed, "stages": {"final": "ungrafted"}}
     found = [full]
     for graft, more in (("yes", 0), ("no", 1)):
         for width, heads in ((0.5, 1), (1.0, 2)):
@@ -189,12 +190,12 @@ def subnets(*, seed: int = 1) -> list[StoredRun]:
                 knobs = {"graft": graft, "width_mult": f"{width:g}", "depth_mult": depth / LAYERS}
                 name = f"static-{graft}-{width:g}-{depth}-{seed}"
                 layers = ((heads,) * LAYERS,)
-                found.append(
-                    StoredRun(name, "static_subnet", knobs, wrong=wrong, depths=(depth,), heads=layers, **family)
-                )
+                held = {"accuracy": 1 - len(wrong) / full.examples, "flops_speedup": 1.0}
+                look: dict[str, Any] = {"depths": (depth,), "heads": layers, "heldout": held, **family[graft]}
+                found.append(StoredRun(name, "static_subnet", knobs, wrong=wrong, **look))
     gated = {"graft": "yes", "num_gates": 0, "width_mult_list": "0.5,1"}
     choices = [(1,) * LAYERS, (1, 1, 2, 2, 2, 2)]
     found.append(
-        StoredRun(f"gates-{seed}", "width_gates", gated, wrong=range(4), depths=(3, 4), heads=choices, **family)
+        StoredRun(f"gates-{seed}", "width_gates", gated, wrong=range(4), depths=(3, 4), heads=choices, **family["yes"])
     )
     return found

@@ -191,23 +191,36 @@ def test_grafting_pairs_what_is_otherwise_the_same(tmp_path: Path) -> None:
     frame = PLOTS["grafting"].data(read_runs(tmp_path, *subnets(), *subnets(seed=2)))
     assert frame["width"].isna().tolist() == [False] * 4 + [True]
     assert frame["difference"].iloc[-1] == pytest.approx(1 / 80)
+    assert frame["by_seed"].iloc[-1] == "seed 1: +0.0125, seed 2: +0.0125"
     assert frame["without"].iloc[-1] == pytest.approx(frame["without"].iloc[:-1].mean())
     by_width = frame.groupby("width")["difference"].mean()
     assert by_width.to_dict() == pytest.approx({0.5: 1 / 40, 1.0: 0.0})
     assert (frame["with"] - frame["without"]).tolist() == pytest.approx(frame["difference"].tolist())
+    uneven = [run for run in subnets(seed=2) if run.knobs.get("graft") != "no"]
+    frame = PLOTS["grafting"].data(read_runs(tmp_path / "uneven", *subnets(), *uneven))
+    assert (frame["with"] - frame["without"]).tolist() == pytest.approx(frame["difference"].tolist())
+    assert set(frame["by_seed"].str.count("seed")) == {1}, "a seed that was trained one way is left out"
     only = [run for run in subnets() if run.knobs.get("graft") != "no"]
     assert PLOTS["grafting"].data(read_runs(tmp_path / "other", *only)).empty
 
 
 def test_the_front_is_that_of_the_static_subnets(tmp_path: Path) -> None:
-    """Gates at 6 / 3.5 of the full cost are held against the best subnet that costs no more: one more answer right."""
+    """Gates at 6 / 3.5 of the full cost are held against the best subnet that costs no more: one more answer right.
+
+    Subnets of a model without gates are left out.
+    """
     frame = PLOTS["dynamic_front"].data(read_runs(tmp_path, *subnets())).set_index("method")
     gates = frame.loc["width_gates"]
     assert gates["flops_speedup"] == pytest.approx(6 / 3.5)
     assert gates["over"] == pytest.approx(1 / 40)
     assert "width_mult=1 depth_mult=0.5" in gates["rival"]
     assert not gates["pareto"]
-    assert (frame["pareto"] & frame["static"]).sum() == 4, "full width at either depth, trained either way"
+    half = {"accuracy": 0.99, "flops_speedup": 1.0}
+    other = [replace(run, heldout=half) if run.run_id == "static-yes-0.5-3-1" else run for run in subnets()]
+    judged = PLOTS["dynamic_front"].data(read_runs(tmp_path / "judged", *other)).set_index("method")
+    assert "width_mult=0.5 depth_mult=0.5" in judged.loc["width_gates"]["rival"], "held-out rows choose the rival"
+    assert (frame["pareto"] & frame["static"]).sum() == 2, "full width at either depth"
+    assert not frame["arm"].str.contains("graft=no").any()
     assert PLOTS["dynamic_front"].data(read_runs(tmp_path / "other", *subnets()[:-1])).empty
 
 

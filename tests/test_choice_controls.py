@@ -1,12 +1,14 @@
-"""Controls of gates and exits: as often as the shares say, at random and each example's own, at the same FLOPs."""
+"""Controls of gates and exits: as often as the shares say, at random and each example's own, at the same mean."""
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from efficient_bert import Batch, EfficientBertConfig, Execution, InputError, run
 from efficient_bert.choice_controls import (
@@ -16,8 +18,10 @@ from efficient_bert.choice_controls import (
     exit_rates,
     random_exits,
     random_widths,
+    staying_rates,
 )
 from efficient_bert.controls import OWN
+from efficient_bert.decisions import Policy
 from efficient_bert.draws import fingerprints, uniform_draws
 from efficient_bert.gates import gate_policy
 from efficient_bert.methods.constant_widths import CONSTANT_WIDTHS
@@ -32,7 +36,9 @@ from tests.tiny import rows_of, tiny_batch, tiny_config, tiny_model
 
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
 RATES = [[0.4, 0.3, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
-MODEL = tiny_model(classes=2, exit_depths=[2, 3], shared_head=True, gate_profile=RATES, exit_profile=[])
+LEAVING = [[0.0, 0.0, 0.0], [0.6, 0.3, 0.3]]
+PROFILES: dict[str, Any] = {"gate_profile": RATES, "exit_profile": LEAVING, "staying_profile": [RATES, RATES]}
+MODEL = tiny_model(classes=2, exit_depths=[2, 3], shared_head=True, **PROFILES)
 MANY = tiny_batch([5] * 400)
 
 
@@ -58,13 +64,14 @@ def test_draws_are_uniform_and_independent() -> None:
 
 @torch.inference_mode()
 def test_widths_are_drawn_as_often_as_the_shares_say() -> None:
-    """In each layer every width has its share within four deviations; layers draw apart from each other."""
+    """In each layer every width has its share within four deviations; the wider in one, the wider in all."""
     heads = run(MODEL, MANY, random_widths(RATES, WIDTHS, layers=4, seed=0)).trace.heads
     for layer, shares in enumerate(RATES):
         for share, count in zip(shares, (3, 6, 9, 12), strict=True):
             deviation = math.sqrt(share * (1 - share) / 400)
             assert abs(float((heads[:, layer] == count).float().mean()) - share) <= 4 * deviation
-    assert torch.corrcoef(heads[:, :2].T.double())[0, 1].abs() < 4 / math.sqrt(400)
+    widest_first = heads[heads[:, 0].argsort(descending=True, stable=True)]
+    assert all((group[:, 1].max() <= before[:, 1].min()) for before, group in pairwise(equal_in_first(widest_first)))
     again = run(MODEL, MANY, random_widths(RATES, WIDTHS, layers=4, seed=1)).trace.heads
     assert not torch.equal(heads, again)
 
@@ -80,7 +87,7 @@ def test_shared_gates_draw_once_for_their_layers() -> None:
 @torch.inference_mode()
 def test_exits_are_drawn_as_often_as_the_shares_say() -> None:
     """Each depth has its share of all examples; who leaves has the answer of its prefix; heads run as if asked."""
-    output = run(MODEL, MANY, random_exits([0.3, 0.5], [2, 3], seed=0))
+    output = run(MODEL, MANY, random_exits([0.3, 0.5], [2, 3], seed=0, widths=Policy()))
     depths = output.trace.exit_depth
     for depth, share in ((2, 0.3), (3, 0.5), (4, 0.2)):
         assert abs(float((depths == depth).float().mean()) - share) <= 4 * math.sqrt(share * (1 - share) / 400)
@@ -118,8 +125,13 @@ def test_constant_widths_cost_what_the_shares_expect() -> None:
 
 @torch.inference_mode()
 def test_controls_match_what_was_measured() -> None:
-    """On the rows they were measured on: frequencies are the gates' own, exit rates those of every threshold."""
-    model = tiny_model(classes=2, exit_depths=[2, 3], shared_head=True, gate_profile=[], exit_profile=[], seed=3)
+    """On the rows they were measured on: frequencies are the gates' own, exit rates those of every threshold.
+
+    And so are the frequencies among those who are still there, for each gate that anybody reaches.
+    """
+    model = tiny_model(classes=2, exit_depths=[2, 3], shared_head=True, seed=3)
+    model.config.gate_profile = model.config.exit_profile = []
+    model.config.staying_profile = []
     some = rows(60, 1)
     measure_profiles(model, some)
     batches = [tiny_rows(some[start : start + 20]) for start in range(0, 60, 20)]
@@ -129,10 +141,27 @@ def test_controls_match_what_was_measured() -> None:
         assert found == pytest.approx(expected)
     assert len(model.config.exit_profile) == STEPS + 1
     assert model.config.exit_profile[0] == [0, 0, 0]
-    for bound, first, second in model.config.exit_profile[10::10]:
-        policy = gate_exits(model, bound)
-        depths = torch.cat([run(model, batch, policy).trace.exit_depth for batch in batches])
+    assert model.config.staying_profile[0] == model.config.gate_profile
+    reached = 0
+    for place in range(10, STEPS, 10):
+        bound, first, second = model.config.exit_profile[place]
+        traces = [run(model, batch, gate_exits(model, bound)).trace for batch in batches]
+        depths = torch.cat([trace.exit_depth for trace in traces])
         assert (first, second) == pytest.approx([float((depths == depth).double().mean()) for depth in (2, 3)])
+        heads = torch.cat([trace.heads for trace in traces])
+        for layer, found in enumerate(model.config.staying_profile[place]):
+            there = heads[heads[:, layer] > 0, layer]
+            if 0 < len(there) < 60:
+                reached += 1
+                assert found == pytest.approx([float((there == count).double().mean()) for count in (3, 6, 9, 12)])
+        assert staying_rates(model.config, OWN, bound) == model.config.staying_profile[place]
+    assert reached
+
+
+def equal_in_first(heads: Tensor) -> list[Tensor]:
+    """Rows (B, N) in runs of equal first columns."""
+    counts = heads[:, 0].unique_consecutive(return_counts=True)[1]
+    return list(heads.split(counts.tolist()))
 
 
 def tiny_rows(some: Any) -> Batch:
@@ -192,4 +221,8 @@ def test_a_model_without_profiles_says_so() -> None:
         class_rates(bare, OWN)
     with pytest.raises(InputError, match=r"no exit profile of its own; give --exit-rates with 2 shares"):
         exit_rates(bare, OWN, 0.3)
+    earlier: EfficientBertConfig = tiny_config(staying_profile=[])
+    with pytest.raises(InputError, match=r"no profile of who stays; .* train stage 'gates' again"):
+        staying_rates(earlier, OWN, 0.3)
+    assert staying_rates(earlier, "0.7/0.1/0.1/0.1", 0.3)[0] == [0.7, 0.1, 0.1, 0.1]
     check_rates(tiny_config(num_gates=0, widths=[], exit_depths=[]), {"class_rates": "0.5/0.5", "exit_rates": "0.4"})

@@ -30,6 +30,7 @@ def tiny_config(shape: str = "twelve_heads", *, classes: int = 3, **changes: Any
         "widths": [0.25, 0.5, 0.75, 1.0],
         "gate_profile": [[0.4, 0.3, 0.2, 0.1]] * SHAPES[shape]["num_hidden_layers"],
         "exit_profile": [[bound, *[bound / 4] * (SHAPES[shape]["num_hidden_layers"] - 1)] for bound in (0.0, 1.0)],
+        "staying_profile": [[[0.4, 0.3, 0.2, 0.1]] * SHAPES[shape]["num_hidden_layers"]] * 2,
         "length_profile": [1 - 0.2 * layer for layer in range(SHAPES[shape]["num_hidden_layers"])],
         "vocab_size": VOCABULARY,
         "max_position_embeddings": 512,

@@ -13,7 +13,7 @@ from analysis.labels import label_points
 from analysis.pareto import front
 from analysis.plots import Plot
 from analysis.style import MUTED, SURFACE
-from analysis.subnets import difference, family, groups
+from analysis.subnets import alike, difference, family, groups
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,13 +25,16 @@ _NONE = "-"
 
 
 def _data(runs: Runs) -> pd.DataFrame:
-    """The arms of the jointly trained model; empty without both subnets and something else.
+    """The arms of jointly trained models, each with what chooses among its subnets; empty without both.
 
-    `rival` is the best subnet that costs no more, `over` what the arm has over it.
+    `rival` is the best subnet of the arm's own model that costs no more, by held-out rows where it has them, `over`
+    what the arm has over it.
     """
     frame = family(runs)
+    dynamic = set(frame.loc[~frame["static"], "model"])
+    frame = frame[frame["model"].isin(dynamic)].copy()
     static = frame[frame["static"]]
-    if static.empty or len(static) == len(frame):
+    if static.empty:
         return pd.DataFrame(columns=_COLUMNS)
     on_front = dict(
         zip(static["arm"], front(static["flops_speedup"].tolist(), static["quality"].tolist()), strict=True)
@@ -48,12 +51,13 @@ def _data(runs: Runs) -> pd.DataFrame:
 
 
 def _over(runs: Runs, row: pd.Series[Any], static: pd.DataFrame) -> tuple[str, float, float, float]:
-    """The best subnet at no more FLOPs, and the paired difference from it."""
-    cheaper = static[static["flops_speedup"] >= row["flops_speedup"]]
+    """The best subnet of the same model at no more FLOPs, and the paired difference from it."""
+    cheaper = static[(static["flops_speedup"] >= row["flops_speedup"]) & (static["model"] == row["model"])]
     if row["static"] or cheaper.empty:
         return _NONE, math.nan, math.nan, math.nan
-    rival = cheaper.loc[cheaper["quality"].idxmax()]
-    apart = difference(runs, [(rival["run_ids"].split(), row["run_ids"].split())], row["y_metric"])
+    judged = cheaper["heldout"] if cheaper["heldout"].notna().all() else cheaper["quality"]
+    rival = cheaper.loc[judged.idxmax()]
+    apart = difference(runs, alike(runs, rival["run_ids"].split(), row["run_ids"].split()), row["y_metric"])
     return rival["arm"], apart.value, apart.low, apart.high
 
 
@@ -76,8 +80,8 @@ DYNAMIC_FRONT = Plot(
     caption=(
         "Circles are static subnets of the jointly trained model, the dotted staircase is their front. The others"
         " choose among the same subnets for each example, or are controls that choose by chance: above the staircase"
-        " choosing pays. The data of the figure name for each point the best subnet that costs no more, and the paired"
-        " difference from it."
+        " choosing pays. The data of the figure name for each point the subnet that costs no more and does best on"
+        " held-out rows, and the paired difference from it."
     ),
     data=_data,
     draw=_draw,

@@ -13,14 +13,16 @@ import pandas as pd
 from analysis.curves import legend_above
 from analysis.frames import Runs
 from analysis.plots import Plot
+from analysis.selection import first_metric
 from analysis.style import INK, MUTED, SERIES, SURFACE
-from analysis.subnets import difference, family
+from analysis.subnets import alike, difference, family
+from bench.registry import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _COLUMNS = ["series", "width", "depth", "without", "with", "difference", "difference_low", "difference_high"]
-_COLUMNS += ["y_metric", "run_ids"]
+_COLUMNS += ["by_seed", "y_metric", "run_ids"]
 
 
 def _data(runs: Runs) -> pd.DataFrame:
@@ -36,26 +38,29 @@ def _data(runs: Runs) -> pd.DataFrame:
     frame = frame.sort_values(["rest", "width", "depth"], ascending=[True, False, False])
     rows = []
     for series, subnets in frame.groupby("rest", sort=False):
-        pairs = []
-        for alike, both in subnets.groupby(["width", "depth"], sort=False):
-            ways = {way: part.iloc[0] for way, part in both.groupby("graft")}
-            if {"yes", "no"} <= ways.keys():
-                pairs.append((ways["no"], ways["yes"]))
-                rows.append(_row(runs, series, alike, pairs[-1:]))
-        if len(pairs) > 1:
-            rows.append(_row(runs, series, (math.nan, math.nan), pairs))
+        pairs: list[tuple[str, str]] = []
+        for place, both in subnets.groupby(["width", "depth"], sort=False):
+            ids = {way: part["run_ids"].iloc[0].split() for way, part in both.groupby("graft")}
+            own = alike(runs, ids.get("no", []), ids.get("yes", []))
+            if own:
+                rows.append(_row(runs, (series, *place), own))
+                pairs += own
+        if len(subnets) > 2 and pairs:
+            rows.append(_row(runs, (series, math.nan, math.nan), pairs))
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
-def _row(
-    runs: Runs, series: object, place: tuple[object, ...], pairs: Sequence[tuple[pd.Series[Any], pd.Series[Any]]]
-) -> tuple[object, ...]:
-    """The means of what pairs of subnets, without and with grafting, score, and of the difference."""
-    name = pairs[0][0]["y_metric"]
-    apart = difference(runs, [(one["run_ids"].split(), other["run_ids"].split()) for one, other in pairs], name)
-    without, grafted = (fmean(way["quality"] for way in ways) for ways in zip(*pairs, strict=True))
-    ids = " ".join(way["run_ids"] for ways in pairs for way in ways)
-    return (series, *place, without, grafted, apart.value, apart.low, apart.high, name, ids)
+def _row(runs: Runs, known: tuple[object, ...], pairs: Sequence[tuple[str, str]]) -> tuple[object, ...]:
+    """Of pairs of runs, without and with grafting: the mean of either, of the difference, and of each seed's."""
+    name = first_metric(runs.arms[0])
+    apart = difference(runs, pairs, name)
+    seeds = {record.run_id: record.seed for record in runs.records if record.run_id in dict(pairs)}
+    scores = {run_id: METRICS[name].compute(runs.frames[run_id]) for pair in pairs for run_id in pair}
+    without, grafted = (fmean(scores[run_id] for run_id in ids) for ids in zip(*pairs, strict=True))
+    by_seed = {seed: fmean(scores[b] - scores[a] for a, b in pairs if seeds[a] == seed) for seed in seeds.values()}
+    told = ", ".join(f"seed {seed}: {value:+.4f}" for seed, value in sorted(by_seed.items()))
+    ids = " ".join(run_id for pair in pairs for run_id in pair)
+    return (*known, without, grafted, apart.value, apart.low, apart.high, told, name, ids)
 
 
 def _draw(ax: Axes, frame: pd.DataFrame) -> None:
@@ -88,7 +93,8 @@ GRAFTING = Plot(
     summary="quality of each subnet with and without neural grafting",
     caption=(
         "Each subnet trained without (circle) and with neural grafting (diamond), all else equal. On the right what"
-        " grafting changes, with a paired interval over examples; seeds are averaged, and below all of these subnets."
+        " grafting changes, with a paired interval over examples, which says nothing of another training; seeds are"
+        " averaged, and below all of these subnets. The data of the figure have each seed's difference."
     ),
     data=_data,
     draw=_draw,

@@ -1,4 +1,4 @@
-"""Control: the gates' model at one width per layer, for as many FLOPs as the gates' choices cost."""
+"""Control: the gates' model at one width per layer, the mean of the gates' choices."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Va
 
 CONSTANT_WIDTHS = Method(
     name="constant_widths",
-    summary="control: one width per layer for every example, at the FLOPs of the gates' choices",
-    source="Hu et al., 2023, Flexible BERT: the same FLOPs, without its gates",
+    summary="control: one width per layer for every example, the mean of the gates' choices",
+    source="Hu et al., 2023, Flexible BERT: the same mean widths, without its gates",
     stage=GATES,
     control_of="width_gates",
     policy=policy,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.decisions import Decision, Policy, View
@@ -12,7 +11,7 @@ from efficient_bert.knobs import Knob, Value
 from efficient_bert.methods import Method
 from efficient_bert.methods.entropy_exit import EXIT_THRESHOLD, check_threshold
 from efficient_bert.model import EfficientBertForSequenceClassification
-from efficient_bert.subnets import subnet_policy, uniform
+from efficient_bert.subnets import uniform
 from efficient_bert.training.flexible import FINAL
 
 
@@ -23,13 +22,11 @@ def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Va
     """
     done, exits = exit_rule(model.config, float(knobs["exit_threshold"])), tuple(model.config.exit_depths)
     subnet = uniform(model.config, width=float(knobs["exit_width"]))
-    widened = subnet_policy(subnet).decide
 
     def decide(view: View) -> Decision:
-        decision = Decision() if widened is None else widened(view)
-        return replace(decision, leave=done(view.logits)) if view.depth in exits else decision
+        return Decision(leave=done(view.logits)) if view.depth in exits else Decision()
 
-    return Policy(decide, exits=exits)
+    return Policy(decide, exits=exits, widths=subnet.widths)
 
 
 def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:

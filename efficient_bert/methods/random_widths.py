@@ -17,7 +17,7 @@ from efficient_bert.training.gating import GATES
 
 
 def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
-    """Every example draws a class in every layer, and runs at the class's width."""
+    """Every example draws once, and runs each layer at the width of the class that its draw falls on there."""
     return random_widths(
         class_rates(model.config, knobs["class_rates"]),
         width_list(str(knobs["width_mult_list"]), model.config),

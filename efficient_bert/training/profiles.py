@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -22,46 +22,61 @@ STEPS = 40
 
 @torch.inference_mode()
 def measure_profiles(model: EfficientBertForSequenceClassification, rows: Rows) -> None:
-    """Write `exit_profile`, and of a model with gates `gate_profile`, into the model's configuration, from one pass.
+    """Write into the model's configuration, from one pass in which nobody leaves, how often what is chosen.
 
-    Widths are those of the gates, or full; nobody leaves, so every exit answers every row.
+    `exit_profile`, and of a model with gates `gate_profile` and `staying_profile`. Widths are those that the gates
+    choose, or full.
     """
-    depths = tuple(model.config.exit_depths)
+    config = model.config
+    depths = tuple(config.exit_depths)
     policy = Policy(exits=depths)
     if model.gates is not None:
-        policy = gate_policy(model.gates, model.config.widths, exits=depths)
+        policy = gate_policy(model.gates, config.widths, exits=depths)
     outputs = []
     for chunk in in_order(rows):
-        batch = batch_of(model, collate(chunk, pad_token_id=model.config.padding))
-        outputs.append(run(model, batch, policy, execution=Execution.MASKED, record=True))
+        batch = batch_of(model, collate(chunk, pad_token_id=config.padding))
+        outputs.append(run(model, batch, policy, execution=Execution.MASKED))
+    logits = torch.cat([exits_of(output) for output in outputs], dim=1) if depths else None
+    bounds = [] if logits is None else thresholds(model, logits)
+    left = [] if logits is None else [left_at(logits, exit_rule(config, bound)) for bound in bounds]
+    config.exit_profile = [[bound, *shares(at, len(depths) + 1)[:-1]] for bound, at in zip(bounds, left, strict=True)]
     if model.gates is not None:
-        chosen = torch.cat([widths(output) for output in outputs], dim=1)
-        model.config.gate_profile = [
-            [float((gate == width).double().mean()) for width in model.config.widths] for gate in chosen
+        chosen = torch.cat([classes(output, config.widths) for output in outputs], dim=1)
+        passed = [sum(depth <= gate * model.gates.span for depth in depths) for gate in range(len(chosen))]
+        config.gate_profile = [shares(gate, len(config.widths)) for gate in chosen]
+        config.staying_profile = [
+            [shares(gate[at >= exits], len(config.widths)) for gate, exits in zip(chosen, passed, strict=True)]
+            for at in left
         ]
-    model.config.exit_profile = exit_curve(model, outputs) if depths else []
 
 
-def widths(output: Output) -> Tensor:
-    """(G, B): the width that each gate chose."""
-    return torch.stack([decision.width for decision in output.decisions if decision.width is not None])
+def classes(output: Output, widths: Sequence[float]) -> Tensor:
+    """(G, B) int64: the class of width that each gate chose."""
+    chosen = torch.stack([decision.width for decision in output.decisions if decision.width is not None])
+    return torch.searchsorted(chosen.new_tensor(widths), chosen)
 
 
-def exit_curve(model: EfficientBertForSequenceClassification, outputs: list[Output]) -> list[list[float]]:
-    """Rows of a threshold and the shares (E,) of examples that leave at each exit under it."""
-    logits = torch.cat([torch.stack(list(output.exit_logits.values())) for output in outputs], dim=1)
+def exits_of(output: Output) -> Tensor:
+    """(E, B, C): the exits' logits."""
+    return torch.stack(list(output.exit_logits.values()))
+
+
+def thresholds(model: EfficientBertForSequenceClassification, logits: Tensor) -> list[float]:
+    """From 0, where nobody leaves, to where everybody does at the first exit that may say so; logits (E, B, C)."""
     most = math.log(model.config.classes)
     if model.config.regression:
         most = float(logits.diff(dim=0).abs().max()) if len(logits) > 1 else 0.0
-    thresholds = [most * (step / STEPS) ** 2 for step in range(STEPS + 1)] if most else [0.0]
-    return [[bound, *leaving(logits, exit_rule(model.config, bound))] for bound in thresholds]
+    return [most * (step / STEPS) ** 2 for step in range(STEPS + 1)] if most else [0.0]
 
 
-def leaving(logits: Tensor, done: Callable[[Tensor], Tensor]) -> list[float]:
-    """Exits' logits (E, B, C) -> (E,): the share of examples whose first exit that says so is this one."""
-    staying, rates = torch.ones_like(logits[0, :, 0], dtype=torch.bool), []
-    for exits in range(1, len(logits) + 1):
-        leaves = staying & done(logits[:exits])
-        rates.append(float(leaves.double().mean()))
-        staying = staying & ~leaves
-    return rates
+def left_at(logits: Tensor, done: Callable[[Tensor], Tensor]) -> Tensor:
+    """Exits' logits (E, B, C) -> (B,) int64: the first exit that lets each example go, E where none does."""
+    answers = torch.stack([done(logits[: exits + 1]) for exits in range(len(logits))])
+    return torch.cat([answers, answers.new_ones(1, answers.shape[1])]).int().argmax(0)
+
+
+def shares(choices: Tensor, count: int) -> list[float]:
+    """(B,) int64 below `count` -> how large a share each number has; equal ones where there is nobody."""
+    if not len(choices):
+        return [1 / count] * count
+    return (choices.bincount(minlength=count).double() / len(choices)).tolist()
