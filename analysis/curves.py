@@ -12,7 +12,6 @@ from analysis.pareto import front
 from analysis.selection import first_metric, series
 from analysis.style import INK, MUTED, SURFACE, WIDTH, Look, series_looks, shorten
 from analysis.table import table
-from bench.registry import METHODS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,16 +49,18 @@ def points(runs: Runs, x: str, y: str | None = None) -> pd.DataFrame:
 
 
 def _curves(runs: Runs) -> list[str]:
-    """Each arm's curve: its series, and all knobs but one: that which takes the most values, trained ones last."""
+    """Each arm's curve: its series, and all knobs but that which takes the most values, of one model if any."""
     names = [series(arm, runs) for arm in runs.arms]
     groups = {name: [arm for arm, other in zip(runs.arms, names, strict=True) if other == name] for name in names}
     return [_curve(arm, name, groups[name]) for arm, name in zip(runs.arms, names, strict=True)]
 
 
 def _curve(arm: Arm, name: str, group: Sequence[Arm]) -> str:
-    values = {knob: {str(other.knobs.get(knob)) for other in group} for knob in arm.knobs}
-    untrained = {knob.name for knob in METHODS[arm.first.method].knobs} if arm.first.method in METHODS else set()
-    swept = max(values, key=lambda knob: (knob in untrained and len(values[knob]) > 1, len(values[knob])), default=None)
+    values, of_model = (
+        {knob: {str(other.knobs.get(knob)) for other in others} for knob in arm.knobs}
+        for others in (group, [other for other in group if other.first.artifacts == arm.first.artifacts])
+    )
+    swept = max(values, key=lambda knob: (len(of_model[knob]), len(values[knob])), default=None)
     fixed = [f"{knob}={arm.knobs[knob]}" for knob in values if knob != swept and len(values[knob]) > 1]
     return " ".join([name, *fixed])
 
@@ -130,8 +131,9 @@ def draw_front(ax: Axes, frame: pd.DataFrame, x: str, y: str) -> None:
 
 
 def legend_above(ax: Axes) -> None:
-    """A legend over the axes, in as many columns as its longest entry allows."""
-    handles, labels = ax.get_legend_handles_labels()
+    """A legend over the axes, each name once, in as many columns as its longest entry allows."""
+    entries = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    handles, labels = list(entries.values()), list(entries)
     columns = max(1, min(4, int(WIDTH * 72 / (max(map(len, labels), default=1) * 5.8 + 40))))
     place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1.02), "borderaxespad": 0}
     ax.legend(handles, labels, ncols=columns, handlelength=1.6, columnspacing=1.4, **place)

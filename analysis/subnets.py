@@ -21,7 +21,7 @@ STAGE = "final"
 def family(runs: Runs) -> pd.DataFrame:
     """The rows of the table of arms whose model was trained jointly, quality in the columns `quality`.
 
-    `static` tells subnets from what chooses among them; `model` names the trained models, one per seed; `heldout` is
+    `static` tells subnets from what chooses among them; `models` names the trained models, one per seed; `heldout` is
     the quality on held-out rows; of a subnet of one width `width` and `depth` are its fractions,
     else NaN; `group` names the series and those of its other knobs that vary.
     """
@@ -31,7 +31,8 @@ def family(runs: Runs) -> pd.DataFrame:
     frame["y_metric"] = name
     frame["heldout"] = frame[f"heldout_{name}"].astype(float)
     frame["static"] = frame["method"] == STATIC
-    frame["model"] = [" ".join(str(record.artifacts.get(STAGE)) for record in arm.records) for arm in runs.arms]
+    models = [frozenset(str(record.artifacts.get(STAGE)) for record in arm.records) for arm in runs.arms]
+    frame["models"] = pd.Series(models, index=frame.index)
     for column, knob in (("width", "width_mult"), ("depth", "depth_mult")):
         frame[column] = [number(arm.knobs.get(knob)) for arm in runs.arms]
     frame["layers"] = [arm.first.layers for arm in runs.arms]
@@ -63,7 +64,7 @@ def number(value: object) -> float:
         return math.nan
 
 
-def alike(runs: Runs, a: Sequence[str], b: Sequence[str]) -> list[tuple[str, str]]:
+def paired(runs: Runs, a: Sequence[str], b: Sequence[str]) -> list[tuple[str, str]]:
     """Of two lists of runs the pairs of one seed, by rising seed."""
     seeds = {record.run_id: record.seed for record in runs.records}
     one, other = ({seeds[run_id]: run_id for run_id in ids} for ids in (a, b))
@@ -71,7 +72,5 @@ def alike(runs: Runs, a: Sequence[str], b: Sequence[str]) -> list[tuple[str, str
 
 
 def difference(runs: Runs, pairs: Sequence[tuple[str, str]], metric: str) -> Interval:
-    """The mean over pairs of runs (a, b) of what the metric of b has over that of a; NaN where there are none."""
-    if not pairs:
-        return Interval(math.nan, math.nan, math.nan)
+    """The mean over pairs of runs (a, b) of what the metric of b has over that of a."""
     return mean_difference(METRICS[metric], [(runs.frames[a], runs.frames[b]) for a, b in pairs])

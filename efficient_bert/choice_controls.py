@@ -25,7 +25,7 @@ from efficient_bert.subnets import Subnet
 CLASS_RATES = Knob(
     "class_rates",
     "share of examples at each class of width, as 0.6/0.2/0.1/0.1, in every layer; own = each gate's at the trained "
-    "widths",
+    "widths, among those who are still there",
     OWN,
 )
 EXIT_RATES = Knob(
@@ -96,10 +96,10 @@ def share_of(points: Tensor, shares: Sequence[float]) -> Tensor:
 
 
 def constant_widths(rates: Rates, widths: Sequence[float], config: EfficientBertConfig) -> Subnet:
-    """One width for each layer whose FLOPs are what the shares expect.
+    """One width for each layer: the heads that the shares expect.
 
-    FLOPs of a layer are proportional to its heads, so the expected heads are rounded; what rounding adds to a layer is
-    taken from the next, so that the whole model is within half a head in one layer.
+    They are rounded; what rounding adds to a layer is taken from the next, so that the whole model is within half a
+    head in one layer.
     """
     layers, heads = config.num_hidden_layers, config.num_attention_heads
     counts = [kept_heads(width, heads) for width in widths]
@@ -136,7 +136,8 @@ def staying_rates(config: EfficientBertConfig, given: Value, threshold: float) -
         return rates
     if len(config.staying_profile) != len(config.exit_profile) or not config.exit_profile:
         raise InputError(
-            "the model has no profile of who stays; give --class-rates and --exit-rates, or train stage 'gates' again"
+            f"the model has no profile of those who stay; give --class-rates with {len(config.widths)} shares, or "
+            "train stage 'gates' again"
         )
     found: Rates = measured(config, config.staying_profile, threshold).tolist()
     return found

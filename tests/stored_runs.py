@@ -193,9 +193,11 @@ def subnets(*, seed: int = 1) -> list[StoredRun]:
                 held = {"accuracy": 1 - len(wrong) / full.examples, "flops_speedup": 1.0}
                 look: dict[str, Any] = {"depths": (depth,), "heads": layers, "heldout": held, **family[graft]}
                 found.append(StoredRun(name, "static_subnet", knobs, wrong=wrong, **look))
-    gated = {"graft": "yes", "num_gates": 0, "width_mult_list": "0.5,1"}
-    choices = [(1,) * LAYERS, (1, 1, 2, 2, 2, 2)]
-    found.append(
-        StoredRun(f"gates-{seed}", "width_gates", gated, wrong=range(4), depths=(3, 4), heads=choices, **family["yes"])
-    )
-    return found
+    return [*found, gates(**family["yes"])]
+
+
+def gates(*, graft: str = "yes", seed: int = 1, **more: Any) -> StoredRun:
+    """Gates over subnets."""
+    knobs = {"graft": graft, "num_gates": 0, "width_mult_list": "0.5,1"}
+    choices: dict[str, Any] = {"depths": (3, 4), "heads": [(1,) * LAYERS, (1, 1, 2, 2, 2, 2)]}
+    return StoredRun(f"gates-{graft}-{seed}", "width_gates", knobs, wrong=range(4), **choices, seed=seed, **more)

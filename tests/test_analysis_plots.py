@@ -15,9 +15,10 @@ from matplotlib.text import Annotation
 
 from analysis.frames import Runs
 from analysis.render import inline, render
+from analysis.rows import write_rows
 from analysis.style import SERIES, looks
 from bench.registry import PLOTS
-from tests.stored_runs import DEVICE, LAYERS, StoredRun, read_runs, subnets, sweep
+from tests.stored_runs import DEVICE, LAYERS, StoredRun, gates, read_runs, subnets, sweep
 
 STRANGE = StoredRun("strange", method="entropy_exit", knobs={"exit_threshold": "$\\frac$ <b>&"}, depths=(1, 3))
 DROPPING = StoredRun(
@@ -107,6 +108,27 @@ def test_a_sweep_of_two_knobs_has_a_curve_per_value_of_one(tmp_path: Path) -> No
     ]
     frame = PLOTS["tradeoff"].data(read_runs(tmp_path, *runs))
     assert frame.groupby("curve").size().to_dict() == {"m width=0.5": 3, "m width=1.0": 3}
+
+
+def test_a_curve_is_of_one_model_where_a_knob_moves_it(tmp_path: Path) -> None:
+    """Two models at two points each are two curves, though as many values were trained as are run."""
+    runs = [
+        StoredRun(
+            f"r{way}{point}", method="m", knobs={"way": way, "point": point}, stages={"final": way}, depths=(point,)
+        )
+        for way in ("a", "b")
+        for point in (1, 2)
+    ]
+    frame = PLOTS["tradeoff"].data(read_runs(tmp_path, *runs))
+    assert frame.groupby("curve").size().to_dict() == {"m way=a": 2, "m way=b": 2}
+
+
+def test_long_names_of_rows_keep_their_values() -> None:
+    """A name that is too long loses its knobs' names, so that rows that differ in the last value can be told apart."""
+    ax = Figure().subplots()
+    name = "flexible width_mult_list=0.25,0.5,0.75,1 exit_threshold=0.3"
+    write_rows(ax, [name, "full"], ["", ""])
+    assert [text.get_text() for text in ax.texts[::2]] == ["flexible 0.25,0.5,0.75,1 0.3", "full"]
 
 
 def test_points_are_labelled_by_what_differs(tmp_path: Path) -> None:
@@ -210,17 +232,21 @@ def test_the_front_is_that_of_the_static_subnets(tmp_path: Path) -> None:
     Subnets of a model without gates are left out.
     """
     frame = PLOTS["dynamic_front"].data(read_runs(tmp_path, *subnets())).set_index("method")
-    gates = frame.loc["width_gates"]
-    assert gates["flops_speedup"] == pytest.approx(6 / 3.5)
-    assert gates["over"] == pytest.approx(1 / 40)
-    assert "width_mult=1 depth_mult=0.5" in gates["rival"]
-    assert not gates["pareto"]
+    gated = frame.loc["width_gates"]
+    assert gated["flops_speedup"] == pytest.approx(6 / 3.5)
+    assert gated["over"] == pytest.approx(1 / 40)
+    assert "width_mult=1 depth_mult=0.5" in gated["rival"]
+    assert not gated["pareto"]
     half = {"accuracy": 0.99, "flops_speedup": 1.0}
     other = [replace(run, heldout=half) if run.run_id == "static-yes-0.5-3-1" else run for run in subnets()]
     judged = PLOTS["dynamic_front"].data(read_runs(tmp_path / "judged", *other)).set_index("method")
     assert "width_mult=0.5 depth_mult=0.5" in judged.loc["width_gates"]["rival"], "held-out rows choose the rival"
     assert (frame["pareto"] & frame["static"]).sum() == 2, "full width at either depth"
     assert not frame["arm"].str.contains("graft=no").any()
+    ungrafted = gates(graft="no", stages={"final": "ungrafted"})
+    both = PLOTS["dynamic_front"].data(read_runs(tmp_path / "both", *subnets(), ungrafted)).set_index("arm")
+    rival = both.loc["width_gates graft=no num_gates=0 width_mult_list=0.5,1", "rival"]
+    assert "graft=no" in str(rival), "of the same model"
     assert PLOTS["dynamic_front"].data(read_runs(tmp_path / "other", *subnets()[:-1])).empty
 
 

@@ -101,7 +101,7 @@ def test_decisions_are_pure(method: Method) -> None:
     """The same view gets the same decision, whatever was asked in between, and stays as it was."""
     policy = default_policy(method)
     if policy.decide is None:
-        assert policy == Policy(exits=policy.exits, layers=policy.layers, widths=policy.widths)
+        assert not policy.draws
         return
     asked: list[tuple[View, dict[str, Tensor], dict[str, Tensor]]] = []
 

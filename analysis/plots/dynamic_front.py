@@ -13,12 +13,12 @@ from analysis.labels import label_points
 from analysis.pareto import front
 from analysis.plots import Plot
 from analysis.style import MUTED, SURFACE
-from analysis.subnets import alike, difference, family, groups
+from analysis.subnets import difference, family, groups, paired
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLUMNS = ["series", "curve", "method", "arm", "knobs", "static"]
+_COLUMNS = ["series", "curve", "method", "arm", "knobs", "model", "static"]
 _COLUMNS += [f"{axis}{end}" for axis in ("flops_speedup", "quality") for end in ("", "_low", "_high")]
 _COLUMNS += ["y_metric", "pareto", "selected", "rival", "over", "over_low", "over_high", "run_ids"]
 _NONE = "-"
@@ -31,15 +31,15 @@ def _data(runs: Runs) -> pd.DataFrame:
     what the arm has over it.
     """
     frame = family(runs)
-    dynamic = set(frame.loc[~frame["static"], "model"])
-    frame = frame[frame["model"].isin(dynamic)].copy()
+    chosen_from: frozenset[str] = frozenset().union(*frame.loc[~frame["static"], "models"])
+    frame = frame[~frame["models"].map(chosen_from.isdisjoint).astype(bool)].copy()
     static = frame[frame["static"]]
     if static.empty:
         return pd.DataFrame(columns=_COLUMNS)
-    on_front = dict(
-        zip(static["arm"], front(static["flops_speedup"].tolist(), static["quality"].tolist()), strict=True)
-    )
-    frame["pareto"] = [on_front.get(arm, False) for arm in frame["arm"]]
+    frame["model"] = [" ".join(sorted(models)) for models in frame["models"]]
+    frame["pareto"] = False
+    for _, own in frame[frame["static"]].groupby("model"):
+        frame.loc[own.index, "pareto"] = front(own["flops_speedup"].tolist(), own["quality"].tolist())
     found = points(runs, "flops_speedup").set_index("arm")
     frame["curve"] = frame["arm"].map(found["curve"])
     named = dict(zip((arm.label for arm in runs.arms), groups(runs), strict=True))
@@ -52,12 +52,14 @@ def _data(runs: Runs) -> pd.DataFrame:
 
 def _over(runs: Runs, row: pd.Series[Any], static: pd.DataFrame) -> tuple[str, float, float, float]:
     """The best subnet of the same model at no more FLOPs, and the paired difference from it."""
-    cheaper = static[(static["flops_speedup"] >= row["flops_speedup"]) & (static["model"] == row["model"])]
+    cheaper = static[
+        (static["flops_speedup"] >= row["flops_speedup"]) & ~static["models"].map(row["models"].isdisjoint)
+    ]
     if row["static"] or cheaper.empty:
         return _NONE, math.nan, math.nan, math.nan
     judged = cheaper["heldout"] if cheaper["heldout"].notna().all() else cheaper["quality"]
     rival = cheaper.loc[judged.idxmax()]
-    apart = difference(runs, alike(runs, rival["run_ids"].split(), row["run_ids"].split()), row["y_metric"])
+    apart = difference(runs, paired(runs, rival["run_ids"].split(), row["run_ids"].split()), row["y_metric"])
     return rival["arm"], apart.value, apart.low, apart.high
 
 
@@ -67,7 +69,8 @@ def _draw(ax: Axes, frame: pd.DataFrame) -> None:
     x, y = static["flops_speedup"], static["quality"]
     ax.plot(x, y, color=SURFACE, markeredgecolor=MUTED, label="static subnets", **hollow)
     draw_points(ax, dynamic, "flops_speedup", "quality")
-    draw_front(ax, static, "flops_speedup", "quality")
+    for _, own in static.groupby("model"):
+        draw_front(ax, own, "flops_speedup", "quality")
     ax.set_xlabel(FLOPS_AXIS)
     ax.set_ylabel(frame["y_metric"].iloc[0])
     legend_above(ax)
@@ -78,10 +81,10 @@ DYNAMIC_FRONT = Plot(
     name="dynamic_front",
     summary="methods that choose a subnet for each example, over the front of the static subnets",
     caption=(
-        "Circles are static subnets of the jointly trained model, the dotted staircase is their front. The others"
-        " choose among the same subnets for each example, or are controls that choose by chance: above the staircase"
-        " choosing pays. The data of the figure name for each point the subnet that costs no more and does best on"
-        " held-out rows, and the paired difference from it."
+        "Circles are static subnets of a jointly trained model, the dotted staircase is their front, which knows the"
+        " reported answers and so flatters them. The others choose among the same subnets for each example, or are"
+        " controls that choose by chance. The data of the figure name for each point the subnet of the same model that"
+        " costs no more and does best on held-out rows (on these, where there are none), and the paired difference."
     ),
     data=_data,
     draw=_draw,

@@ -11,7 +11,6 @@ from analysis.plots import Plot
 from analysis.rows import draw_rows, layer_axis, row_height
 from analysis.selection import series
 from analysis.style import INK, MUTED
-from analysis.subnets import groups
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +22,7 @@ _WRITTEN = 0.005  # smaller shares would read 0%
 def _data(runs: Runs) -> pd.DataFrame:
     """One row per arm and depth, seeds pooled; only arms of which some example leaves early, if any does."""
     rows = []
-    for arm, name in zip(runs.arms, groups(runs), strict=True):
+    for arm in runs.arms:
         depths = pd.concat([runs.frames[run_id]["exit_depth"] for run_id in arm.run_ids])
         for depth in range(1, arm.first.layers + 1):
             rows.append(
@@ -31,7 +30,6 @@ def _data(runs: Runs) -> pd.DataFrame:
                     "series": series(arm, runs),
                     "method": arm.first.method,
                     "arm": arm.label,
-                    "name": name,
                     "depth": depth,
                     "layers": arm.first.layers,
                     "examples": int((depths == depth).sum()),
@@ -50,7 +48,7 @@ def _draw(ax: Axes, frame: pd.DataFrame) -> None:
 
     def draw_row(arm: pd.DataFrame, row: int, colour: str) -> tuple[str, str]:
         _draw_bars(ax, arm, baseline=row + 1, scale=scale, colour=colour)
-        return arm["name"].iloc[0], f"mean {arm['mean_exit_depth'].iloc[0]:.2f} of {arm['layers'].iloc[0]}"
+        return arm["arm"].iloc[0], f"mean {arm['mean_exit_depth'].iloc[0]:.2f} of {arm['layers'].iloc[0]}"
 
     draw_rows(ax, frame, draw_row)
     layer_axis(ax, int(frame["layers"].max()), label="Exit depth (layers run before the answer)")

@@ -15,7 +15,7 @@ from analysis.frames import Runs
 from analysis.plots import Plot
 from analysis.selection import first_metric
 from analysis.style import INK, MUTED, SERIES, SURFACE
-from analysis.subnets import alike, difference, family
+from analysis.subnets import difference, family, paired
 from bench.registry import METRICS
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _COLUMNS += ["by_seed", "y_metric", "run_ids"]
 def _data(runs: Runs) -> pd.DataFrame:
     """One row per static subnet that was trained both ways and is otherwise the same, by falling width and depth.
 
-    Several of a series are followed by their mean, of width and depth NaN.
+    Several of a series are followed by the mean over subnets and seeds, of width and depth NaN.
     """
     frame = family(runs)
     frame = frame[frame["static"] & frame["width"].notna()]
@@ -38,15 +38,14 @@ def _data(runs: Runs) -> pd.DataFrame:
     frame = frame.sort_values(["rest", "width", "depth"], ascending=[True, False, False])
     rows = []
     for series, subnets in frame.groupby("rest", sort=False):
-        pairs: list[tuple[str, str]] = []
+        found = []
         for place, both in subnets.groupby(["width", "depth"], sort=False):
             ids = {way: part["run_ids"].iloc[0].split() for way, part in both.groupby("graft")}
-            own = alike(runs, ids.get("no", []), ids.get("yes", []))
-            if own:
-                rows.append(_row(runs, (series, *place), own))
-                pairs += own
-        if len(subnets) > 2 and pairs:
-            rows.append(_row(runs, (series, math.nan, math.nan), pairs))
+            found.append((place, paired(runs, ids.get("no", []), ids.get("yes", []))))
+        found = [(place, pairs) for place, pairs in found if pairs]
+        if len(found) > 1:
+            found.append(((math.nan, math.nan), [pair for _, pairs in found for pair in pairs]))
+        rows += [_row(runs, (series, *place), pairs) for place, pairs in found]
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
@@ -54,13 +53,15 @@ def _row(runs: Runs, known: tuple[object, ...], pairs: Sequence[tuple[str, str]]
     """Of pairs of runs, without and with grafting: the mean of either, of the difference, and of each seed's."""
     name = first_metric(runs.arms[0])
     apart = difference(runs, pairs, name)
-    seeds = {record.run_id: record.seed for record in runs.records if record.run_id in dict(pairs)}
+    seeds = {record.run_id: record.seed for record in runs.records}
     scores = {run_id: METRICS[name].compute(runs.frames[run_id]) for pair in pairs for run_id in pair}
     without, grafted = (fmean(scores[run_id] for run_id in ids) for ids in zip(*pairs, strict=True))
-    by_seed = {seed: fmean(scores[b] - scores[a] for a, b in pairs if seeds[a] == seed) for seed in seeds.values()}
-    told = ", ".join(f"seed {seed}: {value:+.4f}" for seed, value in sorted(by_seed.items()))
+    by_seed = [
+        f"seed {seed}: {fmean(scores[b] - scores[a] for a, b in pairs if seeds[a] == seed):+.4f}"
+        for seed in sorted({seeds[a] for a, _ in pairs})
+    ]
     ids = " ".join(run_id for pair in pairs for run_id in pair)
-    return (*known, without, grafted, apart.value, apart.low, apart.high, told, name, ids)
+    return (*known, without, grafted, apart.value, apart.low, apart.high, ", ".join(by_seed), name, ids)
 
 
 def _draw(ax: Axes, frame: pd.DataFrame) -> None:
@@ -73,7 +74,7 @@ def _draw(ax: Axes, frame: pd.DataFrame) -> None:
     ax.set_yticks(
         places,
         [
-            ("mean of the above" if np.isnan(width) else f"width {width:g}, depth {depth:.2g}")
+            ("mean over subnets" if np.isnan(width) else f"width {width:g}, depth {depth:.2g}")
             + (f", {name}" if several else "")
             for name, width, depth in zip(frame["series"], frame["width"], frame["depth"], strict=True)
         ],
@@ -94,7 +95,7 @@ GRAFTING = Plot(
     caption=(
         "Each subnet trained without (circle) and with neural grafting (diamond), all else equal. On the right what"
         " grafting changes, with a paired interval over examples, which says nothing of another training; seeds are"
-        " averaged, and below all of these subnets. The data of the figure have each seed's difference."
+        " averaged, and the last row is the mean over the subnets. The data of the figure have each seed's difference."
     ),
     data=_data,
     draw=_draw,

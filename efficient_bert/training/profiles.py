@@ -24,8 +24,8 @@ STEPS = 40
 def measure_profiles(model: EfficientBertForSequenceClassification, rows: Rows) -> None:
     """Write into the model's configuration, from one pass in which nobody leaves, how often what is chosen.
 
-    `exit_profile`, and of a model with gates `gate_profile` and `staying_profile`. Widths are those that the gates
-    choose, or full.
+    `exit_profile`, and of a model with gates `gate_profile` and `staying_profile`, in which a gate that nobody reaches
+    keeps the shares of the threshold below. Widths are those that the gates choose, or full.
     """
     config = model.config
     depths = tuple(config.exit_depths)
@@ -39,15 +39,23 @@ def measure_profiles(model: EfficientBertForSequenceClassification, rows: Rows) 
     logits = torch.cat([exits_of(output) for output in outputs], dim=1) if depths else None
     bounds = [] if logits is None else thresholds(model, logits)
     left = [] if logits is None else [left_at(logits, exit_rule(config, bound)) for bound in bounds]
-    config.exit_profile = [[bound, *shares(at, len(depths) + 1)[:-1]] for bound, at in zip(bounds, left, strict=True)]
+    config.exit_profile = [
+        [bound, *frequencies(at, len(depths) + 1)[:-1]] for bound, at in zip(bounds, left, strict=True)
+    ]
     if model.gates is not None:
         chosen = torch.cat([classes(output, config.widths) for output in outputs], dim=1)
         passed = [sum(depth <= gate * model.gates.span for depth in depths) for gate in range(len(chosen))]
-        config.gate_profile = [shares(gate, len(config.widths)) for gate in chosen]
-        config.staying_profile = [
-            [shares(gate[at >= exits], len(config.widths)) for gate, exits in zip(chosen, passed, strict=True)]
-            for at in left
-        ]
+        config.gate_profile = [frequencies(gate, len(config.widths)) for gate in chosen]
+        config.staying_profile = []
+        for at in left:
+            before = config.staying_profile[-1] if config.staying_profile else config.gate_profile
+            there = [at >= exits for exits in passed]
+            config.staying_profile.append(
+                [
+                    frequencies(gate[stays], len(config.widths)) if stays.any() else shares
+                    for gate, stays, shares in zip(chosen, there, before, strict=True)
+                ]
+            )
 
 
 def classes(output: Output, widths: Sequence[float]) -> Tensor:
@@ -62,7 +70,7 @@ def exits_of(output: Output) -> Tensor:
 
 
 def thresholds(model: EfficientBertForSequenceClassification, logits: Tensor) -> list[float]:
-    """From 0, where nobody leaves, to where everybody does at the first exit that may say so; logits (E, B, C)."""
+    """From 0, where nobody leaves, to the largest value that the exits' logits (E, B, C) may be held against."""
     most = math.log(model.config.classes)
     if model.config.regression:
         most = float(logits.diff(dim=0).abs().max()) if len(logits) > 1 else 0.0
@@ -75,8 +83,6 @@ def left_at(logits: Tensor, done: Callable[[Tensor], Tensor]) -> Tensor:
     return torch.cat([answers, answers.new_ones(1, answers.shape[1])]).int().argmax(0)
 
 
-def shares(choices: Tensor, count: int) -> list[float]:
-    """(B,) int64 below `count` -> how large a share each number has; equal ones where there is nobody."""
-    if not len(choices):
-        return [1 / count] * count
+def frequencies(choices: Tensor, count: int) -> list[float]:
+    """(B,) int64 below `count` -> how large a share each number has."""
     return (choices.bincount(minlength=count).double() / len(choices)).tolist()
