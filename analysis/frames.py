@@ -238,6 +238,24 @@ def _distinguish(arms: list[Arm]) -> Iterator[Arm]:
 
 
 def telling_traits(arm: Arm, group: Iterable[Arm]) -> list[str]:
-    """The arm's traits that are not those of all arms of the group."""
-    columns = zip(*(_traits(other.first) for other in group), strict=True)
-    return [trait for trait, column in zip(_traits(arm.first), columns, strict=True) if len(set(column)) > 1]
+    """The arm's traits that are not those of all arms of the group, and training options that others set otherwise."""
+    others = [other.first for other in group]
+    columns = zip(*map(_traits, others), strict=True)
+    traits = [trait for trait, column in zip(_traits(arm.first), columns, strict=True) if len(set(column)) > 1]
+    found = [_trained_with(other) for other in others]
+    options = [
+        f"{name}={value}"
+        for name, value in _trained_with(arm.first).items()
+        if any(other.get(name, value) != value for other in found)
+    ]
+    return traits + options
+
+
+def _trained_with(record: Record) -> dict[str, object]:
+    """The options of all stages that are no knobs of the method."""
+    return {
+        f"{stage} {name}": value
+        for stage, options in record.options.items()
+        for name, value in options.items()
+        if name not in record.knobs
+    }

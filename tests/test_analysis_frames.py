@@ -142,6 +142,28 @@ def test_evaluation_rows_of_other_content_are_not_averaged(tmp_path: Path) -> No
     assert {arm.label for arm in runs.arms} == {"full, 0a1", "full, 0a2"}
 
 
+def test_other_training_options_are_told(tmp_path: Path) -> None:
+    """Arms that were trained otherwise are named by what differs; a knob that is an option too is told once."""
+    trained = [
+        StoredRun(
+            f"r{weights}", method="m", knobs={"phi": 1}, options={"gates": {"phi": 1, "weights": weights, "epochs": 8}}
+        )
+        for weights in ("none", "balanced")
+    ]
+    swept = StoredRun(
+        "swept", method="m", knobs={"phi": 2}, options={"gates": {"phi": 2, "weights": "none", "epochs": 8}}
+    )
+    runs = read_runs(tmp_path, StoredRun("full"), *trained, swept)
+    labels = {arm.run_ids[0]: arm.label for arm in runs.arms}
+    assert labels == {
+        "full": "full",
+        "rnone": "m phi=1, gates weights=none",
+        "rbalanced": "m phi=1, gates weights=balanced",
+        "swept": "m phi=2",
+    }
+    assert {series(arm, runs) for arm in runs.arms} == {"full", "m, gates weights=none", "m, gates weights=balanced"}
+
+
 def test_seeds_of_two_versions_are_two_arms(tmp_path: Path) -> None:
     """Another version of the code may train or measure another way, and labels say which it was."""
     versions = [{"versions": {"efficient-bert": name}} for name in ("0.1.0", "0.2.0")]
