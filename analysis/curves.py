@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 NO_KNOBS = "no knobs"
 
+_LETTERS = 84  # of a legend's entry: as many as the figure is wide
+
 FLOPS_AXIS = "FLOPs speed-up over the full model (ratio of sums, unpadded, analytic)"
 """The label of every axis of FLOPs speed-ups."""
 
@@ -85,7 +87,8 @@ def draw_points(ax: Axes, frame: pd.DataFrame, x: str, y: str) -> None:
         members = frame[frame["series"] == name]
         told = dict.fromkeys(knob for own in members["knobs"] for knob in telling(own, members["knobs"]))
         named = f"{name} ({', '.join(told)})" if told else name
-        ax.plot(members[x], members[y], **_marks(look), label=shorten(named, 60))
+        entry = named if len(named) <= _LETTERS else shorten(name, _LETTERS)
+        ax.plot(members[x], members[y], **_marks(look), label=entry)
     chosen = frame[frame["selected"]]
     if len(chosen):
         ring: dict[str, Any] = {
@@ -122,18 +125,17 @@ def _intervals(ax: Axes, frame: pd.DataFrame, axes: tuple[str, str], look: Look)
     ax.vlines(frame[x], frame[f"{y}_low"], frame[f"{y}_high"], **line)
 
 
-def draw_front(ax: Axes, frame: pd.DataFrame, x: str, y: str) -> None:
+def draw_front(ax: Axes, frame: pd.DataFrame, x: str, y: str, *, label: str = "Pareto front") -> None:
     """The staircase of what no point beats: to the left of it and below it everything is dominated."""
     best = frame[frame["pareto"]].drop_duplicates([x, y]).sort_values(x)
     if len(best) > 1:
         line: dict[str, Any] = {"color": MUTED, "linewidth": 1, "linestyle": (0, (2, 2)), "zorder": 1}
-        ax.step(best[x], best[y], where="pre", label="Pareto front", **line)
+        ax.step(best[x], best[y], where="pre", label=label, **line)
 
 
 def legend_above(ax: Axes) -> None:
-    """A legend over the axes, each name once, in as many columns as its longest entry allows."""
-    entries = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    handles, labels = list(entries.values()), list(entries)
+    """A legend over the axes, in as many columns as its longest entry allows."""
+    handles, labels = ax.get_legend_handles_labels()
     columns = max(1, min(4, int(WIDTH * 72 / (max(map(len, labels), default=1) * 5.8 + 40))))
     place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1.02), "borderaxespad": 0}
     ax.legend(handles, labels, ncols=columns, handlelength=1.6, columnspacing=1.4, **place)

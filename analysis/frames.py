@@ -243,18 +243,17 @@ def telling_traits(arm: Arm, group: Iterable[Arm]) -> list[str]:
     columns = zip(*map(_traits, others), strict=True)
     traits = [trait for trait, column in zip(_traits(arm.first), columns, strict=True) if len(set(column)) > 1]
     found = [_trained_with(other) for other in others]
-    options = [
-        f"{name}={value}"
-        for name, value in _trained_with(arm.first).items()
-        if any(other.get(name, value) != value for other in found)
-    ]
-    return traits + options
+    stages: dict[str, list[str]] = defaultdict(list)
+    for (stage, name), value in _trained_with(arm.first).items():
+        if any(other.get((stage, name), value) != value for other in found):
+            stages[stage].append(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}")
+    return traits + [f"{stage} {' '.join(options)}" for stage, options in stages.items()]
 
 
-def _trained_with(record: Record) -> dict[str, object]:
-    """The options of all stages that are no knobs of the method."""
+def _trained_with(record: Record) -> dict[tuple[str, str], object]:
+    """The options of all stages, by stage and name, that are no knobs of the method."""
     return {
-        f"{stage} {name}": value
+        (stage, name): value
         for stage, options in record.options.items()
         for name, value in options.items()
         if name not in record.knobs

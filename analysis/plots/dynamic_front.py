@@ -69,8 +69,8 @@ def _draw(ax: Axes, frame: pd.DataFrame) -> None:
     x, y = static["flops_speedup"], static["quality"]
     ax.plot(x, y, color=SURFACE, markeredgecolor=MUTED, label="static subnets", **hollow)
     draw_points(ax, dynamic, "flops_speedup", "quality")
-    for _, own in static.groupby("model"):
-        draw_front(ax, own, "flops_speedup", "quality")
+    for number, (_, own) in enumerate(static.groupby("model")):
+        draw_front(ax, own, "flops_speedup", "quality", label="_again" if number else "their Pareto front")
     ax.set_xlabel(FLOPS_AXIS)
     ax.set_ylabel(frame["y_metric"].iloc[0])
     legend_above(ax)
