@@ -4,27 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from efficient_bert.choice_controls import CLASS_RATES, EXIT_RATES, check_rates, random_widths, staying_rates
+from efficient_bert.choice_controls import CLASS_RATES, EXIT_RATES, check_rates, staying_rates
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.controls import CONTROL_SEED
 from efficient_bert.decisions import Policy
-from efficient_bert.gates import width_list
 from efficient_bert.knobs import Value
 from efficient_bert.methods import Method, flexible
 from efficient_bert.methods.random_exits import until_drawn
+from efficient_bert.methods.random_widths import drawn
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training.gating import GATES
 
 
 def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
     """Every example draws once its widths, and once the depth at which it leaves."""
-    drawn = random_widths(
-        staying_rates(model.config, knobs["class_rates"], float(knobs["exit_threshold"])),
-        width_list(str(knobs["width_mult_list"]), model.config),
-        layers=model.config.num_hidden_layers,
-        seed=int(knobs["control_seed"]),
-    )
-    return until_drawn(model.config, knobs, widths=drawn)
+    rates = staying_rates(model.config, knobs["class_rates"], float(knobs["exit_threshold"]))
+    return until_drawn(model.config, knobs, widths=drawn(model.config, knobs, rates=rates))
 
 
 def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:

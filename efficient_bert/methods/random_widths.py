@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from efficient_bert.choice_controls import CLASS_RATES, check_rates, class_rates, random_widths
+from efficient_bert.choice_controls import CLASS_RATES, Rates, check_rates, class_rates, random_widths
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.controls import CONTROL_SEED
 from efficient_bert.decisions import Policy
@@ -16,14 +16,19 @@ from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training.gating import GATES
 
 
-def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
+def drawn(config: EfficientBertConfig, knobs: Mapping[str, Value], *, rates: Rates) -> Policy:
     """Every example draws once, and runs each layer at the width of the class that its draw falls on there."""
     return random_widths(
-        class_rates(model.config, knobs["class_rates"]),
-        width_list(str(knobs["width_mult_list"]), model.config),
-        layers=model.config.num_hidden_layers,
+        rates,
+        width_list(str(knobs["width_mult_list"]), config),
+        layers=config.num_hidden_layers,
         seed=int(knobs["control_seed"]),
     )
+
+
+def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
+    """Every example draws its classes by the shares of all."""
+    return drawn(model.config, knobs, rates=class_rates(model.config, knobs["class_rates"]))
 
 
 def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
