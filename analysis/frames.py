@@ -75,6 +75,16 @@ class Arm:
         """Whether this is the full model."""
         return self.first.method == REFERENCE
 
+    @cached_property
+    def trained_with(self) -> Mapping[tuple[str, str], object]:
+        """The options of all stages, by stage and name, that are no knobs of the method."""
+        return {
+            (stage, name): value
+            for stage, options in self.first.options.items()
+            for name, value in options.items()
+            if name not in self.knobs
+        }
+
     def heldout(self, name: str) -> float | None:
         """Mean over seeds of a held-out value; None where a seed lacks it."""
         values = [record.heldout.get(name) for record in self.records]
@@ -239,22 +249,11 @@ def _distinguish(arms: list[Arm]) -> Iterator[Arm]:
 
 def telling_traits(arm: Arm, group: Iterable[Arm]) -> list[str]:
     """The arm's traits that are not those of all arms of the group, and training options that others set otherwise."""
-    others = [other.first for other in group]
-    columns = zip(*map(_traits, others), strict=True)
+    others = list(group)
+    columns = zip(*(_traits(other.first) for other in others), strict=True)
     traits = [trait for trait, column in zip(_traits(arm.first), columns, strict=True) if len(set(column)) > 1]
-    found = [_trained_with(other) for other in others]
     stages: dict[str, list[str]] = defaultdict(list)
-    for (stage, name), value in _trained_with(arm.first).items():
-        if any(other.get((stage, name), value) != value for other in found):
+    for (stage, name), value in arm.trained_with.items():
+        if any(other.trained_with.get((stage, name), value) != value for other in others):
             stages[stage].append(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}")
     return traits + [f"{stage} {' '.join(options)}" for stage, options in stages.items()]
-
-
-def _trained_with(record: Record) -> dict[tuple[str, str], object]:
-    """The options of all stages, by stage and name, that are no knobs of the method."""
-    return {
-        (stage, name): value
-        for stage, options in record.options.items()
-        for name, value in options.items()
-        if name not in record.knobs
-    }
