@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.knobs import Knob, Value
@@ -16,9 +17,15 @@ from efficient_bert.model import EfficientBertForSequenceClassification, reshape
 from efficient_bert.subnets import kept_count
 from efficient_bert.training import Context, Stage, Trained
 from efficient_bert.training.loop import train, with_defaults
-from efficient_bert.training.recipe import Recipe, one_loss
+from efficient_bert.training.recipe import Loss, Recipe, one_loss
 
 RDROP = Knob("rdrop", "weight of agreeing with itself under another dropout (R-Drop); 0 = one pass", 0.0, low=0.0)
+ADVERSARIAL = Knob(
+    "adversarial",
+    "how far each example's word embeddings are moved against it, to learn from that too; 0 = not at all",
+    0.0,
+    low=0.0,
+)
 EMA = Knob(
     "ema",
     "decay of a running mean of the parameters, which is kept instead of them; 0 = none",
@@ -61,10 +68,44 @@ def consistent_loss(
     return loss + weight * divergences / 2
 
 
+@contextmanager
+def output_through(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """What the module returns goes through `change` first."""
+    handle = module.register_forward_hook(lambda module, inputs, output: change(output))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def adversarial_loss(
+    model: EfficientBertForSequenceClassification, batch: Mapping[str, Tensor], *, loss: Loss, radius: float
+) -> Tensor:
+    """`loss`, and `loss` again where each example's word embeddings are moved by `radius` up its own gradient.
+
+    With g (L, D) the gradient at an example's word embeddings, they move by radius * g / |g|, a constant to the second
+    pass (Miyato et al., 2017, equations 3 to 5, whose embeddings are normalised; these are not).
+    """
+    words, seen = model.bert.embeddings.word_embeddings, []
+
+    def see(embedded: Tensor) -> Tensor:
+        seen.append(embedded)
+        return embedded
+
+    with output_through(words, see):
+        plain = loss(model, batch)
+    (gradient,) = torch.autograd.grad(plain, seen, retain_graph=True)
+    move = radius * F.normalize(gradient.flatten(1), dim=1).view_as(gradient)
+    with output_through(words, lambda embedded: embedded + move):
+        return plain + loss(model, batch)
+
+
 def task_recipe(options: Mapping[str, Value], *, keep: int = 0) -> Recipe:
-    """Cross-entropy over every parameter (Devlin et al., 2019, section 4.1), consistent where that is asked for."""
-    weight = float(options["rdrop"])
+    """The task's loss over every parameter (Devlin et al., 2019, section 4.1), consistent and adversarial if asked."""
+    weight, radius = float(options["rdrop"]), float(options["adversarial"])
     loss = partial(consistent_loss, weight=weight) if weight else classification_loss
+    if radius:
+        loss = partial(adversarial_loss, loss=loss, radius=radius)
     return one_loss(loss, classify, keep=keep, ema=float(options["ema"]))
 
 
@@ -90,8 +131,8 @@ def kept_depth(config: EfficientBertConfig, options: Mapping[str, Value]) -> int
 
 
 def passes(options: Mapping[str, Value]) -> float:
-    """Forward and backward passes of a step."""
-    return 2.0 if float(options["rdrop"]) else 1.0
+    """Forward and backward passes of a step; half a backward pass finds the gradient of the embeddings."""
+    return (2.0 if float(options["rdrop"]) else 1.0) * (2.4 if float(options["adversarial"]) else 1.0)
 
 
 FINETUNE = Stage(
@@ -101,6 +142,7 @@ FINETUNE = Stage(
     options=(
         *with_defaults(epochs=5),
         RDROP,
+        ADVERSARIAL,
         EMA,
         Knob("keep_epochs", "best epochs whose parameters are kept, for saliency maps", 3, low=1, high=100),
     ),
@@ -111,7 +153,7 @@ TRUNCATE = Stage(
     name="truncate",
     summary="fine-tune the backbone's first layers on the task",
     train=finetune_truncated,
-    options=(*with_defaults(epochs=5), RDROP, EMA),
+    options=(*with_defaults(epochs=5), RDROP, ADVERSARIAL, EMA),
     knobs=(
         Knob(
             "depth_mult",
