@@ -129,8 +129,9 @@ def run_and_report(
 @bench.command("train", cls=WithKnobs)
 @SHARED
 @MANY
+@click.option("--stage", "until", metavar="NAME", help="Train no further than this stage. [default: all]")
 def train_command(seeds: tuple[int, ...], device: str | None, **given: Any) -> None:
-    """Train the stages that the methods need; finished ones are kept."""
+    """Train the stages that the methods need, one after the other; finished ones are kept."""
     from bench.runner import train_missing
 
     for plan in planned(seeds, device, given, measuring=False):
@@ -222,7 +223,7 @@ def compare_command(a: str, b: str, store: Path) -> None:
 @click.option("--out", type=FOLDER, required=True, help="Folder for docs.jsonl and {train,val,test}.jsonl.")
 @click.option("--seed", type=SEED, default=0, show_default=True)
 def export_command(task: str, out: Path, seed: int) -> None:
-    """Write a task's texts and gold rationales in ERASER's layout."""
+    """Write a synthetic task's texts and gold rationales in ERASER's layout."""
     from bench.rationales import export_eraser
 
     export_eraser(TASKS[task], seed=seed, folder=out)

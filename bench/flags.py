@@ -61,7 +61,8 @@ class WithKnobs(click.Command):
     def knob(name: str, knob: Knob, *, several: bool) -> click.Option:
         """One flag; `several` values may be given, separated as the knob says."""
         values = f"{knob.separator} ".join(map(str, knob.points)) if knob.points and several else knob.default
-        default = values if several else f"the preset's, or {values}"
+        preset = not several or any(name in preset.knobs for preset in PRESETS.values())
+        default = f"the preset's, or {values}" if preset else values
         destination = name.replace(".", "__")
         return click.Option(
             [flag(destination.replace("__", "-")), destination],
@@ -93,7 +94,7 @@ def with_flags(*flags: Flag) -> Flag:
 SHARED = with_flags(
     click.option("--task", type=Name(TASKS), required=True, help="What to measure on."),
     click.option("--preset", default="quick", show_default=True, help=f"{', '.join(PRESETS)}."),
-    click.option("--backbone", metavar="NAME_OR_DIR", help="Any BERT checkpoint. [default: the preset's]"),
+    click.option("--backbone", metavar="NAME_OR_DIR", help="Any BERT in safetensors. [default: the preset's]"),
     click.option("--data-dir", type=FOLDER, envvar="EFFICIENT_BERT_DATA", help="Where data sets lie. [default: hub]"),
     click.option("--device", help="cpu or cuda. [default: cuda where there is one]"),
     click.option("--max-length", type=int, help="Word pieces per example. [default: the task's]"),

@@ -51,6 +51,7 @@ class Settings:
         latency_examples, rounds: size of the timing session; 0 examples times nothing.
         store: folder that holds runs/ and artifacts/.
         fresh: do again what is finished.
+        until: the stage after which nothing more is trained; each method's own by default.
     """
 
     task: str
@@ -70,6 +71,7 @@ class Settings:
     rounds: int | None = None
     store: Path = Path()
     fresh: bool = False
+    until: str | None = None
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,20 @@ class Plan:
 
     @property
     def jobs(self) -> tuple[Job, ...]:
-        """Every training stage the arms need, each once, in order."""
-        return tuple({job.id: job for arm in self.arms for job in arm.job.chain}.values())
+        """Every training stage the arms need, each once, in order; none after the one that is asked for.
+
+        Raises:
+            InputError: none of the arms needs the stage that is asked for.
+        """
+        jobs = {job.id: job for arm in self.arms for job in arm.job.chain}
+        until = self.settings.until
+        if until is None:
+            return tuple(jobs.values())
+        names = dict.fromkeys(job.stage.name for job in jobs.values())
+        if until not in names:
+            raise InputError(f"stage is {until!r}, but these methods are trained by: {', '.join(names)}")
+        last = [job for job in jobs.values() if job.stage.name == until]
+        return tuple({job.id: job for each in last for job in each.chain}.values())
 
     def points(self, method: Method) -> Iterator[dict[str, Value]]:
         """Knob values to measure: those given, else the preset's, else the method's own points that fit the model."""

@@ -33,7 +33,7 @@ def annotated(task: Task, *, seed: int) -> EraserDataset:
         InputError: the task has no rationales of its own.
     """
     if task.generate is None:
-        raise InputError(f"task {task.name!r} carries no rationales; --task demo does")
+        raise InputError(f"the texts of {task.name!r} are not made by this project; --task demo exports its own")
     splits = task.generate(seed)
     documents = {row["example_id"]: _document(row["text"]) for rows in splits.values() for row in rows}
     annotations = {ERASER_SPLITS[name]: tuple(_annotation(task, row) for row in rows) for name, rows in splits.items()}

@@ -59,8 +59,8 @@ class Record:
         timing: protocol read back (device, threads, rounds, warm-up, clock, session id, examples timed).
         environment: what was in force (device name, dtype, kernel, versions, commit).
         layers: number of encoder layers N of the backbone.
-        shown: a few examples of a synthetic task, each with its word "pieces" and, for each, the "layers" it was live
-            in; nothing of anybody's data.
+        shown: how a few examples begin, each with its word "pieces" and, for each, the "layers" it was live in; never
+            of a sensitive task. The store keeps them in a file of their own, so that a run can do without.
         control_of: the method that this run is a control for, empty for others: a control is not chosen.
     """
 

@@ -232,18 +232,18 @@ def record_of(
             "dtype": str(able.model.dtype),
         },
         layers=plan.config.num_hidden_layers,
-        shown=shown(plan, able) if plan.task.synthetic else (),
+        shown=() if plan.task.sensitive else shown(plan, able),
         control_of=arm.method.control_of,
     )
 
 
-def shown(plan: Plan, able: Runnable, count: int = 2) -> list[dict[str, Any]]:
-    """The first examples of the evaluation split as words, and how many layers each word piece was live in."""
+def shown(plan: Plan, able: Runnable, *, count: int = 2, pieces: int = 30) -> list[dict[str, Any]]:
+    """How the first examples of the evaluation split begin, and how many layers each word piece was live in."""
     from efficient_bert import run
 
     found = []
     for row in plan.data.evaluation.select(range(min(count, len(plan.data.evaluation)))).to_list():
         kept = run(able.model, single(plan, row), able.policy).trace.kept[0]
-        pieces = plan.tokenizer.convert_ids_to_tokens(row["input_ids"])
-        found.append({"pieces": pieces, "layers": kept.sum(0).tolist()})
+        words = plan.tokenizer.convert_ids_to_tokens(row["input_ids"][:pieces])
+        found.append({"pieces": words, "layers": kept.sum(0)[:pieces].tolist()})
     return found

@@ -1,12 +1,14 @@
 """The store of runs: one folder per run, complete once its record.json exists.
 
 runs/<run_id>/examples.parquet   written first
+runs/<run_id>/shown.json         the texts that the record shows: all that a run holds of its data's words
 runs/<run_id>/record.json        written last; its existence means the run is complete
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -47,9 +49,10 @@ class RunStore(Folders):
     """Finished runs below `root`, by their ids."""
 
     marker: ClassVar = "record.json"
+    texts: ClassVar = "shown.json"
 
     def record(self, run_id: str) -> Record:
-        """The record of a complete run.
+        """The record of a complete run, with the texts that it shows where they are still there.
 
         Raises:
             InputError: there is no such run, or the folder holds another one's record.
@@ -62,7 +65,8 @@ class RunStore(Folders):
             raise InputError(
                 f"folder {run_id} holds the record of run {record.run_id}; a run's folder keeps its id: rename it back"
             )
-        return record
+        texts = self.folder(run_id) / self.texts
+        return replace(record, shown=json.loads(texts.read_text(encoding="utf8"))) if texts.exists() else record
 
     def examples(self, run_id: str) -> pa.Table:
         """The per-example table of a complete run, in `example_schema`."""
@@ -80,8 +84,10 @@ class RunStore(Folders):
         return table
 
     def put(self, record: Record, examples: pa.Table) -> None:
-        """Store a finished run: the table, then the record."""
+        """Store a finished run: the table, the texts it shows, then the record."""
         schema = example_schema(regression=pa.types.is_floating(examples.schema.field("label").type))
         with self.assembled(record.run_id) as ready:
             pq.write_table(examples.select(schema.names).cast(schema), ready / "examples.parquet")
-            write_aside(ready / self.marker, record.to_json())
+            if record.shown:
+                write_aside(ready / self.texts, json.dumps(record.shown))
+            write_aside(ready / self.marker, replace(record, shown=()).to_json())

@@ -6,7 +6,7 @@ else is in the batch; the model is explained without dropout, and no gradient is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from efficient_bert.decisions import first_states
 from efficient_bert.engine import Batch, Execution, Output, run
+from efficient_bert.hooks import output_through
 from efficient_bert.model import EfficientBertForSequenceClassification
 
 STEPS = 20
@@ -121,18 +122,6 @@ def eager(model: EfficientBertForSequenceClassification) -> Iterator[None]:
         model.config._attn_implementation = chosen
 
 
-@contextmanager
-def embeddings_replaced(
-    model: EfficientBertForSequenceClassification, replace: Callable[[Tensor], Tensor]
-) -> Iterator[None]:
-    """The model with another embedding output while the block runs: `replace` of the real one, both (B, L, D)."""
-    hook = model.bert.embeddings.register_forward_hook(lambda module, inputs, output: replace(output))
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
 def embedding_gradient(
     model: EfficientBertForSequenceClassification, batch: Batch, classes: Tensor, *, embedded: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -145,7 +134,7 @@ def embedding_gradient(
     def leaf(own: Tensor) -> Tensor:
         return (own if embedded is None else embedded).detach().requires_grad_()
 
-    with torch.enable_grad(), embeddings_replaced(model, leaf):
+    with torch.enable_grad(), output_through(model.bert.embeddings, leaf):
         output = run(model, batch, execution=Execution.SOFT, record=True, whole=False)
         states = output.hidden_states[0]
         chosen = output.logits.gather(1, place[:, None]).squeeze(1)

@@ -18,6 +18,7 @@ from efficient_bert.contribution import contribution_policy
 from efficient_bert.cost import full_flops, trace_flops
 from efficient_bert.decisions import Policy
 from efficient_bert.explain import gradient_times_input
+from efficient_bert.fidelity import Fidelity
 from efficient_bert.knobs import Value
 from efficient_bert.training import Context, Rows, Trained, saliency
 from efficient_bert.training import adapler as stage
@@ -193,6 +194,12 @@ def test_foreign_saliency_is_refused(tmp_path: Path, before: Path) -> None:
     longer = {**rows[0], "input_ids": [*rows[0]["input_ids"], 5]}
     with pytest.raises(InputError, match=r"'train-0' has \d+ numbers for \d+ word pieces; it is of another tokenizer"):
         with_saliency([longer], before / FILE)
+
+
+def test_the_released_sharpness_grows_tenfold() -> None:
+    """In other numbers of epochs the release ends wherever tenfold steps lead, the correction at 100,000."""
+    assert [sharpness(epoch, 4, Fidelity.RELEASED) for epoch in range(4)] == [10, 100, 1000, 10_000]
+    assert [sharpness(epoch, 4) for epoch in range(4)] == pytest.approx([10, 215.443469, 4641.58883, 100_000])
 
 
 @pytest.mark.parametrize(

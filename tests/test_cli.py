@@ -253,3 +253,17 @@ def test_train_makes_the_artifacts_and_runs_nothing(session: Session, tmp_path: 
     assert (Path(folder) / "model.safetensors").is_file()
     assert list(RunStore(tmp_path / "runs").ids()) == []
     assert "time      nothing to do" in call(*command, "--store", tmp_path).out.splitlines()
+
+
+def test_train_goes_no_further_than_the_stage_that_is_asked_for(session: Session, tmp_path: Path) -> None:
+    """Of AdapLeR's three stages the first two; a stage that none of the methods has is told which there are."""
+    command = ("train", "--task", "demo", "--preset", "smoke", "--device", "cpu", "--method", "adapler")
+    answer = call(*command, "--store", tmp_path, "--stage", "saliency")
+    assert answer.code == 0, answer.err
+    assert [line.split(":")[0] for line in answer.out.splitlines()[-2:]] == ["finetune", "saliency"]
+    assert {path.name.partition("-")[0] for path in (tmp_path / "artifacts").iterdir()} == {"finetune", "saliency"}
+    wrong = call(*command, "--store", tmp_path, "--stage", "salience")
+    assert wrong.code == 2
+    assert wrong.err.splitlines()[-1].endswith(
+        "stage is 'salience', but these methods are trained by: finetune, saliency, adapler"
+    )

@@ -137,6 +137,6 @@ def test_export_writes_what_was_generated(corpus: dict[str, Rows], tmp_path: Pat
 
 def test_export_needs_rationales(tmp_path: Path) -> None:
     """A task without rationales is refused, and no folder is made."""
-    with pytest.raises(InputError, match="'sst2' carries no rationales; --task demo does"):
+    with pytest.raises(InputError, match="'sst2' are not made by this project"):
         export_eraser(TASKS["sst2"], seed=0, folder=tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from captum.attr import IntegratedGradients
 from torch import Tensor
 
 from bench.registry import EXPLAINERS
@@ -20,6 +21,7 @@ from efficient_bert.explain import (
     integrated_gradients,
 )
 from efficient_bert.explainers import Question
+from efficient_bert.hooks import output_through
 from tests.tiny import rows_of, tiny_batch, tiny_model
 
 LENGTHS = (9, 5, 12)
@@ -109,6 +111,27 @@ def test_integrated_gradients_are_complete() -> None:
     found = integrated_gradients(model, batch, CLASSES, steps=300).sum(-1)
     torch.testing.assert_close(found, (logits[0] - logits[1]).detach(), atol=2e-3, rtol=2e-3)
     assert not torch.allclose(found, integrated_gradients(model, batch, CLASSES, steps=1).sum(-1), atol=2e-3)
+
+
+def test_integrated_gradients_are_captums() -> None:
+    """Every token's part equals captum's, on the same line of embeddings in the middles of as many pieces."""
+    model, batch = tiny_model(), tiny_batch(LENGTHS)
+    empty = Batch(torch.full_like(batch.input_ids, model.config.padding), batch.mask, batch.token_type_ids)
+
+    def logits(embedded: Tensor, *parts: Tensor) -> Tensor:
+        with output_through(model.bert.embeddings, lambda own: embedded):
+            return run(model, Batch(*parts), execution=Execution.SOFT).logits
+
+    expected = IntegratedGradients(logits).attribute(
+        embedded_by(model, batch).detach(),
+        baselines=embedded_by(model, empty).detach(),
+        target=CLASSES,
+        additional_forward_args=(batch.input_ids, batch.mask, batch.token_type_ids),
+        n_steps=7,
+        method="riemann_middle",
+    )
+    found = integrated_gradients(model, batch, CLASSES, steps=7)
+    torch.testing.assert_close(found, expected.sum(-1).float() * batch.mask, atol=1e-5, rtol=1e-4)
 
 
 def test_gradients_at_another_embedding() -> None:

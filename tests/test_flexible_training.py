@@ -171,6 +171,16 @@ def test_epochs_are_compared_by_the_mean_over_subnets(tmp_path: Path) -> None:
     assert mean_score(run_.model, run_, ALL) == pytest.approx(sum(scores) / 12)
 
 
+def test_the_last_stage_may_be_left_out(tmp_path: Path) -> None:
+    """For no epoch the model is that of the stage before, which now knows how many examples leave where."""
+    run_ = given(tmp_path, FINAL, options={"epochs": 0})
+    trained = FINAL.train(run_)
+    assert trained.scores == ()
+    before, after = run_.model.state_dict(), trained.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert trained.model.config.exit_profile
+
+
 @pytest.mark.parametrize(
     ("graft", "grafts", "expected"), [("yes", 1, [5, 10]), ("yes", 2, [*range(2, 11, 2)]), ("no", 2, [])]
 )

@@ -28,6 +28,16 @@ def test_a_run_comes_back_as_it_was_put(tmp_path: Path) -> None:
     assert [path.name for path in store.root.iterdir()] == ["run"]
 
 
+def test_a_run_can_be_passed_on_without_its_texts(tmp_path: Path) -> None:
+    """What a record shows lies in a file of its own; without it, all else is still there."""
+    run = StoredRun("run", shown=[{"pieces": ["a", "word"], "layers": [6, 2]}])
+    store = write_runs(tmp_path, run)[0]
+    assert list(store.record("run").shown) == list(run.shown)
+    assert "word" not in (store.folder("run") / "record.json").read_text(encoding="utf8")
+    (store.folder("run") / "shown.json").unlink()
+    assert store.record("run") == StoredRun("run").record()
+
+
 def test_only_whole_runs_are_listed(tmp_path: Path) -> None:
     """A folder without its record, an unfinished attempt and a stray file are no runs."""
     store = stored(tmp_path)

@@ -57,8 +57,7 @@ FATE = Plot(
     summary="one example's word pieces and how long each stays, one row per arm",
     caption=(
         "The first example of the evaluation split, a row per arm that drops any of its word pieces. The higher the"
-        " bar over a piece, the more layers ran on it; pieces in bold reached the last one. Shown for the project's"
-        " own synthetic texts only."
+        " bar over a piece, the more layers ran on it; pieces in bold reached the last one. Long texts are cut off."
     ),
     data=_data,
     draw=_draw,

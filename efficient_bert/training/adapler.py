@@ -44,9 +44,13 @@ def with_contribution(
     return grown
 
 
-def sharpness(epoch: int, epochs: int) -> float:
-    """Of the soft removal in this epoch, from 0: 50 x 50^e in three epochs, else up to about 100,000 (released)."""
-    start, growth = {3: (50.0, 50.0), 10: (10.0, 3.0)}.get(epochs, (10.0, 10.0 ** (4 / max(1, epochs - 1))))
+def sharpness(epoch: int, epochs: int, fidelity: Fidelity = Fidelity.CORRECTED) -> float:
+    """Of the soft removal in this epoch, from 0: 50 x 50^e in three epochs, 10 x 3^e in ten, else from 10 to 100,000.
+
+    As released, 10 x 10^e in any other number of epochs, whatever it ends at.
+    """
+    growth = 10.0 if fidelity == Fidelity.RELEASED else 10.0 ** (4 / max(1, epochs - 1))
+    start, growth = {3: (50.0, 50.0), 10: (10.0, 3.0)}.get(epochs, (10.0, growth))
     return float(start * growth**epoch)
 
 
@@ -72,10 +76,11 @@ def answers(model: EfficientBertForSequenceClassification, rows: Rows) -> Tensor
 
 def sharpness_at(progress: Progress, options: Mapping[str, Value]) -> float:
     """Of the soft removal in this step; as released, an epoch's value comes one step late, after 1000 in the first."""
-    epoch, epochs = progress.epoch, int(options["epochs"])
-    if options["fidelity"] == Fidelity.RELEASED and progress.batch == 0:
-        return sharpness(epoch - 1, epochs) if epoch else 1000.0
-    return sharpness(epoch, epochs)
+    epoch, fidelity = progress.epoch, Fidelity(str(options["fidelity"]))
+    late = fidelity == Fidelity.RELEASED and progress.batch == 0
+    if late and not epoch:
+        return 1000.0
+    return sharpness(epoch - late, int(options["epochs"]), fidelity)
 
 
 def descend(

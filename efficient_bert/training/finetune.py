@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from efficient_bert.config import EfficientBertConfig
+from efficient_bert.hooks import output_through
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.model import EfficientBertForSequenceClassification, reshaped
 from efficient_bert.subnets import kept_count
@@ -66,16 +66,6 @@ def consistent_loss(
         q, p, log_target=True, reduction="batchmean"
     )
     return loss + weight * divergences / 2
-
-
-@contextmanager
-def output_through(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """What the module returns goes through `change` first."""
-    handle = module.register_forward_hook(lambda module, inputs, output: change(output))
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def adversarial_loss(

@@ -253,14 +253,13 @@ def train_depths(context: Context) -> Trained:
 
 
 def train_final(context: Context) -> Trained:
-    """All widths at all depths, gold classes; then how many would leave where, at full width."""
-    config = context.model.config
+    """All widths at all depths, gold classes, unless for no epoch; then how many would leave where, at full width."""
+    config, model = context.model.config, copied(context.model, context.device)
     layers = config.num_hidden_layers
     depths = (1.0, *(depth / layers for depth in config.exit_depths[::-1]))
-    trained = joint(
-        replace(context, model=copied(context.model, context.device)),
-        Teaching(tuple(config.widths[::-1]), depths=depths),
-    )
+    trained = Trained(model.cpu())
+    if int(context.options["epochs"]):
+        trained = joint(replace(context, model=model), Teaching(tuple(config.widths[::-1]), depths=depths))
     measure_profiles(trained.model, context.heldout)
     return trained
 
@@ -317,7 +316,12 @@ FINAL = Stage(
     name="final",
     summary="fine-tune every width at every depth together on the gold classes",
     train=train_final,
-    options=with_defaults(epochs=3, warmup=0.0, weight_decay=0.0),
+    options=tuple(
+        replace(knob, low=0, summary=f"{knob.summary}; 0 = none, which leaves the model of stage depth")
+        if knob.name == "epochs"
+        else knob
+        for knob in with_defaults(epochs=3, warmup=0.0, weight_decay=0.0)
+    ),
     after=DEPTH,
     step_cost=lambda options: 2.5,
 )

@@ -11,6 +11,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -57,7 +58,7 @@ OPTIMISATION = (
 
 def with_defaults(**defaults: float | int | str) -> tuple[Knob, ...]:
     """`OPTIMISATION` with other defaults."""
-    return tuple(Knob(**{**vars(knob), "default": defaults.get(knob.name, knob.default)}) for knob in OPTIMISATION)
+    return tuple(replace(knob, default=defaults.get(knob.name, knob.default)) for knob in OPTIMISATION)
 
 
 def native_precision(device: str) -> str:

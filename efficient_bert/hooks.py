@@ -1,0 +1,18 @@
+"""Reaching into a forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+
+@contextmanager
+def output_through(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """While the block runs, the module returns `change` of its output."""
+    hook = module.register_forward_hook(lambda module, inputs, output: change(output))
+    try:
+        yield
+    finally:
+        hook.remove()
