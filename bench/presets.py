@@ -71,7 +71,7 @@ PRESETS = {
                 "sst2": {
                     f"{stage}.{option}": value
                     for stage in ("finetune", "truncate")
-                    for option, value in {"epochs": 4, "rdrop": 1.0, "ema": 0.998}.items()
+                    for option, value in {"epochs": 2, "adversarial": 1.0, "ema": 0.998}.items()
                 },
                 "demo": {"finetune.epochs": 2, "finetune.keep_epochs": 1},  # learnt by then; a demo is short
             },

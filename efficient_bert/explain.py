@@ -131,7 +131,7 @@ def embedding_gradient(
     """
     place = torch.zeros_like(classes, dtype=torch.int64) if model.config.regression else classes
 
-    def leaf(own: Tensor) -> Tensor:
+    def leaf(own: Tensor, *inputs: Tensor) -> Tensor:
         return (own if embedded is None else embedded).detach().requires_grad_()
 
     with torch.enable_grad(), output_through(model.bert.embeddings, leaf):

@@ -26,6 +26,8 @@ def trained(store: Path, *, processes: int) -> subprocess.CompletedProcess[str]:
         "2",
         "--exits-epochs",
         "1",
+        "--finetune-adversarial",
+        "0.5",
         "--finetune-batch-size",
         "8",
         "--finetune-precision",

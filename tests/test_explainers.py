@@ -119,7 +119,7 @@ def test_integrated_gradients_are_captums() -> None:
     empty = Batch(torch.full_like(batch.input_ids, model.config.padding), batch.mask, batch.token_type_ids)
 
     def logits(embedded: Tensor, *parts: Tensor) -> Tensor:
-        with output_through(model.bert.embeddings, lambda own: embedded):
+        with output_through(model.bert.embeddings, lambda own, *inputs: embedded):
             return run(model, Batch(*parts), execution=Execution.SOFT).logits
 
     expected = IntegratedGradients(logits).attribute(

@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
+from accelerate.utils import reduce
 from torch import Tensor
 
 from efficient_bert.config import EfficientBertConfig
@@ -22,7 +23,7 @@ from efficient_bert.training.recipe import Loss, Recipe, one_loss
 RDROP = Knob("rdrop", "weight of agreeing with itself under another dropout (R-Drop); 0 = one pass", 0.0, low=0.0)
 ADVERSARIAL = Knob(
     "adversarial",
-    "how far each example's word embeddings are moved against it, to learn from that too; 0 = not at all",
+    "how far the word embeddings of a batch are moved against it, to learn from that too; 0 = not at all",
     0.0,
     low=0.0,
 )
@@ -71,22 +72,18 @@ def consistent_loss(
 def adversarial_loss(
     model: EfficientBertForSequenceClassification, batch: Mapping[str, Tensor], *, loss: Loss, radius: float
 ) -> Tensor:
-    """`loss`, and `loss` again where each example's word embeddings are moved by `radius` up its own gradient.
+    """`loss`, and `loss` again where the words of the batch are moved against it.
 
-    With g (L, D) the gradient at an example's word embeddings, they move by radius * g / |g|, a constant to the second
-    pass (Miyato et al., 2017, equations 3 to 5, whose embeddings are normalised; these are not).
+    With g the gradient of the loss at the table of word embeddings, the table moves by radius * g / |g|, a constant to
+    the second pass: hard examples move more than easy ones, and words that many of them share most (the fast gradient
+    method of Miyato et al., 2017, equation 5, whose examples each move by the radius).
     """
-    words, seen = model.bert.embeddings.word_embeddings, []
-
-    def see(embedded: Tensor) -> Tensor:
-        seen.append(embedded)
-        return embedded
-
-    with output_through(words, see):
-        plain = loss(model, batch)
-    (gradient,) = torch.autograd.grad(plain, seen, retain_graph=True)
-    move = radius * F.normalize(gradient.flatten(1), dim=1).view_as(gradient)
-    with output_through(words, lambda embedded: embedded + move):
+    words = model.bert.embeddings.word_embeddings
+    plain = loss(model, batch)
+    (gradient,) = torch.autograd.grad(plain, [words.weight], retain_graph=True)
+    gradient = reduce(gradient, "mean")  # several processes move the same table
+    move = radius * gradient / gradient.norm().clamp(min=torch.finfo(gradient.dtype).tiny)
+    with output_through(words, lambda embedded, ids: embedded + F.embedding(ids, move)):
         return plain + loss(model, batch)
 
 
