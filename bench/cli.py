@@ -221,11 +221,12 @@ def compare_command(a: str, b: str, store: Path) -> None:
 @click.option("--task", type=Name(TASKS), required=True)
 @click.option("--out", type=FOLDER, required=True, help="Folder for docs.jsonl and {train,val,test}.jsonl.")
 @click.option("--seed", type=SEED, default=0, show_default=True)
-def export_command(task: str, out: Path, seed: int) -> None:
+@click.option("--force", is_flag=True, help="Replace files that are there.")
+def export_command(task: str, out: Path, seed: int, force: bool) -> None:
     """Write a task's texts and gold rationales in ERASER's layout."""
     from bench.rationales import export_eraser
 
-    export_eraser(TASKS[task], seed=seed, folder=out)
+    export_eraser(TASKS[task], seed=seed, folder=out, force=force)
     click.echo(f"rationales: {out}")
 
 
