@@ -68,11 +68,10 @@ def search_command(
 
     Give one --method, and the knob values to try where its own points are not enough.
     """
-    from bench.search import best, points, write_entry
+    from bench.search import best, kept, points, searched_method, write_entry
 
-    if len(methods) != 1:
-        raise InputError(f"a search is for one method, but --method is {', '.join(methods) or 'not given'}; give one")
-    (method,) = methods
+    method = searched_method(methods)
+    kept(out)  # what cannot be read is refused before anything is trained
     full, found = points(planned(seeds, device, {**given, "methods": methods}, measuring=False), progress_bars())
     for point in [full, *found]:
         named = " ".join(f"{name}={value}" for name, value in point.knobs.items())
