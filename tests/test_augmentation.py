@@ -14,7 +14,7 @@ from efficient_bert import InputError
 from efficient_bert.training import augmentation, flexible
 from efficient_bert.training.augmentation import FILE, augmented, variants, with_augmented
 from efficient_bert.training.flexible import DEPTH, WIDTH
-from efficient_bert.training.thesaurus import Thesaurus, words_of
+from efficient_bert.training.thesaurus import Thesaurus, read_vectors, words_of
 from tests.test_flexible_training import given
 from tests.tiny import VOCABULARY, tokenizer_folder
 
@@ -77,6 +77,38 @@ def test_words_of_several_pieces_have_neighbours(language_model: Path, tmp_path:
     pieces = [found.tokenizer.convert_ids_to_tokens(ids) for ids in found.near("zzacish")]
     assert pieces == [["zzab", "##ish"], ["zzaa"]]
     assert found.near("zzaf") == []
+
+
+def test_published_vectors_are_read(tmp_path: Path) -> None:
+    """A line of counts is passed over, tabs and blanks at an end too; a word may have blanks of any kind."""
+    vectors = tmp_path / "vectors.vec"
+    vectors.write_text("5 2\nfilm 1 0 \n. . . 0.5 -1e-3\nat 2\t0 1\n\u00a0 3 4\r\n7 5 6", encoding="utf8")
+    words, numbers = read_vectors(vectors)
+    assert words == ["film", ". . .", "at 2", "\u00a0", "7"]
+    torch.testing.assert_close(numbers, torch.tensor([[1, 0], [0.5, -0.001], [0, 1], [3, 4], [5, 6]]))
+
+
+@pytest.mark.parametrize(
+    ("lines", "place"),
+    [
+        (b"film 1 0\nplot 1\n", "line 2 is no word in UTF-8 with 2 finite numbers"),
+        (b"film 1 0\n2 1\n", "line 2"),
+        (b"film 1 0\n\ncast 1 0\n", "line 2"),
+        (b"film 1 0\nplot 1 x\n", "line 2"),
+        (b"film 1 0\nplot 1 nan\n", "line 2"),
+        (b"film 1 0\n\xff 1 0\n", "line 2"),
+        (b"2 2\nfilm\n", "line 2 is no word in UTF-8 with its numbers"),
+        (b"film 1 0\n3 2\n", "line 2"),
+        (b"\x80\x04 binary", "line 1"),
+    ],
+)
+def test_malformed_vectors_are_refused(lines: bytes, place: str, tmp_path: Path) -> None:
+    """One line with the file and the number of the first line that has no word, or not as many numbers."""
+    vectors = tmp_path / "vectors.txt"
+    vectors.write_bytes(lines)
+    with pytest.raises(InputError, match=rf"vectors\.txt, {place}") as caught:
+        read_vectors(vectors)
+    assert "\n" not in str(caught.value)
 
 
 def test_copies_replace_as_often_as_the_chance_says() -> None:
