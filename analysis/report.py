@@ -26,6 +26,7 @@ from analysis.table import table
 from analysis.templating import TEMPLATES
 from bench.comparison_files import POINTS_CSV
 from bench.errors import InputError
+from bench.folders import require_own
 from bench.registry import PLOTS
 from bench.store import RunStore
 
@@ -78,14 +79,9 @@ def require_replaceable(out: Path) -> None:
     Raises:
         InputError: it is a file or lies below one, it holds something that is no report, or work goes on inside it.
     """
-    file = next((path for path in (out, *out.parents) if path.is_file()), None)
-    if file is not None:
-        raise InputError(f"{file} is a file, but a report is a folder; name another")
     if Path.cwd().is_relative_to(out.resolve()):
         raise InputError(f"{out} is the current folder or holds it, and a report replaces its folder; name a new one")
-    strangers = sorted(path.name for path in out.iterdir() if path.name not in _CONTENT) if out.is_dir() else []
-    if strangers:
-        raise InputError(f"{out} holds {strangers[0]!r}, which is no part of a report; name an empty or new folder")
+    require_own(out, _CONTENT, kind="a report")
 
 
 def _swap(aside: Path, out: Path) -> None:

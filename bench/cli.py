@@ -68,11 +68,10 @@ def search_command(
 
     Give one --method, and the knob values to try where its own points are not enough.
     """
-    from bench.search import best, points, write_entry
+    from bench.search import best, kept, points, searched_method, write_entry
 
-    if len(methods) != 1:
-        raise InputError(f"a search is for one method, but --method is {', '.join(methods) or 'not given'}; give one")
-    (method,) = methods
+    method = searched_method(methods)
+    kept(out)  # what cannot be read is refused before anything is trained
     full, found = points(planned(seeds, device, {**given, "methods": methods}, measuring=False), progress_bars())
     for point in [full, *found]:
         named = " ".join(f"{name}={value}" for name, value in point.knobs.items())
@@ -222,11 +221,12 @@ def compare_command(a: str, b: str, store: Path) -> None:
 @click.option("--task", type=Name(TASKS), required=True)
 @click.option("--out", type=FOLDER, required=True, help="Folder for docs.jsonl and {train,val,test}.jsonl.")
 @click.option("--seed", type=SEED, default=0, show_default=True)
-def export_command(task: str, out: Path, seed: int) -> None:
+@click.option("--force", is_flag=True, help="Replace files that are there.")
+def export_command(task: str, out: Path, seed: int, force: bool) -> None:
     """Write a synthetic task's texts and gold rationales in ERASER's layout."""
     from bench.rationales import export_eraser
 
-    export_eraser(TASKS[task], seed=seed, folder=out)
+    export_eraser(TASKS[task], seed=seed, folder=out, force=force)
     click.echo(f"rationales: {out}")
 
 

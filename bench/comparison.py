@@ -31,7 +31,7 @@ import numpy as np
 
 from bench import __version__
 from bench.artifacts import content_hash
-from bench.comparison_files import OVERVIEW, SUMMARY, summary_in
+from bench.comparison_files import OVERVIEW, SUMMARY, require_replaceable, summary_in
 from bench.errors import InputError
 from bench.faithfulness import Eraser, highest, runs_of
 from bench.findings import Findings
@@ -71,7 +71,7 @@ class Asked:
         fresh: do again what is finished.
 
     Raises:
-        InputError: a method is unknown, or `out` cannot be a folder.
+        InputError: a method is unknown, or as `require_replaceable` of `out`.
     """
 
     methods: tuple[str, ...]
@@ -86,9 +86,7 @@ class Asked:
     def __post_init__(self) -> None:
         for name in self.methods:
             EXPLAINERS[name]
-        file = next((path for path in (self.out, *self.out.parents) if path.is_file()), None)
-        if file is not None:
-            raise InputError(f"{file} is a file, but a comparison is a folder; name another")
+        require_replaceable(self.out)
 
 
 @dataclass(frozen=True)

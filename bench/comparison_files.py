@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError
-from bench.folders import aside
+from bench.folders import aside, require_own
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +23,38 @@ AVERAGE = -1
 
 POINTS, POINTS_CSV = "points.parquet", "points.csv"
 """The table of those."""
+
+_BESIDE = "*seed-[0-9]*"
+"""Of a comparison's folder beside others."""
+
+_PARTS = ".*.part"
+"""Of files that a killed process left half-written."""
+
+_CONTENT = {
+    ".": (
+        *(SUMMARY, OVERVIEW, POINTS, POINTS_CSV, "documents.parquet", "table.parquet", "table.csv", "words.parquet"),
+        *("shown.jsonl", "index.html", "figures", "predictions", "scores", "gold", _BESIDE, _PARTS),
+    ),
+    "predictions": ("*-layer*.jsonl", _PARTS),
+    "scores": ("*-layer*.json*", _PARTS),
+    "gold": ("docs.jsonl", "train.jsonl", "val.jsonl", "test.jsonl", _PARTS),
+}
+"""Folder of a comparison -> the names in it."""
+
+
+def require_replaceable(out: Path) -> None:
+    """Check that comparisons may be written to the folder `out`: it is new, empty or that of earlier ones.
+
+    An unfinished one counts; it has its scores from the start.
+
+    Raises:
+        InputError: it is a file or lies below one, or it holds something that is no comparison.
+    """
+    for place in (out, *out.glob(_BESIDE)):
+        for folder, names in _CONTENT.items():
+            require_own(place / folder, names, kind="a comparison")
+        if place.is_dir() and any(place.iterdir()) and not any((*place.glob("scores"), *place.glob(_BESIDE))):
+            raise InputError(f"{place} is not empty, but holds no scores of a comparison; name an empty or new folder")
 
 
 def summary_in(folder: Path) -> dict[str, Any]:

@@ -10,12 +10,15 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import ClassVar
+
+from bench.errors import InputError
 
 
 @contextmanager
@@ -27,6 +30,36 @@ def aside(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def require_own(folder: Path, names: Collection[str], *, kind: str) -> None:
+    """Check that a folder may be written to: it is new, empty, or holds nothing but what is written there.
+
+    Args:
+        names: of what is written there, as patterns.
+        kind: "a report".
+
+    Raises:
+        InputError: it is a file or lies below one, or holds something of another name.
+    """
+    file = next((path for path in (folder, *folder.parents) if path.is_file()), None)
+    if file is not None:
+        raise InputError(f"{file} is a file, but {kind} is a folder; name another")
+    there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    strangers = [name for name in there if not any(fnmatchcase(name, own) for own in names)]
+    if strangers:
+        raise InputError(f"{folder} holds {strangers[0]!r}, which is no part of {kind}; name an empty or new folder")
+
+
+def require_new(files: Iterable[Path], *, force: bool) -> None:
+    """Check that files may be written: none is there, or `force` is given.
+
+    Raises:
+        InputError: one is there.
+    """
+    for path in files:
+        if path.exists() and not force:
+            raise InputError(f"{path} is already there; name another folder, or pass --force to replace it")
 
 
 def digest(path: Path) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +12,11 @@ from numpy.typing import NDArray
 
 from bench.data import DATA_SEED
 from bench.errors import InputError
-from bench.layouts import ERASER_SPLITS
+from bench.layouts import ERASER_SPLITS, require_columns
 from bench.rationales import annotated
 from bench.sources import places
 from eraser_eval.documents import tokens
+from eraser_eval.lines import Place, read_objects
 from eraser_eval.schema import Annotation, EraserDataset, Evidence, read_dataset, write_dataset
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def read_gold(task: Task, split: str, *, data_dir: Path | None, limit: int | Non
     (`rationale_spans`) beside the text.
 
     Raises:
-        InputError: the task has no rationales, they are not there, or the split is none of theirs.
+        InputError: the task has no rationales, they are not there or malformed, or the split is none of theirs.
     """
     require_rationales(task)
     data = _dataset(task, split, data_dir)
@@ -101,29 +101,29 @@ def _beside(task: Task, split: str, data_dir: Path) -> EraserDataset | None:
     if path is None:
         return None
     documents, annotations = {}, []
-    for number, row in _objects(path):
+    columns = [layout.example_id, layout.text, layout.label]
+    for place, row in read_objects(path):
         if not row.get("rationale_spans"):
             continue
-        docid, text = str(row[layout.example_id]), str(row[layout.text])
-        documents[docid] = text
-        annotations.append(_annotation(docid, str(row[layout.label]), text, row["rationale_spans"], number=number))
+        require_columns(task, where=str(place), columns=columns, present=list(row))
+        docid, text, label = (row[name] for name in columns)
+        if not isinstance(text, str):
+            raise InputError(f"{place}: {layout.text!r} is a {type(text).__name__}, but must be a string")
+        documents[str(docid)] = text
+        spans = _spans(row["rationale_spans"], size=len(tokens(text)), place=place)
+        evidences = tuple((Evidence(str(docid), start, end),) for start, end in spans)
+        annotations.append(Annotation(str(docid), "", str(label), evidences, docids=(str(docid),)))
     return EraserDataset(documents, {split: tuple(annotations)})
 
 
-def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield number, json.loads(line)
-
-
-def _annotation(docid: str, label: str, text: str, spans: Sequence[Any], *, number: int) -> Annotation:
-    size = len(tokens(text))
-    groups = []
-    for start, end in spans:
-        if not 0 <= start < end <= size:
+def _spans(found: object, *, size: int, place: Place) -> list[tuple[int, int]]:
+    """The [start, end) of a text of `size` tokens; what else a field holds may be a text, and is not shown."""
+    pairs: list[Any] = found if isinstance(found, list) else [found]
+    for pair in pairs:
+        if not isinstance(pair, list) or [type(offset) for offset in pair] != [int, int]:
+            raise InputError(f"{place}: rationale_spans holds no list of [start, end]; give pairs of whole numbers")
+        if not 0 <= pair[0] < pair[1] <= size:
             raise InputError(
-                f"line {number}: rationale span [{start}, {end}) is none of {size} tokens; give 0 <= start < end"
+                f"{place}: rationale span [{pair[0]}, {pair[1]}) is none of {size} tokens; give 0 <= start < end"
             )
-        groups.append((Evidence(docid, start, end),))
-    return Annotation(docid, query="", classification=label, evidences=tuple(groups), docids=(docid,))
+    return [(start, end) for start, end in pairs]

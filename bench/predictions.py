@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bench.data import DATA_SEED, encode, load_split
 from bench.errors import InputError
 from bench.evaluation import evaluate
+from bench.folders import require_new
 from bench.presets import preset_named
 from bench.registry import METHODS
 from bench.runner import is_main_process, load_models, runnable, train_job
@@ -58,9 +59,7 @@ def files(task: Task, splits: Sequence[str], folder: Path, *, force: bool) -> di
         raise InputError(f"{file} is a file, but predictions go to a folder; name another")
     chosen = splits or list(task.unlabelled) or [task.evaluation]
     found = {split: folder / task.unlabelled.get(split, f"{task.name}-{split}.tsv") for split in chosen}
-    for path in found.values():
-        if path.exists() and not force:
-            raise InputError(f"{path} is already there; name another folder, or pass --force to replace it")
+    require_new(found.values(), force=force)
     return found
 
 

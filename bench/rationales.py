@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError
+from bench.folders import require_new
 from bench.layouts import ERASER_SPLITS
 from eraser_eval.schema import Annotation, EraserDataset, Evidence, write_dataset
 
@@ -14,13 +15,14 @@ if TYPE_CHECKING:
     from bench.tasks import Task
 
 
-def export_eraser(task: Task, *, seed: int, folder: Path) -> None:
+def export_eraser(task: Task, *, seed: int, folder: Path, force: bool = False) -> None:
     """Write a synthetic task's texts, labels and rationales to `folder` in ERASER's layout (validation as val.jsonl).
 
     Raises:
-        InputError: the task has no rationales of its own.
+        InputError: the task has no rationales of its own, or one of the files is there and `force` is not given.
     """
     data = annotated(task, seed=seed)
+    require_new((folder / f"{name}.jsonl" for name in ("docs", *data.splits)), force=force)
     write_dataset(folder, data.documents, data.splits)
 
 

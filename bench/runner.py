@@ -78,6 +78,7 @@ def train_job(plan: Plan, job: Job, watcher: Watcher) -> None:
         context = Context(
             model=plan.artifacts.load(job.after.id) if job.after else fresh_model(plan),
             fresh=partial(fresh_model, plan),
+            vocabulary=plan.tokenizer.get_vocab(),
             before=plan.artifacts.folder(job.after.id) if job.after else None,
             train=plan.data.train.to_list(),
             heldout=plan.data.heldout.to_list(),

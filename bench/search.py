@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError
 from bench.evaluation import evaluate
+from bench.layouts import quoted
 from bench.registry import METHODS
 from bench.runner import load_models, runnable, train_missing, values
 from bench.store import write_aside
@@ -35,6 +36,21 @@ class Point:
     knobs: Mapping[str, Any]
     score: float
     speedup: float
+
+
+def searched_method(names: Sequence[str]) -> str:
+    """The one method of a search.
+
+    Raises:
+        InputError: no method, several, or one that has no knobs.
+    """
+    if len(names) != 1:
+        raise InputError(f"a search is for one method, but --method is {', '.join(names) or 'not given'}; give one")
+    (name,) = names
+    if not METHODS[name].all_knobs:
+        others = ", ".join(other for other, method in METHODS.items() if method.all_knobs)
+        raise InputError(f"method {name!r} has no knobs, so there is nothing to search; give one of {others}")
+    return name
 
 
 def points(plans: Sequence[Plan], watcher: Watcher) -> tuple[Point, list[Point]]:
@@ -103,7 +119,7 @@ def write_entry(path: Path, *, task: str, method: str, knobs: Mapping[str, Any])
 
     separators = {knob.name: knob.separator for knob in METHODS[method].all_knobs}
     entry = {name: numbers(str(value)) if separators[name] != "," else value for name, value in knobs.items()}
-    others = {name: entry for name, entry in read(path).items() if plain(name) != task} if path.exists() else {}
+    others = {name: entry for name, entry in kept(path).items() if plain(name) != task}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_aside(path, json.dumps({**others, task: {"method": method, **entry}}, indent=2) + "\n")
 
@@ -112,7 +128,8 @@ def read_entry(path: Path, task: str) -> tuple[str, dict[str, str]]:
     """A task's method and its knob values as they are typed.
 
     Raises:
-        InputError: no such file, no JSON, no entry of the task, or a knob that the method does not have.
+        InputError: no such file, no JSON, no entry of the task, a knob that the method does not have, or a value that
+            nobody could type.
     """
     entries = {plain(name): entry for name, entry in read(path).items()}
     if task not in entries:
@@ -120,12 +137,27 @@ def read_entry(path: Path, task: str) -> tuple[str, dict[str, str]]:
     entry = dict(entries[task])
     method = METHODS[str(entry.pop("method", METHOD))]
     known = {knob.name for knob in method.all_knobs}
-    for name in entry:
+    for name, value in entry.items():
         if name not in known:
             raise InputError(
                 f"{path} sets {name!r} for task {task!r}, but method {method.name!r} has: {', '.join(sorted(known))}"
             )
+        parts = value if isinstance(value, list) else [value]
+        if not isinstance(value, str) and not all(isinstance(part, int | float) for part in parts):
+            raise InputError(
+                f"{path} sets {name!r} for task {task!r} to {quoted(value, json.dumps)}, but a value is a number, a "
+                f"text or a list of numbers, as [0.5, 0.75]"
+            )
     return method.name, {name: typed(value) for name, value in entry.items()}
+
+
+def kept(path: Path) -> dict[str, Mapping[str, Any]]:
+    """All entries of a file, none where it is not there yet.
+
+    Raises:
+        InputError: as `read`.
+    """
+    return read(path) if path.exists() else {}
 
 
 def read(path: Path) -> dict[str, Mapping[str, Any]]:

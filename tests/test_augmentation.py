@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,21 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM
 
+from bench.plan import Settings, make_plan
+from bench.progress import Bars
+from bench.runner import train_job
 from efficient_bert import InputError
-from efficient_bert.training import augmentation, flexible
+from efficient_bert.training import Context, Trained, augmentation, flexible
 from efficient_bert.training.augmentation import FILE, augmented, variants, with_augmented
 from efficient_bert.training.flexible import DEPTH, WIDTH
-from efficient_bert.training.thesaurus import Thesaurus, words_of
+from efficient_bert.training.thesaurus import Thesaurus, read_vectors, words_of
 from tests.test_flexible_training import given
 from tests.tiny import VOCABULARY, tokenizer_folder
+from tests.tiny_files import write_backbone, write_sst2
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 WHOLE = [f"zz{one}{other}" for one in LETTERS[:4] for other in LETTERS][: VOCABULARY - 8]
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = [*WHOLE, "the", "##ish", "##ly"]
 
 
@@ -79,6 +85,38 @@ def test_words_of_several_pieces_have_neighbours(language_model: Path, tmp_path:
     assert found.near("zzaf") == []
 
 
+def test_published_vectors_are_read(tmp_path: Path) -> None:
+    """A line of counts is passed over, tabs and blanks at an end too; a word may have blanks of any kind."""
+    vectors = tmp_path / "vectors.vec"
+    vectors.write_text("5 2\nfilm 1 0 \n. . . 0.5 -1e-3\nat 2\t0 1\n\u00a0 3 4\r\n7 5 6", encoding="utf8")
+    words, numbers = read_vectors(vectors)
+    assert words == ["film", ". . .", "at 2", "\u00a0", "7"]
+    torch.testing.assert_close(numbers, torch.tensor([[1, 0], [0.5, -0.001], [0, 1], [3, 4], [5, 6]]))
+
+
+@pytest.mark.parametrize(
+    ("lines", "place"),
+    [
+        (b"film 1 0\nplot 1\n", "line 2 is no word in UTF-8 with 2 finite numbers"),
+        (b"film 1 0\n2 1\n", "line 2"),
+        (b"film 1 0\n\ncast 1 0\n", "line 2"),
+        (b"film 1 0\nplot 1 x\n", "line 2"),
+        (b"film 1 0\nplot 1 nan\n", "line 2"),
+        (b"film 1 0\n\xff 1 0\n", "line 2"),
+        (b"2 2\nfilm\n", "line 2 is no word in UTF-8 with its numbers"),
+        (b"film 1 0\n3 2\n", "line 2"),
+        (b"\x80\x04 binary", "line 1"),
+    ],
+)
+def test_malformed_vectors_are_refused(lines: bytes, place: str, tmp_path: Path) -> None:
+    """One line with the file and the number of the first line that has no word, or not as many numbers."""
+    vectors = tmp_path / "vectors.txt"
+    vectors.write_bytes(lines)
+    with pytest.raises(InputError, match=rf"vectors\.txt, {place}") as caught:
+        read_vectors(vectors)
+    assert "\n" not in str(caught.value)
+
+
 def test_copies_replace_as_often_as_the_chance_says() -> None:
     """Every word of every copy at 1, none at 0, about half between; segments follow, and long copies are left out."""
     row: dict[str, Any] = {"example_id": "e", "input_ids": [2, 7, 8, 3, 9, 3], "token_type_ids": [0, 0, 0, 0, 1, 1]}
@@ -104,7 +142,8 @@ def asked(folder: Path, language_model: Path, **options: Any) -> Any:
         "epochs": 1,
         **options,
     }
-    return given(folder, WIDTH, options=wanted)
+    vocabulary = {piece: place for place, piece in enumerate([*SPECIAL, *WORDS])}
+    return given(folder, WIDTH, options=wanted, vocabulary=vocabulary)
 
 
 def test_rows_are_distinct_and_the_teachers(
@@ -150,17 +189,36 @@ def test_both_stages_train_on_the_copies(language_model: Path, tmp_path: Path, m
 
 
 def test_what_cannot_be_used_is_refused(language_model: Path, tmp_path: Path) -> None:
-    """No model, one that is not there, one of another vocabulary, no such file: one line each."""
+    """No model, one that is not there, one of another vocabulary, of the same size too, no such file: one line each."""
     small = tokenizer_folder(tmp_path / "small", words=WORDS[:5])
-    BertForMaskedLM(
-        BertConfig(vocab_size=10, hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=4)
-    ).save_pretrained(small)
+    moved = tokenizer_folder(tmp_path / "moved", words=[*WORDS[2:], *WORDS[:2]])
+    for folder, size in ((small, 10), (moved, VOCABULARY)):
+        BertForMaskedLM(
+            BertConfig(vocab_size=size, hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=4)
+        ).save_pretrained(folder)
     for options, message in (
         ({"augment_model": ""}, "needs a masked language model"),
         ({"augment_model": str(tmp_path / "nothing")}, "cannot be read as a masked language model"),
-        ({"augment_model": str(small)}, "knows 10 word pieces, but the backbone 97"),
+        ({"augment_model": str(small)}, "shares 10 of its 10 word pieces and their ids with the 97 of the backbone"),
+        ({"augment_model": str(moved)}, "shares 5 of its 97 word pieces"),
         ({"augment_vectors": str(tmp_path / "nothing.txt")}, "which is no file"),
     ):
         with pytest.raises(InputError, match=message) as caught:
             augmented(asked(tmp_path / "run", language_model, **options))
         assert "\n" not in str(caught.value)
+
+
+def test_a_stage_knows_the_vocabulary(tmp_path: Path) -> None:
+    """A stage that is trained by the program is told the word pieces of the backbone's tokenizer."""
+    backbone, data = write_backbone(tmp_path / "backbone"), write_sst2(tmp_path / "data", train=40, dev=8)
+    asked = Settings("sst2", methods=("full",), backbone=str(backbone), data_dir=data, max_length=32, store=tmp_path)
+    plan, seen = make_plan(asked), []
+
+    def train(context: Context) -> Trained:
+        seen.append(context.vocabulary)
+        return Trained(context.model)
+
+    (job,) = plan.jobs
+    train_job(plan, replace(job, stage=replace(job.stage, train=train)), Bars())
+    pieces = (backbone / "vocab.txt").read_text(encoding="utf8").split()
+    assert seen == [{piece: place for place, piece in enumerate(pieces)}]

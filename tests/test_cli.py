@@ -114,6 +114,19 @@ def test_export_writes_the_layout_of_eraser(tmp_path: Path) -> None:
     assert all(annotation.evidences for annotation in read.splits["test"])
 
 
+@pytest.mark.parametrize("name", ["docs.jsonl", "train.jsonl", "val.jsonl", "test.jsonl"])
+def test_export_replaces_nothing_unasked(name: str, tmp_path: Path) -> None:
+    """A file of another data set is kept, and nothing is put beside it, unless `--force` is given."""
+    (tmp_path / name).write_text("mine", encoding="utf8")
+    asked = ("export", "--task", "demo", "--out", tmp_path)
+    refused = call(*asked)
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert f"{name} is already there; name another folder, or pass --force" in refused.err
+    assert [(path.name, path.read_text(encoding="utf8")) for path in tmp_path.iterdir()] == [(name, "mine")]
+    assert call(*asked, "--force").code == 0
+    assert len(read_dataset(tmp_path).splits["test"]) == 500
+
+
 # A run, from nothing to its report
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from analysis.rationale_overview import read_points
 from analysis.rationales import Comparison, claims, write_page
 from bench import agreement
 from bench.comparison import METHODS, Asked, compare, eraser_split, settings_of
-from bench.comparison_files import AVERAGE, OVERVIEW, summary_in
+from bench.comparison_files import AVERAGE, OVERVIEW, require_replaceable, summary_in
 from bench.errors import InputError
 from bench.evaluation import evaluate
 from bench.gold import read_gold
@@ -303,6 +304,44 @@ def test_wrong_requests_are_one_line(tmp_path: Path) -> None:
         answer = call("rationales", *options, "--out", tmp_path / "out")
         assert (answer.code, answer.err.count("\n")) == (2, 1)
         assert message in answer.err
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("notes.txt", "summary.json", "predictions/mine.csv", "scores/mine.txt", "gold/test.jsonl", "gold/mine.jsonl"),
+        *("other/table.csv", "my-seed-1/notes.txt", "my-seed-1/summary.json"),
+    ],
+)
+def test_a_folder_of_something_else_is_refused(name: str, tmp_path: Path) -> None:
+    """One line before anything is trained, and nothing in the folder is touched."""
+    out = tmp_path / "out"
+    (out / name).parent.mkdir(parents=True)
+    (out / name).write_text("{}", encoding="utf8")
+    asked = ("--task", "demo", "--preset", "smoke", "--store", tmp_path / "store")
+    answer = call("rationales", *asked, "--out", out)
+    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+    assert "name an empty or new folder" in answer.err
+    assert (out / name).read_text(encoding="utf8") == "{}"
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("folder", [".", "gamma-0.1-seed-12"])
+def test_an_earlier_comparison_is_replaced(folder: str, out: Path, tmp_path: Path) -> None:
+    """A new or empty folder will do, and a comparison, alone or beside others, finished or killed at any file."""
+    require_replaceable(tmp_path / "new")
+    require_replaceable(tmp_path)
+    place = tmp_path / "old" / folder
+    shutil.copytree(out, place)
+    (place / ".table.csv.71.part").touch()
+    (place / "scores" / ".random-layer0.jsonl").touch()
+    require_replaceable(tmp_path / "old")
+    for name in ("summary.json", "shown.jsonl", "table.csv", "words.parquet", "predictions/random-layer1.jsonl"):
+        (place / name).unlink()
+        require_replaceable(tmp_path / "old")
+    (place / "gold" / "mine.txt").touch()
+    with pytest.raises(InputError, match=r"gold holds 'mine.txt', which is no part of a comparison"):
+        require_replaceable(tmp_path / "old")
 
 
 def frame(method: str, rates: list[float]) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from bench.cli import is_input_error
 from bench.comparison import Read, scores_of
 from bench.errors import InputError
 from bench.evaluation import Runnable
@@ -224,8 +225,35 @@ def test_missing_rationales_are_refused(task: str, split: str, message: str) -> 
 
 def test_malformed_spans_are_refused(tmp_path: Path) -> None:
     """A span past the end is refused by its line, and no text is quoted."""
-    with pytest.raises(InputError, match=r"line 1: rationale span \[3, 9\) is none of 4 tokens") as refusal:
+    with pytest.raises(InputError, match=r"val.jsonl, line 1: rationale span \[3, 9\) is none of 4 tokens") as refusal:
         read_gold(TASKS["hatexplain"], "val", data_dir=write_posts(tmp_path, [[3, 9]]))
     assert "three" not in str(refusal.value)
     with pytest.raises(InputError, match="holds no eraser/movies"):
         read_gold(TASKS["movies"], "val", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b'"}', b"", "is no JSON text"),
+        (b"two three", b"two \xff three", "is not UTF-8"),
+        (b'"text"', b'"texts"', "has no column 'text'"),
+        (b'"post_id"', b'"id"', "has no column 'post_id'"),
+        (b'"one two three four"', b'["one", "two", "three"]', "'text' is a list, but must be a string"),
+        (b"[[1, 2]]", b"[3]", "rationale_spans holds no list of"),
+        (b"[[1, 2]]", b"[[1, 2, 3]]", "rationale_spans holds no list of"),
+        (b"[[1, 2]]", b"[[1, 2.0]]", "rationale_spans holds no list of"),
+        (b"[[1, 2]]", b'["three"]', "rationale_spans holds no list of"),
+        (b"[[1, 2]]", b'"three"', "rationale_spans holds no list of"),
+    ],
+)
+def test_malformed_posts_are_refused(old: bytes, new: bytes, message: str, tmp_path: Path) -> None:
+    """A broken line is refused in one line with its file and number, and no text is quoted."""
+    path = write_posts(tmp_path, [[1, 2]]) / "hatexplain" / "val.jsonl"
+    row = {"rationale_spans": [[1, 2]], "label": "normal", "post_id": "6", "text": "one two three four"}
+    path.write_bytes(path.read_bytes() + json.dumps(row).encode().replace(old, new))
+    with pytest.raises(ValueError, match=f"val.jsonl, line 4:? {message}") as refusal:
+        read_gold(TASKS["hatexplain"], "val", data_dir=tmp_path)
+    assert is_input_error(refusal.value)
+    assert "three" not in str(refusal.value)
+    assert "\n" not in str(refusal.value)

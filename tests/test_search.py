@@ -13,7 +13,7 @@ import pytest
 from bench.errors import InputError
 from bench.registry import METHODS
 from bench.runner import values
-from bench.search import Point, best, read_entry, write_entry
+from bench.search import Point, best, read_entry, searched_method, write_entry
 from efficient_bert.training.gating import GATES, heldout_folds
 from tests.command_line import Answer, call
 from tests.tiny_files import write_backbone, write_sst2
@@ -67,6 +67,10 @@ def test_a_published_entry_is_read(tmp_path: Path) -> None:
         ('{"cola": {}}', "no entry for task 'rte'; it has: cola"),
         ('{"rte": {"threshold": 0.1}}', "sets 'threshold' for task 'rte', but method 'flexible' has: exit_threshold"),
         ('{"rte": {"method": "flexibel"}}', "Did you mean 'flexible'"),
+        ('{"rte": {"width_mult_list": ["0.5", "0.75"]}}', r"config.json sets 'width_mult_list' .* a list of numbers"),
+        ('{"rte": {"width_mult_list": [[0.5], [0.75]]}}', r"to \[\[0.5\], \[0.75\]\], but"),
+        ('{"rte": {"exit_threshold": {"a": 1}}}', "a value is a number, a text or a list of numbers"),
+        ('{"rte": {"exit_threshold": null}}', "to null, but a value is a number"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused(text: str | None, message: str, tmp_path: Path) -> None:
@@ -173,3 +177,24 @@ def test_a_search_is_for_one_method() -> None:
         answer = call("search", "--task", "demo", *methods)
         assert answer.code == 2
         assert "a search is for one method" in answer.err
+
+
+def test_a_search_needs_knobs(tmp_path: Path) -> None:
+    """The full model is refused before anything is trained, and every other method is named."""
+    answer = call("search", "--task", "demo", "--preset", "smoke", "--method", "full", "--store", tmp_path)
+    assert (answer.code, answer.err.count("\n"), list(tmp_path.iterdir())) == (2, 1, [])
+    others = ", ".join(name for name in METHODS if name != "full")
+    assert f"method 'full' has no knobs, so there is nothing to search; give one of {others}" in answer.err
+    assert searched_method(["flexible"]) == "flexible"
+
+
+def test_a_file_that_cannot_be_read_is_refused_before_a_search(tmp_path: Path) -> None:
+    """Nothing is planned or trained where the file for the choice is no JSON, and it stays as it is."""
+    path = tmp_path / "best.json"
+    path.write_text('{"rte": {"exit_threshold": 0.1},}', encoding="utf8")
+    asked = ("--task", "demo", "--preset", "smoke", "--method", "flexible", "--store", tmp_path / "store")
+    answer = call("search", *asked, "--out", path)
+    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+    assert "best.json is not valid JSON" in answer.err
+    assert not (tmp_path / "store").exists()
+    assert path.read_text(encoding="utf8") == '{"rte": {"exit_threshold": 0.1},}'

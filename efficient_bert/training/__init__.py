@@ -43,6 +43,7 @@ class Context:
         seed: of initialisation, order and dropout.
         device: "cpu" or "cuda".
         folder: where checkpoints go; what is there from an earlier, killed attempt is resumed.
+        vocabulary: word piece -> its id in `train`; needed only where other texts are read.
         before: the finished stage before: its model and the files it kept beside it; None for a first stage.
         fresh: () -> the backbone with a fresh classifier.
         watch: called often with the progress.
@@ -57,6 +58,7 @@ class Context:
     device: str
     folder: Path
     fresh: Callable[[], EfficientBertForSequenceClassification]
+    vocabulary: Mapping[str, int] = field(default_factory=dict)
     before: Path | None = None
     watch: Callable[[Status], None] = lambda status: None
 

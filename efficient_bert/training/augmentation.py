@@ -42,8 +42,8 @@ SCHEMA = pa.schema(
 
 OPTIONS = (
     Knob("augment_copies", "copies of each row with other words; 0 = none (TinyBERT takes 10 to 30)", 0, low=0),
-    Knob("augment_model", "masked language model with the backbone's vocabulary, a folder or a hub's name", "",
-         path=True),
+    Knob("augment_model", "masked language model with the backbone's vocabulary and safetensors weights, a folder or a"
+         " hub's name", "", path=True),
     Knob("augment_vectors", "file of word vectors, a word and its numbers on each line; none = words of several pieces"
          " stay", "", path=True),
     Knob("augment_candidates", "words that may replace a word", 15, low=1),
@@ -80,7 +80,7 @@ def augmented(context: Context) -> Path | None:
     No two rows have the same word pieces, and none those of a training row.
 
     Raises:
-        InputError: no masked language model, one of another vocabulary, or no such vectors file.
+        InputError: no masked language model, one of another vocabulary, or no such vectors file, or a malformed one.
     """
     if not int(context.options["augment_copies"]):
         return None
@@ -160,10 +160,12 @@ def thesaurus_of(context: Context) -> Thesaurus:
     except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise InputError(f"augment_model {name!r} cannot be read as a masked language model: {reason}") from error
-    if len(tokenizer) != context.model.config.vocab_size:
+    pieces = tokenizer.get_vocab()
+    if pieces != context.vocabulary:
+        shared = len(pieces.items() & context.vocabulary.items())
         raise InputError(
-            f"augment_model {name!r} knows {len(tokenizer)} word pieces, but the backbone "
-            f"{context.model.config.vocab_size}; give one of the same vocabulary"
+            f"augment_model {name!r} shares {shared} of its {len(pieces)} word pieces and their ids with the "
+            f"{len(context.vocabulary)} of the backbone; give a masked language model of the same vocabulary"
         )
     model.to(PartialState(cpu=context.device == "cpu").device)
     return Thesaurus(tokenizer, model, Path(vectors) if vectors else None, int(context.options["augment_candidates"]))

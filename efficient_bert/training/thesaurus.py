@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from efficient_bert.errors import InputError
 from efficient_bert.training.batches import in_order
 
 VECTORS = 100_000
@@ -58,14 +60,12 @@ class Thesaurus:
 
     @cached_property
     def neighbours(self) -> tuple[dict[str, int], list[str], Tensor]:
-        """Word -> its row, the rows' words, and their vectors of length 1."""
-        words, numbers = [], []
-        with (self.vectors or Path(os.devnull)).open(encoding="utf8") as lines:
-            for line, _ in zip(lines, range(VECTORS), strict=False):
-                word, *values = line.split()
-                words.append(word)
-                numbers.append([float(value) for value in values])
-        vectors = torch.tensor(numbers) if numbers else torch.zeros(0, 1)
+        """Word -> its row, the rows' words, and their vectors of length 1.
+
+        Raises:
+            InputError: as `read_vectors`.
+        """
+        words, vectors = read_vectors(self.vectors or Path(os.devnull))
         return {word: row for row, word in enumerate(words)}, words, torch.nn.functional.normalize(vectors, dim=1)
 
     def near(self, word: str) -> list[list[int]]:
@@ -106,6 +106,39 @@ class Thesaurus:
             if candidates:
                 found.append((start, end, candidates))
         return found
+
+
+def read_vectors(path: Path) -> tuple[list[str], Tensor]:
+    """The first `VECTORS` words of a file, and their vectors (V, d).
+
+    A first line that counts words and numbers is passed over. The next one's length gives d; what stands before a
+    line's last d numbers is its word, which may have blanks.
+
+    Raises:
+        InputError: a line is no word in UTF-8 with d finite numbers.
+    """
+    words: list[str] = []
+    vectors: list[list[float]] = []
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            fields = re.split(rb"[ \t]+", line.strip(b" \t\r\n"))
+            if number == 1 and len(fields) == 2 and all(map(bytes.isdigit, fields)):
+                continue
+            if len(words) == VECTORS:
+                break
+            size = len(vectors[0]) if vectors else len(fields) - 1
+            try:
+                word, vector = b" ".join(fields[:-size]).decode(), [float(field) for field in fields[-size:]]
+            except ValueError:
+                word, vector = "", []
+            if not word or not all(map(math.isfinite, vector)):
+                wanted = f"{size} finite numbers" if vectors else "its numbers"
+                raise InputError(
+                    f"{path}, line {number} is no word in UTF-8 with {wanted}; mend it, or give another file"
+                )
+            words.append(word)
+            vectors.append(vector)
+    return words, torch.tensor(vectors) if vectors else torch.zeros(0, 1)
 
 
 def words_of(pieces: Sequence[str]) -> list[Span]:
