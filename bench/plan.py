@@ -129,7 +129,7 @@ class Plan:
         names = dict.fromkeys(["full", *(self.settings.methods or suite)])
         methods = [METHODS[name] for name in names]
         check_names(self.settings, methods)
-        found = [self.arm(method, knobs) for method in methods for knobs in self.points(method)]
+        found = [arm for method in methods for arm in self.arms_of(method)]
         return tuple({arm.run_id: arm for arm in found}.values())
 
     @property
@@ -147,8 +147,8 @@ class Plan:
         """Every training stage the arms need, each once, in order."""
         return tuple({job.id: job for arm in self.arms for job in arm.job.chain}.values())
 
-    def points(self, method: Method) -> Iterator[dict[str, Value]]:
-        """Knob values to measure: those given, else the preset's, else the method's own points that fit the model."""
+    def arms_of(self, method: Method) -> Iterator[Arm]:
+        """A method at the knob values given, else the preset's, else those of its own points that fit the model."""
         from efficient_bert import InputError as UnfitError
 
         given = self.settings.knobs
@@ -161,15 +161,16 @@ class Plan:
         fitting = 0
         for values in itertools.product(*axes):
             knobs = dict(zip((knob.name for knob in method.all_knobs), values, strict=True))
+            arm = self.arm(method, knobs)
             try:
-                method.check(self.config, knobs)
+                method.check(self.config_after(arm.job), knobs)
             except UnfitError as error:
                 if set(knobs) & set(given):
                     raise
                 refusal = error
                 continue
             fitting += 1
-            yield knobs
+            yield arm
         if refusal is not None and not fitting and method.name in self.settings.methods:
             raise refusal  # asked for by name, and none of its own points fit
 
@@ -199,7 +200,8 @@ class Plan:
             own[knob.name] = knob.parse(chosen.get(f"{stage.name}.{knob.name}", knob.default))
         if own.get("precision") == "auto":
             own["precision"] = native_precision(self.settings.device)
-        stage.check(self.config, own)
+        after = self.job(stage.after, knobs) if stage.after else None
+        stage.check(self.config_after(after), own)
         decided_by = {
             "version": TRAINS_AS,
             "backbone": self.backbone.identity,
@@ -212,7 +214,17 @@ class Plan:
         named = {knob.name: Path(str(own[knob.name])) for knob in stage.options if knob.path and own[knob.name]}
         contents = {name: digest(path) for name, path in named.items() if path.exists()}
         decided_by |= {"contents": contents} if contents else {}
-        return Job(stage, own, decided_by, self.job(stage.after, knobs) if stage.after else None)
+        return Job(stage, own, decided_by, after)
+
+    def config_after(self, job: Job | None) -> EfficientBertConfig:
+        """The configuration of the model that a job will make; without a job, the backbone's."""
+        from efficient_bert import EfficientBertConfig
+
+        if job is None:
+            return self.config
+        before = self.config_after(job.after)
+        changes = job.stage.changes(before, job.options)
+        return EfficientBertConfig.from_bert(before, **changes) if changes else before
 
 
 def check_names(settings: Settings, methods: Sequence[Method]) -> None:

@@ -150,7 +150,7 @@ def test_both_stages_train_on_the_copies(language_model: Path, tmp_path: Path, m
 
 
 def test_what_cannot_be_used_is_refused(language_model: Path, tmp_path: Path) -> None:
-    """No model, one that is not there, one of another vocabulary, no such file: one line each."""
+    """No model, one that is not there, one of another vocabulary, no such file: one line each, in time."""
     small = tokenizer_folder(tmp_path / "small", words=WORDS[:5])
     BertForMaskedLM(
         BertConfig(vocab_size=10, hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=4)
@@ -161,6 +161,9 @@ def test_what_cannot_be_used_is_refused(language_model: Path, tmp_path: Path) ->
         ({"augment_model": str(small)}, "knows 10 word pieces, but the backbone 97"),
         ({"augment_vectors": str(tmp_path / "nothing.txt")}, "which is no file"),
     ):
+        run_ = asked(tmp_path / "run", language_model, **options)
+        with pytest.raises(InputError, match=message):
+            WIDTH.check(run_.model.config, run_.options)
         with pytest.raises(InputError, match=message) as caught:
-            augmented(asked(tmp_path / "run", language_model, **options))
+            augmented(run_)
         assert "\n" not in str(caught.value)
