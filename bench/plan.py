@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import __version__
 from bench.artifacts import ArtifactStore, Job, content_hash
-from bench.backbones import Backbone, resolve, tokenizer
+from bench.backbones import Backbone, has_classifier, resolve, tokenizer
 from bench.data import DATA_SEED, encode, fingerprint, hold_out, load_split
 from bench.environment import read_environment
 from bench.errors import InputError
@@ -22,7 +22,7 @@ from bench.store import RunStore
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
+    from transformers import BertConfig, PreTrainedTokenizerBase
 
     from bench.tasks import Task
     from efficient_bert import EfficientBertConfig
@@ -100,7 +100,12 @@ class Data:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything resolved and checked; nothing trained or run yet."""
+    """Everything resolved and checked; nothing trained or run yet.
+
+    Attributes:
+        other_classes: of the backbone's own classifier where they are not the task's: it is left behind, and
+            training starts from a new one.
+    """
 
     settings: Settings
     task: Task
@@ -108,6 +113,7 @@ class Plan:
     backbone: Backbone
     tokenizer: PreTrainedTokenizerBase
     config: EfficientBertConfig
+    other_classes: tuple[str, ...]
     data: Data
     max_length: int
     latency_examples: int
@@ -214,6 +220,7 @@ class Plan:
         named = {knob.name: Path(str(own[knob.name])) for knob in stage.options if knob.path and own[knob.name]}
         contents = {name: digest(path) for name, path in named.items() if path.exists()}
         decided_by |= {"contents": contents} if contents else {}
+        decided_by |= {"other_classes": list(self.other_classes)} if self.other_classes else {}
         return Job(stage, own, decided_by, after)
 
     def config_after(self, job: Job | None) -> EfficientBertConfig:
@@ -259,8 +266,9 @@ def make_plan(settings: Settings) -> Plan:
     for name in settings.methods:
         METHODS[name]
     backbone = resolve(settings.backbone or preset.backbone)
+    source = BertConfig.from_pretrained(backbone.folder, local_files_only=True)
     config = EfficientBertConfig.from_bert(
-        BertConfig.from_pretrained(backbone.folder, local_files_only=True),
+        source,
         id2label=dict(enumerate(task.labels)),
         label2id={name: number for number, name in enumerate(task.labels)},
         **({"problem_type": "regression"} if task.regression else {}),
@@ -278,6 +286,7 @@ def make_plan(settings: Settings) -> Plan:
         backbone=backbone,
         tokenizer=words,
         config=config,
+        other_classes=other_classes(backbone, source, task),
         data=load_data(task, settings, preset, tokenizer=words, max_length=max_length),
         max_length=max_length,
         latency_examples=first_given(settings.latency_examples, preset.latency_examples),
@@ -286,6 +295,25 @@ def make_plan(settings: Settings) -> Plan:
     )
     plan.arms  # noqa: B018 - checks every knob now, before anything is trained
     return plan
+
+
+def other_classes(backbone: Backbone, source: BertConfig, task: Task) -> tuple[str, ...]:
+    """The classes of a backbone's own classifier, none where it has no classifier or one of this task.
+
+    Of classes without names, LABEL_0 and on, their number has to say which task they are of.
+
+    Args:
+        source: the backbone's configuration.
+
+    Raises:
+        InputError: the backbone's weights cannot be read.
+    """
+    numbered: Mapping[Any, str] = source.id2label or {}
+    names = tuple(numbered[number] for number in sorted(numbered))
+    unnamed = tuple(f"LABEL_{number}" for number in range(len(task.labels)))
+    if names == unnamed or [name.lower() for name in names] == [name.lower() for name in task.labels]:
+        return ()
+    return names if has_classifier(backbone) else ()
 
 
 def reported_on(task: Task, split: str) -> Task:

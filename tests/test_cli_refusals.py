@@ -163,6 +163,7 @@ def test_the_program_exits_with_two() -> None:
     ("change", "part"),
     [
         ({"num_hidden_layers": 3}, r"lack \d+ tensors that its config.json asks for"),
+        ({"intermediate_size": 64}, r"hold \d+ tensors of other sizes than its config.json asks for, bert\."),
         ({"num_attention_heads": 3}, "hidden_size is 16, but 3 heads must share it equally"),
         ({"hidden_act": "nope"}, "hidden_act is 'nope'"),
     ],
