@@ -77,6 +77,26 @@ def tokenizer(backbone: Backbone) -> PreTrainedTokenizerBase:
     return loaded
 
 
+def has_classifier(backbone: Backbone) -> bool:
+    """Whether the weights hold a classifier: those of an encoder do not.
+
+    Raises:
+        InputError: the weights cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    names: set[str] = set()
+    for path in _weights(backbone.folder):
+        try:
+            with safe_open(path, framework="pt") as stored:
+                names.update(stored.keys())
+        except SafetensorError as error:
+            raise InputError(
+                f"the weights of backbone {backbone.name!r} cannot be read: {_first_line(error)}"
+            ) from error
+    return "classifier.weight" in names
+
+
 def _packaged() -> Backbone:
     try:
         files = importlib.metadata.files(PACKAGE) or []

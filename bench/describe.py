@@ -19,7 +19,9 @@ def describe(plan: Plan, arms: Sequence[Arm], seconds: float) -> Iterator[str]:
         f"data      {len(data.train):,} training rows, {len(data.heldout):,} held out for selection{dropped}; "
         f"{len(data.evaluation):,} {plan.task.evaluation} rows, at most {plan.max_length} word pieces"
     )
-    yield f"backbone  {plan.backbone.name}, {plan.config.num_hidden_layers} layers, {plan.backbone.identity}"
+    others = plan.other_classes
+    left = f", without its classifier of {len(others)} other classes: {', '.join(others)}" if others else ""
+    yield f"backbone  {plan.backbone.name}, {plan.config.num_hidden_layers} layers, {plan.backbone.identity}{left}"
     yield f"device    {environment['device']}: {environment['device_name']}, {environment['torch_threads']} threads"
     missing_jobs, missing_arms = plan.missing_jobs, plan.missing_arms
     for job in plan.jobs:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import __version__
 from bench.artifacts import ArtifactStore, Job, content_hash
-from bench.backbones import Backbone, resolve, tokenizer
+from bench.backbones import Backbone, has_classifier, resolve, tokenizer
 from bench.data import DATA_SEED, encode, fingerprint, hold_out, load_split
 from bench.environment import read_environment
 from bench.errors import InputError
@@ -22,7 +22,7 @@ from bench.store import RunStore
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
+    from transformers import BertConfig, PreTrainedTokenizerBase
 
     from bench.tasks import Task
     from efficient_bert import EfficientBertConfig
@@ -102,7 +102,12 @@ class Data:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything resolved and checked; nothing trained or run yet."""
+    """Everything resolved and checked; nothing trained or run yet.
+
+    Attributes:
+        other_classes: of the backbone's own classifier where they are not the task's: it is left behind, and
+            training starts from a new one.
+    """
 
     settings: Settings
     task: Task
@@ -110,6 +115,7 @@ class Plan:
     backbone: Backbone
     tokenizer: PreTrainedTokenizerBase
     config: EfficientBertConfig
+    other_classes: tuple[str, ...]
     data: Data
     max_length: int
     latency_examples: int
@@ -131,7 +137,7 @@ class Plan:
         names = dict.fromkeys(["full", *(self.settings.methods or suite)])
         methods = [METHODS[name] for name in names]
         check_names(self.settings, methods)
-        found = [self.arm(method, knobs) for method in methods for knobs in self.points(method)]
+        found = [arm for method in methods for arm in self.arms_of(method)]
         return tuple({arm.run_id: arm for arm in found}.values())
 
     @property
@@ -161,8 +167,8 @@ class Plan:
         last = [job for job in jobs.values() if job.stage.name == until]
         return tuple({job.id: job for each in last for job in each.chain}.values())
 
-    def points(self, method: Method) -> Iterator[dict[str, Value]]:
-        """Knob values to measure: those given, else the preset's, else the method's own points that fit the model."""
+    def arms_of(self, method: Method) -> Iterator[Arm]:
+        """A method at the knob values given, else the preset's, else those of its own points that fit the model."""
         from efficient_bert import InputError as UnfitError
 
         given = self.settings.knobs
@@ -175,15 +181,16 @@ class Plan:
         fitting = 0
         for values in itertools.product(*axes):
             knobs = dict(zip((knob.name for knob in method.all_knobs), values, strict=True))
+            arm = self.arm(method, knobs)
             try:
-                method.check(self.config, knobs)
+                method.check(self.config_after(arm.job), knobs)
             except UnfitError as error:
                 if set(knobs) & set(given):
                     raise
                 refusal = error
                 continue
             fitting += 1
-            yield knobs
+            yield arm
         if refusal is not None and not fitting and method.name in self.settings.methods:
             raise refusal  # asked for by name, and none of its own points fit
 
@@ -213,7 +220,8 @@ class Plan:
             own[knob.name] = knob.parse(chosen.get(f"{stage.name}.{knob.name}", knob.default))
         if own.get("precision") == "auto":
             own["precision"] = native_precision(self.settings.device)
-        stage.check(self.config, own)
+        after = self.job(stage.after, knobs) if stage.after else None
+        stage.check(self.config_after(after), own)
         decided_by = {
             "version": TRAINS_AS,
             "backbone": self.backbone.identity,
@@ -226,7 +234,18 @@ class Plan:
         named = {knob.name: Path(str(own[knob.name])) for knob in stage.options if knob.path and own[knob.name]}
         contents = {name: digest(path) for name, path in named.items() if path.exists()}
         decided_by |= {"contents": contents} if contents else {}
-        return Job(stage, own, decided_by, self.job(stage.after, knobs) if stage.after else None)
+        decided_by |= {"other_classes": list(self.other_classes)} if self.other_classes else {}
+        return Job(stage, own, decided_by, after)
+
+    def config_after(self, job: Job | None) -> EfficientBertConfig:
+        """The configuration of the model that a job will make; without a job, the backbone's."""
+        from efficient_bert import EfficientBertConfig
+
+        if job is None:
+            return self.config
+        before = self.config_after(job.after)
+        changes = job.stage.changes(before, job.options)
+        return EfficientBertConfig.from_bert(before, **changes) if changes else before
 
 
 def check_names(settings: Settings, methods: Sequence[Method]) -> None:
@@ -261,8 +280,9 @@ def make_plan(settings: Settings) -> Plan:
     for name in settings.methods:
         METHODS[name]
     backbone = resolve(settings.backbone or preset.backbone)
+    source = BertConfig.from_pretrained(backbone.folder, local_files_only=True)
     config = EfficientBertConfig.from_bert(
-        BertConfig.from_pretrained(backbone.folder, local_files_only=True),
+        source,
         id2label=dict(enumerate(task.labels)),
         label2id={name: number for number, name in enumerate(task.labels)},
         **({"problem_type": "regression"} if task.regression else {}),
@@ -280,6 +300,7 @@ def make_plan(settings: Settings) -> Plan:
         backbone=backbone,
         tokenizer=words,
         config=config,
+        other_classes=other_classes(backbone, source, task),
         data=load_data(task, settings, preset, tokenizer=words, max_length=max_length),
         max_length=max_length,
         latency_examples=first_given(settings.latency_examples, preset.latency_examples),
@@ -288,6 +309,25 @@ def make_plan(settings: Settings) -> Plan:
     )
     plan.arms  # noqa: B018 - checks every knob now, before anything is trained
     return plan
+
+
+def other_classes(backbone: Backbone, source: BertConfig, task: Task) -> tuple[str, ...]:
+    """The classes of a backbone's own classifier, none where it has no classifier or one of this task.
+
+    Of classes without names, LABEL_0 and on, their number has to say which task they are of.
+
+    Args:
+        source: the backbone's configuration.
+
+    Raises:
+        InputError: the backbone's weights cannot be read.
+    """
+    numbered: Mapping[Any, str] = source.id2label or {}
+    names = tuple(numbered[number] for number in sorted(numbered))
+    unnamed = tuple(f"LABEL_{number}" for number in range(len(task.labels)))
+    if names == unnamed or [name.lower() for name in names] == [name.lower() for name in task.labels]:
+        return ()
+    return names if has_classifier(backbone) else ()
 
 
 def reported_on(task: Task, split: str) -> Task:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from efficient_bert import EfficientBertForSequenceClassification
 
-NEW_PARTS = ("classifier.", "bert.pooler.")
+HEAD = "classifier."
+NEW_PARTS = (HEAD, "bert.pooler.")
 """What a pre-trained encoder may lack: it is made anew for the task."""
 
 Rows = Sequence[Mapping[str, Any]]
@@ -97,10 +98,10 @@ def train_job(plan: Plan, job: Job, watcher: Watcher) -> None:
 
 
 def fresh_model(plan: Plan) -> EfficientBertForSequenceClassification:
-    """The backbone with a new classifier, the same one for the same seed.
+    """The backbone with a new classifier, the same one for the same seed; with its own, where that is of this task.
 
     Raises:
-        InputError: the weights cannot be read or are not all there.
+        InputError: the weights cannot be read, are not all there or are of other sizes.
     """
     import torch
     from safetensors import SafetensorError
@@ -117,6 +118,7 @@ def fresh_model(plan: Plan) -> EfficientBertForSequenceClassification:
             local_files_only=True,
             use_safetensors=True,
             dtype=torch.float32,
+            ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
     except (SafetensorError, RuntimeError) as error:
@@ -127,6 +129,15 @@ def fresh_model(plan: Plan) -> EfficientBertForSequenceClassification:
         raise InputError(
             f"the weights of backbone {plan.backbone.name!r} lack {len(lacking)} tensors that its config.json asks "
             f"for, {lacking[0]} among them; pass a complete checkpoint"
+        )
+    resized = sorted(name for name, *_ in report["mismatched_keys"])
+    if plan.other_classes:
+        resized = [name for name in resized if not name.startswith(HEAD)]
+        model.classifier = EfficientBertForSequenceClassification(plan.config).classifier
+    if resized:
+        raise InputError(
+            f"the weights of backbone {plan.backbone.name!r} hold {len(resized)} tensors of other sizes than its "
+            f"config.json asks for, {resized[0]} among them; pass a checkpoint whose parts belong together"
         )
     return model
 

@@ -175,20 +175,20 @@ def shares(given: Value, count: int, *, name: str, whole: bool) -> list[float]:
     """The shares of a list such as 0.3/0.2; `whole` ones add up to 1, others to no more.
 
     Raises:
-        InputError: another number of them, a negative one, or another sum; a count of 0 is not yet known.
+        InputError: another number of them, a negative one, or another sum.
     """
     found = list(numbers(str(given), name=name, separator="/"))
     fits = min(found) >= 0 and (abs(sum(found) - 1) < 1e-6 if whole else sum(found) <= 1 + 1e-9)
-    if not fits or len(found) != (count or len(found)):
+    if not fits or len(found) != count:
         total = "to 1" if whole else "to at most 1"
         raise InputError(
-            f"{name} is {given!r}, but it takes {count or 'some'} shares of 0 or more that add up {total}, as 0.5/0.2"
+            f"{name} is {given!r}, but it takes {count} shares of 0 or more that add up {total}, as 0.5/0.2"
         )
     return found
 
 
 def check_rates(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
-    """Raise InputError where typed shares do not fit a model of this configuration, as far as it is known."""
+    """Raise InputError where typed shares do not fit a model of this configuration."""
     if knobs.get("class_rates", OWN) != OWN:
         shares(knobs["class_rates"], len(config.widths), name="class_rates", whole=True)
     if knobs.get("exit_rates", OWN) != OWN:

@@ -93,11 +93,11 @@ def width_list(text: str, config: EfficientBertConfig) -> tuple[float, ...]:
     Raises:
         InputError: not as many numbers as the trained model has classes, or a width that leaves no head.
     """
-    widths = numbers(text)
-    if config.widths and len(widths) != len(config.widths):
+    widths = numbers(text, name="width_mult_list")
+    if len(widths) != len(config.widths):
         raise InputError(
-            f"the width list is {text!r}, but the gates tell {len(config.widths)} classes apart, "
-            f"{config.widths}; give as many widths, separated by commas"
+            f"width_mult_list is {text!r}, but the gates tell {len(config.widths)} classes apart, the widths "
+            f"{config.widths}; give --width-mult-list as many, separated by commas"
         )
     for width in widths:
         kept_heads(width, config.num_attention_heads)

@@ -36,7 +36,16 @@ from efficient_bert.training.batches import collate
 from efficient_bert.training.finetune import FINETUNE
 from efficient_bert.training.recipe import Progress, Recipe, parameter_groups
 from efficient_bert.training.saliency import FILE, SALIENCY, saliency_of, with_saliency
-from tests.test_training_loop import EPOCHS, KILLS, STEPS, KilledError, assert_resumes, context, killing
+from tests.test_training_loop import (
+    EPOCHS,
+    KILLS,
+    STEPS,
+    KilledError,
+    assert_resumes,
+    assert_says_what_it_changes,
+    context,
+    killing,
+)
 from tests.tiny import tiny_model
 
 OPTIONS = {"epochs": 3, "learning_rate": 1e-2, "threshold_rate": 0.3, "phi": 0.5, "gamma": 2.0, "contribution_size": 6}
@@ -91,6 +100,11 @@ def test_a_killed_stage_ends_as_one_that_was_not(
 ) -> None:
     """Killed anywhere and started again: the same parameters, thresholds included, scores and history."""
     assert_resumes(ADAPLER, step, tmp_path, monkeypatch, before=before, options={"distill": 0.5})
+
+
+def test_the_stage_says_what_it_changes(tmp_path: Path, before: Path) -> None:
+    """What is planned with is the configuration that training leaves."""
+    assert_says_what_it_changes(given_context(tmp_path, before), stage.ADAPLER)
 
 
 def test_thresholds_are_watched(tmp_path: Path, before: Path) -> None:

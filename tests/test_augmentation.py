@@ -188,24 +188,45 @@ def test_both_stages_train_on_the_copies(language_model: Path, tmp_path: Path, m
     assert seen == [rows + more, rows + more, rows]
 
 
+def masked_model(pieces: int) -> BertForMaskedLM:
+    """The smallest one of so many word pieces."""
+    return BertForMaskedLM(
+        BertConfig(vocab_size=pieces, hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=4)
+    )
+
+
 def test_what_cannot_be_used_is_refused(language_model: Path, tmp_path: Path) -> None:
-    """No model, one that is not there, one of another vocabulary, of the same size too, no such file: one line each."""
+    """No model, one that is not there, one of another vocabulary, no such file: one line each, in time."""
     small = tokenizer_folder(tmp_path / "small", words=WORDS[:5])
-    moved = tokenizer_folder(tmp_path / "moved", words=[*WORDS[2:], *WORDS[:2]])
-    for folder, size in ((small, 10), (moved, VOCABULARY)):
-        BertForMaskedLM(
-            BertConfig(vocab_size=size, hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=4)
-        ).save_pretrained(folder)
+    masked_model(10).save_pretrained(small)
     for options, message in (
         ({"augment_model": ""}, "needs a masked language model"),
         ({"augment_model": str(tmp_path / "nothing")}, "cannot be read as a masked language model"),
-        ({"augment_model": str(small)}, "shares 10 of its 10 word pieces and their ids with the 97 of the backbone"),
-        ({"augment_model": str(moved)}, "shares 5 of its 97 word pieces"),
+        ({"augment_model": str(small)}, "knows 10 word pieces, but the backbone 97"),
         ({"augment_vectors": str(tmp_path / "nothing.txt")}, "which is no file"),
     ):
+        run_ = asked(tmp_path / "run", language_model, **options)
+        with pytest.raises(InputError, match=message):
+            WIDTH.check(run_.model.config, run_.options)
         with pytest.raises(InputError, match=message) as caught:
-            augmented(asked(tmp_path / "run", language_model, **options))
+            augmented(run_)
         assert "\n" not in str(caught.value)
+
+
+def test_an_encoder_fills_in_no_words(language_model: Path, tmp_path: Path) -> None:
+    """A checkpoint without the head that does it would get a random one."""
+    encoder = tokenizer_folder(tmp_path / "encoder", words=WORDS)
+    masked_model(VOCABULARY).bert.save_pretrained(encoder)
+    with pytest.raises(InputError, match=r"is no masked language model: its weights lack cls\."):
+        augmented(asked(tmp_path / "run", language_model, augment_model=str(encoder)))
+
+
+def test_a_vocabulary_of_the_same_size_may_be_another(language_model: Path, tmp_path: Path) -> None:
+    """Two words have changed places: as many word pieces, but others under their ids."""
+    moved = tokenizer_folder(tmp_path / "moved", words=[*WORDS[2:], *WORDS[:2]])
+    masked_model(VOCABULARY).save_pretrained(moved)
+    with pytest.raises(InputError, match="shares 5 of its 97 word pieces and their ids with the 97 of the backbone"):
+        augmented(asked(tmp_path / "run", language_model, augment_model=str(moved)))
 
 
 def test_a_stage_knows_the_vocabulary(tmp_path: Path) -> None:

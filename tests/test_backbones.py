@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertForSequenceClassification, BertModel
 
 from bench import backbones
 from bench.backbones import resolve, tokenizer
+from bench.describe import describe
 from bench.errors import InputError
+from bench.plan import Plan, Settings, make_plan
+from bench.runner import fresh_model
+from efficient_bert import InputError as UnfitError
+from tests.tiny_files import write_backbone, write_sst2
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "fine", "dull"]
 
@@ -159,3 +166,78 @@ def test_a_package_with_other_weights_is_refused(folder: Path, monkeypatch: pyte
     assert "not 53aa51172d14" in message("minilm")
     monkeypatch.setattr(importlib.metadata, "files", lambda package: [])
     assert "holds no model.safetensors" in message("minilm")
+
+
+def planned(backbone: Path, **asked: Any) -> Plan:
+    """A plan for SST-2, negative and positive, with this backbone."""
+    data = backbone.parent / "sst2"
+    if not data.exists():
+        write_sst2(data, train=40, dev=8)
+    return make_plan(Settings("sst2", backbone=str(backbone), data_dir=data, store=backbone.parent, **asked))
+
+
+def classifying(folder: Path, classes: Sequence[str]) -> tuple[Path, torch.Tensor]:
+    """A backbone with a classifier of these classes, LABEL_0 and on where their names are empty, and its weights."""
+    write_backbone(folder)
+    names: dict[str, Any] = {"id2label": dict(enumerate(classes))} if any(classes) else {}
+    config = BertConfig.from_pretrained(folder, num_labels=len(classes), **names)
+    model = BertForSequenceClassification(config)
+    model.save_pretrained(folder)
+    return folder, model.classifier.weight
+
+
+@pytest.mark.parametrize("classes", [("fine", "dull"), ("positive", "negative"), ("yes", "no", "maybe"), ("", "", "")])
+def test_a_classifier_of_other_classes_is_left_behind(classes: Sequence[str], tmp_path: Path) -> None:
+    """Of other names, another order or another number: training starts from a new one, and the plan says so."""
+    folder, own = classifying(tmp_path / "bert", classes)
+    plan = planned(folder)
+    names = [name or f"LABEL_{number}" for number, name in enumerate(classes)]
+    line = next(line for line in describe(plan, (), 0.0) if line.startswith("backbone"))
+    assert line.endswith(f", without its classifier of {len(names)} other classes: {', '.join(names)}")
+    models = [fresh_model(plan) for _ in range(2)]
+    assert models[0].classifier.weight.shape == (2, 16)
+    assert not torch.equal(models[0].classifier.weight, own)
+    assert torch.equal(models[0].classifier.weight, models[1].classifier.weight), "the same one for the same seed"
+    kept = BertModel.from_pretrained(folder).embeddings.word_embeddings.weight
+    assert torch.equal(models[0].bert.embeddings.word_embeddings.weight, kept)
+
+
+@pytest.mark.parametrize("classes", [("negative", "positive"), ("NEGATIVE", "POSITIVE"), ("", "")])
+def test_a_classifier_of_the_tasks_classes_is_kept(classes: Sequence[str], tmp_path: Path) -> None:
+    """In whatever case their names are written, and where they have none but are as many."""
+    folder, own = classifying(tmp_path / "bert", classes)
+    plan = planned(folder)
+    assert not any("other classes" in line for line in describe(plan, (), 0.0))
+    assert torch.equal(fresh_model(plan).classifier.weight, own)
+
+
+def test_an_encoder_has_no_classes_to_leave_behind(tmp_path: Path) -> None:
+    """Classes that only its configuration names are not spoken of."""
+    folder = write_backbone(tmp_path / "bert")
+    config = json.loads((folder / "config.json").read_text(encoding="utf8"))
+    named = {**config, "id2label": {"0": "a", "1": "b", "2": "c"}, "label2id": {"a": 0, "b": 1, "c": 2}}
+    (folder / "config.json").write_text(json.dumps(named), encoding="utf8")
+    assert planned(folder).other_classes == ()
+
+
+def test_points_that_do_not_fit_the_backbone_are_left_out(tmp_path: Path) -> None:
+    """Half of one layer is none, which leaves the method out; where it was asked for, that is refused."""
+    folder = write_backbone(tmp_path / "bert")
+    config = json.loads((folder / "config.json").read_text(encoding="utf8"))
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}), encoding="utf8")
+    assert "static_depth" not in {arm.method.name for arm in planned(folder).arms}
+    for asked in ({"methods": ("static_depth",)}, {"knobs": {"depth_mult": ("0.5",)}}):
+        with pytest.raises(UnfitError, match="leaves none of 1 layers"):
+            planned(folder, **asked)
+
+
+def test_knobs_are_held_against_what_training_would_leave(tmp_path: Path) -> None:
+    """Widths and shares fit the lists that this training is given, not the usual ones."""
+    knobs = {"width_mult_list": ("0.5,1",), "class_rates": ("0.4/0.6",), "exit_rates": ("0.3",)}
+    options = {"width.list": "0.5,1", "depth.list": "0.5,1", "gates.class_weights": "1,2"}
+    plan = planned(write_backbone(tmp_path / "bert"), methods=("random_flexible",), knobs=knobs, options=options)
+    config = plan.config_after(plan.arms[1].job)
+    assert (config.widths, config.exit_depths, config.num_gates) == ([0.5, 1.0], [1], 2)
+    for wrong in ({"width_mult_list": ("0.5,0.75,1",)}, {"class_rates": ("1",)}, {"exit_rates": ("0.1/0.1",)}):
+        with pytest.raises(UnfitError):
+            planned(tmp_path / "bert", methods=("random_flexible",), knobs={**knobs, **wrong}, options=options)

@@ -219,7 +219,7 @@ def test_shares_that_do_not_fit_are_refused(knobs: dict[str, Any], message: str)
 
 
 def test_a_model_without_profiles_says_so() -> None:
-    """Where nothing was measured the shares have to be typed; a bare configuration takes any number of them."""
+    """Where nothing was measured the shares have to be typed."""
     bare: EfficientBertConfig = tiny_config(gate_profile=[], exit_profile=[], exit_depths=[2, 3])
     with pytest.raises(InputError, match=r"no gate profile of its own; give --class-rates with 4 shares"):
         class_rates(bare, OWN)
@@ -229,4 +229,3 @@ def test_a_model_without_profiles_says_so() -> None:
     with pytest.raises(InputError, match=r"no profile of those who stay; .* train stage 'gates' again"):
         staying_rates(earlier, OWN, 0.3)
     assert staying_rates(earlier, "0.7/0.1/0.1/0.1", 0.3)[0] == [0.7, 0.1, 0.1, 0.1]
-    check_rates(tiny_config(num_gates=0, widths=[], exit_depths=[]), {"class_rates": "0.5/0.5", "exit_rates": "0.4"})

@@ -65,6 +65,18 @@ def refused(*arguments: object, store: Path) -> str:
         ("run --task demo --method width_gates --num-gates 4", ["num_gates is 4", "divide 6 layers equally"]),
         ("run --task demo --method static_subnet --width-list 0.01,1", ["0.01"]),
         ("run --task demo --method prefix_exit --depth-list 1,2", ["2"]),
+        ("run --task demo --method flexible --width-list 0.5,1", ["2 classes", "[0.5, 1.0]", "--width-mult-list"]),
+        ("run --task demo --method width_gates --width-mult-list 0.5,0.75", ["'0.5,0.75'", "4 classes"]),
+        ("run --task demo --method random_widths --class-rates 0.5/0.5", ["'0.5/0.5'", "4 shares"]),
+        ("run --task demo --method random_exits --exit-rates 0.1/0.1/0.1", ["'0.1/0.1/0.1'", "2 shares"]),
+        ("run --task demo --method static_subnet --width-augment-copies 5", ["augment_copies", "give augment_model"]),
+        (
+            "run --task demo --method full --method flexible --width-augment-copies 5 --width-augment-model here "
+            "--width-augment-vectors absent.txt",
+            ["'absent.txt'", "is no file"],
+        ),
+        ("run --task demo --method width_gates --gates-class-weights foo", ["class_weights is 'foo'", "numbers"]),
+        ("run --task demo --method width_gates --gates-class-weights 1,2", ["'1,2'", "4 numbers"]),
         ("sweep --task demo", ["give --method"]),
         ("sweep --task demo --method adapler --eta-scale 0.5,1", ["no points along eta_scale", "--no-controls"]),
         ("sweep --task demo --method flexible --width-mult-list 0.5,0.75,0.75,0.75", ["needs a knob with several"]),
@@ -151,6 +163,7 @@ def test_the_program_exits_with_two() -> None:
     ("change", "part"),
     [
         ({"num_hidden_layers": 3}, r"lack \d+ tensors that its config.json asks for"),
+        ({"intermediate_size": 64}, r"hold \d+ tensors of other sizes than its config.json asks for, bert\."),
         ({"num_attention_heads": 3}, "hidden_size is 16, but 3 heads must share it equally"),
         ({"hidden_act": "nope"}, "hidden_act is 'nope'"),
     ],

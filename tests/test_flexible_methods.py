@@ -19,7 +19,7 @@ from efficient_bert.methods.random_exits import RANDOM_EXITS
 from efficient_bert.methods.static_subnet import STATIC_SUBNET
 from efficient_bert.methods.width_gates import WIDTH_GATES
 from efficient_bert.subnets import Subnet, subnet_policy, uniform
-from tests.tiny import tiny_batch, tiny_config, tiny_model
+from tests.tiny import tiny_batch, tiny_model
 
 MODEL = tiny_model(exit_depths=[2, 3], shared_head=True, seed=6)
 BATCH = tiny_batch([9, 4, 7, 2, 5, 6, 8])
@@ -151,16 +151,6 @@ def test_bad_knobs_are_refused(method: Any, knobs: dict[str, Any], message: str)
         answer(method, **knobs)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_lists_are_checked_before_training_too() -> None:
-    """Of a backbone nothing is known of the classes yet, but a width without a head is refused."""
-    bare = tiny_config(num_gates=0, widths=[])
-    knobs: dict[str, Any] = {"width_mult_list": "0.5,0.75,0.75,0.75,1", "exit_threshold": 0.3}
-    WIDTH_GATES.check(bare, knobs)
-    FLEXIBLE.check(bare, knobs)
-    with pytest.raises(InputError, match="leaves none"):
-        WIDTH_GATES.check(bare, {"width_mult_list": "0.01,1"})
 
 
 def test_lists_are_typed_with_commas() -> None:

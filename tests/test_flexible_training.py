@@ -31,7 +31,7 @@ from efficient_bert.training.flexible import (
     width_list,
 )
 from efficient_bert.training.gating import GATES, class_weights, folds, labels_of, states_of, with_gates
-from tests.test_training_loop import accuracy, assert_resumes, context, rows
+from tests.test_training_loop import accuracy, assert_resumes, assert_says_what_it_changes, context, rows
 from tests.tiny import tiny_config, tiny_model
 
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
@@ -85,6 +85,17 @@ def test_a_killed_stage_ends_as_one_that_was_not(
     """Killed within an epoch or at its end, between grafts too, a stage ends with the same parameters to the bit."""
     options = {"label_split": "train"} if stage is GATES else {}
     assert_resumes(stage, step, tmp_path, monkeypatch, model=STARTS[stage.name], options=options)
+
+
+@pytest.mark.parametrize("stage", [REWIRE, WIDTH, DEPTH, FINAL, GATES], ids=lambda stage: stage.name)
+def test_a_stage_says_what_it_changes(tmp_path: Path, stage: Stage) -> None:
+    """What is planned with is the configuration that training leaves."""
+    lists: dict[str, dict[str, Any]] = {
+        "width": {"list": "0.5,1"},
+        "depth": {"list": "0.75,1"},
+        "gates": {"num_gates": 2},
+    }
+    assert_says_what_it_changes(given(tmp_path, stage, options={"epochs": 1, **lists.get(stage.name, {})}), stage)
 
 
 def test_rewiring_is_a_stage(tmp_path: Path) -> None:
@@ -309,7 +320,7 @@ def test_class_weights_are_read() -> None:
     assert class_weights("balanced", labels, 2).tolist() == [4 / 6, 2.0]
     assert class_weights("none", labels, 2).tolist() == [1.0, 1.0]
     assert class_weights("0.5,28", labels, 2).tolist() == [0.5, 28.0]
-    for wrong in ("1", "1,-1", "x,1"):
+    for wrong in ("1", "1,-1", "1,nan", "1,inf", "x,1"):
         with pytest.raises(InputError):
             class_weights(wrong, labels, 2)
 

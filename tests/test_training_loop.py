@@ -13,7 +13,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from efficient_bert import Batch, EfficientBertForSequenceClassification, Execution, InputError, run
+from efficient_bert import (
+    Batch,
+    EfficientBertConfig,
+    EfficientBertForSequenceClassification,
+    Execution,
+    InputError,
+    run,
+)
 from efficient_bert.training import Context, Stage, Status, Trained
 from efficient_bert.training import loop as training_loop
 from efficient_bert.training.batches import batch_of, collate
@@ -122,6 +129,24 @@ def assert_resumes(stage: Stage, step: int, tmp_path: Path, monkeypatch: pytest.
     assert len(resumed.scores) == EPOCHS
     assert min(steps) >= step - 1
     assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".safetensors"}
+
+
+def assert_says_what_it_changes(run_: Context, stage: Stage) -> None:
+    """A stage leaves the configuration that it told of before, but for what it measures."""
+    measured = ("length_profile", "gate_profile", "exit_profile", "staying_profile")
+    before = run_.model.config
+    told = EfficientBertConfig.from_bert(before, **stage.changes(before, run_.options))
+    left = stage.train(run_).model.config
+    one, other = (
+        {name: value for name, value in config.to_dict().items() if name not in measured} for config in (left, told)
+    )
+    assert one == other
+
+
+@pytest.mark.parametrize("stage", [FINETUNE, TRUNCATE, EXITS], ids=lambda stage: stage.name)
+def test_a_stage_says_what_it_changes(tmp_path: Path, stage: Stage) -> None:
+    """What is planned with is the configuration that training leaves."""
+    assert_says_what_it_changes(context(tmp_path, stage=stage, options={"epochs": 1}), stage)
 
 
 def test_the_same_seed_trains_the_same_model(tmp_path: Path) -> None:

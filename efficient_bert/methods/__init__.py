@@ -32,7 +32,8 @@ class Method:
         released_flops: (model, its pass, knob values) -> the authors' counts of the pass and of the full model, each
             (B,) int64; None where they count as we do.
         suite: it runs where no method is named; not one whose training takes as long as all others'.
-        check: raises InputError where knob values do not fit a model of this configuration; asked before training.
+        check: raises InputError where knob values do not fit a model of the configuration that `stage` leaves; asked
+            before training.
     """
 
     name: str

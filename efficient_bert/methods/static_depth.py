@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from efficient_bert.config import EfficientBertConfig
 from efficient_bert.decisions import Policy
-from efficient_bert.knobs import Value
 from efficient_bert.methods import Method
-from efficient_bert.training.finetune import TRUNCATE, kept_depth
-
-
-def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
-    """Raise InputError where no layer would be left."""
-    kept_depth(config, knobs)
-
+from efficient_bert.training.finetune import TRUNCATE
 
 STATIC_DEPTH = Method(
     name="static_depth",
@@ -22,5 +12,4 @@ STATIC_DEPTH = Method(
     source="Sajjad et al., 2023, On the effect of dropping layers of pre-trained transformer models, section 2.1",
     stage=TRUNCATE,
     policy=lambda model, knobs: Policy(),
-    check=check,
 )

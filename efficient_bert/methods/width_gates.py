@@ -28,7 +28,7 @@ def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Va
 
 
 def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
-    """Raise InputError where the list does not fit the gates, as far as they are known."""
+    """Raise InputError where the list does not fit the gates."""
     width_list(str(knobs["width_mult_list"]), config)
 
 

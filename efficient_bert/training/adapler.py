@@ -222,5 +222,6 @@ ADAPLER = Stage(
         Knob("phi", "weight of the length, tokens summed over the layers: higher drops more", 0.0005, low=0.0),
     ),
     after=SALIENCY,
+    changes=lambda config, options: {"contribution_size": int(options["contribution_size"])},
     step_cost=lambda options: 1.4,  # one forward pass, two backward, the second only for the thresholds
 )

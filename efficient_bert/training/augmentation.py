@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from accelerate import PartialState
-from transformers import AutoModelForMaskedLM, AutoTokenizer
+from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerBase
 
+from efficient_bert.config import EfficientBertConfig
 from efficient_bert.engine import Batch, run
 from efficient_bert.errors import InputError
 from efficient_bert.files import write_tables
-from efficient_bert.knobs import Knob
+from efficient_bert.knobs import Knob, Value
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training import Context, Rows
 from efficient_bert.training.batches import batch_of, collate, in_order
@@ -147,19 +149,51 @@ def distinct(train: Rows, shards: Sequence[Path]) -> Iterator[pa.Table]:
         yield table.filter(pa.array(fresh, pa.bool_()))
 
 
-def thesaurus_of(context: Context) -> Thesaurus:
-    """The masked language model and the vectors that the options name."""
-    name, vectors = str(context.options["augment_model"]), str(context.options["augment_vectors"])
+def check_sources(config: EfficientBertConfig, options: Mapping[str, Value]) -> None:
+    """Raise InputError where copies are wanted, but their words cannot come from where the options say.
+
+    The masked language model's vocabulary is read, its weights are not.
+    """
+    name, vectors = str(options["augment_model"]), str(options["augment_vectors"])
+    if not int(options["augment_copies"]):
+        return
     if not name:
         raise InputError("augment_copies needs a masked language model; give augment_model a folder or a hub's name")
     if vectors and not Path(vectors).is_file():
         raise InputError(f"augment_vectors is {vectors!r}, which is no file; give lines of a word and its numbers")
+    pieces = len(tokenizer_of(name))
+    if pieces != config.vocab_size:
+        raise InputError(
+            f"augment_model {name!r} knows {pieces} word pieces, but the backbone {config.vocab_size}; give one of the "
+            "same vocabulary"
+        )
+
+
+@cache
+def tokenizer_of(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a masked language model, a folder or a hub's name; read once."""
+    found: PreTrainedTokenizerBase = read(AutoTokenizer, name)
+    return found
+
+
+def read(kind: Any, name: str, **options: Any) -> Any:
+    """What an Auto class finds under a name.
+
+    Raises:
+        InputError: nothing, or something else.
+    """
     try:
-        model = AutoModelForMaskedLM.from_pretrained(name, use_safetensors=True).eval()
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        return kind.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise InputError(f"augment_model {name!r} cannot be read as a masked language model: {reason}") from error
+
+
+def thesaurus_of(context: Context) -> Thesaurus:
+    """The masked language model and the vectors that the options name."""
+    check_sources(context.model.config, context.options)
+    name, vectors = str(context.options["augment_model"]), str(context.options["augment_vectors"])
+    tokenizer = tokenizer_of(name)
     pieces = tokenizer.get_vocab()
     if pieces != context.vocabulary:
         shared = len(pieces.items() & context.vocabulary.items())
@@ -167,6 +201,13 @@ def thesaurus_of(context: Context) -> Thesaurus:
             f"augment_model {name!r} shares {shared} of its {len(pieces)} word pieces and their ids with the "
             f"{len(context.vocabulary)} of the backbone; give a masked language model of the same vocabulary"
         )
+    model, report = read(AutoModelForMaskedLM, name, use_safetensors=True, output_loading_info=True)
+    if report["missing_keys"]:
+        raise InputError(
+            f"augment_model {name!r} is no masked language model: its weights lack {min(report['missing_keys'])}; give "
+            "one that was trained to fill in words"
+        )
+    model.eval()
     model.to(PartialState(cpu=context.device == "cpu").device)
     return Thesaurus(tokenizer, model, Path(vectors) if vectors else None, int(context.options["augment_candidates"]))
 

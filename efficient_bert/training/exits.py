@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from accelerate import PartialState
 from torch import Tensor
 
+from efficient_bert.config import EfficientBertConfig
 from efficient_bert.engine import Execution, run
 from efficient_bert.model import EfficientBertForSequenceClassification, ExitHead, reshaped
 from efficient_bert.training import Context, Rows, Stage, Trained
@@ -26,9 +27,14 @@ from efficient_bert.training.loop import train, with_defaults
 from efficient_bert.training.recipe import one_loss
 
 
+def inner_exits(config: EfficientBertConfig) -> dict[str, Any]:
+    """An exit head of its own after every inner layer."""
+    return {"exit_depths": list(range(1, config.num_hidden_layers)), "shared_head": False}
+
+
 def with_exits(model: EfficientBertForSequenceClassification) -> EfficientBertForSequenceClassification:
     """The model with an exit head after every inner layer, each starting as a copy of the final head."""
-    grown = reshaped(model, exit_depths=list(range(1, model.config.num_hidden_layers)), shared_head=False)
+    grown = reshaped(model, **inner_exits(model.config))
     for depth in grown.config.exit_depths:
         head = cast(ExitHead, grown.exits[str(depth)])
         head.pooler.load_state_dict(model.bert.pooler.state_dict())
@@ -96,5 +102,6 @@ EXITS = Stage(
     train=train_exits,
     options=with_defaults(epochs=10, learning_rate=1e-3),
     after=FINETUNE,
+    changes=lambda config, options: inner_exits(config),
     step_cost=lambda options: 0.4 / float(options["epochs"]) + 0.02,  # one forward pass in all, then the heads
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -101,20 +102,16 @@ def finetune(context: Context) -> Trained:
     return train(context, task_recipe(context.options, keep=int(context.options["keep_epochs"])))
 
 
-def truncate(model: EfficientBertForSequenceClassification, depth: int) -> EfficientBertForSequenceClassification:
-    """A model of the first `depth` layers with the same embeddings, pooler and classifier."""
-    return reshaped(model, num_hidden_layers=depth, exit_depths=[], contribution_size=0, num_gates=0)
-
-
 def finetune_truncated(context: Context) -> Trained:
-    """The first round(depth_mult * N) layers, fine-tuned."""
-    depth = kept_depth(context.model.config, context.options)
-    return train(replace(context, model=truncate(context.model, depth)), task_recipe(context.options))
+    """The first layers with the same embeddings, pooler and classifier, fine-tuned."""
+    model = reshaped(context.model, **truncated(context.model.config, context.options))
+    return train(replace(context, model=model), task_recipe(context.options))
 
 
-def kept_depth(config: EfficientBertConfig, options: Mapping[str, Value]) -> int:
-    """round(depth_mult * N), or an InputError where that is no layer at all."""
-    return kept_count(float(options["depth_mult"]), config.num_hidden_layers, name="depth_mult")
+def truncated(config: EfficientBertConfig, options: Mapping[str, Value]) -> dict[str, Any]:
+    """The first round(depth_mult * N) layers, or an InputError where that is no layer at all."""
+    depth = kept_count(float(options["depth_mult"]), config.num_hidden_layers, name="depth_mult")
+    return {"num_hidden_layers": depth, "exit_depths": [], "contribution_size": 0, "num_gates": 0}
 
 
 def passes(options: Mapping[str, Value]) -> float:
@@ -151,6 +148,6 @@ TRUNCATE = Stage(
             points=(0.5,),
         ),
     ),
-    check=kept_depth,
+    changes=truncated,
     step_cost=lambda options: passes(options) * float(options["depth_mult"]),
 )

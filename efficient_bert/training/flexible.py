@@ -11,9 +11,10 @@ depths that were trained are kept in the model's configuration.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -24,11 +25,11 @@ from efficient_bert.engine import Batch
 from efficient_bert.errors import InputError
 from efficient_bert.fidelity import Fidelity
 from efficient_bert.importance import Importance, importance
-from efficient_bert.knobs import Knob, numbers
+from efficient_bert.knobs import Knob, Value, numbers
 from efficient_bert.model import EfficientBertForSequenceClassification, reshaped
 from efficient_bert.subnets import kept_count, rewire
 from efficient_bert.training import Context, Rows, Stage, Trained
-from efficient_bert.training.augmentation import FILE, OPTIONS, augmented, with_augmented
+from efficient_bert.training.augmentation import FILE, OPTIONS, augmented, check_sources, with_augmented
 from efficient_bert.training.batches import batch_of, collate, in_order
 from efficient_bert.training.distillation import Reading, distance, readings, teach, teacher_states
 from efficient_bert.training.finetune import FINETUNE, classify
@@ -183,6 +184,17 @@ def depth_list(text: str, config: EfficientBertConfig) -> tuple[float, ...]:
     return depths
 
 
+def new_widths(config: EfficientBertConfig, options: Mapping[str, Value]) -> dict[str, Any]:
+    """The widths to train."""
+    return {"widths": width_list(str(options["list"]), config)[::-1]}
+
+
+def new_depths(config: EfficientBertConfig, options: Mapping[str, Value]) -> dict[str, Any]:
+    """The depths to train but the full one; the final head answers after all."""
+    inner = depth_list(str(options["list"]), config)[:0:-1]
+    return {"exit_depths": [kept_count(depth, config.num_hidden_layers) for depth in inner], "shared_head": True}
+
+
 def copied(model: EfficientBertForSequenceClassification, device: str) -> EfficientBertForSequenceClassification:
     """A copy where this process computes: the stage before stays as it was."""
     copy = deepcopy(model)
@@ -210,12 +222,12 @@ def train_widths(context: Context) -> Trained:
 
     Where copies of the rows with other words are wanted, they are kept for the stage that trains depths.
     """
-    options, config = context.options, context.model.config
-    widths = width_list(str(options["list"]), config)
+    options = context.options
     more = augmented(context)
     context = replace(context, train=with_augmented(context.train, more))
+    model = reshaped(context.model, **new_widths(context.model.config, options))
     teaching = Teaching(
-        widths,
+        tuple(model.config.widths[::-1]),
         depths=(1.0,),
         teacher=frozen(context.model, context.device) if options["distill"] == "yes" else None,
         answers=float(options["lambda1"]),
@@ -229,26 +241,24 @@ def train_widths(context: Context) -> Trained:
         per_epoch=int(options["grafts"]),
     )
     grafts = steps if options["graft"] == "yes" else ()
-    trained = joint(replace(context, model=reshaped(context.model, widths=widths[::-1])), teaching, grafts=grafts)
+    trained = joint(replace(context, model=model), teaching, grafts=grafts)
     return replace(trained, beside={FILE: more}) if more else trained
 
 
 def train_depths(context: Context) -> Trained:
     """All widths at all depths, from the model of the stage before; the final head answers after every depth."""
     options, config = context.options, context.model.config
-    depths = depth_list(str(options["list"]), config)
     teaching = Teaching(
         tuple(config.widths[::-1]),
-        depths=depths,
+        depths=depth_list(str(options["list"]), config),
         teacher=frozen(context.model, context.device),
         answers=float(options["lambda1"]),
         states=float(options["lambda2"]),
         same_width=options["teacher"] == "same",
         fidelity=Fidelity(str(options["fidelity"])),
     )
-    inner = [kept_count(depth, config.num_hidden_layers) for depth in depths[:0:-1]]
     rows = with_augmented(context.train, context.before / FILE if context.before else None)
-    model = reshaped(context.model, exit_depths=inner, shared_head=True)
+    model = reshaped(context.model, **new_depths(config, options))
     return joint(replace(context, model=model, train=rows), teaching)
 
 
@@ -290,7 +300,8 @@ WIDTH = Stage(
     ),
     knobs=(Knob("graft", "neural grafting while widths are trained", "yes", choices=("yes", "no")),),
     after=REWIRE,
-    check=lambda config, options: width_list(str(options["list"]), config),
+    changes=new_widths,
+    check=check_sources,
     # widths 1, .75, .5, .25, and the teacher's forward pass, on every copy
     step_cost=lambda options: 2.9 * (1 + int(options["augment_copies"])),
 )
@@ -308,7 +319,7 @@ DEPTH = Stage(
         FIDELITY,
     ),
     after=WIDTH,
-    check=lambda config, options: depth_list(str(options["list"]), config),
+    changes=new_depths,
     step_cost=lambda options: 2.9,
 )
 

@@ -6,15 +6,17 @@ labels and the states that the gates read, in a pass at the label's width, are c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from efficient_bert.config import check_gates
+from efficient_bert.config import EfficientBertConfig
 from efficient_bert.decisions import Decision, Policy, first_states
 from efficient_bert.engine import Execution, run
 from efficient_bert.errors import InputError
@@ -91,12 +93,21 @@ def class_weights(text: str, labels: Tensor, classes: int) -> Tensor:
     Raises:
         InputError: not one number for each class.
     """
-    if text == "balanced":
-        return balanced(labels, classes)
-    weights = [1.0] * classes if text == "none" else list(numbers(text, name="class_weights"))
-    if len(weights) != classes or min(weights) < 0:
+    return balanced(labels, classes) if text == "balanced" else torch.tensor(typed_weights(text, classes))
+
+
+def typed_weights(text: str, classes: int) -> list[float]:
+    """K weights that need no labels: "none" for equal ones, or the numbers of a list.
+
+    Raises:
+        InputError: not one finite number for each class.
+    """
+    if text == "none":
+        return [1.0] * classes
+    weights = list(numbers(text, name="class_weights"))
+    if len(weights) != classes or not all(0 <= weight < math.inf for weight in weights):
         raise InputError(f"class_weights is {text!r}, but it is balanced, none or {classes} numbers of 0 or more")
-    return torch.tensor(weights)
+    return weights
 
 
 def gate_loss(
@@ -126,9 +137,14 @@ def gated(model: EfficientBertForSequenceClassification, inputs: Inputs) -> Tens
     return run(model, batch_of(model, inputs), policy, execution=Execution.MASKED).logits
 
 
+def new_gates(config: EfficientBertConfig, gates: int) -> dict[str, Any]:
+    """So many gates, one for each layer where their number is 0."""
+    return {"num_gates": gates or config.num_hidden_layers}
+
+
 def with_gates(model: EfficientBertForSequenceClassification, gates: int) -> EfficientBertForSequenceClassification:
     """The model with fresh gates, one for each layer where their number is 0; only they learn."""
-    grown = reshaped(model, num_gates=gates or model.config.num_hidden_layers)
+    grown = reshaped(model, **new_gates(model.config, gates))
     grown.eval()
     for name, parameter in grown.named_parameters():
         parameter.requires_grad = name.startswith("gates.")
@@ -198,6 +214,13 @@ def train_gates(context: Context) -> Trained:
     return replace(trained, model=trained.model.requires_grad_(True))
 
 
+def check_weights(config: EfficientBertConfig, options: Mapping[str, Value]) -> None:
+    """Raise InputError where the classes' weights do not fit the widths."""
+    text = str(options["class_weights"])
+    if text != "balanced":
+        typed_weights(text, len(config.widths))
+
+
 GATES = Stage(
     name="gates",
     summary="train width gates on the frozen subnets, labelled with the smallest width that is right",
@@ -215,7 +238,8 @@ GATES = Stage(
     ),
     knobs=(Knob("num_gates", "gates, each for as many consecutive layers; 0 = one for each layer", 0, low=0),),
     after=FINAL,
-    check=lambda config, options: check_gates(int(options["num_gates"]), layers=config.num_hidden_layers),
+    changes=lambda config, options: new_gates(config, int(options["num_gates"])),
+    check=check_weights,
     step_cost=lambda options: 0.02 + (3.0 / float(options["epochs"]) if options["label_split"] == "train" else 0.0),
     unseen=unseen,
 )  # fmt: skip
