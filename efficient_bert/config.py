@@ -23,6 +23,8 @@ class EfficientBertConfig(BertConfig):
         layer_heads: heads that each layer has, with the same fraction of its neurons; empty = all of them.
         num_gates: width gates, each for N / num_gates consecutive layers; 0 = there are none.
         widths: those that the model was trained at, ascending, which its gates tell apart; empty = the full one.
+        depths: fractions of the layers that the model was trained at, ascending; empty = all of them.
+        depth_rule: which layers are left at a depth, a `DepthRule`.
         gate_profile: for each gate the share of examples that it gives each of the `widths`, over rows that no stage
             learnt on; empty where it was not measured.
         exit_profile: rows of a threshold, ascending, and the share of all examples that leave at each of the
@@ -46,6 +48,8 @@ class EfficientBertConfig(BertConfig):
         layer_heads: Sequence[int] = (),
         num_gates: int = 0,
         widths: Sequence[float] = (),
+        depths: Sequence[float] = (),
+        depth_rule: str = "prefix",
         gate_profile: Sequence[Sequence[float]] = (),
         exit_profile: Sequence[Sequence[float]] = (),
         staying_profile: Sequence[Sequence[Sequence[float]]] = (),
@@ -58,6 +62,8 @@ class EfficientBertConfig(BertConfig):
         self.layer_heads = list(layer_heads)
         self.num_gates = num_gates
         self.widths = list(widths)
+        self.depths = list(depths)
+        self.depth_rule = depth_rule
         self.gate_profile = [list(shares) for shares in gate_profile]
         self.exit_profile = [list(row) for row in exit_profile]
         self.staying_profile = [[list(shares) for shares in row] for row in staying_profile]

@@ -18,6 +18,15 @@ def require_classes(config: EfficientBertConfig, method: str) -> None:
         raise InputError(f"{method} compares classes, but the answer is a real-valued score; take full or static_depth")
 
 
+def require_exits(config: EfficientBertConfig, method: str) -> None:
+    """Raise InputError where no prefix of the layers was trained to answer."""
+    if not config.exit_depths:
+        raise InputError(
+            f"{method} leaves after a prefix of the layers, but rule {config.depth_rule!r} at depths {config.depths} "
+            "trains none but the whole; give --depth-rule prefix and a --depth-list of several"
+        )
+
+
 def entropy(logits: Tensor) -> Tensor:
     """Entropy in nats of softmax(logits): (..., C) -> (...), finite also where a probability underflows to 0."""
     log_probabilities = logits.log_softmax(-1)

@@ -86,12 +86,12 @@ def uniform(
 
 
 def layer_widths(text: str, config: EfficientBertConfig, *, depth: float = 1.0) -> Subnet:
-    """The prefix at this depth with the widths of a text: one for all layers, or "1,0.5,..", one for each that runs.
+    """The layers left at this depth with the widths of a text: one for all, or "1,0.5,..", one for each that runs.
 
     Raises:
         InputError: another number of widths, or a width or depth that leaves nothing.
     """
-    layers, widths = kept_layers(depth, config.num_hidden_layers), numbers(text)
+    layers, widths = kept_layers(depth, config.num_hidden_layers, DepthRule(config.depth_rule)), numbers(text)
     if len(widths) not in (1, len(layers)):
         raise InputError(f"the widths are {text!r}, but {len(layers)} layers run; give one width, or one for each")
     for width in widths:
@@ -130,7 +130,7 @@ def export(model: EfficientBertForSequenceClassification, subnet: Subnet) -> Eff
     Exits, gates and contribution predictors, which belong to the whole model, are left behind.
     """
     heads = [kept_heads(width, model.config.num_attention_heads) for width in subnet.widths]
-    left_behind = {"exit_depths": [], "contribution_size": 0, "num_gates": 0, "widths": []}
+    left_behind = {"exit_depths": [], "contribution_size": 0, "num_gates": 0, "widths": [], "depths": []}
     left_behind |= {"gate_profile": [], "exit_profile": [], "staying_profile": []}
     sizes = {"num_hidden_layers": len(subnet.layers), "layer_heads": heads}
     dense = EfficientBertForSequenceClassification(

@@ -15,7 +15,9 @@ from efficient_bert import Batch, EfficientBertForSequenceClassification, InputE
 from efficient_bert.decisions import Decision, View
 from efficient_bert.gates import gate_policy
 from efficient_bert.importance import importance
-from efficient_bert.subnets import subnet_policy, uniform
+from efficient_bert.methods.prefix_exit import PREFIX_EXIT
+from efficient_bert.methods.static_subnet import STATIC_SUBNET
+from efficient_bert.subnets import DepthRule, subnet_policy, uniform
 from efficient_bert.training import Context, Rows, Stage, grafting
 from efficient_bert.training import flexible as stages
 from efficient_bert.training.batches import collate
@@ -46,7 +48,9 @@ def plain(**changes: Any) -> EfficientBertForSequenceClassification:
 
 def supernet(**changes: Any) -> EfficientBertForSequenceClassification:
     """A model as stage `depth` leaves it."""
-    return plain(**{"widths": list(WIDTHS), "exit_depths": [2, 3], "shared_head": True, **changes})
+    return plain(
+        **{"widths": list(WIDTHS), "depths": [0.5, 0.75, 1.0], "exit_depths": [2, 3], "shared_head": True, **changes}
+    )
 
 
 STARTS: Mapping[str, EfficientBertForSequenceClassification] = {
@@ -136,6 +140,24 @@ def test_a_stage_improves_all_its_subnets(tmp_path: Path, stage: Stage) -> None:
     _, inputs = batch_and_classes(run_.train)
     with torch.no_grad():
         assert joint_loss(model, inputs, teaching) < 0.9 * joint_loss(run_.model, inputs, teaching)
+
+
+@pytest.mark.parametrize(("rule", "half"), [(DepthRule.FLOOR, (0, 2)), (DepthRule.KEEP_LAST, (1, 3))])
+def test_depths_may_leave_out_other_layers(tmp_path: Path, rule: DepthRule, half: tuple[int, ...]) -> None:
+    """By DynaBERT's rules, stage after stage: what is trained is what a subnet then runs, and nobody leaves early."""
+    run_ = given(tmp_path, DEPTH, options={"rule": rule.value, "learning_rate": 2e-3, "epochs": 10})
+    deep = DEPTH.train(run_).model
+    assert (deep.config.depths, deep.config.exit_depths) == ([0.5, 0.75, 1.0], [])
+    model = FINAL.train(given(tmp_path / "final", FINAL, model=deep, options={"learning_rate": 2e-3})).model
+    assert model.config.exit_profile == []
+    chosen = STATIC_SUBNET.policy(model, {"width_mult": "0.5", "depth_mult": 0.5})
+    assert chosen.layers == half
+    batch, inputs = batch_and_classes(run_.train)
+    with torch.no_grad():
+        losses = [model.loss(run(each, batch, chosen).logits, inputs["labels"]) for each in (run_.model, deep, model)]
+    assert losses[2] < 0.9 * losses[0]
+    with pytest.raises(InputError, match=f"rule '{rule.value}' at depths .* give --depth-rule prefix"):
+        PREFIX_EXIT.check(model.config, {"exit_width": 1.0, "exit_threshold": 0.1})
 
 
 def test_a_joint_loss_is_the_sum_over_subnets() -> None:

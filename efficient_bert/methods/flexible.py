@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.decisions import Policy
-from efficient_bert.exits import exit_rule
+from efficient_bert.exits import exit_rule, require_exits
 from efficient_bert.flexible_flops import trace_counts
 from efficient_bert.gates import gate_policy, width_list
 from efficient_bert.knobs import Value
@@ -31,7 +31,8 @@ def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Va
 
 
 def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
-    """Raise InputError where the list does not fit the gates, or the threshold the classes."""
+    """Raise InputError where no exits are trained, the list does not fit the gates, or the threshold the classes."""
+    require_exits(config, "flexible")
     width_list(str(knobs["width_mult_list"]), config)
     check_threshold(config, knobs)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.decisions import Decision, Policy, View
-from efficient_bert.exits import exit_rule
+from efficient_bert.exits import exit_rule, require_exits
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.methods import Method
 from efficient_bert.methods.entropy_exit import EXIT_THRESHOLD, check_threshold
@@ -30,7 +30,8 @@ def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Va
 
 
 def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
-    """Raise InputError where the width leaves no head or the threshold does not fit the classes."""
+    """Raise InputError where no exits are trained, the width leaves no head or the threshold fits no classes."""
+    require_exits(config, "prefix_exit")
     uniform(config, width=float(knobs["exit_width"]))
     check_threshold(config, knobs)
 

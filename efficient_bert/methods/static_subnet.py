@@ -34,7 +34,7 @@ def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
 
 STATIC_SUBNET = Method(
     name="static_subnet",
-    summary="one subnet of the jointly trained model for every example: any width per layer, any prefix of the layers",
+    summary="one subnet of the jointly trained model for every example: any width per layer, any trained depth",
     source="Hou et al., 2020, DynaBERT, section 2; Hu et al., 2023, Flexible BERT",
     stage=FINAL,
     policy=policy,
@@ -50,7 +50,7 @@ STATIC_SUBNET = Method(
         ),
         Knob(
             "depth_mult",
-            "fraction of the layers that run, from the first on",
+            "fraction of the layers that run, the first ones unless --depth-rule says otherwise",
             1.0,
             low=0.0,
             high=1.0,

@@ -2,7 +2,8 @@
 
     rewire  heads and neurons in order of importance; the function stays what it was
     width   every width learns from the fine-tuned model, while weak units are grafted
-    depth   every width at every depth learns from the model of stage `width`; a depth is a prefix of the layers
+    depth   every width at every depth learns from the model of stage `width`; a depth is a prefix of the layers, which
+            may be left early, or follows another rule of DynaBERT's
     final   every width at every depth learns the gold classes
 
 Every step descends on the sum over all subnets; the epoch whose subnets score best on average is kept. The widths and
@@ -27,7 +28,7 @@ from efficient_bert.fidelity import Fidelity
 from efficient_bert.importance import Importance, importance
 from efficient_bert.knobs import Knob, Value, numbers
 from efficient_bert.model import EfficientBertForSequenceClassification, reshaped
-from efficient_bert.subnets import kept_count, rewire
+from efficient_bert.subnets import DepthRule, kept_count, rewire
 from efficient_bert.training import Context, Rows, Stage, Trained
 from efficient_bert.training.augmentation import FILE, OPTIONS, augmented, check_sources, with_augmented
 from efficient_bert.training.batches import batch_of, collate, in_order
@@ -59,6 +60,7 @@ class Teaching:
     Attributes:
         widths: of the subnets, descending.
         depths: of the subnets, descending.
+        rule: which layers are left at a depth.
         teacher: the model that is followed; None for gold classes.
         answers, states: weights of the two distances.
         same_width: the teacher runs as wide as the student.
@@ -66,6 +68,7 @@ class Teaching:
 
     widths: tuple[float, ...]
     depths: tuple[float, ...]
+    rule: DepthRule = DepthRule.PREFIX
     teacher: EfficientBertForSequenceClassification | None = None
     answers: float = 1.0
     states: float = 0.0
@@ -80,7 +83,7 @@ def joint_loss(model: EfficientBertForSequenceClassification, inputs: Inputs, te
     for width in teaching.widths:
         if teaching.teacher and teaching.same_width:
             followed = teach(teaching.teacher, batch, width=width)
-        found = readings(model, batch, width=width, depths=teaching.depths)
+        found = readings(model, batch, width=width, depths=teaching.depths, rule=teaching.rule)
         for depth, reading in zip(teaching.depths, found, strict=True):
             if followed is None:
                 total = total + model.loss(reading.logits.float(), inputs["labels"])
@@ -121,7 +124,7 @@ def mean_score(model: EfficientBertForSequenceClassification, context: Context, 
         every = [
             reading.logits.float().cpu()
             for width in teaching.widths
-            for reading in readings(model, batch, width=width, depths=teaching.depths)
+            for reading in readings(model, batch, width=width, depths=teaching.depths, rule=teaching.rule)
         ]
         found.append(every)
     classes = torch.tensor([row["label"] for row in context.heldout])
@@ -190,9 +193,11 @@ def new_widths(config: EfficientBertConfig, options: Mapping[str, Value]) -> dic
 
 
 def new_depths(config: EfficientBertConfig, options: Mapping[str, Value]) -> dict[str, Any]:
-    """The depths to train but the full one; the final head answers after all."""
-    inner = depth_list(str(options["list"]), config)[:0:-1]
-    return {"exit_depths": [kept_count(depth, config.num_hidden_layers) for depth in inner], "shared_head": True}
+    """The depths to train; where they are prefixes, the final head answers after all, so that they are exits."""
+    depths, rule = depth_list(str(options["list"]), config)[::-1], DepthRule(str(options["rule"]))
+    inner = depths[:-1] if rule == DepthRule.PREFIX else ()
+    exits = [kept_count(depth, config.num_hidden_layers) for depth in inner]
+    return {"depths": depths, "depth_rule": rule.value, "exit_depths": exits, "shared_head": bool(exits)}
 
 
 def copied(model: EfficientBertForSequenceClassification, device: str) -> EfficientBertForSequenceClassification:
@@ -247,10 +252,12 @@ def train_widths(context: Context) -> Trained:
 
 def train_depths(context: Context) -> Trained:
     """All widths at all depths, from the model of the stage before; the final head answers after every depth."""
-    options, config = context.options, context.model.config
+    options = context.options
+    model = reshaped(context.model, **new_depths(context.model.config, options))
     teaching = Teaching(
-        tuple(config.widths[::-1]),
-        depths=depth_list(str(options["list"]), config),
+        tuple(model.config.widths[::-1]),
+        depths=tuple(model.config.depths[::-1]),
+        rule=DepthRule(model.config.depth_rule),
         teacher=frozen(context.model, context.device),
         answers=float(options["lambda1"]),
         states=float(options["lambda2"]),
@@ -258,18 +265,16 @@ def train_depths(context: Context) -> Trained:
         fidelity=Fidelity(str(options["fidelity"])),
     )
     rows = with_augmented(context.train, context.before / FILE if context.before else None)
-    model = reshaped(context.model, **new_depths(config, options))
     return joint(replace(context, model=model, train=rows), teaching)
 
 
 def train_final(context: Context) -> Trained:
     """All widths at all depths, gold classes, unless for no epoch; then how many would leave where, at full width."""
     config, model = context.model.config, copied(context.model, context.device)
-    layers = config.num_hidden_layers
-    depths = (1.0, *(depth / layers for depth in config.exit_depths[::-1]))
     trained = Trained(model.cpu())
     if int(context.options["epochs"]):
-        trained = joint(replace(context, model=model), Teaching(tuple(config.widths[::-1]), depths=depths))
+        widths, depths = tuple(config.widths[::-1]), tuple(config.depths[::-1])
+        trained = joint(replace(context, model=model), Teaching(widths, depths, DepthRule(config.depth_rule)))
     measure_profiles(trained.model, context.heldout)
     return trained
 
@@ -312,7 +317,8 @@ DEPTH = Stage(
     train=train_depths,
     options=(
         *with_defaults(epochs=3, warmup=0.0, weight_decay=0.0),
-        Knob("list", "fractions of the layers, counted from the first, separated by commas", "0.5,0.75,1"),
+        Knob("list", "fractions of the layers, separated by commas", "0.5,0.75,1"),
+        Knob("rule", "which layers are left: the first ones, or DynaBERT's", "prefix", choices=tuple(DepthRule)),
         Knob("lambda1", "weight of the teacher's answers", 1.0, low=0.0),
         Knob("lambda2", "weight of the teacher's states", 1.0, low=0.0),
         Knob("teacher", "the teacher's width: full, or that of its student", "full", choices=("full", "same")),
