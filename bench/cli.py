@@ -128,7 +128,9 @@ def run_and_report(
 @bench.command("train", cls=WithKnobs)
 @SHARED
 @MANY
-@click.option("--stage", "until", metavar="NAME", help="Train no further than this stage. [default: all]")
+@click.option(
+    "--stage", "until", metavar="NAME", help="Train this stage and those before it, and no others. [default: all]"
+)
 def train_command(seeds: tuple[int, ...], device: str | None, **given: Any) -> None:
     """Train the stages that the methods need, one after the other; finished ones are kept."""
     from bench.runner import train_missing

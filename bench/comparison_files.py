@@ -53,7 +53,7 @@ def require_replaceable(out: Path) -> None:
     for place in (out, *out.glob(_BESIDE)):
         for folder, names in _CONTENT.items():
             require_own(place / folder, names, kind="a comparison")
-        if place.is_dir() and any(place.iterdir()) and not any((*place.glob("scores"), *place.glob(_BESIDE))):
+        if place.is_dir() and any(place.iterdir()) and not ((place / "scores").exists() or any(place.glob(_BESIDE))):
             raise InputError(f"{place} is not empty, but holds no scores of a comparison; name an empty or new folder")
 
 

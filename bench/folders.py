@@ -32,6 +32,20 @@ def aside(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def require_folder(folder: Path, *, kind: str) -> None:
+    """Check that a folder may be made.
+
+    Args:
+        kind: what it will be, "a report".
+
+    Raises:
+        InputError: it is a file or lies below one.
+    """
+    file = next((path for path in (folder, *folder.parents) if path.is_file()), None)
+    if file is not None:
+        raise InputError(f"{file} is a file, but {kind} is a folder; name another")
+
+
 def require_own(folder: Path, names: Collection[str], *, kind: str) -> None:
     """Check that a folder may be written to: it is new, empty, or holds nothing but what is written there.
 
@@ -42,9 +56,7 @@ def require_own(folder: Path, names: Collection[str], *, kind: str) -> None:
     Raises:
         InputError: it is a file or lies below one, or holds something of another name.
     """
-    file = next((path for path in (folder, *folder.parents) if path.is_file()), None)
-    if file is not None:
-        raise InputError(f"{file} is a file, but {kind} is a folder; name another")
+    require_folder(folder, kind=kind)
     there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     strangers = [name for name in there if not any(fnmatchcase(name, own) for own in names)]
     if strangers:

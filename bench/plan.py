@@ -51,7 +51,7 @@ class Settings:
         latency_examples, rounds: size of the timing session; 0 examples times nothing.
         store: folder that holds runs/ and artifacts/.
         fresh: do again what is finished.
-        until: the stage after which nothing more is trained; each method's own by default.
+        until: the stage that is trained, with those before it; by default every method's own.
     """
 
     task: str
@@ -129,6 +129,11 @@ class Plan:
     @property
     def artifacts(self) -> ArtifactStore:
         return ArtifactStore(self.settings.store / "artifacts")
+
+    @cached_property
+    def vocabulary(self) -> dict[str, int]:
+        """The word pieces of the backbone's tokenizer, and their ids."""
+        return self.tokenizer.get_vocab()
 
     @cached_property
     def arms(self) -> tuple[Arm, ...]:
@@ -221,7 +226,7 @@ class Plan:
         if own.get("precision") == "auto":
             own["precision"] = native_precision(self.settings.device)
         after = self.job(stage.after, knobs) if stage.after else None
-        stage.check(self.config_after(after), own)
+        stage.check(self.config_after(after), own, self.vocabulary)
         decided_by = {
             "version": TRAINS_AS,
             "backbone": self.backbone.identity,
@@ -234,7 +239,6 @@ class Plan:
         named = {knob.name: Path(str(own[knob.name])) for knob in stage.options if knob.path and own[knob.name]}
         contents = {name: digest(path) for name, path in named.items() if path.exists()}
         decided_by |= {"contents": contents} if contents else {}
-        decided_by |= {"other_classes": list(self.other_classes)} if self.other_classes else {}
         return Job(stage, own, decided_by, after)
 
     def config_after(self, job: Job | None) -> EfficientBertConfig:

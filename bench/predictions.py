@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bench.data import DATA_SEED, encode, load_split
 from bench.errors import InputError
 from bench.evaluation import evaluate
-from bench.folders import require_new
+from bench.folders import require_folder, require_new
 from bench.presets import preset_named
 from bench.registry import METHODS
 from bench.runner import is_main_process, load_models, runnable, train_job
@@ -54,9 +54,7 @@ def files(task: Task, splits: Sequence[str], folder: Path, *, force: bool) -> di
     Raises:
         InputError: `folder` is a file or lies below one, or one of the files is there and `force` is not given.
     """
-    file = next((path for path in (folder, *folder.parents) if path.is_file()), None)
-    if file is not None:
-        raise InputError(f"{file} is a file, but predictions go to a folder; name another")
+    require_folder(folder, kind="what predictions go to")
     chosen = splits or list(task.unlabelled) or [task.evaluation]
     found = {split: folder / task.unlabelled.get(split, f"{task.name}-{split}.tsv") for split in chosen}
     require_new(found.values(), force=force)

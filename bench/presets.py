@@ -78,7 +78,7 @@ PRESETS = {
         ),
         Preset(
             name="paper",
-            summary="bert-base-uncased, trained as the papers' releases do (needs a model hub; practical on a GPU)",
+            summary="bert-base-uncased with the releases' hyper-parameters (needs a model hub; practical on a GPU)",
             backbone="google-bert/bert-base-uncased",
             # Where they differ from the stages' defaults. Modarressi et al., ACL 2022: AdapLeR starts from the
             # pretrained model. Hu et al., IJCNN 2023: gates of the smallest tasks learn longer, so do RTE's subnets.

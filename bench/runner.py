@@ -57,14 +57,14 @@ def is_main_process() -> bool:
 def train_missing(plan: Plan, watcher: Watcher) -> None:
     """Every stage that is not finished, in order; a killed one resumes from its checkpoint.
 
-    With `fresh` all stages, and the runs of their models are forgotten.
+    With `fresh` all stages, and what came of them is forgotten: later stages, and runs.
     """
     missing = plan.missing_jobs
     if plan.settings.fresh and is_main_process():
-        for job in plan.jobs:
-            plan.artifacts.restart(job.id)
         for arm in plan.arms:
             plan.runs.restart(arm.run_id)
+            for job in arm.job.chain:
+                plan.artifacts.restart(job.id)
     for job in missing:
         train_job(plan, job, watcher)
 
@@ -79,7 +79,7 @@ def train_job(plan: Plan, job: Job, watcher: Watcher) -> None:
         context = Context(
             model=plan.artifacts.load(job.after.id) if job.after else fresh_model(plan),
             fresh=partial(fresh_model, plan),
-            vocabulary=plan.tokenizer.get_vocab(),
+            vocabulary=plan.vocabulary,
             before=plan.artifacts.folder(job.after.id) if job.after else None,
             train=plan.data.train.to_list(),
             heldout=plan.data.heldout.to_list(),
@@ -133,7 +133,8 @@ def fresh_model(plan: Plan) -> EfficientBertForSequenceClassification:
     resized = sorted(name for name, *_ in report["mismatched_keys"])
     if plan.other_classes:
         resized = [name for name in resized if not name.startswith(HEAD)]
-        model.classifier = EfficientBertForSequenceClassification(plan.config).classifier
+        torch.nn.init.normal_(model.classifier.weight, std=plan.config.initializer_range)
+        torch.nn.init.zeros_(model.classifier.bias)
     if resized:
         raise InputError(
             f"the weights of backbone {plan.backbone.name!r} hold {len(resized)} tensors of other sizes than its "

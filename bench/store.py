@@ -66,7 +66,12 @@ class RunStore(Folders):
                 f"folder {run_id} holds the record of run {record.run_id}; a run's folder keeps its id: rename it back"
             )
         texts = self.folder(run_id) / self.texts
-        return replace(record, shown=json.loads(texts.read_text(encoding="utf8"))) if texts.exists() else record
+        if not texts.exists():
+            return record
+        try:
+            return replace(record, shown=json.loads(texts.read_text(encoding="utf8")))
+        except ValueError as error:
+            raise InputError(f"{run_id}/{self.texts} is damaged; delete it, the run is whole without it") from error
 
     def examples(self, run_id: str) -> pa.Table:
         """The per-example table of a complete run, in `example_schema`."""

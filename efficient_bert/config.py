@@ -23,7 +23,7 @@ class EfficientBertConfig(BertConfig):
         layer_heads: heads that each layer has, with the same fraction of its neurons; empty = all of them.
         num_gates: width gates, each for N / num_gates consecutive layers; 0 = there are none.
         widths: those that the model was trained at, ascending, which its gates tell apart; empty = the full one.
-        depths: fractions of the layers that the model was trained at, ascending; empty = all of them.
+        depths: fractions of the layers that the model was trained at, ascending; empty = the full one.
         depth_rule: which layers are left at a depth, a `DepthRule`.
         gate_profile: for each gate the share of examples that it gives each of the `widths`, over rows that no stage
             learnt on; empty where it was not measured.

@@ -69,7 +69,7 @@ def kept_layers(depth: float, layers: int, rule: DepthRule = DepthRule.PREFIX) -
         return tuple(range(count))
     if rule == DepthRule.FLOOR:
         return tuple(math.floor(place / depth) for place in range(count))
-    return tuple(min(layers, math.floor(place / depth)) - 1 for place in range(1, count + 1))
+    return tuple(place * layers // count - 1 for place in range(1, count + 1))
 
 
 def uniform(

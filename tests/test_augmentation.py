@@ -198,16 +198,17 @@ def masked_model(pieces: int) -> BertForMaskedLM:
 def test_what_cannot_be_used_is_refused(language_model: Path, tmp_path: Path) -> None:
     """No model, one that is not there, one of another vocabulary, no such file: one line each, in time."""
     small = tokenizer_folder(tmp_path / "small", words=WORDS[:5])
-    masked_model(10).save_pretrained(small)
+    moved = tokenizer_folder(tmp_path / "moved", words=[*WORDS[2:], *WORDS[:2]])  # as many, under other ids
     for options, message in (
         ({"augment_model": ""}, "needs a masked language model"),
         ({"augment_model": str(tmp_path / "nothing")}, "cannot be read as a masked language model"),
-        ({"augment_model": str(small)}, "knows 10 word pieces, but the backbone 97"),
+        ({"augment_model": str(small)}, "shares 10 of its 10 word pieces and their ids with the 97 of the backbone"),
+        ({"augment_model": str(moved)}, "shares 5 of its 97 word pieces"),
         ({"augment_vectors": str(tmp_path / "nothing.txt")}, "which is no file"),
     ):
         run_ = asked(tmp_path / "run", language_model, **options)
         with pytest.raises(InputError, match=message):
-            WIDTH.check(run_.model.config, run_.options)
+            WIDTH.check(run_.model.config, run_.options, run_.vocabulary)
         with pytest.raises(InputError, match=message) as caught:
             augmented(run_)
         assert "\n" not in str(caught.value)
@@ -221,12 +222,14 @@ def test_an_encoder_fills_in_no_words(language_model: Path, tmp_path: Path) -> N
         augmented(asked(tmp_path / "run", language_model, augment_model=str(encoder)))
 
 
-def test_a_vocabulary_of_the_same_size_may_be_another(language_model: Path, tmp_path: Path) -> None:
-    """Two words have changed places: as many word pieces, but others under their ids."""
-    moved = tokenizer_folder(tmp_path / "moved", words=[*WORDS[2:], *WORDS[:2]])
-    masked_model(VOCABULARY).save_pretrained(moved)
-    with pytest.raises(InputError, match="shares 5 of its 97 word pieces and their ids with the 97 of the backbone"):
-        augmented(asked(tmp_path / "run", language_model, augment_model=str(moved)))
+def test_damaged_weights_are_refused(language_model: Path, tmp_path: Path) -> None:
+    """A masked language model whose file of weights was cut off."""
+    damaged = tokenizer_folder(tmp_path / "damaged", words=WORDS)
+    masked_model(VOCABULARY).save_pretrained(damaged)
+    weights = damaged / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(InputError, match="cannot be read as a masked language model"):
+        augmented(asked(tmp_path / "run", language_model, augment_model=str(damaged)))
 
 
 def test_a_stage_knows_the_vocabulary(tmp_path: Path) -> None:

@@ -275,6 +275,11 @@ def test_train_goes_no_further_than_the_stage_that_is_asked_for(session: Session
     assert answer.code == 0, answer.err
     assert [line.split(":")[0] for line in answer.out.splitlines()[-2:]] == ["finetune", "saliency"]
     assert {path.name.partition("-")[0] for path in (tmp_path / "artifacts").iterdir()} == {"finetune", "saliency"}
+    begun = {path.name for path in (tmp_path / "artifacts").iterdir()}
+    call(*command, "--store", tmp_path, "--stage", "finetune", "--fresh")  # so what came of it is forgotten
+    assert {name for name in begun if (tmp_path / "artifacts" / name).exists()} == {
+        name for name in begun if name.startswith("finetune")
+    }
     wrong = call(*command, "--store", tmp_path, "--stage", "salience")
     assert wrong.code == 2
     assert wrong.err.splitlines()[-1].endswith(

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def trained(store: Path, *, processes: int) -> subprocess.CompletedProcess[str]:
-    """Train a model without dropout and its exits in so many processes; 49 rows in batches of 8, the last one of 1."""
+    """Train a model without dropout and its exits in so many processes; 49 rows in batches of 3, the last one of 1."""
     inputs = store.parent
     places = ["--backbone", str(inputs / "bert"), "--data-dir", str(inputs / "sst2"), "--store", str(store)]
     asked = ["train", "--task", "sst2", "--method", "entropy_exit", "--exit-threshold", "0.6", "--device", "cpu"]
@@ -29,7 +29,7 @@ def trained(store: Path, *, processes: int) -> subprocess.CompletedProcess[str]:
         "--finetune-adversarial",
         "0.5",
         "--finetune-batch-size",
-        "8",
+        "3",
         "--finetune-precision",
         "no",
     ]

@@ -89,5 +89,6 @@ def test_an_adversarial_loss_learns_from_both_passes(tmp_path: Path) -> None:
         model.bert.embeddings.word_embeddings.weight += 0.7 * table / table.norm()
     moved = torch.autograd.grad(classification_loss(model, batch), weights, allow_unused=True)
     for sum_, one, other in zip(both, plain, moved, strict=True):
+        assert (sum_ is None) == (one is None)
         if sum_ is not None:
             torch.testing.assert_close(sum_, one + other)

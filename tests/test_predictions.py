@@ -181,7 +181,7 @@ def test_a_file_is_no_folder(given: Path) -> None:
     """Where the folder's name is a file's, another name is asked for."""
     answer = bench(given, "--method", "full", "--out", given / "bert" / "vocab.txt" / "answers")
     assert answer.code == 2
-    assert "vocab.txt is a file, but predictions go to a folder" in answer.err
+    assert "vocab.txt is a file, but what predictions go to is a folder" in answer.err
 
 
 WRITTEN = {

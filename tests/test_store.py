@@ -34,6 +34,9 @@ def test_a_run_can_be_passed_on_without_its_texts(tmp_path: Path) -> None:
     store = write_runs(tmp_path, run)[0]
     assert list(store.record("run").shown) == list(run.shown)
     assert "word" not in (store.folder("run") / "record.json").read_text(encoding="utf8")
+    (store.folder("run") / "shown.json").write_text('[{"pieces"', encoding="utf8")
+    with pytest.raises(InputError, match=r"run/shown.json is damaged; delete it"):
+        store.record("run")
     (store.folder("run") / "shown.json").unlink()
     assert store.record("run") == StoredRun("run").record()
 

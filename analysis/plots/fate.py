@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _COLUMNS = ["series", "method", "arm", "place", "piece", "live_layers", "layers", "run_ids"]
 _TALLEST = 0.42  # of a row: live in every layer
-_MOST = 30  # pieces that are legible side by side
 
 
 def _data(runs: Runs) -> pd.DataFrame:
@@ -25,8 +24,8 @@ def _data(runs: Runs) -> pd.DataFrame:
     rows = []
     for arm in runs.arms:
         for example in arm.first.shown[:1]:
-            live, pieces = example["layers"][:_MOST], example["pieces"][:_MOST]
-            if len(set(example["layers"])) == 1:
+            live, pieces = example["layers"], example["pieces"]
+            if len(set(live)) == 1:
                 continue
             known = (series(arm, runs), arm.first.method, arm.label)
             rows += [

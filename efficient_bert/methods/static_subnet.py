@@ -34,7 +34,7 @@ def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
 
 STATIC_SUBNET = Method(
     name="static_subnet",
-    summary="one subnet of the jointly trained model for every example: any width per layer, any trained depth",
+    summary="one subnet of the jointly trained model for every example: any width per layer, any depth",
     source="Hou et al., 2020, DynaBERT, section 2; Hu et al., 2023, Flexible BERT",
     stage=FINAL,
     policy=policy,

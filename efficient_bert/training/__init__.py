@@ -99,7 +99,8 @@ class Stage:
         after: the stage whose model this one starts from; None starts from the backbone.
         changes: (configuration of the model before, options and knobs) -> its fields that are others afterwards;
             raises InputError where they do not fit. Asked before any stage trains, as `check` is.
-        check: (configuration of the model before, options and knobs); raises InputError where others do not fit.
+        check: (configuration of the model before, options and knobs, word pieces of the backbone's tokenizer);
+            raises InputError where options that change no field do not fit.
         step_cost: options -> cost of an example relative to fine-tuning the whole model, for time estimates.
         unseen: (number of held-out rows, options, seed) -> places of those that the stage does not learn on.
     """
@@ -111,7 +112,7 @@ class Stage:
     knobs: tuple[Knob, ...] = ()
     after: Stage | None = None
     changes: Callable[[EfficientBertConfig, Mapping[str, Value]], Mapping[str, Any]] = lambda config, options: {}
-    check: Callable[[EfficientBertConfig, Mapping[str, Value]], object] = lambda config, options: None
+    check: Callable[[EfficientBertConfig, Mapping[str, Value], Mapping[str, int]], object] = lambda *given: None
     step_cost: Callable[[Mapping[str, Value]], float] = lambda options: 1.0
     unseen: Callable[[int, Mapping[str, Value], int], Sequence[int]] = lambda rows, options, seed: range(rows)
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from accelerate import PartialState
+from safetensors import SafetensorError
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from efficient_bert.config import EfficientBertConfig
@@ -149,10 +150,10 @@ def distinct(train: Rows, shards: Sequence[Path]) -> Iterator[pa.Table]:
         yield table.filter(pa.array(fresh, pa.bool_()))
 
 
-def check_sources(config: EfficientBertConfig, options: Mapping[str, Value]) -> None:
+def check_sources(config: EfficientBertConfig, options: Mapping[str, Value], vocabulary: Mapping[str, int]) -> None:
     """Raise InputError where copies are wanted, but their words cannot come from where the options say.
 
-    The masked language model's vocabulary is read, its weights are not.
+    The masked language model's word pieces are read, which must be the backbone's; its weights are not.
     """
     name, vectors = str(options["augment_model"]), str(options["augment_vectors"])
     if not int(options["augment_copies"]):
@@ -161,11 +162,12 @@ def check_sources(config: EfficientBertConfig, options: Mapping[str, Value]) -> 
         raise InputError("augment_copies needs a masked language model; give augment_model a folder or a hub's name")
     if vectors and not Path(vectors).is_file():
         raise InputError(f"augment_vectors is {vectors!r}, which is no file; give lines of a word and its numbers")
-    pieces = len(tokenizer_of(name))
-    if pieces != config.vocab_size:
+    pieces = tokenizer_of(name).get_vocab()
+    if pieces != vocabulary:
+        shared = len(pieces.items() & vocabulary.items())
         raise InputError(
-            f"augment_model {name!r} knows {pieces} word pieces, but the backbone {config.vocab_size}; give one of the "
-            "same vocabulary"
+            f"augment_model {name!r} shares {shared} of its {len(pieces)} word pieces and their ids with the "
+            f"{len(vocabulary)} of the backbone; give a masked language model of the same vocabulary"
         )
 
 
@@ -184,23 +186,15 @@ def read(kind: Any, name: str, **options: Any) -> Any:
     """
     try:
         return kind.from_pretrained(name, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise InputError(f"augment_model {name!r} cannot be read as a masked language model: {reason}") from error
 
 
 def thesaurus_of(context: Context) -> Thesaurus:
     """The masked language model and the vectors that the options name."""
-    check_sources(context.model.config, context.options)
+    check_sources(context.model.config, context.options, context.vocabulary)
     name, vectors = str(context.options["augment_model"]), str(context.options["augment_vectors"])
-    tokenizer = tokenizer_of(name)
-    pieces = tokenizer.get_vocab()
-    if pieces != context.vocabulary:
-        shared = len(pieces.items() & context.vocabulary.items())
-        raise InputError(
-            f"augment_model {name!r} shares {shared} of its {len(pieces)} word pieces and their ids with the "
-            f"{len(context.vocabulary)} of the backbone; give a masked language model of the same vocabulary"
-        )
     model, report = read(AutoModelForMaskedLM, name, use_safetensors=True, output_loading_info=True)
     if report["missing_keys"]:
         raise InputError(
@@ -209,7 +203,8 @@ def thesaurus_of(context: Context) -> Thesaurus:
         )
     model.eval()
     model.to(PartialState(cpu=context.device == "cpu").device)
-    return Thesaurus(tokenizer, model, Path(vectors) if vectors else None, int(context.options["augment_candidates"]))
+    words, vectors_file = tokenizer_of(name), Path(vectors) if vectors else None
+    return Thesaurus(words, model, vectors_file, int(context.options["augment_candidates"]))
 
 
 def with_augmented(rows: Rows, path: Path | None) -> Rows:

@@ -82,7 +82,7 @@ def adversarial_loss(
     words = model.bert.embeddings.word_embeddings
     plain = loss(model, batch)
     (gradient,) = torch.autograd.grad(plain, [words.weight], retain_graph=True)
-    gradient = reduce(gradient, "mean")  # several processes move the same table
+    gradient = reduce(gradient * len(batch["labels"]), "sum")  # several processes move the same table
     move = radius * gradient / gradient.norm().clamp(min=torch.finfo(gradient.dtype).tiny)
     with output_through(words, lambda embedded, ids: embedded + F.embedding(ids, move)):
         return plain + loss(model, batch)

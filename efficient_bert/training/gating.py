@@ -239,7 +239,7 @@ GATES = Stage(
     knobs=(Knob("num_gates", "gates, each for as many consecutive layers; 0 = one for each layer", 0, low=0),),
     after=FINAL,
     changes=lambda config, options: new_gates(config, int(options["num_gates"])),
-    check=check_weights,
+    check=lambda config, options, vocabulary: check_weights(config, options),
     step_cost=lambda options: 0.02 + (3.0 / float(options["epochs"]) if options["label_split"] == "train" else 0.0),
     unseen=unseen,
 )  # fmt: skip
