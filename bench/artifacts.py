@@ -13,6 +13,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -46,7 +47,7 @@ class Job:
     decided_by: Mapping[str, Any]
     after: Job | None = None
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Name of the artifact: the stage and a content hash that covers the jobs before it."""
         parts = [self.stage.name, dict(self.options), dict(self.decided_by), self.after.id if self.after else None]

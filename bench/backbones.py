@@ -6,16 +6,17 @@ import hashlib
 import importlib.metadata
 import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bench.errors import InputError
+from bench.errors import InputError, first_line
 from bench.folders import digest
 from bench.hub import snapshot
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import BertConfig, PreTrainedTokenizerBase
 
 PACKAGED = "minilm"
 """all-MiniLM-L6-v2 (6 layers, 384 wide, 22.7 M parameters) as an optional package: no download at run time."""
@@ -70,19 +71,33 @@ def tokenizer(backbone: Backbone) -> PreTrainedTokenizerBase:
         loaded = AutoTokenizer.from_pretrained(backbone.folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"the tokenizer of backbone {backbone.name!r} cannot be loaded: {_first_line(error)}"
+            f"the tokenizer of backbone {backbone.name!r} cannot be loaded: {first_line(error)}"
         ) from error
     if not loaded.is_fast:
         raise InputError(f"backbone {backbone.name!r} has no fast tokenizer; add its tokenizer.json")
     return loaded
 
 
-def has_classifier(backbone: Backbone) -> bool:
-    """Whether the weights hold a classifier: those of an encoder do not.
+def other_classes(backbone: Backbone, source: BertConfig, classes: Sequence[str]) -> tuple[str, ...]:
+    """The classes of a backbone's own classifier, none where it has no classifier or one of these `classes`.
+
+    Of classes without names, LABEL_0 and on, their number has to say which task they are of.
+
+    Args:
+        source: the backbone's configuration.
 
     Raises:
-        InputError: the weights cannot be read.
+        InputError: the backbone's weights cannot be read.
     """
+    numbered: Mapping[Any, str] = source.id2label or {}
+    names = tuple(numbered[number] for number in sorted(numbered))
+    unnamed = tuple(f"LABEL_{number}" for number in range(len(classes)))
+    if names == unnamed or [name.lower() for name in names] == [name.lower() for name in classes]:
+        return ()
+    return names if _has_classifier(backbone) else ()
+
+
+def _has_classifier(backbone: Backbone) -> bool:
     from safetensors import SafetensorError, safe_open
 
     names: set[str] = set()
@@ -92,7 +107,7 @@ def has_classifier(backbone: Backbone) -> bool:
                 names.update(stored.keys())
         except SafetensorError as error:
             raise InputError(
-                f"the weights of backbone {backbone.name!r} cannot be read: {_first_line(error)}"
+                f"the weights of backbone {backbone.name!r} cannot be read: {first_line(error)}"
             ) from error
     return "classifier.weight" in names
 
@@ -136,7 +151,7 @@ def _weights(folder: Path) -> list[Path]:
     except FileNotFoundError as error:
         raise InputError(f"{folder} has no config.json, so it is no saved encoder; {REMEDY}") from error
     except ValueError as error:
-        raise InputError(f"{folder / 'config.json'} is no JSON text ({_first_line(error)}); {REMEDY}") from error
+        raise InputError(f"{folder / 'config.json'} is no JSON text ({first_line(error)}); {REMEDY}") from error
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind != "bert":
         raise InputError(f"{folder} has model_type {kind!r}, but only 'bert' encoders can be made adaptive; {REMEDY}")
@@ -160,7 +175,3 @@ def _digests(folder: Path) -> dict[str, str]:
 
 def _identity(digests: dict[str, str]) -> str:
     return "sha256:" + hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

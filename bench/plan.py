@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import __version__
 from bench.artifacts import ArtifactStore, Job, content_hash
-from bench.backbones import Backbone, has_classifier, resolve, tokenizer
+from bench.backbones import Backbone, other_classes, resolve, tokenizer
 from bench.data import DATA_SEED, encode, fingerprint, hold_out, load_split
 from bench.environment import read_environment
 from bench.errors import InputError
@@ -22,7 +22,7 @@ from bench.store import RunStore
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import BertConfig, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
     from bench.tasks import Task
     from efficient_bert import EfficientBertConfig
@@ -241,15 +241,22 @@ class Plan:
         decided_by |= {"contents": contents} if contents else {}
         return Job(stage, own, decided_by, after)
 
+    @cached_property
+    def _configs(self) -> dict[str, EfficientBertConfig]:
+        """What `config_after` has found, by the jobs' ids: arms share most of their jobs."""
+        return {}
+
     def config_after(self, job: Job | None) -> EfficientBertConfig:
         """The configuration of the model that a job will make; without a job, the backbone's."""
         from efficient_bert import EfficientBertConfig
 
         if job is None:
             return self.config
-        before = self.config_after(job.after)
-        changes = job.stage.changes(before, job.options)
-        return EfficientBertConfig.from_bert(before, **changes) if changes else before
+        if job.id not in self._configs:
+            before = self.config_after(job.after)
+            changes = job.stage.changes(before, job.options)
+            self._configs[job.id] = EfficientBertConfig.from_bert(before, **changes) if changes else before
+        return self._configs[job.id]
 
 
 def check_names(settings: Settings, methods: Sequence[Method]) -> None:
@@ -304,7 +311,7 @@ def make_plan(settings: Settings) -> Plan:
         backbone=backbone,
         tokenizer=words,
         config=config,
-        other_classes=other_classes(backbone, source, task),
+        other_classes=other_classes(backbone, source, task.labels),
         data=load_data(task, settings, preset, tokenizer=words, max_length=max_length),
         max_length=max_length,
         latency_examples=first_given(settings.latency_examples, preset.latency_examples),
@@ -313,25 +320,6 @@ def make_plan(settings: Settings) -> Plan:
     )
     plan.arms  # noqa: B018 - checks every knob now, before anything is trained
     return plan
-
-
-def other_classes(backbone: Backbone, source: BertConfig, task: Task) -> tuple[str, ...]:
-    """The classes of a backbone's own classifier, none where it has no classifier or one of this task.
-
-    Of classes without names, LABEL_0 and on, their number has to say which task they are of.
-
-    Args:
-        source: the backbone's configuration.
-
-    Raises:
-        InputError: the backbone's weights cannot be read.
-    """
-    numbered: Mapping[Any, str] = source.id2label or {}
-    names = tuple(numbered[number] for number in sorted(numbered))
-    unnamed = tuple(f"LABEL_{number}" for number in range(len(task.labels)))
-    if names == unnamed or [name.lower() for name in names] == [name.lower() for name in task.labels]:
-        return ()
-    return names if has_classifier(backbone) else ()
 
 
 def reported_on(task: Task, split: str) -> Task:

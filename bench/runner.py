@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from bench.artifacts import Job
-from bench.errors import InputError
+from bench.errors import InputError, first_line
 from bench.evaluation import Runnable, answers, evaluate
 from bench.plan import Arm, Plan
 from bench.progress import Watcher
@@ -122,8 +122,9 @@ def fresh_model(plan: Plan) -> EfficientBertForSequenceClassification:
             output_loading_info=True,
         )
     except (SafetensorError, RuntimeError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise InputError(f"the weights of backbone {plan.backbone.name!r} cannot be read: {reason}") from error
+        raise InputError(
+            f"the weights of backbone {plan.backbone.name!r} cannot be read: {first_line(error)}"
+        ) from error
     lacking = sorted(name for name in report["missing_keys"] if not name.startswith(NEW_PARTS))
     if lacking:
         raise InputError(

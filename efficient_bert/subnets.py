@@ -130,7 +130,8 @@ def export(model: EfficientBertForSequenceClassification, subnet: Subnet) -> Eff
     Exits, gates and contribution predictors, which belong to the whole model, are left behind.
     """
     heads = [kept_heads(width, model.config.num_attention_heads) for width in subnet.widths]
-    left_behind = {"exit_depths": [], "contribution_size": 0, "num_gates": 0, "widths": [], "depths": []}
+    left_behind = {"exit_depths": [], "contribution_size": 0, "num_gates": 0, "widths": []}
+    left_behind |= {"depths": [], "depth_rule": DepthRule.PREFIX.value}
     left_behind |= {"gate_profile": [], "exit_profile": [], "staying_profile": []}
     sizes = {"num_hidden_layers": len(subnet.layers), "layer_heads": heads}
     dense = EfficientBertForSequenceClassification(

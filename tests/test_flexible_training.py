@@ -17,7 +17,7 @@ from efficient_bert.gates import gate_policy
 from efficient_bert.importance import importance
 from efficient_bert.methods.prefix_exit import PREFIX_EXIT
 from efficient_bert.methods.static_subnet import STATIC_SUBNET
-from efficient_bert.subnets import DepthRule, subnet_policy, uniform
+from efficient_bert.subnets import DepthRule, export, layer_widths, subnet_policy, uniform
 from efficient_bert.training import Context, Rows, Stage, grafting
 from efficient_bert.training import flexible as stages
 from efficient_bert.training.batches import collate
@@ -152,6 +152,8 @@ def test_depths_may_leave_out_other_layers(tmp_path: Path, rule: DepthRule, half
     assert model.config.exit_profile == []
     chosen = STATIC_SUBNET.policy(model, {"width_mult": "0.5", "depth_mult": 0.5})
     assert chosen.layers == half
+    dense = export(model, layer_widths("0.5", model.config, depth=0.5)).config
+    assert (dense.depths, dense.depth_rule) == ([], "prefix")  # its own layers follow one another
     batch, inputs = batch_and_classes(run_.train)
     with torch.no_grad():
         losses = [model.loss(run(each, batch, chosen).logits, inputs["labels"]) for each in (run_.model, deep, model)]

@@ -45,6 +45,7 @@ FIDELITY = Knob(
     "corrected",
     choices=tuple(Fidelity),
 )
+EPOCHS, *OTHERS = with_defaults(epochs=3, warmup=0.0, weight_decay=0.0)
 IMPORTANCE = (
     Knob("importance_rows", "rows on which importance is scored", 2048, low=1),
     Knob("importance_split", "where they come from; the authors use the evaluation split", "train",
@@ -271,10 +272,9 @@ def train_depths(context: Context) -> Trained:
 def train_final(context: Context) -> Trained:
     """All widths at all depths, gold classes, unless for no epoch; then how many would leave where, at full width."""
     config, model = context.model.config, copied(context.model, context.device)
-    trained = Trained(model.cpu())
-    if int(context.options["epochs"]):
-        widths, depths = tuple(config.widths[::-1]), tuple(config.depths[::-1])
-        trained = joint(replace(context, model=model), Teaching(widths, depths, DepthRule(config.depth_rule)))
+    teaching = Teaching(tuple(config.widths[::-1]), tuple(config.depths[::-1]), DepthRule(config.depth_rule))
+    epochs = int(context.options["epochs"])
+    trained = joint(replace(context, model=model), teaching) if epochs else Trained(model.cpu())
     measure_profiles(trained.model, context.heldout)
     return trained
 
@@ -293,7 +293,8 @@ WIDTH = Stage(
     summary="train every width together, with distillation and neural grafting",
     train=train_widths,
     options=(
-        *with_defaults(epochs=3, warmup=0.0, weight_decay=0.0),
+        EPOCHS,
+        *OTHERS,
         Knob("list", "fractions of heads and neurons, separated by commas", "0.25,0.5,0.75,1"),
         Knob("distill", "learn from the fine-tuned model, or else the gold classes", "yes", choices=("yes", "no")),
         Knob("lambda1", "weight of the teacher's answers", 1.0, low=0.0),
@@ -316,7 +317,8 @@ DEPTH = Stage(
     summary="train every width at every depth together, with distillation",
     train=train_depths,
     options=(
-        *with_defaults(epochs=3, warmup=0.0, weight_decay=0.0),
+        EPOCHS,
+        *OTHERS,
         Knob("list", "fractions of the layers, separated by commas", "0.5,0.75,1"),
         Knob("rule", "which layers are left: the first ones, or DynaBERT's", "prefix", choices=tuple(DepthRule)),
         Knob("lambda1", "weight of the teacher's answers", 1.0, low=0.0),
@@ -333,12 +335,7 @@ FINAL = Stage(
     name="final",
     summary="fine-tune every width at every depth together on the gold classes",
     train=train_final,
-    options=tuple(
-        replace(knob, low=0, summary=f"{knob.summary}; 0 = none, which leaves the model of stage depth")
-        if knob.name == "epochs"
-        else knob
-        for knob in with_defaults(epochs=3, warmup=0.0, weight_decay=0.0)
-    ),
+    options=(replace(EPOCHS, low=0, summary="passes over the training rows; 0 = none, stage depth's model"), *OTHERS),
     after=DEPTH,
     step_cost=lambda options: 2.5,
 )
