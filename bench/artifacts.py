@@ -49,8 +49,13 @@ class Job:
 
     @cached_property
     def id(self) -> str:
-        """Name of the artifact: the stage and a content hash that covers the jobs before it."""
-        parts = [self.stage.name, dict(self.options), dict(self.decided_by), self.after.id if self.after else None]
+        """Name of the artifact: the stage and a content hash that covers the jobs before it.
+
+        An option that came later counts from where it changes something.
+        """
+        before = {knob.name: knob.before for knob in self.stage.options if knob.before is not None}
+        options = {name: value for name, value in self.options.items() if name not in before or value != before[name]}
+        parts = [self.stage.name, options, dict(self.decided_by), self.after.id if self.after else None]
         return f"{self.stage.name}-{content_hash(parts)}"
 
     @property

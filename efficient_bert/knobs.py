@@ -23,6 +23,7 @@ class Knob:
         points: values that `bench run` measures when the knob is not given.
         separator: between several values on a command line; another one where a value has commas itself.
         path: it names a file or folder, whose content counts too: of a changed one nothing is taken for done.
+        before: the value that does what was done before the knob existed: what was trained then keeps its name.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Knob:
     points: tuple[Value, ...] = ()
     separator: str = ","
     path: bool = False
+    before: Value | None = None
 
     def parse(self, given: Value) -> Value:
         """`given`, often text from a command line, as this knob's type and within its bounds.

@@ -66,6 +66,12 @@ def test_everything_that_decides_changes_the_name(other: Job) -> None:
     assert other.id != JOB.id
 
 
+def test_an_option_that_came_later_leaves_older_names_alone() -> None:
+    """A stage that is not asked for what came later is named as before it existed; asked for it, it is another."""
+    assert replace(JOB, options={**OPTIONS, "adversarial": 0.0}).id == JOB.id
+    assert replace(JOB, options={**OPTIONS, "adversarial": 1.0}).id != JOB.id
+
+
 def test_a_change_in_an_earlier_stage_reaches_the_later_ones() -> None:
     """The name of a stage covers the options of those before it."""
     assert replace(EXITS_JOB, after=replace(JOB, options={**OPTIONS, "epochs": 9})).id != EXITS_JOB.id

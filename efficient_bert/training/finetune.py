@@ -27,6 +27,7 @@ ADVERSARIAL = Knob(
     "how far the word embeddings of a batch are moved against it, to learn from that too; 0 = not at all",
     0.0,
     low=0.0,
+    before=0.0,
 )
 EMA = Knob(
     "ema",
