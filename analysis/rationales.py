@@ -164,6 +164,7 @@ def facts(found: Agreement) -> tuple[tuple[str, str], ...]:
         ("knobs", ", ".join(f"{name}={value}" for name, value in own["knobs"].items())),
         ("hardware", f"{own['environment']['device_name']}; nothing is timed"),
         ("word pieces", f"a token's score is the {own['pooling']} of its pieces'"),
+        *([("erased", "the rationales of the last layer alone")] if own.get("erased") == "last" else []),
         ("intervals", f"95 % percentile bootstrap over documents, {own['resamples']:,} resamples, paired differences"),
         ("code", code(own["environment"])),
     )

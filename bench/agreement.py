@@ -148,9 +148,9 @@ def compared(
         seed: of the resampling.
 
     Returns:
-        columns method, layer (`AVERAGE` for the mean over layers), metric, documents, value, low, high (95 %
-        interval), difference (value - that of `against` in the same layer), difference_low, difference_high; NaN
-        where a number does not exist.
+        columns method, layer (`AVERAGE` for the mean over the layers that have a value), metric, documents, value,
+        low, high (95 % interval), difference (value - that of `against` in the same layer), difference_low,
+        difference_high; NaN where a number does not exist.
     """
     import pandas as pd
 
@@ -176,7 +176,9 @@ def compared(
 
 
 def _over_layers(drawn: Mapping[tuple[str, int], Values], method: str) -> Values:
-    found: Values = np.mean([values for (name, _), values in drawn.items() if name == method], axis=0)
+    """The mean over the method's layers, without those in which the metric was not measured."""
+    own = [values for (name, _), values in drawn.items() if name == method]
+    found: Values = np.mean([values for values in own if np.isfinite(values[0])] or own, axis=0)
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +26,19 @@ def configured(given: dict[str, Any], config: Path) -> dict[str, Any]:
     return {**given, "methods": (method,), **{name: knobs[name] for name in knobs if given[name] is None}}
 
 
-def planned(seeds: Sequence[int], device: str | None, given: dict[str, Any], *, measuring: bool = True) -> list[Plan]:
-    """A plan per seed, each printed: stages, and the runs where those are measured."""
+def planned(
+    seeds: Sequence[int],
+    device: str | None,
+    given: dict[str, Any],
+    *,
+    measuring: bool = True,
+    adapted: Callable[[Settings], Settings] = lambda settings: settings,
+) -> list[Plan]:
+    """A plan per seed, each printed: stages, and the runs where those are measured.
+
+    Args:
+        adapted: makes a command's own settings of those that its parameters say.
+    """
     quiet()
     from bench.describe import describe
     from bench.estimate import estimate_seconds
@@ -35,9 +46,9 @@ def planned(seeds: Sequence[int], device: str | None, given: dict[str, Any], *, 
 
     plans = []
     for seed in dict.fromkeys(seeds):
-        plan = make_plan(settings_from(given, device, seed=seed))
+        plan = make_plan(adapted(settings_from(given, device, seed=seed)))
         seconds = estimate_seconds(plan, plan.missing_arms if measuring else ())
-        click.echo("\n".join(describe(plan, plan.arms if measuring else (), seconds)))
+        click.echo("\n".join(describe(plan, plan.arms if measuring else None, seconds)))
         plans.append(plan)
     return plans
 

@@ -246,11 +246,13 @@ def export_command(task: str, out: Path, seed: int, force: bool) -> None:
     help="From the scores of word pieces to that of their word.",
 )
 @click.option(
-    "--faithfulness/--no-faithfulness",
-    "faithful",
-    default=True,
+    "--faithfulness",
+    "erased",
+    type=click.Choice(["all", "last", "none"]),
+    default="all",
     show_default=True,
-    help="Erase tokens and read again: comprehensiveness and sufficiency. Takes most of the time.",
+    help="Layers in which tokens are erased and the rest is read again (comprehensiveness, sufficiency): most of the"
+    " time.",
 )
 @click.option("--show-text", is_flag=True, help="Keep and show texts of tasks whose texts are hateful.")
 @click.option("--fresh", is_flag=True, help="Compare again what is finished; models are kept.")
@@ -273,13 +275,11 @@ def rationales_command(
     from bench.comparison import METHODS as COMPARED
     from bench.comparison import Asked, compare, eraser_split, settings_of
     from bench.overview import put_together
-    from bench.plan import make_plan
 
     chosen = tuple(dict.fromkeys(explainers.split(","))) if explainers else COMPARED
-    own = {name: given.pop(name) for name in ("pooling", "faithful", "show_text", "fresh", "out")}
-    wanted = [settings_of(settings_from(given, device, seed=seed)) for seed in dict.fromkeys(seeds)]
-    asked = Asked(chosen, eraser_split(wanted[0].task, split), limit=limit, **own)
-    folders = compare([make_plan(settings) for settings in wanted], asked, progress_bars())
+    own = {name: given.pop(name) for name in ("pooling", "erased", "show_text", "fresh", "out")}
+    asked = Asked(chosen, eraser_split(given["task"], split), limit=limit, **own)
+    folders = compare(planned(seeds, device, given, measuring=False, adapted=settings_of), asked, progress_bars())
     pages = [write_page(folder) for folder in folders]
     put_together(folders, asked.out)
     if len(folders) > 1:

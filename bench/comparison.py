@@ -33,7 +33,7 @@ from bench import __version__
 from bench.artifacts import content_hash
 from bench.comparison_files import OVERVIEW, SUMMARY, require_replaceable, summary_in
 from bench.errors import InputError
-from bench.faithfulness import Eraser, highest, runs_of
+from bench.faithfulness import Eraser, Layers, highest, runs_of
 from bench.findings import Findings
 from bench.gold import Gold, read_gold, require_rationales
 from bench.layouts import ERASER_SPLITS
@@ -66,7 +66,7 @@ class Asked:
         out: the folder, or that of the folders.
         limit: annotations, None for all.
         pooling: from word pieces to tokens.
-        faithful: erase tokens and read again.
+        erased: in which layers tokens are erased and the rest is read again.
         show_text: texts of a sensitive task are kept and shown too.
         fresh: do again what is finished.
 
@@ -79,7 +79,7 @@ class Asked:
     out: Path
     limit: int | None = None
     pooling: Pooling = "mean"
-    faithful: bool = True
+    erased: Layers = "all"
     show_text: bool = False
     fresh: bool = False
 
@@ -211,12 +211,13 @@ def compare_method(
 ) -> None:
     """Explain by one method, and add what it finds in every layer."""
     scores = scores_of(method, read, asked.pooling, watcher=watcher)
-    eraser = read.eraser if asked.faithful else None
     layers = read.able.model.config.num_hidden_layers
     with watcher.counting(f"score {method}", layers) as advance:
         for layer in range(layers):
             values = [own[layer if len(own) > 1 else 0] for own in scores]
             chosen = selected(method, values, [own[layer] for own in kept])
+            erasing = asked.erased == "all" or (asked.erased == "last" and layer == layers - 1)
+            eraser = read.eraser if erasing else None
             findings.add(method, layer, predictions=predicted(read, values, chosen, eraser), chosen=chosen)
             advance(1)
 
@@ -308,6 +309,7 @@ def summary_of(
         "layers": len(counts),
         "kept": (counts / sum(len(document.tokens) for document in fine.documents)).tolist(),
         "pooling": asked.pooling,
+        "erased": asked.erased,
         "accuracy": {"fine-tuned": fine.accuracy, "adapler": adaptive.accuracy},
         "speedup": fine.flops / adaptive.flops,
         "seeds": [plan.settings.seed],

@@ -9,8 +9,13 @@ if TYPE_CHECKING:
     from bench.plan import Arm, Plan
 
 
-def describe(plan: Plan, arms: Sequence[Arm], seconds: float) -> Iterator[str]:
-    """One line per fact: what, on what, with what, what is cached, the arms, and how long it will take (`seconds`)."""
+def describe(plan: Plan, arms: Sequence[Arm] | None, seconds: float) -> Iterator[str]:
+    """One line per fact: what, on what, with what, what is cached, the arms, and how long it will take.
+
+    Args:
+        arms: what is measured; None where stages are trained and no run is stored.
+        seconds: for all of that.
+    """
     data, environment = plan.data, plan.environment
     synthetic = ", synthetic data made by this project" if plan.task.synthetic else ""
     yield f"plan      task {plan.task.name}{synthetic}, preset {plan.preset.name}, seed {plan.settings.seed}"
@@ -27,9 +32,11 @@ def describe(plan: Plan, arms: Sequence[Arm], seconds: float) -> Iterator[str]:
     for job in plan.jobs:
         options = ", ".join(f"{name} {value}" for name, value in job.options.items())
         yield f"stage     {job.stage.name}: {'to do' if job in missing_jobs else 'cached'} ({options})"
-    for arm in arms:
+    for arm in arms or ():
         yield f"run       {arm.label}: {'to do' if arm in missing_arms else 'cached'}"
-    yield f"time      about {duration(seconds)}, measured from a few steps" if seconds else "time      nothing to do"
+    some, nothing = (" of training", "train") if arms is None else ("", "do")
+    measured = f"about {duration(seconds)}{some}, measured from a few steps"
+    yield f"time      {measured if seconds else f'nothing to {nothing}'}"
 
 
 def duration(seconds: float) -> str:

@@ -8,12 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
 from bench.evaluation import Runnable
 from bench.reading import Document, Mask, Reader, Values, answers
 from eraser_eval.predictions import Erased
+
+Layers = Literal["all", "last", "none"]
+"""In which layers the rationales are erased."""
 
 BUDGETS = (0.01, 0.05, 0.10, 0.20, 0.50)
 """Shares of the tokens that ERASER erases (DeYoung et al., 2020, section 5.2)."""

@@ -126,7 +126,7 @@ def test_the_page_says_what_was_found(out: Path) -> None:
 def test_a_sensitive_task_shows_numbers_only(plan: Plan, out: Path, tmp_path: Path) -> None:
     """No token of a sensitive task is in any file or on the page unless it is asked for."""
     hidden = replace(plan, task=replace(plan.task, sensitive=True))
-    asked = Asked(("adapler", "random"), "test", tmp_path / "out", limit=6, faithful=False)
+    asked = Asked(("adapler", "random"), "test", tmp_path / "out", limit=6, erased="none")
     compare([hidden], asked, Bars())
     write_page(asked.out)
     documents = [row["document"] for row in lines(out / "gold" / "docs.jsonl")]
@@ -167,9 +167,11 @@ def test_the_command_finds_what_is_trained(plan: Plan, out: Path, tmp_path: Path
     answer = call(
         *("rationales", "--task", "demo", "--preset", "smoke", "--backbone", plan.settings.backbone),
         *("--store", plan.settings.store, "--max-length", 40, "--eta-scale", 4.0, "--limit", 3),
-        *("--methods", "adapler,saliency", "--no-faithfulness", "--out", tmp_path / "out"),
+        *("--methods", "adapler,saliency", "--faithfulness", "none", "--out", tmp_path / "out"),
     )
     assert answer.code == 0, answer.err
+    assert "stage     adapler: cached" in answer.out
+    assert "time      nothing to train" in answer.out.splitlines()
     assert "Against saliency" in answer.out
     assert str(tmp_path / "out" / "index.html") in answer.out.replace("\n", "")
     assert "train" not in answer.err
@@ -183,13 +185,29 @@ def test_the_command_finds_what_is_trained(plan: Plan, out: Path, tmp_path: Path
     assert (tmp_path / "out" / "index.html").read_bytes() == page
 
 
+def test_the_last_layer_alone_may_be_erased(plan: Plan, out: Path, tmp_path: Path) -> None:
+    """Faithfulness is then of the last layer, as in a comparison that erases in all of them, and the page says so."""
+    asked = Asked(METHODS, "test", tmp_path / "out", limit=12, erased="last")
+    compare([plan], asked, Bars())
+    write_page(asked.out)
+    own, whole = (pd.read_parquet(folder / "table.parquet") for folder in (asked.out, out))
+    erased = {"comprehensiveness", "sufficiency", "comprehensiveness_aopc", "sufficiency_aopc"}
+    found = own[own["metric"].isin(erased) & own["value"].notna()]
+    last = whole["layer"].max()
+    assert set(found["metric"]) == erased
+    assert set(found["layer"]) == {last, AVERAGE}
+    expected = whole[whole["metric"].isin(erased) & (whole["layer"] == last)]
+    pd.testing.assert_frame_equal(found[found["layer"] == last].reset_index(drop=True), expected.reset_index(drop=True))
+    assert "the rationales of the last layer alone" in (asked.out / "index.html").read_text(encoding="utf8")
+
+
 def test_points_are_put_together(plan: Plan, tmp_path: Path) -> None:
     """Two operating points have a folder each and one page; the slower is first; a second call explains nothing."""
     folder = tmp_path / "out"
     command = (
         *("rationales", "--task", "demo", "--preset", "smoke", "--backbone", plan.settings.backbone),
         *("--store", plan.settings.store, "--max-length", 40, "--eta-scale", "4.0,1.0", "--limit", 3),
-        *("--methods", "adapler,saliency,human", "--no-faithfulness", "--out", folder),
+        *("--methods", "adapler,saliency,human", "--faithfulness", "none", "--out", folder),
     )
     answer = call(*command)
     assert answer.code == 0, answer.err
@@ -236,7 +254,7 @@ def test_points_are_put_together(plan: Plan, tmp_path: Path) -> None:
 def test_seeds_are_put_together(plan: Plan, tmp_path: Path) -> None:
     """Two seeds of one point are one row whose numbers are their means; an unfinished comparison is refused."""
     other = make_plan(replace(plan.settings, seed=1))
-    asked = Asked(("adapler", "random"), "test", tmp_path / "out", limit=3, faithful=False)
+    asked = Asked(("adapler", "random"), "test", tmp_path / "out", limit=3, erased="none")
     folders = compare([plan, other], asked, Bars())
     assert [folder.name.rpartition("-")[2] for folder in folders] == ["0", "1"]
     put_together(folders, asked.out)
