@@ -148,8 +148,8 @@ def compared(
         seed: of the resampling.
 
     Returns:
-        columns method, layer (`AVERAGE` for the mean over the layers that have a value), metric, documents, value,
-        low, high (95 % interval), difference (value - that of `against` in the same layer), difference_low,
+        columns method, layer (`AVERAGE` for the mean over the layers in which it was measured), metric, documents,
+        value, low, high (95 % interval), difference (value - that of `against` in the same layer), difference_low,
         difference_high; NaN where a number does not exist.
     """
     import pandas as pd
@@ -176,9 +176,10 @@ def compared(
 
 
 def _over_layers(drawn: Mapping[tuple[str, int], Values], method: str) -> Values:
-    """The mean over the method's layers, without those in which the metric was not measured."""
-    own = [values for (name, _), values in drawn.items() if name == method]
-    found: Values = np.mean([values for values in own if np.isfinite(values[0])] or own, axis=0)
+    """The mean over the layers in which the metric was measured, of any method."""
+    measured = {layer for (_, layer), values in drawn.items() if np.isfinite(values[0])}
+    own = {layer: values for (name, layer), values in drawn.items() if name == method}
+    found: Values = np.mean([own[layer] for layer in measured & set(own)] or list(own.values()), axis=0)
     return found
 
 

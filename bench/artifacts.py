@@ -51,7 +51,7 @@ class Job:
     def id(self) -> str:
         """Name of the artifact: the stage and a content hash that covers the jobs before it.
 
-        An option that came later counts from where it changes something.
+        An option at its `before` is left out, so that models trained when it did not exist keep their names.
         """
         before = {knob.name: knob.before for knob in self.stage.options if knob.before is not None}
         options = {name: value for name, value in self.options.items() if name not in before or value != before[name]}

@@ -30,7 +30,7 @@ JSON_LINE = ("run_id", "task", "method", "knobs", "seed", "preset", "backbone", 
 def bench() -> None:
     """Train, run and honestly measure input-adaptive BERT.
 
-    `bench run --task demo` needs no download; `bench list` names tasks, methods, explainers, metrics and plots.
+    `bench run --task demo` needs no download; `bench list` names tasks, methods, explainers, metrics, plots, presets.
     """
 
 

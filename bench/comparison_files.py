@@ -19,7 +19,7 @@ OVERVIEW = "overview.json"
 """Of several that were put together, written last."""
 
 AVERAGE = -1
-"""In the column `layer` of a table: the mean over all layers."""
+"""In the column `layer` of a table: the mean over the layers in which a metric was measured."""
 
 POINTS, POINTS_CSV = "points.parquet", "points.csv"
 """The table of those."""

@@ -164,6 +164,12 @@ def _checked(task: Task, split: str, raw: Raw) -> dict[str, list[Any]]:
             f"the {split!r} split of task {task.name!r} has no rows ({raw.place(0)}); is the file complete?"
         )
     names = raw.example_id or [f"{split}-{row}" for row in range(len(raw.text))]
+    seen: dict[str, int] = {}
+    for row, own in enumerate(names):
+        if seen.setdefault(own, row) < row:
+            raise InputError(
+                f"{raw.place(row)}: its id {own!r} is that of {raw.place(seen[own])} too; give each row its own"
+            )
     columns: dict[str, list[Any]] = {"example_id": list(names)}
     for name, values in (("text", raw.text), ("pair", raw.pair)):
         if values is not None:

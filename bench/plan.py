@@ -142,6 +142,7 @@ class Plan:
         names = dict.fromkeys(["full", *(self.settings.methods or suite)])
         methods = [METHODS[name] for name in names]
         check_names(self.settings, methods)
+        check_controls(self.settings, methods)
         found = [arm for method in methods for arm in self.arms_of(method)]
         return tuple({arm.run_id: arm for arm in found}.values())
 
@@ -270,6 +271,21 @@ def check_names(settings: Settings, methods: Sequence[Method]) -> None:
                 raise InputError(
                     f"none of the methods {', '.join(method.name for method in methods)} has the {kind} {name!r}; "
                     f"they have: {', '.join(sorted(known)) or 'none'}"
+                )
+
+
+def check_controls(settings: Settings, methods: Sequence[Method]) -> None:
+    """Raise InputError for a knob value at which a method runs and its control beside it cannot."""
+    named = {method.name: method for method in methods}
+    for control in methods:
+        followed = named.get(control.control_of or "")
+        own = {knob.name for knob in control.all_knobs}
+        for knob in followed.all_knobs if followed else ():
+            values = [knob.parse(value) for value in settings.knobs.get(knob.name, ())]
+            if knob.name not in own and values not in ([], [knob.default]):
+                raise InputError(
+                    f"{control.name} has no points along {knob.name} to set beside, only {knob.default}; leave the "
+                    f"flag out, or the control (of a sweep: --no-controls)"
                 )
 
 

@@ -28,11 +28,4 @@ def swept_methods(names: Sequence[str], knobs: Mapping[str, Sequence[object]], *
             f"{', '.join(known) or 'none'}"
         )
     beside = [name for name, method in METHODS.items() if controls and method.control_of in names]
-    for control in beside:
-        own, followed = (
-            {knob.name for knob in METHODS[name].all_knobs} for name in (control, METHODS[control].control_of)
-        )
-        for name, values in knobs.items():
-            if len(values) > 1 and name in followed - own:
-                raise InputError(f"{control} has no points along {name} to set beside; add --no-controls")
     return tuple(dict.fromkeys([*names, *beside]))

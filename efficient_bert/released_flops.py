@@ -9,7 +9,8 @@ The project's own count, `efficient_bert.cost`, charges what really ran. What di
 
 `bert_flops` and `adapler_flops` hold the constants of the authors' evaluation code, twelve layers of BERT-base, where
 TensorFlow's profiler counted additions and multiplications of everything, element by element, at batch 1.
-`released_flops` is the same book-keeping for any size, in matrix products: the ratios differ by less than 1 %.
+`released_flops` is the same book-keeping for any size, in matrix products, with the classes that the model has: at
+BERT-base's size the ratios differ by less than 1 %.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from efficient_bert.config import EfficientBertConfig
 from efficient_bert.cost import FLOPS_PER_MAC, full_flops, head_macs, layer_macs
 from efficient_bert.engine import Output
 from efficient_bert.knobs import Value
@@ -56,11 +58,17 @@ def released_lengths(scores: Sequence[Tensor], eta: Tensor) -> Tensor:
 def released_flops(
     model: EfficientBertForSequenceClassification, output: Output, knobs: Mapping[str, Value]
 ) -> tuple[Tensor, Tensor]:
-    """(B,) int64 each, AdapLeR's pass and the full model's: layers at the released lengths, one head, no predictors."""
-    config, eta = model.config, float(knobs["eta_scale"]) * model.contributions().eta
+    """(B,) int64 each, AdapLeR's pass and the full model's, by `released_products` of what the pass decided."""
+    eta = float(knobs["eta_scale"]) * model.contributions().eta
     scores = [decision.scores for decision in output.decisions if decision.scores is not None]
-    tokens = released_lengths(scores, eta)[:, 1:].cpu()
-    heads = torch.full_like(tokens, config.num_attention_heads)
-    neurons = torch.full_like(tokens, config.intermediate_size)
-    macs = layer_macs(tokens, heads=heads, neurons=neurons, config=config).sum(1)
-    return FLOPS_PER_MAC * (macs + head_macs(config)), full_flops(output.trace.length, config)
+    return released_products(released_lengths(scores, eta).cpu(), model.config)
+
+
+def released_products(tokens: Tensor, config: EfficientBertConfig) -> tuple[Tensor, Tensor]:
+    """(B,) int64 FLOPs each, AdapLeR's pass and the full model's; tokens (B, N + 1) as `released_lengths` says."""
+    entering, charged = tokens[:, 0], tokens[:, 1:]
+    heads = torch.full_like(charged, config.num_attention_heads)
+    neurons = torch.full_like(charged, config.intermediate_size)
+    layers = layer_macs(charged, heads=heads, neurons=neurons, config=config).sum(1)
+    predictors = charged.sum(1) * (config.hidden_size + 1) * config.contribution_size
+    return FLOPS_PER_MAC * (layers + predictors + head_macs(config)), full_flops(entering, config)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -35,7 +36,7 @@ from efficient_bert.training.adapler import (
 from efficient_bert.training.batches import collate
 from efficient_bert.training.finetune import FINETUNE
 from efficient_bert.training.recipe import Progress, Recipe, parameter_groups
-from efficient_bert.training.saliency import FILE, SALIENCY, saliency_of, with_saliency
+from efficient_bert.training.saliency import FILE, SALIENCY, SCHEMA, saliency_of, with_saliency
 from tests.test_training_loop import (
     EPOCHS,
     KILLS,
@@ -208,6 +209,10 @@ def test_foreign_saliency_is_refused(tmp_path: Path, before: Path) -> None:
     longer = {**rows[0], "input_ids": [*rows[0]["input_ids"], 5]}
     with pytest.raises(InputError, match=r"'train-0' has \d+ numbers for \d+ word pieces; it is of another tokenizer"):
         with_saliency([longer], before / FILE)
+    twice = tmp_path / FILE
+    pq.write_table(pa.concat_tables([pq.read_table(before / FILE, schema=SCHEMA)] * 2), twice)
+    with pytest.raises(InputError, match="several saliency maps of one example; give the training rows ids"):
+        with_saliency(rows, twice)
 
 
 def test_the_released_sharpness_grows_tenfold() -> None:

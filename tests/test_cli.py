@@ -265,7 +265,7 @@ def test_train_makes_the_artifacts_and_runs_nothing(session: Session, tmp_path: 
     assert stage == "finetune"
     assert (Path(folder) / "model.safetensors").is_file()
     assert list(RunStore(tmp_path / "runs").ids()) == []
-    assert "time      nothing to do" in call(*command, "--store", tmp_path).out.splitlines()
+    assert "time      nothing to train" in call(*command, "--store", tmp_path).out.splitlines()
 
 
 def test_train_goes_no_further_than_the_stage_that_is_asked_for(session: Session, tmp_path: Path) -> None:

@@ -162,6 +162,13 @@ def test_hatexplain_is_read_from_json_lines(tmp_path: Path) -> None:
     assert loaded.to_dict() == {"example_id": ["p0", "p1"], "text": ["some 0", "some 1"], "label": [1, 2]}
 
 
+def test_two_rows_of_one_name_are_refused(tmp_path: Path) -> None:
+    """Maps and answers are kept by name, so that each names one row."""
+    json_lines(tmp_path / "hatexplain" / "val.jsonl", *[{"post_id": "p", "text": "some", "label": "normal"}] * 2)
+    with pytest.raises(InputError, match=r"line 2: its id 'p' is that of .* line 1 too; give each row its own"):
+        load("hatexplain", "validation", tmp_path)
+
+
 TEXT = "SECRET words of a post that no message may ever repeat"
 
 

@@ -102,7 +102,7 @@ def test_length_reduction_needs_predictors() -> None:
 
 @torch.inference_mode()
 def test_the_release_counts_a_gathered_pass_as_a_masked_one() -> None:
-    """By hand: a layer runs on what entered the next predictor, the last one on shares above eta; one head."""
+    """By hand: a layer and its predictor run on what entered the next one, the last on shares above eta; one head."""
     batch = tiny_batch([9, 4, 1, 14])
     policy = ADAPLER.policy(MODEL, {"eta_scale": 1.0})
     assert ADAPLER.released_flops is not None
@@ -117,7 +117,8 @@ def test_the_release_counts_a_gathered_pass_as_a_masked_one() -> None:
         assert shares is not None
         tokens = [*output.trace.tokens[row, :3].tolist(), int((shares[row] > eta).sum())]
         # a layer on n tokens: four D x D and two D x F products for each, and two D-long ones for each pair
-        layers = sum(n * (4 * 48 * 48 + 2 * 48 * 192) + 2 * n * n * 48 for n in tokens)
+        predictor = 48 * MODEL.config.contribution_size + MODEL.config.contribution_size
+        layers = sum(n * (4 * 48 * 48 + 2 * 48 * 192 + predictor) + 2 * n * n * 48 for n in tokens)
         assert counted[Execution.MASKED][0][row] == 2 * (layers + 48 * (48 + 3))
         whole = 4 * (length * (4 * 48 * 48 + 2 * 48 * 192) + 2 * length * length * 48)
         assert counted[Execution.MASKED][1][row] == 2 * (whole + 48 * (48 + 3))

@@ -67,6 +67,33 @@ def test_every_command_shown_is_a_real_one(page: Path) -> None:
             check(arguments)
 
 
+def test_the_defaults_shown_are_those_of_the_presets() -> None:
+    """Each cell is a preset's value, and in brackets those of tasks that differ."""
+    (table,) = re.findall(
+        r"<!-- defaults -->\n(.*?)<!-- /defaults -->", (ROOT / "README.md").read_text("utf8"), re.DOTALL
+    )
+    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    names = [name.strip("`") for name in header[1:]]
+    assert names == ["quick", "paper"]
+    assert len(rows) > 10
+    stages = METHODS["adapler"].stage.chain
+    known = {
+        f"{stage.name}-{knob.name.replace('_', '-')}": (f"{stage.name}.{knob.name}", knob)
+        for stage in stages
+        for knob in stage.options
+    }
+    known |= {knob.name: (knob.name, knob) for knob in METHODS["adapler"].all_knobs}
+    for flag, *cells in rows:
+        name, knob = known[flag.strip("`").removeprefix("--")]
+        for preset, cell in zip(names, cells, strict=True):
+            usual, *others = re.split(r"[(),]", cell)
+            shown = {"demo": usual.strip()} | dict(re.findall(r"`(\w+)`: (\S+)", " ".join(others)))
+            for task in {"imdb", *shown, *PRESETS[preset].tasks} - {"demo"}:
+                found = PRESETS[preset].on(task)
+                value = {**found.options, **found.knobs}.get(name, knob.default)
+                assert knob.parse(shown.get(task, shown["demo"])) == value, (flag, preset, task)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_target_shown_is_a_real_one(page: Path) -> None:
     """Each `make` command names a target of the Makefile."""

@@ -45,7 +45,7 @@ FIDELITY = Knob(
     "corrected",
     choices=tuple(Fidelity),
 )
-EPOCHS, *OTHERS = with_defaults(epochs=3, warmup=0.0, weight_decay=0.0)
+LEARNING = with_defaults(epochs=3, warmup=0.0, weight_decay=0.0)
 IMPORTANCE = (
     Knob("importance_rows", "rows on which importance is scored", 2048, low=1),
     Knob("importance_split", "where they come from; the authors use the evaluation split", "train",
@@ -293,8 +293,7 @@ WIDTH = Stage(
     summary="train every width together, with distillation and neural grafting",
     train=train_widths,
     options=(
-        EPOCHS,
-        *OTHERS,
+        *LEARNING,
         Knob("list", "fractions of heads and neurons, separated by commas", "0.25,0.5,0.75,1"),
         Knob("distill", "learn from the fine-tuned model, or else the gold classes", "yes", choices=("yes", "no")),
         Knob("lambda1", "weight of the teacher's answers", 1.0, low=0.0),
@@ -317,8 +316,7 @@ DEPTH = Stage(
     summary="train every width at every depth together, with distillation",
     train=train_depths,
     options=(
-        EPOCHS,
-        *OTHERS,
+        *LEARNING,
         Knob("list", "fractions of the layers, separated by commas", "0.5,0.75,1"),
         Knob(
             "rule",
@@ -341,7 +339,12 @@ FINAL = Stage(
     name="final",
     summary="fine-tune every width at every depth together on the gold classes",
     train=train_final,
-    options=(replace(EPOCHS, low=0, summary="passes over the training rows; 0 = none, stage depth's model"), *OTHERS),
+    options=tuple(
+        replace(knob, low=0, summary="passes over the training rows; 0 = none, stage depth's model")
+        if knob.name == "epochs"
+        else knob
+        for knob in LEARNING
+    ),
     after=DEPTH,
     step_cost=lambda options: 2.5,
 )

@@ -73,7 +73,8 @@ class Golden:
 
     @cached_property
     def model(self) -> EfficientBertForSequenceClassification:
-        fields = {name: value for name, value in self.config.items() if name not in ("adapler", "num_labels")}
+        counted = {"num_labels"} if "id2label" in self.config else set()  # transformers wants one of the two
+        fields = {name: value for name, value in self.config.items() if name not in {"adapler", *counted}}
         config = EfficientBertConfig.from_bert(BertConfig(**fields), contribution_size=self.adapler["cp_width"])
         model = EfficientBertForSequenceClassification(config)
         states = {our_name(name): value for name, value in load_file(FOLDER / "weights.safetensors").items()}
