@@ -26,7 +26,7 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Agreement:
+class RationaleMetric:
     """A metric of rationales.
 
     Attributes:
@@ -58,7 +58,7 @@ def _mean(
     value: Callable[[pd.DataFrame], Values] | None = None,
     needs: str = "",
     higher_is_better: bool = True,
-) -> Agreement:
+) -> RationaleMetric:
     """The mean of a number per document, over the documents that have one: of the column `needs`, or of `value`."""
     column = needs or name
 
@@ -67,7 +67,9 @@ def _mean(
         there = np.isfinite(values)
         return np.stack([np.where(there, values, 0.0), there.astype(float)], axis=1)
 
-    return Agreement(name, summary, higher_is_better, column, terms, lambda sums: _ratio(sums[..., 0], sums[..., 1]))
+    return RationaleMetric(
+        name, summary, higher_is_better, column, terms, lambda sums: _ratio(sums[..., 0], sums[..., 1])
+    )
 
 
 def _false_positives(frame: pd.DataFrame) -> Values:
@@ -111,7 +113,7 @@ METRICS = (
     ),
     _mean("auprc", "area under the precision-recall curve of the scores"),
     _mean("token_f1", "F1 of as many tokens as AdapLeR keeps in the layer", value=_token_f1, needs="token_predicted"),
-    Agreement(
+    RationaleMetric(
         "iou_f1",
         "ERASER's macro IOU F1 of as many tokens as AdapLeR keeps in the layer",
         True,
