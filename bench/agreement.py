@@ -178,10 +178,9 @@ def compared(
 
 
 def _over_layers(drawn: Mapping[tuple[str, int], Values], method: str) -> Values:
-    """The mean over the layers in which the metric was measured, of any method."""
-    measured = {layer for (_, layer), values in drawn.items() if np.isfinite(values[0])}
-    own = {layer: values for (name, layer), values in drawn.items() if name == method}
-    found: Values = np.mean([own[layer] for layer in measured & set(own)] or list(own.values()), axis=0)
+    """The mean over the method's layers in which the metric was measured."""
+    own = [values for (name, _), values in drawn.items() if name == method]
+    found: Values = np.mean([values for values in own if np.isfinite(values[0])] or own, axis=0)
     return found
 
 

@@ -165,10 +165,11 @@ def _checked(task: Task, split: str, raw: Raw) -> dict[str, list[Any]]:
         )
     names = raw.example_id or [f"{split}-{row}" for row in range(len(raw.text))]
     seen: dict[str, int] = {}
-    for row, own in enumerate(names):
+    for row, own in enumerate(raw.example_id or ()):
         if seen.setdefault(own, row) < row:
+            named = quoted(own, repr)
             raise InputError(
-                f"{raw.place(row)}: its id {own!r} is that of {raw.place(seen[own])} too; give each row its own"
+                f"{raw.place(row)}: its id {named} is that of {raw.place(seen[own])} too; give each row its own"
             )
     columns: dict[str, list[Any]] = {"example_id": list(names)}
     for name, values in (("text", raw.text), ("pair", raw.pair)):

@@ -276,16 +276,18 @@ def check_names(settings: Settings, methods: Sequence[Method]) -> None:
 
 def check_controls(settings: Settings, methods: Sequence[Method]) -> None:
     """Raise InputError for a knob value at which a method runs and its control beside it cannot."""
-    named = {method.name: method for method in methods}
+    from efficient_bert.controls import OWN
+
     for control in methods:
-        followed = named.get(control.control_of or "")
         own = {knob.name for knob in control.all_knobs}
-        for knob in followed.all_knobs if followed else ():
+        typed = any(knob.default == OWN and knob.name in settings.knobs for knob in control.all_knobs)
+        followed = [method for method in methods if method.name == control.control_of and not typed]
+        for knob in itertools.chain.from_iterable(method.all_knobs for method in followed):
             values = [knob.parse(value) for value in settings.knobs.get(knob.name, ())]
             if knob.name not in own and values not in ([], [knob.default]):
                 raise InputError(
                     f"{control.name} has no points along {knob.name} to set beside, only {knob.default}; leave the "
-                    f"flag out, or the control (of a sweep: --no-controls)"
+                    f"flag out, name the methods without the control by --method, or give a sweep --no-controls"
                 )
 
 

@@ -81,6 +81,7 @@ def refused(*arguments: object, store: Path) -> str:
         ("sweep SST2 --method adapler --eta-scale 0.5,1", ["no points along eta_scale", "--no-controls"]),
         ("sweep SST2 --method adapler --phi 0.1,0.2 --eta-scale 0.5", ["_tokens has no points along eta_scale"]),
         ("run SST2 --method adapler --method last_tokens --eta-scale 2", ["last_tokens has no points along eta_scale"]),
+        ("run SST2 --eta-scale 2", ["_tokens has no points along eta_scale", "by --method"]),
         ("run SST2 --method adapler --phi -1", ["phi", "-1", "[0, inf]"]),
         ("run SST2 --method adapler --gamma -0.1", ["gamma", "-0.1", "[0, inf]"]),
         ("run SST2 --method adapler --eta-scale -1", ["eta_scale", "-1", "[0, 100]"]),

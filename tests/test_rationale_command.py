@@ -198,6 +198,8 @@ def test_the_last_layer_alone_may_be_erased(plan: Plan, out: Path, tmp_path: Pat
     assert set(found["layer"]) == {last, AVERAGE}
     expected = whole[whole["metric"].isin(erased) & (whole["layer"] == last)]
     pd.testing.assert_frame_equal(found[found["layer"] == last].reset_index(drop=True), expected.reset_index(drop=True))
+    average = found[found["layer"] == AVERAGE].set_index(["metric", "method"])["value"]
+    pd.testing.assert_series_equal(average, expected.set_index(["metric", "method"])["value"], check_like=True)
     assert "the rationales of the last layer alone" in (asked.out / "index.html").read_text(encoding="utf8")
 
 

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
+from bench.errors import InputError
+from bench.plan import Settings, check_controls
+from bench.registry import METHODS
 from bench.sweep import swept_methods
 
 
@@ -10,3 +17,12 @@ def test_controls_stand_beside_their_methods() -> None:
     assert swept_methods(["adapler"], {"eta_scale": [0.5, 1.0]}, controls=False) == ("adapler",)
     found = swept_methods(["width_gates", "prefix_exit"], {"exit_threshold": [0.1, 0.3]}, controls=True)
     assert set(found) == {"width_gates", "prefix_exit", "random_widths", "constant_widths", "random_exits"}
+
+
+def test_a_control_whose_lengths_are_typed_follows_nobody() -> None:
+    """Where its profile is given, it is the user who set it beside the point."""
+    methods = [METHODS["adapler"], METHODS["last_tokens"]]
+    settings = Settings("sst2", knobs={"eta_scale": (0.5,)})
+    with pytest.raises(InputError, match="last_tokens has no points along eta_scale"):
+        check_controls(settings, methods)
+    check_controls(replace(settings, knobs={**settings.knobs, "profile": ("0.9/0.5",)}), methods)

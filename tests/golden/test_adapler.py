@@ -254,7 +254,7 @@ def test_flops_of_profiles() -> None:
     spent, whole = released_products(torch.cat([lengths[:, None], tokens], dim=1), base)
     for row in range(len(lengths)):
         part = slice(row, row + 1)
-        assert float(whole[row] / spent[row]) == pytest.approx(speedup(lengths[part], tokens[part], 2), rel=0.01)
+        assert float(whole[row] / spent[row]) == pytest.approx(speedup(lengths[part], tokens[part], 2), rel=0.003)
 
 
 def test_flops_of_the_data_set(golden: Golden) -> None:
