@@ -26,6 +26,7 @@ class View:
         logits: (E, B, C) from the exits so far: the history lives here, so policies carry no state.
         fades: in `soft` execution the fades decided so far, each (B, L), oldest first; None where decisions are hard.
         numbers: (B,) int64 that each example's word pieces make, the same in any batch; for policies that draw.
+        whole: every cell of `mask` is known to be true, so that nothing needs to ask it.
     """
 
     depth: int
@@ -36,6 +37,7 @@ class View:
     logits: Tensor
     fades: tuple[Tensor, ...] | None = None
     numbers: Tensor | None = None
+    whole: bool = False
 
     def first(self) -> Tensor:
         """(B, D): the states of each example's first token, [CLS]."""

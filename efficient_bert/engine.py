@@ -218,6 +218,7 @@ class Recorder:
         self.steps: list[Step] = []
         self.heads: list[tuple[int, ...]] = []
         self.spent: list[tuple[tuple[int, ...], Tensor]] = []
+        self.nothing = torch.zeros(0, len(batch.mask), config.classes, device=batch.mask.device)
 
     def place(self, rows: Sequence[int], values: Tensor) -> Tensor:
         """(rows, ...) -> (all examples, ...), zeros elsewhere."""
@@ -228,9 +229,7 @@ class Recorder:
 
     def history(self) -> Tensor:
         """(E, all examples, C): logits of the exits so far."""
-        if not self.exits:
-            return torch.zeros(0, len(self.mask), self.config.classes, device=self.mask.device)
-        return torch.stack(list(self.exits.values()))
+        return torch.stack(list(self.exits.values())) if self.exits else self.nothing
 
     def state(self, state: State) -> None:
         """What enters the next layer."""

@@ -66,7 +66,7 @@ class Gathered:
             lengths, logits = lengths[rows], logits[:, rows]
             numbers = None if numbers is None else numbers[rows]
         hidden, positions = layout.pad(self.values), layout.pad(layout.positions)
-        return View(depth, hidden, layout.mask, positions, lengths, logits, numbers=numbers)
+        return View(depth, hidden, layout.mask, positions, lengths, logits, numbers=numbers, whole=layout.even)
 
     def apply(self, decision: Decision) -> Gathered:
         state = self
