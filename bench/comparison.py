@@ -212,12 +212,12 @@ def compare_method(
     """Explain by one method, and add what it finds in every layer."""
     scores = scores_of(method, read, asked.pooling, watcher=watcher)
     layers = read.able.model.config.num_hidden_layers
+    erased = {"all": range(layers), "last": [layers - 1], "none": []}[asked.erased]
     with watcher.counting(f"score {method}", layers) as advance:
         for layer in range(layers):
             values = [own[layer if len(own) > 1 else 0] for own in scores]
             chosen = selected(method, values, [own[layer] for own in kept])
-            erasing = asked.erased == "all" or (asked.erased == "last" and layer == layers - 1)
-            eraser = read.eraser if erasing else None
+            eraser = read.eraser if layer in erased else None
             findings.add(method, layer, predictions=predicted(read, values, chosen, eraser), chosen=chosen)
             advance(1)
 

@@ -123,7 +123,7 @@ def with_probe(shares: Tensor, first: Tensor, probe: Tensor) -> Tensor:
 
 def on_live(predictor: ContributionPredictor, view: View) -> Tensor:
     """The predictor's numbers (B, L), computed on live tokens only where that saves work; any value elsewhere."""
-    if view.fades is not None or view.whole or len(view.hidden) == 1:  # alone, an example has no padding
+    if view.fades is not None or view.whole:
         logits: Tensor = predictor(view.hidden)
         return logits
     packed: Tensor = predictor(view.hidden[view.mask])
@@ -161,7 +161,7 @@ def contribution_policy(
         predictor, eta = contribution.predictor(view.depth), contribution.eta[view.depth]
         eta = eta if scale == 1 else eta * scale
         logits = on_live(predictor, view).to(eta.dtype)  # shares need more digits than half precision has
-        if view.whole:  # alone and gathered, an example's few tokens cost less than asking about them
+        if view.whole:  # fewer small operations, which are much of what a short pass costs
             rows, length = logits.shape
             macs, shares = view.length.new_full((rows,), length * predictor.macs), logits.softmax(-1)
             return Decision(keep=shares >= eta / length, macs=macs, scores=shares)

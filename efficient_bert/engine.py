@@ -218,7 +218,6 @@ class Recorder:
         self.steps: list[Step] = []
         self.heads: list[tuple[int, ...]] = []
         self.spent: list[tuple[tuple[int, ...], Tensor]] = []
-        self.nothing = torch.zeros(0, len(batch.mask), config.classes, device=batch.mask.device)
 
     def place(self, rows: Sequence[int], values: Tensor) -> Tensor:
         """(rows, ...) -> (all examples, ...), zeros elsewhere."""
@@ -226,6 +225,11 @@ class Recorder:
             return values
         places = torch.tensor(rows, device=self.mask.device)
         return values.new_zeros(len(self.mask), *values.shape[1:]).index_copy(0, places, values)
+
+    @cached_property
+    def nothing(self) -> Tensor:
+        """(0, all examples, C): the history before any exit, made once and only where a policy is asked."""
+        return torch.zeros(0, len(self.mask), self.config.classes, device=self.mask.device)
 
     def history(self) -> Tensor:
         """(E, all examples, C): logits of the exits so far."""
