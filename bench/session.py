@@ -15,7 +15,7 @@ from bench.errors import InputError
 from bench.evaluation import Runnable
 from bench.plan import Plan
 from bench.progress import Watcher
-from bench.timing import WARM_UP, Latencies, cuda_clock, measure, wall_clock
+from bench.timing import TURN, WARM_UP, Latencies, cuda_clock, measure, wall_clock
 from efficient_bert.memory import keep_freed_memory
 
 
@@ -58,6 +58,7 @@ def timed(
         "examples": len(places),
         "rounds": plan.rounds,
         "warm_up_examples": min(WARM_UP, len(places)),
+        "examples_per_turn": min(TURN, len(places)),
         "threads": torch.get_num_threads(),
         "arms": len(calls),
     }

@@ -48,7 +48,8 @@ class ContributionPredictor(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (...)."""
-        scores: Tensor = self.score(self.activation(self.dense(hidden)))
+        # turned over, because the kernel for contiguous tensors takes longer to start than so few numbers take
+        scores: Tensor = self.score(self.activation(self.dense(hidden).mT).mT)
         return scores.squeeze(-1)
 
     @property
@@ -147,6 +148,7 @@ def contribution_policy(
         probe: (N - 1,) ones whose gradient stands in for that of theta (see `efficient_bert.training.objectives`).
         fidelity: whose arithmetic, in `soft` execution; hard decisions are the same.
     """
+    predictors = [contribution.predictor(layer) for layer in range(len(contribution.predictors))]
 
     def fade(view: View, logits: Tensor, eta: Tensor) -> Decision:
         fades, first = view.fades or (), first_token(view.mask)
@@ -158,7 +160,7 @@ def contribution_policy(
         return Decision(fade=removal * left.masked_fill(first, 0.0), scores=shares)
 
     def decide(view: View) -> Decision:
-        predictor, eta = contribution.predictor(view.depth), contribution.eta[view.depth]
+        predictor, eta = predictors[view.depth], contribution.eta.select(0, view.depth)
         eta = eta if scale == 1 else eta * scale
         logits = on_live(predictor, view).to(eta.dtype)  # shares need more digits than half precision has
         if view.whole:  # fewer small operations, which are much of what a short pass costs

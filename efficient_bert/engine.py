@@ -182,10 +182,11 @@ def start(
     if execution == Execution.GATHERED:
         if seen is not None:
             raise ValueError("record needs a padded batch: use masked or soft execution")
-        positions = batch.mask.nonzero()[:, 1]
+        places = batch.mask.flatten().nonzero().squeeze(1)
+        positions = places % longest
         layout = Layout(positions, tuple(batch.mask.sum(1).tolist()), rows)
-        packed = embed(batch.input_ids[batch.mask], positions, batch.token_type_ids[batch.mask])
-        return Gathered(packed, layout, eager)
+        ids, types = (part.flatten().index_select(0, places) for part in (batch.input_ids, batch.token_type_ids))
+        return Gathered(embed(ids, positions, types), layout, eager)
     positions = torch.arange(batch.mask.shape[1], device=batch.mask.device).expand_as(batch.mask)
     padded = embed(batch.input_ids, positions, batch.token_type_ids)
     return Padded(

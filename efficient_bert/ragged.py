@@ -46,7 +46,7 @@ class Layout:
     def mask(self) -> Tensor:
         """(B, L) bool: the cells of the padded form that hold a token."""
         if self.even:
-            return self.positions.new_ones(len(self.lengths), self.lengths[0], dtype=torch.bool)
+            return self.positions.view(len(self.lengths), self.lengths[0]) >= 0  # true; one operation less than ones
         lengths = torch.tensor(self.lengths, device=self.positions.device)
         return torch.arange(max(self.lengths), device=self.positions.device) < lengths[:, None]
 
@@ -87,8 +87,8 @@ class Layout:
         Each row's first token stays in any case. A single row is not asked how many stay: the places tell.
         """
         keep = keep & self.mask
-        keep[:, 0] = True
-        places = (keep.flatten() if self.even else keep[self.mask]).nonzero()[:, 0]
+        keep.select(1, 0).fill_(1)
+        places = (keep.flatten() if self.even else keep[self.mask]).nonzero().squeeze(1)
         lengths = (len(places),) if len(keep) == 1 else tuple(keep.sum(1).tolist())
         return Layout(self.positions.index_select(0, places), lengths, self.rows), places
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
 
-from bench.timing import WARM_UP, Latencies, Sample, measure, wall_clock
+from bench.timing import TURN, WARM_UP, Latencies, Sample, measure, wall_clock
 
 
 class Session:
@@ -58,24 +59,41 @@ def test_samples_stand_in_the_order_of_rounds() -> None:
 
 
 def test_issue_is_equal_and_arms_take_turns() -> None:
-    """In every round each arm meets each example once, and all arms meet an example before the next one."""
+    """In every round each arm meets each example once, and all arms meet a few examples before the next ones."""
+    examples = 2 * TURN + 3
     session = Session("a", "b", "c")
-    session.measure(5, rounds=4)
-    for start in range(0, len(session.timed), 15):
-        assert sorted(session.timed[start : start + 15]) == [(name, example) for name in "abc" for example in range(5)]
-    for start in range(0, len(session.timed), 3):
-        together = session.timed[start : start + 3]
-        assert len({example for _, example in together}) == 1
-        assert {name for name, _ in together} == set("abc")
+    session.measure(examples, rounds=4)
+    everything = sorted((name, example) for name in "abc" for example in range(examples))
+    for start in range(0, len(session.timed), 3 * examples):
+        assert sorted(session.timed[start : start + 3 * examples]) == everything
+        for turn, size in ((0, TURN), (3 * TURN, TURN), (6 * TURN, 3)):
+            parts = [session.timed[start + turn + size * arm :][:size] for arm in range(3)]
+            assert [len({name for name, _ in part}) for part in parts] == [1, 1, 1]
+            assert {part[0][0] for part in parts} == set("abc")
+            assert len({tuple(example for _, example in part) for part in parts}) == 1
 
 
-@pytest.mark.parametrize(("examples", "rounds"), [(5, 6), (1, 6), (2, 9), (3, 2)])
-def test_every_arm_goes_first_equally_often(examples: int, rounds: int) -> None:
-    """The first place rotates on over rounds, also where the arms do not divide the examples."""
+def test_a_recorded_pass_follows_one_of_the_same_arm() -> None:
+    """Each turn begins with a pass that nobody records, so that no arm is timed on another's caches."""
     session = Session("a", "b", "c")
-    session.measure(examples, rounds=rounds)
-    first = [session.timed[start][0] for start in range(0, len(session.timed), 3)]
-    assert [first.count(name) for name in "abc"] == [examples * rounds // 3] * 3
+    session.measure(TURN + 1, rounds=2)
+    calls = session.calls[-2 * (3 * (TURN + 1) + 3 * 2) :]
+    recorded = iter(session.timed)
+    awaited = next(recorded)
+    for before, call in itertools.pairwise(calls):
+        if before[0] == call[0]:
+            assert call == awaited
+            awaited = next(recorded, ("", -1))
+    assert awaited == ("", -1)
+
+
+@pytest.mark.parametrize(("turns", "rounds"), [(5, 6), (1, 6), (2, 9), (3, 2)])
+def test_every_arm_goes_first_equally_often(turns: int, rounds: int) -> None:
+    """The first place rotates on over rounds, also where the arms do not divide the turns."""
+    session = Session("a", "b", "c")
+    session.measure(turns * TURN, rounds=rounds)
+    first = [session.timed[start][0] for start in range(0, len(session.timed), 3 * TURN)]
+    assert [first.count(name) for name in "abc"] == [turns * rounds // 3] * 3
 
 
 def test_rounds_come_in_fresh_orders_fixed_by_the_seed() -> None:
@@ -93,7 +111,9 @@ def test_warm_up_is_not_recorded(examples: int) -> None:
     session = Session("a", "b")
     found = session.measure(examples, rounds=1)
     before = [(name, example) for example in range(min(examples, WARM_UP)) for name in "ab"]
-    assert session.calls == before + session.timed
+    assert session.calls[: len(before)] == before
+    assert len(session.timed) == 2 * examples
+    assert len(session.calls) == len(before) + len(session.timed) + 2 * -(-examples // TURN)
     assert all(len(samples) == 1 for samples in found["a"].wall)
 
 
