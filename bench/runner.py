@@ -39,7 +39,7 @@ def carry_out(plan: Plan, watcher: Watcher) -> list[str]:
     if missing and is_main_process():
         wanted = [plan.arms[0], *missing]
         models = load_models(plan, wanted)
-        ables = {arm.run_id: runnable(plan, arm, models) for arm in wanted}
+        ables = {arm.run_id: followed(plan, arm, models, watcher) for arm in wanted}
         results = {arm.run_id: evaluated(plan, arm, ables[arm.run_id], watcher) for arm in missing}
         tables = {run_id: table for run_id, (table, _) in results.items()}
         timing, tables = timed(plan, ables, tables, watcher)
@@ -177,6 +177,20 @@ def runnable(plan: Plan, arm: Arm, models: Mapping[str, EfficientBertForSequence
     counted = arm.method.released_flops
     released = (lambda model, output: counted(model, output, arm.knobs)) if counted else None
     return Runnable(model, policy, plan.config, plan.settings.device, released)
+
+
+def followed(
+    plan: Plan, arm: Arm, models: Mapping[str, EfficientBertForSequenceClassification], watcher: Watcher
+) -> Runnable:
+    """As `runnable`; a control chooses as often as its method does on the reported rows, whose labels are not read."""
+    from efficient_bert.controls import OWN
+
+    if arm.method.measure is not None and OWN in arm.knobs.values():
+        rows = plan.data.evaluation.to_list()
+        with watcher.counting(f"count the choices that {arm.label} follows", len(rows)) as advance:
+            arm.method.measure(models[arm.job.id], rows, arm.knobs)
+            advance(len(rows))
+    return runnable(plan, arm, models)
 
 
 def evaluated(plan: Plan, arm: Arm, able: Runnable, watcher: Watcher) -> tuple[pa.Table, dict[str, float]]:

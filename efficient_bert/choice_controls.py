@@ -1,7 +1,7 @@
 """Controls for width gates and exits: the same choices as often, but made by chance, or one choice for everybody.
 
-Shapes: B examples, G gates, K classes of width, E exit depths. The shares that a control follows lie in the model's
-configuration, measured on rows that no stage learnt on, or are typed.
+Shapes: B examples, G gates, K classes of width, E exit depths. The shares that a control follows are typed, or lie in
+the model's configuration: measured by a stage at the trained widths, and anew for the point that a control belongs to.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from efficient_bert.subnets import Subnet
 
 CLASS_RATES = Knob(
     "class_rates",
-    "share of examples at each class of width, as 0.6/0.2/0.1/0.1, in every layer; own = each gate's at the trained "
-    "widths, among those who are still there",
+    "share of examples at each class of width, as 0.6/0.2/0.1/0.1, in every layer; own = each gate's on the same rows, "
+    "among those who are still there",
     OWN,
 )
 EXIT_RATES = Knob(
     "exit_rates",
-    "share of all examples that leaves at each exit depth, as 0.3/0.2; own = as measured at the threshold and the "
-    "trained widths",
+    "share of all examples that leaves at each exit depth, as 0.3/0.2; own = as many as of the same rows at the "
+    "threshold",
     OWN,
 )
 

@@ -19,11 +19,16 @@ def require_classes(config: EfficientBertConfig, method: str) -> None:
 
 
 def require_exits(config: EfficientBertConfig, method: str) -> None:
-    """Raise InputError where no prefix of the layers was trained to answer."""
+    """Raise InputError where no prefix of the layers was trained to answer, or, for scores, none to compare with."""
     if not config.exit_depths:
         raise InputError(
             f"{method} leaves after a prefix of the layers, but rule {config.depth_rule!r} at depths {config.depths} "
             "trains none but the whole; give --depth-rule prefix and a --depth-list of several"
+        )
+    if config.regression and len(config.exit_depths) < 2:
+        raise InputError(
+            f"{method} leaves where two depths' scores agree, but of the depths {config.depths} only one is an exit; "
+            "give a --depth-list of three or more"
         )
 
 

@@ -23,6 +23,7 @@ from efficient_bert.decisions import Policy
 from efficient_bert.draws import fingerprints, uniform_draws
 from efficient_bert.gates import gate_policy
 from efficient_bert.methods.constant_widths import CONSTANT_WIDTHS
+from efficient_bert.methods.flexible import FLEXIBLE
 from efficient_bert.methods.prefix_exit import PREFIX_EXIT
 from efficient_bert.methods.random_exits import RANDOM_EXITS
 from efficient_bert.methods.random_flexible import RANDOM_FLEXIBLE
@@ -139,10 +140,7 @@ def test_controls_match_what_was_measured() -> None:
 
     And so are the frequencies among those who are still there, for each gate that anybody reaches.
     """
-    model = tiny_model(classes=2, exit_depths=[2, 3], shared_head=True, seed=3)
-    model.config.gate_profile = model.config.exit_profile = []
-    model.config.staying_profile = []
-    some = rows(60, 1)
+    model, some = gated(), rows(60, 1)
     measure_profiles(model, some)
     batches = [tiny_rows(some[start : start + 20]) for start in range(0, 60, 20)]
     heads = torch.cat([run(model, batch, gate_policy(model.width_gates(), WIDTHS)).trace.heads for batch in batches])
@@ -166,6 +164,56 @@ def test_controls_match_what_was_measured() -> None:
                 assert found == pytest.approx([float((there == count).double().mean()) for count in (3, 6, 9, 12)])
         assert staying_rates(model.config, OWN, bound) == model.config.staying_profile[place]
     assert reached
+
+
+@pytest.mark.parametrize("listed", ["0.5,0.75,0.75,0.75", "1,0.25,1,0.5"])
+@torch.inference_mode()
+def test_controls_follow_the_point_that_they_belong_to(listed: str) -> None:
+    """At any list of widths, in any order, and at a threshold between two measured ones: as often as the method there.
+
+    Gates see other states at other widths, and choose otherwise; so the shares of the trained widths will not do.
+    """
+    model, some, knobs = gated(), rows(60, 1), {"width_mult_list": listed, "exit_threshold": 0.6}
+    measure_profiles(model, some)
+    trained = staying_rates(model.config, OWN, 0.6)
+    assert RANDOM_FLEXIBLE.measure is not None
+    RANDOM_FLEXIBLE.measure(model, some, knobs)
+    trace = run(model, tiny_rows(some), FLEXIBLE.policy(model, knobs)).trace
+    left = [float((trace.exit_depth == depth).double().mean()) for depth in (2, 3)]
+    assert 0 < sum(left) < 1
+    assert exit_rates(model.config, OWN, 0.6) == pytest.approx(left)
+    counts = [round(12 * float(width)) for width in listed.split(",")]
+    rates = staying_rates(model.config, OWN, 0.6)
+    assert rates != trained
+    for layer, shares in enumerate(rates):
+        there = trace.heads[trace.heads[:, layer] > 0, layer]
+        for count in set(counts):
+            share = sum(share for share, own in zip(shares, counts, strict=True) if own == count)
+            assert share == pytest.approx(float((there == count).double().mean()))
+
+
+@torch.inference_mode()
+def test_exits_are_counted_at_their_own_width() -> None:
+    """Narrower layers leave examples less or more certain, and their control leaves as often."""
+    model, some, knobs = tiny_model(classes=2, exit_depths=[2, 3], shared_head=True, num_gates=0), rows(60, 1), {}
+    assert RANDOM_EXITS.measure is not None
+    found = []
+    for width in (1.0, 0.25):
+        knobs = {"exit_width": width, "exit_threshold": 0.6}
+        RANDOM_EXITS.measure(model, some, knobs)
+        trace = run(model, tiny_rows(some), PREFIX_EXIT.policy(model, knobs)).trace
+        left = [float((trace.exit_depth == depth).double().mean()) for depth in (2, 3)]
+        assert exit_rates(model.config, OWN, 0.6) == pytest.approx(left)
+        found.append(left)
+    assert found[0] != found[1]
+
+
+def gated() -> Any:
+    """A model with gates and exits that knows no profile yet."""
+    model = tiny_model(classes=2, exit_depths=[2, 3], shared_head=True, seed=3)
+    model.config.gate_profile = model.config.exit_profile = []
+    model.config.staying_profile = []
+    return model
 
 
 def tiny_rows(some: Any) -> Batch:

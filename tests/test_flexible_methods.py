@@ -15,7 +15,6 @@ from efficient_bert.engine import Output
 from efficient_bert.exits import entropy
 from efficient_bert.methods.flexible import FLEXIBLE
 from efficient_bert.methods.prefix_exit import PREFIX_EXIT
-from efficient_bert.methods.random_exits import RANDOM_EXITS
 from efficient_bert.methods.static_subnet import STATIC_SUBNET
 from efficient_bert.methods.width_gates import WIDTH_GATES
 from efficient_bert.subnets import Subnet, subnet_policy, uniform
@@ -142,7 +141,6 @@ def test_classes_are_remapped() -> None:
         (FLEXIBLE, {"exit_threshold": 2.0}, "3 classes"),
         (FLEXIBLE, {"exit_threshold": "nan"}, "takes a number"),
         (PREFIX_EXIT, {"exit_width": 0.01}, "leaves none of 12 heads"),
-        (RANDOM_EXITS, {"exit_width": 0.5}, "measured at full width"),
     ],
 )
 def test_bad_knobs_are_refused(method: Any, knobs: dict[str, Any], message: str) -> None:

@@ -355,14 +355,24 @@ def test_class_weights_are_read() -> None:
         ("0.5,0.25,1", "ascend or descend"),
         ("0.5,0.5", "ascend or descend"),
         ("0.01,1", "leaves none"),
+        ("0.25,0.5", "the largest all"),
+        ("0.5,0.52,1", "another number"),
         ("a", "numbers"),
     ],
 )
 def test_bad_width_lists_are_refused(text: str, message: str) -> None:
-    """Out of order, repeated, without a head, no numbers: one line each."""
+    """Out of order, repeated, without a head, no full width, two of the same heads, no numbers: one line each."""
     with pytest.raises(InputError, match=message) as caught:
         width_list(text, tiny_config())
     assert "\n" not in str(caught.value)
+
+
+def test_gates_of_one_width_are_refused() -> None:
+    """There is nothing to choose; said before any stage trains."""
+    config = tiny_config(widths=[1.0], num_gates=0)
+    assert GATES.check is not None
+    with pytest.raises(InputError, match="gates choose among several"):
+        GATES.check(config, {"class_weights": "balanced"}, {})
 
 
 @pytest.mark.parametrize(

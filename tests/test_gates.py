@@ -20,7 +20,7 @@ from efficient_bert import (
 from efficient_bert.cost import trace_flops
 from efficient_bert.counting import count_with_fvcore, count_with_torch
 from efficient_bert.decisions import Policy
-from efficient_bert.exits import certain, entropy, stable
+from efficient_bert.exits import certain, entropy, require_exits, stable
 from efficient_bert.gates import (
     balanced,
     expected_width,
@@ -208,6 +208,14 @@ def test_scores_that_stay_the_same_are_done() -> None:
     scores = torch.tensor([[[1.0], [2.0]], [[1.2], [4.0]]])
     assert stable(scores, 0.5).tolist() == [True, False]
     assert stable(scores[:1], 0.5).tolist() == [False, False]
+
+
+def test_one_exit_is_none_for_scores() -> None:
+    """Regression: two scores are compared, so that nobody could leave at a single exit; of classes one is enough."""
+    for classes, depths in ((1, [2, 3]), (2, [2])):
+        require_exits(tiny_config(classes=classes, exit_depths=depths), "flexible")
+    with pytest.raises(InputError, match="only one is an exit"):
+        require_exits(tiny_config(classes=1, exit_depths=[2]), "flexible")
 
 
 @pytest.mark.parametrize(

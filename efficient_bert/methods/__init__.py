@@ -12,7 +12,7 @@ from efficient_bert.decisions import Policy
 from efficient_bert.engine import Output
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.model import EfficientBertForSequenceClassification
-from efficient_bert.training import Stage
+from efficient_bert.training import Rows, Stage
 
 Count = Callable[[EfficientBertForSequenceClassification, Output, Mapping[str, Value]], tuple[Tensor, Tensor]]
 
@@ -32,6 +32,8 @@ class Method:
         released_flops: (model, its pass, knob values) -> the authors' counts of the pass and of the full model, each
             (B,) int64; None where they count as we do.
         suite: it runs where no method is named; not one whose training takes as long as all others'.
+        measure: (model, rows, knob values): writes into the model's configuration what a control's `own` shares are on
+            rows whose labels are not read; None where the stage has measured them.
         check: raises InputError where knob values do not fit a model of the configuration that `stage` leaves; asked
             before training.
     """
@@ -45,6 +47,7 @@ class Method:
     knobs: tuple[Knob, ...] = ()
     released_flops: Count | None = None
     suite: bool = True
+    measure: Callable[[EfficientBertForSequenceClassification, Rows, Mapping[str, Value]], None] | None = None
     check: Callable[[EfficientBertConfig, Mapping[str, Value]], None] = lambda config, knobs: None
 
     @property

@@ -9,7 +9,7 @@ from efficient_bert.decisions import Policy
 from efficient_bert.gates import width_list
 from efficient_bert.knobs import Value
 from efficient_bert.methods import Method
-from efficient_bert.methods.random_widths import check
+from efficient_bert.methods.random_widths import check, measure
 from efficient_bert.methods.width_gates import WIDTH_MULT_LIST
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.subnets import subnet_policy
@@ -29,6 +29,7 @@ CONSTANT_WIDTHS = Method(
     stage=GATES,
     control_of="width_gates",
     policy=policy,
+    measure=measure,
     check=check,
     suite=False,
     knobs=(WIDTH_MULT_LIST, CLASS_RATES),

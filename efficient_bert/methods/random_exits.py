@@ -6,14 +6,15 @@ from collections.abc import Mapping
 
 from efficient_bert.choice_controls import EXIT_RATES, check_rates, exit_rates, random_exits
 from efficient_bert.config import EfficientBertConfig
-from efficient_bert.controls import CONTROL_SEED, OWN
+from efficient_bert.controls import CONTROL_SEED
 from efficient_bert.decisions import Policy
-from efficient_bert.errors import InputError
 from efficient_bert.knobs import Value
 from efficient_bert.methods import Method, prefix_exit
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.subnets import subnet_policy, uniform
+from efficient_bert.training import Rows
 from efficient_bert.training.flexible import FINAL
+from efficient_bert.training.profiles import measure_profiles
 
 
 def until_drawn(config: EfficientBertConfig, knobs: Mapping[str, Value], *, widths: Policy) -> Policy:
@@ -32,15 +33,15 @@ def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Va
     return until_drawn(model.config, knobs, widths=one_width)
 
 
+def measure(model: EfficientBertForSequenceClassification, rows: Rows, knobs: Mapping[str, Value]) -> None:
+    """How often what is left where at this width and this threshold."""
+    measure_profiles(model, rows, width=float(knobs["exit_width"]), threshold=float(knobs["exit_threshold"]))
+
+
 def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
     """Raise InputError where the width leaves no head, or the threshold or the shares do not fit."""
     prefix_exit.check(config, knobs)
     check_rates(config, knobs)
-    if knobs["exit_rates"] == OWN and float(knobs["exit_width"]) != 1:
-        raise InputError(
-            f"exit_width is {knobs['exit_width']}, but the model's exit rates were measured at full width; give "
-            "--exit-rates, or leave out the controls"
-        )
 
 
 RANDOM_EXITS = Method(
@@ -50,6 +51,7 @@ RANDOM_EXITS = Method(
     stage=FINAL,
     control_of="prefix_exit",
     policy=policy,
+    measure=measure,
     check=check,
     suite=False,
     knobs=(*prefix_exit.PREFIX_EXIT.knobs, EXIT_RATES, CONTROL_SEED),

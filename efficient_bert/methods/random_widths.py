@@ -13,7 +13,9 @@ from efficient_bert.knobs import Value
 from efficient_bert.methods import Method
 from efficient_bert.methods.width_gates import WIDTH_MULT_LIST
 from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.training import Rows
 from efficient_bert.training.gating import GATES
+from efficient_bert.training.profiles import measure_profiles
 
 
 def drawn(config: EfficientBertConfig, knobs: Mapping[str, Value], *, rates: Rates) -> Policy:
@@ -31,6 +33,11 @@ def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Va
     return drawn(model.config, knobs, rates=class_rates(model.config, knobs["class_rates"]))
 
 
+def measure(model: EfficientBertForSequenceClassification, rows: Rows, knobs: Mapping[str, Value]) -> None:
+    """How often the gates choose what at this list of widths."""
+    measure_profiles(model, rows, widths=width_list(str(knobs["width_mult_list"]), model.config))
+
+
 def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
     """Raise InputError where the list or the shares do not fit the gates."""
     width_list(str(knobs["width_mult_list"]), config)
@@ -44,6 +51,7 @@ RANDOM_WIDTHS = Method(
     stage=GATES,
     control_of="width_gates",
     policy=policy,
+    measure=measure,
     check=check,
     suite=False,
     knobs=(WIDTH_MULT_LIST, CLASS_RATES, CONTROL_SEED),

@@ -21,7 +21,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from efficient_bert.config import EfficientBertConfig, check_widths
+from efficient_bert.config import EfficientBertConfig, check_widths, kept_heads
 from efficient_bert.engine import Batch
 from efficient_bert.errors import InputError
 from efficient_bert.fidelity import Fidelity
@@ -165,10 +165,16 @@ def width_list(text: str, config: EfficientBertConfig) -> tuple[float, ...]:
     """Widths to train, largest first.
 
     Raises:
-        InputError: not in order, or a width that leaves no head.
+        InputError: not in order, two that keep the same heads, one that leaves none, or not the full width.
     """
     widths = descending(text, "the width list")
     check_widths(widths[::-1], heads=config.num_attention_heads)
+    counts = [kept_heads(width, config.num_attention_heads) for width in widths]
+    if len(set(counts)) < len(counts) or counts[0] != config.num_attention_heads:
+        raise InputError(
+            f"the width list {text!r} keeps {counts} of {config.num_attention_heads} heads, but each width keeps "
+            f"another number and the largest all; such as 0.25,0.5,0.75,1"
+        )
     return widths
 
 
@@ -303,7 +309,14 @@ WIDTH = Stage(
         *IMPORTANCE,
         *OPTIONS,
     ),
-    knobs=(Knob("graft", "neural grafting while widths are trained", "yes", choices=("yes", "no")),),
+    knobs=(
+        Knob(
+            "graft",
+            "neural grafting while widths are trained, in all epochs but the last",
+            "yes",
+            choices=("yes", "no"),
+        ),
+    ),
     after=REWIRE,
     changes=new_widths,
     check=check_sources,

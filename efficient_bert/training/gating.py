@@ -214,8 +214,12 @@ def train_gates(context: Context) -> Trained:
     return replace(trained, model=trained.model.requires_grad_(True))
 
 
-def check_weights(config: EfficientBertConfig, options: Mapping[str, Value]) -> None:
-    """Raise InputError where the classes' weights do not fit the widths."""
+def check_classes(config: EfficientBertConfig, options: Mapping[str, Value]) -> None:
+    """Raise InputError where there is no width to choose, or the classes' weights do not fit the widths."""
+    if len(config.widths) < 2:
+        raise InputError(
+            f"the widths are {list(config.widths)}, but gates choose among several; give --width-list more"
+        )
     text = str(options["class_weights"])
     if text != "balanced":
         typed_weights(text, len(config.widths))
@@ -239,7 +243,7 @@ GATES = Stage(
     knobs=(Knob("num_gates", "gates, each for as many consecutive layers; 0 = one for each layer", 0, low=0),),
     after=FINAL,
     changes=lambda config, options: new_gates(config, int(options["num_gates"])),
-    check=lambda config, options, vocabulary: check_weights(config, options),
+    check=lambda config, options, vocabulary: check_classes(config, options),
     step_cost=lambda options: 0.02 + (3.0 / float(options["epochs"]) if options["label_split"] == "train" else 0.0),
     unseen=unseen,
 )  # fmt: skip

@@ -1,18 +1,19 @@
-"""How often gates and exits choose what, on held-out rows: controls choose as often, by chance."""
+"""How often gates and exits choose what: controls choose as often, by chance."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from efficient_bert.decisions import Policy
 from efficient_bert.engine import Execution, Output, run
 from efficient_bert.exits import exit_rule
 from efficient_bert.gates import gate_policy
 from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.subnets import subnet_policy, uniform
 from efficient_bert.training import Rows
 from efficient_bert.training.batches import batch_of, collate, in_order
 
@@ -21,47 +22,60 @@ STEPS = 40
 
 
 @torch.inference_mode()
-def measure_profiles(model: EfficientBertForSequenceClassification, rows: Rows) -> None:
+def measure_profiles(
+    model: EfficientBertForSequenceClassification,
+    rows: Rows,
+    *,
+    widths: Sequence[float] | None = None,
+    width: float = 1.0,
+    threshold: float = 0.0,
+) -> None:
     """Write into the model's configuration, from one pass in which nobody leaves, how often what is chosen.
 
-    `exit_profile`, and of a model with gates `gate_profile` and `staying_profile`, in which a gate that nobody reaches
-    keeps the shares of the threshold below. Widths are those that the gates choose, or full.
+    `exit_profile`, and of gates `gate_profile` and `staying_profile`, in which a gate that nobody reaches keeps the
+    shares of the threshold below. No label is read.
+
+    Args:
+        widths: what each class of the gates is run at; the trained widths where the model has gates.
+        width: of all layers of a model without gates.
+        threshold: one more for `exit_profile`, exactly; 0 is always there.
     """
     config = model.config
     depths = tuple(config.exit_depths)
-    policy = Policy(exits=depths)
+    widths = config.widths if widths is None else widths
+    policy = replace(subnet_policy(uniform(config, width=width)), exits=depths)
     if model.gates is not None:
-        policy = gate_policy(model.gates, config.widths, exits=depths)
+        policy = gate_policy(model.gates, widths, exits=depths)
     outputs = []
     for chunk in in_order(rows):
         batch = batch_of(model, collate(chunk, pad_token_id=config.padding))
         outputs.append(run(model, batch, policy, execution=Execution.MASKED))
     logits = torch.cat([exits_of(output) for output in outputs], dim=1) if depths else None
-    bounds = [] if logits is None else thresholds(model, logits)
+    bounds = [] if logits is None else sorted({*thresholds(model, logits), threshold})
     left = [] if logits is None else [left_at(logits, exit_rule(config, bound)) for bound in bounds]
     config.exit_profile = [
         [bound, *frequencies(at, len(depths) + 1)[:-1]] for bound, at in zip(bounds, left, strict=True)
     ]
     if model.gates is not None:
-        chosen = torch.cat([classes(output, config.widths) for output in outputs], dim=1)
+        chosen = torch.cat([classes(output, widths) for output in outputs], dim=1)
         passed = [sum(depth <= gate * model.gates.span for depth in depths) for gate in range(len(chosen))]
-        config.gate_profile = [frequencies(gate, len(config.widths)) for gate in chosen]
+        config.gate_profile = [frequencies(gate, len(widths)) for gate in chosen]
         config.staying_profile = []
         for at in left:
             before = config.staying_profile[-1] if config.staying_profile else config.gate_profile
             there = [at >= exits for exits in passed]
             config.staying_profile.append(
                 [
-                    frequencies(gate[stays], len(config.widths)) if stays.any() else shares
+                    frequencies(gate[stays], len(widths)) if stays.any() else shares
                     for gate, stays, shares in zip(chosen, there, before, strict=True)
                 ]
             )
 
 
 def classes(output: Output, widths: Sequence[float]) -> Tensor:
-    """(G, B) int64: the class of width that each gate chose."""
+    """(G, B) int64: the class of width that each gate chose, the first of those that run at one width."""
     chosen = torch.stack([decision.width for decision in output.decisions if decision.width is not None])
-    return torch.searchsorted(chosen.new_tensor(widths), chosen)
+    return (chosen[..., None] == chosen.new_tensor(widths)).int().argmax(-1)
 
 
 def exits_of(output: Output) -> Tensor:
