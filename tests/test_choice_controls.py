@@ -22,6 +22,7 @@ from efficient_bert.controls import OWN
 from efficient_bert.decisions import Policy
 from efficient_bert.draws import fingerprints, uniform_draws
 from efficient_bert.gates import gate_policy
+from efficient_bert.knobs import Value
 from efficient_bert.methods.constant_widths import CONSTANT_WIDTHS
 from efficient_bert.methods.flexible import FLEXIBLE
 from efficient_bert.methods.prefix_exit import PREFIX_EXIT
@@ -173,7 +174,8 @@ def test_controls_follow_the_point_that_they_belong_to(listed: str) -> None:
 
     Gates see other states at other widths, and choose otherwise; so the shares of the trained widths will not do.
     """
-    model, some, knobs = gated(), rows(60, 1), {"width_mult_list": listed, "exit_threshold": 0.6}
+    knobs: dict[str, Value] = {"width_mult_list": listed, "exit_threshold": 0.6}
+    model, some = gated(), rows(60, 1)
     measure_profiles(model, some)
     trained = staying_rates(model.config, OWN, 0.6)
     assert RANDOM_FLEXIBLE.measure is not None
@@ -195,11 +197,11 @@ def test_controls_follow_the_point_that_they_belong_to(listed: str) -> None:
 @torch.inference_mode()
 def test_exits_are_counted_at_their_own_width() -> None:
     """Narrower layers leave examples less or more certain, and their control leaves as often."""
-    model, some, knobs = tiny_model(classes=2, exit_depths=[2, 3], shared_head=True, num_gates=0), rows(60, 1), {}
+    model, some = tiny_model(classes=2, exit_depths=[2, 3], shared_head=True, num_gates=0), rows(60, 1)
     assert RANDOM_EXITS.measure is not None
     found = []
     for width in (1.0, 0.25):
-        knobs = {"exit_width": width, "exit_threshold": 0.6}
+        knobs: dict[str, Value] = {"exit_width": width, "exit_threshold": 0.6}
         RANDOM_EXITS.measure(model, some, knobs)
         trace = run(model, tiny_rows(some), PREFIX_EXIT.policy(model, knobs)).trace
         left = [float((trace.exit_depth == depth).double().mean()) for depth in (2, 3)]
