@@ -162,7 +162,13 @@ def explanations(
     """
     places = [reader.places(document) for document in documents]
     cut = [
-        Window(reader.input_ids(document, own), answer, document.marked[document.units[own]])
+        Window(
+            reader.input_ids(document, own),
+            answer,
+            document.marked[document.units[own]],
+            # [CLS] and [SEP] counted, once for the document
+            (own + 1) / (sum(map(len, windows)) + 2),
+        )
         for document, answer, windows in zip(documents, classes, places, strict=True)
         for own in windows
     ]
@@ -175,11 +181,19 @@ def explanations(
 
 @dataclass(frozen=True)
 class Window:
-    """What is explained at once: word piece ids with [CLS] and [SEP], the answer, and which pieces people marked."""
+    """What is explained at once.
+
+    Attributes:
+        pieces: word piece ids with [CLS] and [SEP].
+        answer: the class that is explained.
+        marked: which pieces people marked [pieces without the special ones].
+        before: how much of what is read of the document stands before each piece [the same].
+    """
 
     pieces: list[int]
     answer: int
     marked: Mask
+    before: Values
 
 
 def _explained(
@@ -196,10 +210,12 @@ def _explained(
     found: list[Values] = [np.empty(0)] * len(windows)
     for rows, batch in _batches([window.pieces for window in windows], able):
         answers = torch.tensor([windows[row].answer for row in rows], device=batch.mask.device)
-        marked = torch.zeros_like(batch.mask)
+        marked, before = torch.zeros_like(batch.mask), torch.zeros(batch.mask.shape, device=batch.mask.device)
         for place, row in enumerate(rows):
-            marked[place, 1 : 1 + len(windows[row].marked)] = torch.from_numpy(windows[row].marked)
-        question = Question(able.model, batch, answers, marked, able.policy if explainer.adaptive else None)
+            own = slice(1, 1 + len(windows[row].marked))
+            marked[place, own] = torch.from_numpy(windows[row].marked)
+            before[place, own] = torch.from_numpy(windows[row].before).to(before)
+        question = Question(able.model, batch, answers, marked, before, able.policy if explainer.adaptive else None)
         scores = explainer.explain(question).double().cpu().numpy()
         for row, own in zip(rows, scores, strict=True):
             length = len(windows[row].pieces)

@@ -36,9 +36,9 @@ Where the official scorer crashes, divides by zero, or depends on the order of t
 What the official scorer lets pass or stumbles over is refused in one line with file, line, value, rule and remedy, and
 exit code 2:
 
-- lines: what is not one JSON object in UTF-8; keys that occur twice; NaN, Infinity, null, booleans and strings where a
-  number belongs; lines above 16 MiB; damaged gzip files. (A byte order mark and blank lines are accepted, an unknown
-  field is ignored with a note.)
+- lines: what is not one JSON object in UTF-8; half a surrogate pair; keys that occur twice; NaN, Infinity, null,
+  booleans and strings where a number belongs; lines above 16 MiB; damaged gzip files. (A byte order mark and blank
+  lines are accepted; an unknown field of a prediction is ignored with a note, one of the gold without.)
 - names: annotations that are missing, unknown or there twice; documents that are missing, entered twice, or not of
   their annotation; classes that nobody else uses; both layouts of documents at once.
 - spans: reversed, empty, negative, overlapping, or past the end. (A repeated span counts once.) The gold is held to the

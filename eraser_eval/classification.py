@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from eraser_eval.errors import InputError, shown
 from eraser_eval.table import Array, Flat, Sums, Table, Terms, f1, ratio
+
+RESERVED = ("accuracy", "macro avg", "weighted avg")
+"""Rows of the report that are no class."""
 
 REPORTED = 100
 """More classes than this have no intervals: their sums would not fit in memory."""
@@ -22,7 +26,14 @@ class Classes:
         self.table = Table()
 
     def append(self, gold: str, predicted: str) -> None:
-        """Add an annotation."""
+        """Add an annotation.
+
+        Raises:
+            InputError: a class is called like another row of the report.
+        """
+        for label in (gold, predicted):
+            if label in RESERVED:
+                raise InputError(f"a class is called {shown(label)}, as a row of the report is; rename it")
         codes = [self.numbers.setdefault(label, len(self.numbers)) for label in (gold, predicted)]
         self.table.append({"gold": codes[0], "predicted": codes[1]})
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -21,6 +22,9 @@ from eraser_eval.errors import InputError, shown
 
 LINE_LIMIT = 16 * 2**20
 """Bytes of the longest line, and of the longest document in a file of its own; some million tokens."""
+
+HALF = re.compile(r"\\u[dD][89a-fA-F]")
+"""An escape that may be half a surrogate pair, which no file can hold as text."""
 
 GZIP = b"\x1f\x8b"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -102,17 +106,15 @@ def _lines(path: Path) -> Iterator[bytes]:
     """The lines of a file, at most one byte above the limit of each."""
     try:
         with ExitStack() as stack:
-            file: IO[bytes] = stack.enter_context(path.open("rb"))
-            packed = file.read(2) == GZIP
-            file.seek(0)
-            if packed:
-                file = cast(IO[bytes], stack.enter_context(gzip.GzipFile(fileobj=file)))
+            opened = stack.enter_context(path.open("rb"))
+            packed = opened.peek(2).startswith(GZIP)  # a pipe could not be read again from its start
+            file = cast(IO[bytes], stack.enter_context(gzip.GzipFile(fileobj=opened)) if packed else opened)
             while line := file.readline(LINE_LIMIT + 1):
                 yield line
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path} is a damaged gzip file ({error}); write it again") from error
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); pass a file of JSON lines") from error
+        raise InputError(f"{path} cannot be read ({error.strerror or error}); pass a file of JSON lines") from error
 
 
 def _encoded(row: Mapping[str, Any], place: Place) -> bytes:
@@ -134,7 +136,16 @@ def _object(line: bytes, place: Place) -> dict[str, Any]:
         raise InputError(f"{place} is no JSON text ({error}); each line must be one object") from error
     if not isinstance(row, dict):
         raise InputError(f"{place} is a {type(row).__name__}, but each line must be a JSON object")
+    if HALF.search(text):
+        _whole(row, place)
     return row
+
+
+def _whole(row: Mapping[str, Any], place: Place) -> None:
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{place} has half a surrogate pair, which is no text; write the whole character") from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

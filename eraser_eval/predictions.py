@@ -13,7 +13,7 @@ common with the gold and with the other lines is checked by `eraser_eval.checks`
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -30,7 +30,9 @@ HARD, SOFT, SENTENCES = "hard_rationale_predictions", "soft_rationale_prediction
 SCORES = "classification_scores"
 COMPREHENSIVENESS = "comprehensiveness_classification_scores"
 SUFFICIENCY = "sufficiency_classification_scores"
+SPAN_FIELDS = {"start_token", "end_token"}
 ENTRY_FIELDS = {"docid", HARD, SOFT, SENTENCES}
+ERASED_FIELDS = {"threshold", COMPREHENSIVENESS, SUFFICIENCY}
 LINE_FIELDS = {
     *("annotation_id", "rationales", "classification", "tokens_to_flip", "thresholded_scores"),
     *(SCORES, COMPREHENSIVENESS, SUFFICIENCY),
@@ -83,7 +85,7 @@ class Prediction:
         erased: the same after erasing.
         thresholded: share of the tokens that was erased -> class probabilities.
         tokens_to_flip: how many tokens had to be erased until the class changed.
-        ignored: fields of the line that ERASER does not have.
+        ignored: fields of the line, and of what is in it, that ERASER does not have.
     """
 
     annotation_id: str
@@ -134,10 +136,22 @@ def _prediction(row: Row, place: Place) -> Prediction:
         erased=_erased(row, place),
         thresholded=_thresholded(row, place) if "thresholded_scores" in row else None,
         tokens_to_flip=whole(row, "tokens_to_flip", place) if "tokens_to_flip" in row else None,
-        ignored=tuple({*row} - LINE_FIELDS | {field for entry in entries for field in entry} - ENTRY_FIELDS),
+        ignored=_ignored(row, entries),
     )
     _check_classes(found, place)
     return found
+
+
+def _ignored(row: Row, entries: Sequence[Row]) -> tuple[str, ...]:
+    """Fields that ERASER does not have, of a line that has been read."""
+    spans = [span for entry in entries for span in entry.get(HARD, ())]
+    known = (
+        ([row], LINE_FIELDS),
+        (entries, ENTRY_FIELDS),
+        (spans, SPAN_FIELDS),
+        (row.get("thresholded_scores", ()), ERASED_FIELDS),
+    )
+    return tuple(sorted({field for rows, fields in known for each in rows for field in each if field not in fields}))
 
 
 def _rationale(entry: Row, place: Place) -> Rationale:

@@ -145,9 +145,10 @@ def _annotation(row: Row, place: Place) -> Annotation:
         raise InputError(f"{place}: evidences holds {shown(groups)}, but must be a list of lists of spans")
     evidences = tuple(tuple(_evidence(span, place) for span in group) for group in groups)
     classification = text(row, "classification", place)
-    named = [name(docid, "docids", place) for docid in items(row, "docids", place)] if row.get("docids") else []
+    listed = [] if row.get("docids") is None else items(row, "docids", place)
+    named = [name(docid, "docids", place) for docid in listed]
     docids = named or dict.fromkeys(span.docid for group in evidences for span in group) or [annotation_id]
-    query = text(row, "query", place) if row.get("query") else ""
+    query = "" if row.get("query") is None else text(row, "query", place)
     return Annotation(annotation_id, query, classification, evidences, tuple(docids))
 
 

@@ -20,6 +20,9 @@ from eraser_eval.predictions import Prediction, Rationale
 from eraser_eval.ranking import ranking
 from eraser_eval.table import Array, Table
 
+MOST_RESAMPLES = 100_000
+"""Of which a number takes 0.8 MB each time it is drawn."""
+
 DocumentRow = dict[str, Any]
 """The values of one annotation and document; None where a value is undefined."""
 
@@ -52,6 +55,8 @@ class Settings:
                     raise InputError(f"{name} threshold {threshold} is out of range; it needs 0 < threshold <= 1")
             if given is not None and len(set(given)) != max(len(given), 1):
                 raise InputError(f"{name} thresholds are {shown(list(given))}; give at least one, and each once")
+        if self.resamples > MOST_RESAMPLES:
+            raise InputError(f"resamples is {self.resamples}, but {MOST_RESAMPLES:,} are the most; 1000 are usual")
         for name, number in (("resamples", self.resamples), ("seed", self.seed)):
             if number < 0:
                 raise InputError(f"{name} is {number}, but cannot be negative; give 0 or more")

@@ -20,6 +20,7 @@ from eraser_eval.plausibility import hard_scores, hard_terms
 from eraser_eval.predictions import COMPREHENSIVENESS, HARD, SENTENCES, SOFT
 from eraser_eval.ranking import ranking_scores, ranking_terms
 from eraser_eval.report import LEVEL, intervals, made_with, merged, nested, point
+from eraser_eval.schema import SPLITS
 from eraser_eval.scorer import Scorer, Settings
 from eraser_eval.table import Flat, Sums, Table, Terms, resampled, total
 
@@ -51,6 +52,8 @@ def score(
     Raises:
         InputError: something is missing, malformed or contradictory.
     """
+    if per_document is not None and _is_input(per_document, folder, predictions):
+        raise InputError(f"{per_document} is read by this command, and would be lost; give --per-document another file")
     gold = read_gold(folder, split)
     checks, scorer = Checks(gold), Scorer(gold, settings)
     documents = (values for row, line in checks.pass_over(predictions) for values in scorer.add(row, line))
@@ -61,6 +64,8 @@ def score(
         write_objects(per_document, documents)
     if settings.strict and not (checks.has("classification") and checks.has(COMPREHENSIVENESS)):
         raise InputError(f"{predictions} lacks classification or {COMPREHENSIVENESS}, which --strict needs; add them")
+    if settings.aopc_thresholds is not None and not checks.thresholds:
+        raise InputError(f"{predictions} has no thresholded_scores, so none can be chosen; leave --aopc-thresholds out")
     thresholds = chosen_thresholds(checks.thresholds, settings.aopc_thresholds) if checks.thresholds else ()
     if thresholds is None:
         raise InputError(
@@ -68,6 +73,13 @@ def score(
             "were asked for; ask for some of the file's"
         )
     return _report(scorer, checks, thresholds)
+
+
+def _is_input(path: Path, folder: Path, predictions: Path) -> bool:
+    """Whether a file to write is the prediction file or belongs to the data set."""
+    wanted, documents = path.resolve(), (folder / "docs").resolve()
+    own = (predictions, folder / "docs.jsonl", *(folder / f"{split}.jsonl" for split in SPLITS))
+    return wanted in {each.resolve() for each in own} or documents in wanted.parents
 
 
 def validate(folder: Path, *, splits: Sequence[str], predictions: Path | None = None) -> dict[str, int]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 import re
 import runpy
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -98,6 +101,7 @@ def test_the_official_flags_are_understood(tmp_path: Path) -> None:
         (("--split", "validation"), "no split 'validation'; it has val"),
         (("--data", "nowhere"), "nowhere has neither docs.jsonl nor docs/"),
         (("--predictions", "nothing.jsonl"), "nothing.jsonl cannot be read (No such file or directory)"),
+        (("--resamples", "1000000000000000"), "100,000 are the most"),
         (("--unknown",), "unrecognized arguments: --unknown"),
     ],
 )
@@ -149,6 +153,77 @@ def test_values_of_each_document_are_written(tmp_path: Path) -> None:
         "predictions.jsonl",
         "values.jsonl",
     }
+
+
+@pytest.mark.parametrize("name", ["predictions.jsonl", "val.jsonl", "train.jsonl", "docs.jsonl", "docs/un"])
+def test_what_is_read_is_not_written_over(name: str, tmp_path: Path) -> None:
+    """The values of each document go to no file of the data set or of the predictions, by whatever path."""
+    write(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    found = scored(tmp_path, "--per-document", tmp_path / ".." / tmp_path.name / name)
+    assert refused(found)
+    assert "is read by this command" in found.err
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_thresholds_of_nothing_are_refused(tmp_path: Path) -> None:
+    """A file without scores at thresholds has none to choose from."""
+    rows = predictions()
+    for row in rows:
+        del row["thresholded_scores"]
+    write(tmp_path, given=lines(rows))
+    assert not refused(scored(tmp_path))
+    assert "has no thresholded_scores" in scored(tmp_path, "--aopc-thresholds", 0.5).err
+
+
+def test_unknown_fields_are_noted_at_every_level(tmp_path: Path) -> None:
+    """A misspelt field says that it was ignored, wherever in a line it stands."""
+    rows = predictions()
+    rows[1]["odd"] = rows[1]["rationales"][0]["odder"] = 1
+    rows[1]["rationales"][0]["hard_rationale_predictions"][0]["oddest"] = rows[1]["thresholded_scores"][0]["oddly"] = 1
+    notes = scored(write(tmp_path, given=lines(rows))).report["notes"]
+    said = [note for note in notes if "is not ERASER's" in note]
+    assert len(said) == 4
+    for field in ("odd", "odder", "oddest", "oddly"):
+        assert any(note.startswith(f"the field '{field}'") and note.endswith("line 2") for note in said)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "macro avg", "weighted avg"])
+def test_a_class_named_like_a_row_of_the_report_is_refused(name: str, tmp_path: Path) -> None:
+    """It would take the place of the accuracy, or of an average."""
+    given, gold = (lines(rows).replace(b'"POS"', json.dumps(name).encode()) for rows in (predictions(), GOLD))
+    found = scored(write(tmp_path, given=given, gold=gold))
+    assert refused(found)
+    assert "as a row of the report is" in found.err
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_half_a_surrogate_pair_is_refused(as_json: bool, tmp_path: Path) -> None:
+    """An escape that is half a character is named with its line; a whole pair is a character."""
+    for escape, fine in ((b'"P\\ud800"', False), (b'"P\\ud83d\\ude00"', True)):
+        given, gold = (lines(rows).replace(b'"POS"', escape) for rows in (predictions(), GOLD))
+        write(tmp_path, given=given, gold=gold)
+        files = ("--data", tmp_path, "--split", "val", "--predictions", tmp_path / "predictions.jsonl")
+        found = call("score", *files, "--resamples", 0, *(["--json"] if as_json else []))
+        assert (found.code == 0) == fine
+        assert fine or found.err.endswith(
+            "val.jsonl, line 1 has half a surrogate pair, which is no text; write the whole character\n"
+        )
+
+
+def test_predictions_may_come_through_a_pipe(tmp_path: Path) -> None:
+    """What can be read only once is read once, packed or not."""
+    write(tmp_path)
+    plain = (tmp_path / "predictions.jsonl").read_bytes()
+    for given in (plain, gzip.compress(plain)):
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        writer = threading.Thread(target=pipe.write_bytes, args=(given,))
+        writer.start()
+        found = call("score", "--data", tmp_path, "--split", "val", "--predictions", pipe, "--json", "--resamples", 3)
+        writer.join()
+        pipe.unlink()
+        assert found.report == scored(tmp_path).report
 
 
 @pytest.mark.parametrize("value", ["\ud800", float("nan"), float("inf")])

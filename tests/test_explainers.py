@@ -31,7 +31,8 @@ CLASSES = torch.tensor([2, 0, 1])
 def asked(model: EfficientBertForSequenceClassification, batch: Batch, classes: Tensor) -> Question:
     """The question with the model's own predictors, so sharp that tokens go, and every other token marked."""
     marked = batch.mask & (batch.mask.cumsum(1) % 2 == 0)
-    return Question(model, batch, classes, marked, contribution_policy(model.contributions(), scale=3.0))
+    before = (batch.mask.cumsum(1) - 1) / batch.mask.sum(1, keepdim=True)
+    return Question(model, batch, classes, marked, before, contribution_policy(model.contributions(), scale=3.0))
 
 
 def probabilities(model: EfficientBertForSequenceClassification, batch: Batch, layer: int) -> Tensor:

@@ -104,6 +104,18 @@ def test_explanations_are_kept_as_they_were_pooled(able: Runnable) -> None:
     assert scores_of("position", read, "max", watcher=Bars()) is most
 
 
+def test_positions_are_those_in_the_document(able: Runnable) -> None:
+    """The position control falls evenly over all windows, from the first piece to the last; unread ones have 0."""
+    found = explanations(EXPLAINERS["position"], able, READER, documents=[LONG, SHORT], classes=[0, 0], pooling="max")
+    first_pieces = [0, 2, 3, 4, 5, 8, 9, 10, 11]
+    np.testing.assert_allclose(found[0][0], [1 - (piece + 1) / 15 for piece in first_pieces], rtol=1e-6)
+    np.testing.assert_allclose(found[1][0], [0.8, 0.6], rtol=1e-6)
+    reader = replace(READER, windows=False)
+    (found_first,) = explanations(EXPLAINERS["position"], able, reader, documents=[LONG], classes=[0], pooling="max")
+    expected = [1 - (piece + 1) / (ROOMS + 2) if piece < ROOMS else 0.0 for piece in first_pieces]
+    np.testing.assert_allclose(found_first[0], expected, rtol=1e-6)
+
+
 def test_shares_of_windows_are_held_against_an_equal_share(able: Runnable) -> None:
     """An equal share is 1 in a long window and in a short one; what was not read has 0."""
 

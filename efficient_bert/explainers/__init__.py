@@ -24,6 +24,7 @@ class Question:
         batch: the inputs.
         classes: (B,) int64, whose answer is explained: the predicted class of each example.
         marked: (B, L) bool, which tokens people marked.
+        before: (B, L) in [0, 1), how much of the document stands before each token, also where it is read in windows.
         policy: how an adaptive model runs; None where all of the model runs.
     """
 
@@ -31,6 +32,7 @@ class Question:
     batch: Batch
     classes: Tensor
     marked: Tensor
+    before: Tensor
     policy: Policy | None = None
 
 

@@ -8,10 +8,8 @@ from efficient_bert.explainers import Explainer, Question
 
 
 def explain(question: Question) -> Tensor:
-    """(B, 1, L): 1 for the first token, falling evenly towards the last."""
-    mask = question.batch.mask
-    place = mask.cumsum(1) - 1
-    return ((1 - place / mask.sum(1, keepdim=True)) * mask)[:, None]
+    """(B, 1, L): falling evenly from 1 at the beginning of the document towards 0 at its end."""
+    return ((1 - question.before) * question.batch.mask)[:, None]
 
 
 POSITION = Explainer(
