@@ -31,7 +31,7 @@ import numpy as np
 
 from bench import __version__
 from bench.artifacts import content_hash
-from bench.comparison_files import OVERVIEW, SUMMARY, require_replaceable, summary_in
+from bench.comparison_files import OVERVIEW, SUMMARY, forget_single, require_replaceable, summary_in
 from bench.errors import InputError
 from bench.faithfulness import Eraser, Layers, highest, runs_of
 from bench.findings import Findings
@@ -153,6 +153,8 @@ def compare(plans: Sequence[Plan], asked: Asked, watcher: Watcher) -> tuple[Path
     documents = documents_of(gold, plans[0].tokenizer)
     (asked.out / OVERVIEW).unlink(missing_ok=True)
     single = len(plans) * len(plans[0].arms[1:]) == 1
+    if not single:
+        forget_single(asked.out)
     folders: list[Path] = []
     for plan in plans:
         own = {arm.run_id: asked.out if single else asked.out / folder_of(plan, arm) for arm in plan.arms[1:]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +31,14 @@ _BESIDE = "*seed-[0-9]*"
 _PARTS = ".*.part"
 """Of files that a killed process left half-written."""
 
+_SINGLE = (
+    *(SUMMARY, "documents.parquet", "table.parquet", "table.csv", "words.parquet", "shown.jsonl"),
+    *("index.html", "figures", "predictions", "scores", "gold"),
+)
+"""What a comparison alone in its folder writes, first what marks it as finished; with its page."""
+
 _CONTENT = {
-    ".": (
-        *(SUMMARY, OVERVIEW, POINTS, POINTS_CSV, "documents.parquet", "table.parquet", "table.csv", "words.parquet"),
-        *("shown.jsonl", "index.html", "figures", "predictions", "scores", "gold", _BESIDE, _PARTS),
-    ),
+    ".": (*_SINGLE, OVERVIEW, POINTS, POINTS_CSV, _BESIDE, _PARTS),
     "predictions": ("*-layer*.jsonl", _PARTS),
     "scores": ("*-layer*.json*", _PARTS),
     "gold": ("docs.jsonl", "train.jsonl", "val.jsonl", "test.jsonl", _PARTS),
@@ -55,6 +59,16 @@ def require_replaceable(out: Path) -> None:
             require_own(place / folder, names, kind="a comparison")
         if place.is_dir() and any(place.iterdir()) and not ((place / "scores").exists() or any(place.glob(_BESIDE))):
             raise InputError(f"{place} is not empty, but holds no scores of a comparison; name an empty or new folder")
+
+
+def forget_single(out: Path) -> None:
+    """Remove the one comparison that a folder held, where several take its place; its texts would stay otherwise."""
+    for name in _SINGLE:
+        path = out / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def summary_in(folder: Path) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def _beside(task: Task, split: str, data_dir: Path) -> EraserDataset | None:
     documents, annotations = {}, []
     columns = [layout.example_id, layout.text, layout.label]
     for place, row in read_objects(path):
-        if not row.get("rationale_spans"):
+        if row.get("rationale_spans") in (None, []):
             continue
         require_columns(task, where=str(place), columns=columns, present=list(row))
         docid, text, label = (row[name] for name in columns)

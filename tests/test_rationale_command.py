@@ -203,9 +203,14 @@ def test_the_last_layer_alone_may_be_erased(plan: Plan, out: Path, tmp_path: Pat
     assert "the rationales of the last layer alone" in (asked.out / "index.html").read_text(encoding="utf8")
 
 
-def test_points_are_put_together(plan: Plan, tmp_path: Path) -> None:
-    """Two operating points have a folder each and one page; the slower is first; a second call explains nothing."""
+def test_points_are_put_together(plan: Plan, out: Path, tmp_path: Path) -> None:
+    """Two operating points have a folder each and one page; the slower is first; a second call explains nothing.
+
+    What the folder held of one comparison, its texts among it, is gone.
+    """
     folder = tmp_path / "out"
+    shutil.copytree(out, folder)
+    assert (folder / "shown.jsonl").is_file()
     command = (
         *("rationales", "--task", "demo", "--preset", "smoke", "--backbone", plan.settings.backbone),
         *("--store", plan.settings.store, "--max-length", 40, "--eta-scale", "4.0,1.0", "--limit", 3),
@@ -213,6 +218,7 @@ def test_points_are_put_together(plan: Plan, tmp_path: Path) -> None:
     )
     answer = call(*command)
     assert answer.code == 0, answer.err
+    assert not {path.name for path in folder.iterdir()} & {"summary.json", "shown.jsonl", "gold", "words.parquet"}
     points = read_points(folder)
     assert [point.found.summary["knobs"]["eta_scale"] for point in points] == [1.0, 4.0]
     slow, fast = (point.found for point in points)

@@ -257,6 +257,7 @@ def test_malformed_spans_are_refused(tmp_path: Path) -> None:
         (b"[[1, 2]]", b"[[1, 2.0]]", "rationale_spans holds no list of"),
         (b"[[1, 2]]", b'["three"]', "rationale_spans holds no list of"),
         (b"[[1, 2]]", b'"three"', "rationale_spans holds no list of"),
+        *((b"[[1, 2]]", value, "rationale_spans holds no list of") for value in (b"false", b"0", b'""', b"{}")),
     ],
 )
 def test_malformed_posts_are_refused(old: bytes, new: bytes, message: str, tmp_path: Path) -> None:
