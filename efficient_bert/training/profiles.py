@@ -9,7 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from efficient_bert.engine import Execution, Output, run
+from efficient_bert.config import kept_heads
+from efficient_bert.engine import Output, run
 from efficient_bert.exits import exit_rule
 from efficient_bert.gates import gate_policy
 from efficient_bert.model import EfficientBertForSequenceClassification
@@ -49,7 +50,7 @@ def measure_profiles(
     outputs = []
     for chunk in in_order(rows):
         batch = batch_of(model, collate(chunk, pad_token_id=config.padding))
-        outputs.append(run(model, batch, policy, execution=Execution.MASKED))
+        outputs.append(run(model, batch, policy))
     logits = torch.cat([exits_of(output) for output in outputs], dim=1) if depths else None
     bounds = [] if logits is None else sorted({*thresholds(model, logits), threshold})
     left = [] if logits is None else [left_at(logits, exit_rule(config, bound)) for bound in bounds]
@@ -57,7 +58,8 @@ def measure_profiles(
         [bound, *frequencies(at, len(depths) + 1)[:-1]] for bound, at in zip(bounds, left, strict=True)
     ]
     if model.gates is not None:
-        chosen = torch.cat([classes(output, widths) for output in outputs], dim=1)
+        counts = [kept_heads(each, config.num_attention_heads) for each in widths]
+        chosen = torch.cat([classes(output, counts)[:: model.gates.span] for output in outputs], dim=1)
         passed = [sum(depth <= gate * model.gates.span for depth in depths) for gate in range(len(chosen))]
         config.gate_profile = [frequencies(gate, len(widths)) for gate in chosen]
         config.staying_profile = []
@@ -72,10 +74,10 @@ def measure_profiles(
             )
 
 
-def classes(output: Output, widths: Sequence[float]) -> Tensor:
-    """(G, B) int64: the class of width that each gate chose, the first of those that run at one width."""
-    chosen = torch.stack([decision.width for decision in output.decisions if decision.width is not None])
-    return (chosen[..., None] == chosen.new_tensor(widths)).int().argmax(-1)
+def classes(output: Output, counts: Sequence[int]) -> Tensor:
+    """(N, B) int64: the class at which each layer ran, the first of those that keep so many heads."""
+    heads = output.trace.heads.T
+    return (heads[..., None] == heads.new_tensor(counts)).int().argmax(-1)
 
 
 def exits_of(output: Output) -> Tensor:
