@@ -96,9 +96,8 @@ def measure(
         order = list(range(len(examples)))
         shuffler.shuffle(order)
         for start in range(0, len(order), TURN):
-            first = next(turns) % len(names)
+            first, places = next(turns) % len(names), order[start : start + TURN]
             for name in names[first:] + names[:first]:
-                places = order[start : start + TURN]
                 arms[name](examples[places[0]])
                 for place in places:
                     wall, events = stopwatch(lambda: arms[name](examples[place]))  # noqa: B023 - called at once

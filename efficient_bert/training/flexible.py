@@ -12,7 +12,7 @@ depths that were trained are kept in the model's configuration.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +21,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from efficient_bert.config import EfficientBertConfig, check_widths, kept_heads
+from efficient_bert.config import EfficientBertConfig, kept_heads
 from efficient_bert.engine import Batch
 from efficient_bert.errors import InputError
 from efficient_bert.fidelity import Fidelity
@@ -148,50 +148,38 @@ def joint(context: Context, teaching: Teaching, *, grafts: Sequence[int] = ()) -
     return train(context, Recipe(descend=descend, predict=classify, rank=rank))
 
 
-def descending(text: str, name: str) -> tuple[float, ...]:
-    """The numbers of a list that ascends or descends, largest first.
+def fractions(text: str, *, kind: str, left: Callable[[float, int], int], whole: int, units: str) -> tuple[float, ...]:
+    """The fractions of a list that ascends or descends, largest first.
+
+    Args:
+        kind: "width" or "depth".
+        left: (fraction, whole) -> how many of the `whole` units it leaves.
 
     Raises:
-        InputError: no numbers, a repeated one, or neither order.
+        InputError: no numbers, neither order, one that leaves nothing, two that leave as many, or none that leaves all.
     """
+    name = f"the {kind} list"
     values = numbers(text, name=name)
     ordered = sorted(set(values), reverse=True)
     if list(values) not in (ordered, ordered[::-1]):
         raise InputError(f"{name} is {text!r}, but its numbers ascend or descend and differ, such as 0.25,0.5,0.75,1")
+    counts = [left(value, whole) for value in ordered]
+    if len(set(counts)) < len(counts) or counts[0] != whole:
+        raise InputError(
+            f"{name} {text!r} leaves {counts} of {whole} {units}, but each {kind} leaves another number and the "
+            "largest all; such as 0.5,0.75,1"
+        )
     return tuple(ordered)
 
 
 def width_list(text: str, config: EfficientBertConfig) -> tuple[float, ...]:
-    """Widths to train, largest first.
-
-    Raises:
-        InputError: not in order, two that keep the same heads, one that leaves none, or not the full width.
-    """
-    widths = descending(text, "the width list")
-    check_widths(widths[::-1], heads=config.num_attention_heads)
-    counts = [kept_heads(width, config.num_attention_heads) for width in widths]
-    if len(set(counts)) < len(counts) or counts[0] != config.num_attention_heads:
-        raise InputError(
-            f"the width list {text!r} keeps {counts} of {config.num_attention_heads} heads, but each width keeps "
-            f"another number and the largest all; such as 0.25,0.5,0.75,1"
-        )
-    return widths
+    """Widths to train, largest first; refused as `fractions` of the heads are."""
+    return fractions(text, kind="width", left=kept_heads, whole=config.num_attention_heads, units="heads")
 
 
 def depth_list(text: str, config: EfficientBertConfig) -> tuple[float, ...]:
-    """Depths to train, largest first.
-
-    Raises:
-        InputError: not in order, two that leave the same layers, one that leaves none, or not the full depth.
-    """
-    depths = descending(text, "the depth list")
-    counts = [kept_count(depth, config.num_hidden_layers) for depth in depths]
-    if len(set(counts)) < len(counts) or counts[0] != config.num_hidden_layers:
-        raise InputError(
-            f"the depth list {text!r} leaves {counts} of {config.num_hidden_layers} layers, but each depth leaves "
-            f"another number and the largest all; such as 0.5,0.75,1"
-        )
-    return depths
+    """Depths to train, largest first; refused as `fractions` of the layers are."""
+    return fractions(text, kind="depth", left=kept_count, whole=config.num_hidden_layers, units="layers")
 
 
 def new_widths(config: EfficientBertConfig, options: Mapping[str, Value]) -> dict[str, Any]:
