@@ -142,13 +142,15 @@ def contribution_policy(
     """Tokens whose share is below the threshold go, before every layer; in `soft` execution they fade.
 
     Args:
-        contribution: the model's predictors and thresholds.
+        contribution: the model's predictors and thresholds, which hard decisions know as they are now.
         scale: factor on the thresholds: higher drops more than the model was trained to.
         sharpness: of the soft removal; hard decisions do not depend on it.
         probe: (N - 1,) ones whose gradient stands in for that of theta (see `efficient_bert.training.objectives`).
         fidelity: whose arithmetic, in `soft` execution; hard decisions are the same.
     """
     predictors = [contribution.predictor(layer) for layer in range(len(contribution.predictors))]
+    scaled = contribution.eta if scale == 1 else contribution.eta * scale
+    etas = scaled.tolist()  # numbers: for one short text an operation on a tensor of one costs as much as any
 
     def fade(view: View, logits: Tensor, eta: Tensor) -> Decision:
         fades, first = view.fades or (), first_token(view.mask)
@@ -160,17 +162,15 @@ def contribution_policy(
         return Decision(fade=removal * left.masked_fill(first, 0.0), scores=shares)
 
     def decide(view: View) -> Decision:
-        predictor, eta = predictors[view.depth], contribution.eta.select(0, view.depth)
-        eta = eta if scale == 1 else eta * scale
-        logits = on_live(predictor, view).to(eta.dtype)  # shares need more digits than half precision has
-        if view.whole:  # fewer small operations, which are much of what a short pass costs
-            rows, length = logits.shape
-            macs, shares = view.length.new_full((rows,), length * predictor.macs), logits.softmax(-1)
-            return Decision(keep=shares >= eta / length, macs=macs, scores=shares)
+        predictor, eta = predictors[view.depth], etas[view.depth]
+        logits = on_live(predictor, view).to(scaled.dtype)  # shares need more digits than half precision has
+        if view.whole:
+            length, shares = logits.shape[1], logits.softmax(-1)
+            return Decision(keep=shares >= eta / length, macs=length * predictor.macs, scores=shares)
         lengths = view.mask.sum(1)
         macs = lengths * predictor.macs
         if view.fades is not None:
-            return replace(fade(view, logits, eta), macs=macs)
+            return replace(fade(view, logits, scaled[view.depth]), macs=macs)
         shares = contribution_shares(logits, view.mask, (), fidelity=Fidelity.CORRECTED)
         return Decision(keep=shares >= eta / lengths[:, None], macs=macs, scores=shares)
 

@@ -42,7 +42,7 @@ def watched(policy: Policy, decided: list[Tensor]) -> Policy:
 
     def decide_and_tell(view: View) -> Decision:
         decision = decide(view)
-        decided.extend(part for part in vars(decision).values() if part is not None)
+        decided.extend(part for part in vars(decision).values() if isinstance(part, Tensor))
         return decision
 
     return replace(policy, decide=decide_and_tell)

@@ -54,7 +54,7 @@ class Decision:
         width: (B,) float in (0, 1], the fraction of heads and neurons of the next layer, and of those after it until
             the next answer; n = round(width * H) heads and n F / H neurons (DynaBERT, Hou et al., 2020, section 2.1).
         fade: (B, L) float <= 0, added to the attention logits of these tokens from here on (`soft` only).
-        macs: (B,) int64, multiply-adds that the policy's own modules spent on this decision.
+        macs: multiply-adds that the policy's own modules spent on this decision: (B,) int64, or one number for each.
         scores: (B, L) float, how much each token contributes in the policy's eyes; recorded, never acted on.
     """
 
@@ -62,7 +62,7 @@ class Decision:
     leave: Tensor | None = None
     width: Tensor | None = None
     fade: Tensor | None = None
-    macs: Tensor | None = None
+    macs: Tensor | int | None = None
     scores: Tensor | None = None
 
 

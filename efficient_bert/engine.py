@@ -82,7 +82,7 @@ class Output:
     _steps: tuple[Step, ...] = field(repr=False)
     _mask: Tensor = field(repr=False)
     _heads: tuple[tuple[int, ...], ...] = field(repr=False)
-    _spent: tuple[tuple[tuple[int, ...], Tensor], ...] = field(repr=False)
+    _spent: tuple[tuple[tuple[int, ...], Tensor | int], ...] = field(repr=False)
     _layers: int = field(repr=False)
 
     @cached_property
@@ -218,7 +218,7 @@ class Recorder:
         self.decisions: list[Decision] = []
         self.steps: list[Step] = []
         self.heads: list[tuple[int, ...]] = []
-        self.spent: list[tuple[tuple[int, ...], Tensor]] = []
+        self.spent: list[tuple[tuple[int, ...], Tensor | int]] = []
 
     def place(self, rows: Sequence[int], values: Tensor) -> Tensor:
         """(rows, ...) -> (all examples, ...), zeros elsewhere."""

@@ -79,7 +79,7 @@ def gate_policy(
         # float64: a width that stands for a half of a head must round as in `kept_heads`
         choices, first = torch.tensor(widths, dtype=torch.float64, device=view.hidden.device), view.first()
         if leave is None:
-            return Decision(width=choices[gate(first).argmax(-1)], macs=torch.full((len(first),), gates.macs))
+            return Decision(width=choices[gate(first).argmax(-1)], macs=gates.macs)
         width = choices.new_ones(len(leave))
         width[~leave] = choices[gate(first[~leave]).argmax(-1)]
         return Decision(leave=leave, width=width, macs=~leave * gates.macs)

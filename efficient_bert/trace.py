@@ -65,14 +65,14 @@ def trace_of(
     mask: Tensor,
     layers: int,
     heads: Sequence[Sequence[int]],
-    spent: Sequence[tuple[Sequence[int], Tensor]],
+    spent: Sequence[tuple[Sequence[int], Tensor | int]],
 ) -> Trace:
     """Gather steps into one trace.
 
     Args:
         mask: the batch's (B, L) attention mask.
         heads: the rows of each evaluation of a classification head.
-        spent: the rows of each decision that cost something, and their multiply-adds.
+        spent: the rows of each decision that cost something, and their multiply-adds, or one number for each of them.
     """
     batch, length = mask.shape
     widths = torch.zeros(batch, layers, dtype=torch.int64)
@@ -81,7 +81,7 @@ def trace_of(
     for rows in heads:
         head_runs[list(rows)] += 1
     for rows, macs in spent:
-        decision_macs[list(rows)] += macs.cpu()
+        decision_macs[list(rows)] += macs if isinstance(macs, int) else macs.cpu()
     kept = torch.zeros(batch, layers, length, dtype=torch.bool)
     for step in steps:
         rows = list(step.live.rows)

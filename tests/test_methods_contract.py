@@ -140,7 +140,8 @@ def test_decisions_have_the_shapes_of_their_view(method: Method) -> None:
             assert getattr(decision, name) is None or getattr(decision, name).dtype == torch.bool
         assert decision.width is None or ((decision.width > 0) & (decision.width <= 1)).all()
         assert decision.fade is None or (decision.fade <= 0).all()
-        assert decision.macs is None or decision.macs.dtype == torch.int64
+        assert not isinstance(decision.macs, Tensor) or decision.macs.dtype == torch.int64
+        assert not isinstance(decision.macs, int) or decision.macs > 0
         return decision
 
     for execution in Execution:
