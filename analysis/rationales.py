@@ -165,6 +165,7 @@ def facts(found: Agreement) -> tuple[tuple[str, str], ...]:
         ("hardware", f"{own['environment']['device_name']}; nothing is timed"),
         ("word pieces", f"a token's score is the {own['pooling']} of its pieces'"),
         *([("erased", "the rationales of the last layer alone")] if own.get("erased") == "last" else []),
+        *([("arithmetic", "bfloat16 for gradients and erased texts")] if own.get("precision") == "bf16" else []),
         ("intervals", f"95 % percentile bootstrap over documents, {own['resamples']:,} resamples, paired differences"),
         ("code", code(own["environment"])),
     )

@@ -254,6 +254,14 @@ def export_command(task: str, out: Path, seed: int, force: bool) -> None:
     help="Layers in which tokens are erased and the rest is read again (comprehensiveness, sufficiency): most of the"
     " time.",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["no", "bf16"]),
+    default="no",
+    show_default=True,
+    help="Of gradients and of answers to erased texts: bf16 takes about half the time where a processor multiplies it"
+    " natively. All else is float32.",
+)
 @click.option("--show-text", is_flag=True, help="Keep and show texts of tasks whose texts are hateful.")
 @click.option("--fresh", is_flag=True, help="Compare again what is finished; models are kept.")
 @click.option("--out", type=FOLDER, required=True, help="Where predictions, tables and page go.")
@@ -277,7 +285,7 @@ def rationales_command(
     from bench.overview import put_together
 
     chosen = tuple(dict.fromkeys(explainers.split(","))) if explainers else COMPARED
-    own = {name: given.pop(name) for name in ("pooling", "erased", "show_text", "fresh", "out")}
+    own = {name: given.pop(name) for name in ("pooling", "erased", "precision", "show_text", "fresh", "out")}
     asked = Asked(chosen, eraser_split(given["task"], split), limit=limit, **own)
     folders = compare(planned(seeds, device, given, measuring=False, adapted=settings_of), asked, progress_bars())
     pages = [write_page(folder) for folder in folders]

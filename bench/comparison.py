@@ -38,7 +38,7 @@ from bench.findings import Findings
 from bench.gold import Gold, read_gold, require_rationales
 from bench.layouts import ERASER_SPLITS
 from bench.predictions import missing_stages, with_defaults
-from bench.reading import Answer, Document, Mask, Reader, Values, answers, documents_of, explanations
+from bench.reading import Answer, Document, Mask, Precision, Reader, Values, answers, documents_of, explanations
 from bench.registry import EXPLAINERS, TASKS
 from bench.runner import load_models, runnable, train_job
 from eraser_eval.align import Pooling
@@ -67,6 +67,7 @@ class Asked:
         limit: annotations, None for all.
         pooling: from word pieces to tokens.
         erased: in which layers tokens are erased and the rest is read again.
+        precision: of gradients, and of answers to what is read again.
         show_text: texts of a sensitive task are kept and shown too.
         fresh: do again what is finished.
 
@@ -80,6 +81,7 @@ class Asked:
     limit: int | None = None
     pooling: Pooling = "mean"
     erased: Layers = "all"
+    precision: Precision = "no"
     show_text: bool = False
     fresh: bool = False
 
@@ -98,6 +100,7 @@ class Read:
     documents: Sequence[Document]
     answers: Sequence[Answer]
     labels: Sequence[str]
+    precision: Precision = "no"
     explained: dict[tuple[str, Pooling], list[Values]] = field(default_factory=dict, repr=False)
 
     @property
@@ -119,7 +122,7 @@ class Read:
     @cached_property
     def eraser(self) -> Eraser:
         """The model, which reads documents with tokens left out."""
-        return Eraser(self.able, self.reader, self.labels)
+        return Eraser(self.able, self.reader, self.labels, self.precision)
 
 
 def settings_of(settings: Settings) -> Settings:
@@ -163,7 +166,7 @@ def compare(plans: Sequence[Plan], asked: Asked, watcher: Watcher) -> tuple[Path
         left = [(arm, identity) for arm, identity in named if asked.fresh or not is_finished(own[arm.run_id], identity)]
         if not left:
             continue
-        fine = read_by(plan, plan.arms[0], documents, watcher)
+        fine = read_by(plan, plan.arms[0], documents, asked.precision, watcher)
         for arm, identity in left:
             there = replace(asked, out=own[arm.run_id])
             compare_point(plan, arm, there, gold=gold, fine=fine, identity=identity, watcher=watcher)
@@ -191,7 +194,7 @@ def compare_point(
     plan: Plan, arm: Arm, asked: Asked, *, gold: Gold, fine: Read, identity: str, watcher: Watcher
 ) -> None:
     """Explain at one operating point, score, and write everything to the folder."""
-    adaptive = read_by(plan, arm, fine.documents, watcher)
+    adaptive = read_by(plan, arm, fine.documents, asked.precision, watcher)
     (asked.out / SUMMARY).unlink(missing_ok=True)
     for folder in ("predictions", "scores", "gold"):
         shutil.rmtree(asked.out / folder, ignore_errors=True)
@@ -224,15 +227,15 @@ def compare_method(
             advance(1)
 
 
-def read_by(plan: Plan, arm: Arm, documents: Sequence[Document], watcher: Watcher) -> Read:
-    """The documents read by an arm's model as it runs; stages that are missing are trained first."""
+def read_by(plan: Plan, arm: Arm, documents: Sequence[Document], precision: Precision, watcher: Watcher) -> Read:
+    """The documents read by an arm's model as it runs, in float32; stages that are missing are trained first."""
     for job in missing_stages(plan, arm):
         train_job(plan, job, watcher)
     able = runnable(plan, arm, load_models(plan, [arm]))
     cls, sep = plan.tokenizer("")["input_ids"]
     reader = Reader(cls, sep, plan.max_length, plan.task.windows)
     found = answers(able, reader, [(document, None) for document in documents])
-    return Read(able, reader, documents, found, plan.task.labels)
+    return Read(able, reader, documents, found, plan.task.labels, precision)
 
 
 def scores_of(method: str, read: Read, pooling: Pooling, *, watcher: Watcher) -> list[Values]:
@@ -248,6 +251,7 @@ def scores_of(method: str, read: Read, pooling: Pooling, *, watcher: Watcher) ->
             documents=read.documents,
             classes=read.classes,
             pooling=pooling,
+            precision=read.precision,
             advance=advance,
         )
     for scores in found if method != KEPT else ():
@@ -312,6 +316,7 @@ def summary_of(
         "kept": (counts / sum(len(document.tokens) for document in fine.documents)).tolist(),
         "pooling": asked.pooling,
         "erased": asked.erased,
+        "precision": asked.precision,
         "accuracy": {"fine-tuned": fine.accuracy, "adapler": adaptive.accuracy},
         "speedup": fine.flops / adaptive.flops,
         "seeds": [plan.settings.seed],

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from bench.evaluation import Runnable
-from bench.reading import Document, Mask, Reader, Values, answers
+from bench.reading import Document, Mask, Precision, Reader, Values, answers
 from eraser_eval.predictions import Erased
 
 Layers = Literal["all", "last", "none"]
@@ -48,14 +48,16 @@ class Eraser:
     able: Runnable
     reader: Reader
     labels: Sequence[str]
+    precision: Precision = "no"
     known: dict[tuple[str, bytes], Mapping[str, float]] = field(default_factory=dict, repr=False)
 
     def read(self, asked: Sequence[tuple[Document, Mask]]) -> list[Mapping[str, float]]:
         """Class probabilities of what `keep` leaves of each document."""
         keys = [(document.annotation_id, np.packbits(keep).tobytes()) for document, keep in asked]
         new = {key: one for key, one in zip(keys, asked, strict=True) if key not in self.known}
-        for key, found in zip(new, answers(self.able, self.reader, list(new.values())) if new else (), strict=True):
-            self.known[key] = dict(zip(self.labels, found.probabilities.tolist(), strict=True))
+        said = answers(self.able, self.reader, list(new.values()), precision=self.precision) if new else []
+        for key, answer in zip(new, said, strict=True):
+            self.known[key] = dict(zip(self.labels, answer.probabilities.tolist(), strict=True))
         return [self.known[key] for key in keys]
 
     def erased(

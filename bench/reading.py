@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 Mask = NDArray[np.bool_]
 Values = NDArray[np.float64]
+Precision = Literal["no", "bf16"]
+"""Of passes: float32, or bfloat16 under autocast."""
+
 Places = Sequence[NDArray[np.int64]]
 """Per window, which pieces of the document it holds."""
 
@@ -118,7 +122,9 @@ class Answer:
     flops: int
 
 
-def answers(able: Runnable, reader: Reader, asked: Sequence[tuple[Document, Mask | None]]) -> list[Answer]:
+def answers(
+    able: Runnable, reader: Reader, asked: Sequence[tuple[Document, Mask | None]], *, precision: Precision = "no"
+) -> list[Answer]:
     """The answers to documents, or to what `keep` leaves of them."""
     import torch
 
@@ -129,7 +135,7 @@ def answers(able: Runnable, reader: Reader, asked: Sequence[tuple[Document, Mask
     flat = [window for windows in cut for window in windows]
     found, flops = [np.empty(0)] * len(flat), np.zeros(len(flat), np.int64)
     for rows, batch in _batches(flat, able):
-        with torch.inference_mode():
+        with torch.inference_mode(), _under(precision, able):
             output = run(able.model, batch, able.policy)
         flops[rows] = trace_flops(output.trace, able.model.config).cpu().numpy()
         for row, probabilities in zip(rows, output.logits.double().softmax(-1).cpu().numpy(), strict=True):
@@ -147,6 +153,7 @@ def explanations(
     documents: Sequence[Document],
     classes: Sequence[int],
     pooling: Pooling,
+    precision: Precision = "no",
     advance: Callable[[int], None] = lambda windows: None,
 ) -> list[Values]:
     """Each document's token scores [layers or 1, tokens]; 0 for tokens that the model did not see.
@@ -158,6 +165,7 @@ def explanations(
         documents: what is explained.
         classes: the answer that is explained, of each document.
         pooling: from word pieces to tokens.
+        precision: of an explainer that reads gradients; others need the digits.
         advance: called with the number of finished windows.
     """
     places = [reader.places(document) for document in documents]
@@ -172,7 +180,8 @@ def explanations(
         for document, answer, windows in zip(documents, classes, places, strict=True)
         for own in windows
     ]
-    flat = iter(_explained(explainer, able, cut, advance))
+    with _under(precision if explainer.gradients else "no", able):
+        flat = iter(_explained(explainer, able, cut, advance))
     return [
         _merged(document, list(itertools.islice(flat, len(own))), own, pooling=pooling)
         for document, own in zip(documents, places, strict=True)
@@ -223,6 +232,13 @@ def _explained(
             found[row] = own[:, 1 : length - 1] * (length if explainer.shares else 1)
         advance(len(rows))
     return found
+
+
+def _under(precision: Precision, able: Runnable) -> AbstractContextManager[object]:
+    """Passes of the model in this precision."""
+    import torch
+
+    return torch.autocast(able.model.device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def _merged(document: Document, windows: Sequence[Values], places: Places, *, pooling: Pooling) -> Values:

@@ -167,9 +167,10 @@ def test_the_command_finds_what_is_trained(plan: Plan, out: Path, tmp_path: Path
     answer = call(
         *("rationales", "--task", "demo", "--preset", "smoke", "--backbone", plan.settings.backbone),
         *("--store", plan.settings.store, "--max-length", 40, "--eta-scale", 4.0, "--limit", 3),
-        *("--methods", "adapler,saliency", "--faithfulness", "none", "--out", tmp_path / "out"),
+        *("--methods", "adapler,saliency", "--faithfulness", "none", "--precision", "bf16", "--out", tmp_path / "out"),
     )
     assert answer.code == 0, answer.err
+    assert "bfloat16 for gradients and erased texts" in answer.out
     assert "stage     adapler: cached" in answer.out
     assert "time      nothing to train" in answer.out.splitlines()
     assert "Against saliency" in answer.out
@@ -200,7 +201,9 @@ def test_the_last_layer_alone_may_be_erased(plan: Plan, out: Path, tmp_path: Pat
     pd.testing.assert_frame_equal(found[found["layer"] == last].reset_index(drop=True), expected.reset_index(drop=True))
     average = found[found["layer"] == AVERAGE].set_index(["metric", "method"])["value"]
     pd.testing.assert_series_equal(average, expected.set_index(["metric", "method"])["value"], check_like=True)
-    assert "the rationales of the last layer alone" in (asked.out / "index.html").read_text(encoding="utf8")
+    page = (asked.out / "index.html").read_text(encoding="utf8")
+    assert "the rationales of the last layer alone" in page
+    assert "bfloat16" not in page
 
 
 def test_points_are_put_together(plan: Plan, out: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -169,6 +170,25 @@ def test_erasing_reads_what_is_left(able: Runnable) -> None:
     known = len(eraser.known)
     eraser.erased([LONG], [scores], [chosen])
     assert len(eraser.known) == known
+
+
+def test_half_precision_is_for_gradients_and_erased_texts(able: Runnable) -> None:
+    """Under bfloat16 gradients and answers move a little, and what AdapLeR or attention says of a token does not."""
+    for name, explainer in EXPLAINERS.items():
+        if explainer.adaptive:
+            continue
+        asked: dict[str, Any] = {"documents": [LONG, SHORT], "classes": [0, 1], "pooling": "mean"}
+        exact, half = (explanations(explainer, able, READER, precision=way, **asked) for way in ("no", "bf16"))
+        for one, other in zip(exact, half, strict=True):
+            assert np.array_equal(one, other) is not explainer.gradients, name
+            np.testing.assert_allclose(other, one, atol=0.05 * one.max(), err_msg=name)
+    mask = highest(np.arange(9.0), 4)
+    said = [answers(able, READER, [(LONG, mask)], precision=way)[0].probabilities for way in ("no", "bf16")]
+    assert not np.array_equal(said[0], said[1])
+    np.testing.assert_allclose(said[1], said[0], atol=0.01)
+    ((own, _),) = Eraser(able, READER, ("a", "b", "c"), "bf16").erased([LONG], [np.arange(9.0)], [mask])
+    assert own.sufficiency is not None
+    assert list(own.sufficiency.values()) == said[1].tolist()
 
 
 def test_the_kept_explainer_is_one_of_the_registry() -> None:

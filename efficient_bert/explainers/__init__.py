@@ -49,6 +49,7 @@ class Explainer:
         by_layer: every layer has scores of its own.
         control: knows nothing of the model.
         shares: the scores of an example add up to 1, so that those of a short text are larger.
+        gradients: read off gradients, whose order survives passes in bfloat16.
     """
 
     name: str
@@ -58,4 +59,5 @@ class Explainer:
     adaptive: bool = False
     by_layer: bool = False
     shares: bool = False
+    gradients: bool = False
     control: bool = False

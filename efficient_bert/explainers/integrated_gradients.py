@@ -12,4 +12,5 @@ INTEGRATED_GRADIENTS = Explainer(
     explain=lambda question: integrated_gradients(question.model, question.batch, question.classes).clamp(min=0)[
         :, None
     ],
+    gradients=True,
 )

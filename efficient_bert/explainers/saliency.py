@@ -10,4 +10,5 @@ SALIENCY = Explainer(
     summary="gradient times input: the norm over the embedding of each token",
     source="Modarressi et al., 2022, AdapLeR, section 3.2",
     explain=lambda question: gradient_times_input(question.model, question.batch, question.classes)[:, None],
+    gradients=True,
 )
