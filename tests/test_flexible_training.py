@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ from efficient_bert.training.flexible import (
     WIDTH,
     Teaching,
     depth_list,
-    joint_loss,
+    descend_jointly,
+    joint_losses,
     mean_score,
     width_list,
 )
@@ -139,7 +140,8 @@ def test_a_stage_improves_all_its_subnets(tmp_path: Path, stage: Stage) -> None:
         teaching = replace(teaching, teacher=STARTS[stage.name], answers=0.0, states=1.0)
     _, inputs = batch_and_classes(run_.train)
     with torch.no_grad():
-        assert joint_loss(model, inputs, teaching) < 0.9 * joint_loss(run_.model, inputs, teaching)
+        now, at_first = (sum(map(float, joint_losses(each, inputs, teaching))) for each in (model, run_.model))
+    assert now < 0.9 * at_first
 
 
 @pytest.mark.parametrize(("rule", "half"), [(DepthRule.FLOOR, (0, 2)), (DepthRule.KEEP_LAST, (1, 3))])
@@ -167,7 +169,7 @@ def test_a_joint_loss_is_the_sum_over_subnets() -> None:
     model, some = supernet(), rows(12, 0)
     batch, inputs = batch_and_classes(some)
     with torch.no_grad():
-        total = joint_loss(model, inputs, ALL)
+        total = torch.stack(list(joint_losses(model, inputs, ALL))).sum()
         each = [
             torch.nn.functional.cross_entropy(
                 run(model, batch, subnet_policy(uniform(model.config, width=width, depth=depth))).logits,
@@ -179,6 +181,40 @@ def test_a_joint_loss_is_the_sum_over_subnets() -> None:
     torch.testing.assert_close(total, torch.stack(each).sum())
 
 
+def test_a_step_holds_the_graph_of_one_width() -> None:
+    """The gradients are those of the sum over widths, and no more is held for them than the widest one needs."""
+    held, most = 0, 0
+
+    class Held:
+        """A tensor that a graph keeps for its backward pass."""
+
+        def __init__(self, tensor: Tensor) -> None:
+            nonlocal held, most
+            self.tensor, self.size = tensor.detach(), tensor.numel()
+            held += self.size
+            most = max(most, held)
+
+        def __del__(self) -> None:
+            nonlocal held
+            held -= self.size
+
+    def widest(step: Callable[[], object]) -> int:
+        nonlocal most
+        most = 0
+        with torch.autograd.graph.saved_tensors_hooks(Held, lambda own: own.tensor):
+            step()
+        return most
+
+    model, other = supernet(), supernet()
+    _, inputs = batch_and_classes(rows(12, 0))
+    alone = widest(lambda: list(joint_losses(model, inputs, replace(ALL, widths=(1.0,)))))
+    together = widest(lambda: torch.stack(list(joint_losses(model, inputs, ALL))).sum().backward())
+    assert together > 2 * alone
+    assert widest(lambda: descend_jointly(other, inputs, ALL, Tensor.backward)) <= alone
+    for (name, expected), found in zip(model.named_parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad, rtol=1e-5, atol=1e-7, msg=name)
+
+
 def test_a_teacher_of_the_same_width() -> None:
     """Followed at its student's width a model teaches its own subnets nothing; at full width it does."""
     model, some = supernet(), rows(12, 0)
@@ -186,7 +222,7 @@ def test_a_teacher_of_the_same_width() -> None:
     for same, expected in ((True, 0.0), (False, None)):
         teaching = Teaching((0.5,), depths=(1.0,), teacher=model, answers=0.0, states=1.0, same_width=same)
         with torch.no_grad():
-            loss = float(joint_loss(model, inputs, teaching))
+            (loss,) = map(float, joint_losses(model, inputs, teaching))
         assert loss == pytest.approx(expected, abs=1e-9) if same else loss > 0.01
 
 
@@ -316,9 +352,9 @@ def test_a_regression_is_trained_and_labelled(tmp_path: Path) -> None:
         answers = [
             run(model, batch, subnet_policy(uniform(model.config, width=width))).logits[:, 0] for width in WIDTHS
         ]
-        joint = joint_loss(model, inputs, replace(ALL, depths=(1.0,)))
+        joint = sum(map(float, joint_losses(model, inputs, replace(ALL, depths=(1.0,)))))
     squared = [float((answer - inputs["labels"]).square().mean()) for answer in answers]
-    assert float(joint) == pytest.approx(sum(squared), rel=1e-5)
+    assert joint == pytest.approx(sum(squared), rel=1e-5)
     near = [[abs(float(answer[row]) - 0.25 * row) < 0.7 for answer in answers[:3]] for row in range(12)]
     expected = [right.index(True) if True in right else 3 for right in near]
     assert labels_of(model, scores, tolerance=0.7).tolist() == expected

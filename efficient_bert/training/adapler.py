@@ -27,7 +27,7 @@ from efficient_bert.training.batches import batch_of, by_length, collate, in_ord
 from efficient_bert.training.kept import kept
 from efficient_bert.training.loop import train, with_defaults
 from efficient_bert.training.objectives import keep_in_bounds, new_probe, soft_losses, two_objectives
-from efficient_bert.training.recipe import Backward, Descent, Inputs, Progress, Recipe
+from efficient_bert.training.recipe import Backward, Inputs, Progress, Recipe
 from efficient_bert.training.saliency import FILE, SALIENCY, with_saliency
 
 THRESHOLDS = ("contribution.eta", "contribution.theta")
@@ -84,8 +84,13 @@ def sharpness_at(progress: Progress, options: Mapping[str, Value]) -> float:
 
 
 def descend(
-    model: EfficientBertForSequenceClassification, batch: Inputs, progress: Progress, *, options: Mapping[str, Value]
-) -> Descent:
+    model: EfficientBertForSequenceClassification,
+    batch: Inputs,
+    progress: Progress,
+    backward: Backward,
+    *,
+    options: Mapping[str, Value],
+) -> Tensor:
     """Both objectives on one soft pass; the first one is reported."""
     gamma, phi, fidelity = float(options["gamma"]), float(options["phi"]), Fidelity(str(options["fidelity"]))
     probe = new_probe(model.contributions())
@@ -100,11 +105,8 @@ def descend(
         probe=probe,
         fidelity=fidelity,
     )
-
-    def both(backward: Backward) -> None:
-        two_objectives(model, losses, probe, gamma=gamma, phi=phi, backward=backward, fidelity=fidelity)
-
-    return (losses.classification + gamma * losses.weighted_contribution(fidelity)).detach(), both
+    two_objectives(model, losses, probe, gamma=gamma, phi=phi, backward=backward, fidelity=fidelity)
+    return (losses.classification + gamma * losses.weighted_contribution(fidelity)).detach()
 
 
 def dropping(model: EfficientBertForSequenceClassification, batch: Inputs) -> Tensor:

@@ -37,7 +37,7 @@ from efficient_bert.training.finetune import FINETUNE, classify
 from efficient_bert.training.grafting import graft, graft_steps
 from efficient_bert.training.loop import train, with_defaults
 from efficient_bert.training.profiles import measure_profiles
-from efficient_bert.training.recipe import Descent, Inputs, Progress, Recipe
+from efficient_bert.training.recipe import Backward, Inputs, Progress, Recipe
 
 FIDELITY = Knob(
     "fidelity",
@@ -77,19 +77,32 @@ class Teaching:
     fidelity: Fidelity = Fidelity.CORRECTED
 
 
-def joint_loss(model: EfficientBertForSequenceClassification, inputs: Inputs, teaching: Teaching) -> Tensor:
-    """The sum of all subnets' losses: from a teacher, or with the gold classes."""
-    batch, total = batch_of(model, inputs), torch.zeros((), device=model.device)
+def joint_losses(model: EfficientBertForSequenceClassification, inputs: Inputs, teaching: Teaching) -> Iterator[Tensor]:
+    """Each width's loss when it is asked for, the sum over its depths: from a teacher, or with the gold classes."""
+    batch = batch_of(model, inputs)
     followed = teach(teaching.teacher, batch) if teaching.teacher and not teaching.same_width else None
     for width in teaching.widths:
         if teaching.teacher and teaching.same_width:
             followed = teach(teaching.teacher, batch, width=width)
         found = readings(model, batch, width=width, depths=teaching.depths, rule=teaching.rule)
-        for depth, reading in zip(teaching.depths, found, strict=True):
-            if followed is None:
-                total = total + model.loss(reading.logits.float(), inputs["labels"])
-            else:
-                total = total + followed_loss(reading, followed, batch.mask, depth=depth, teaching=teaching)
+        yield torch.stack(
+            [
+                model.loss(reading.logits.float(), inputs["labels"])
+                if followed is None
+                else followed_loss(reading, followed, batch.mask, depth=depth, teaching=teaching)
+                for depth, reading in zip(teaching.depths, found, strict=True)
+            ]
+        ).sum()
+
+
+def descend_jointly(
+    model: EfficientBertForSequenceClassification, inputs: Inputs, teaching: Teaching, backward: Backward
+) -> Tensor:
+    """Leave the gradients of all subnets' losses behind; their sum. One width's graph is held at a time."""
+    total = torch.zeros((), device=model.device)
+    for loss in joint_losses(model, inputs, teaching):
+        backward(loss)
+        total += loss.detach()
     return total
 
 
@@ -136,11 +149,12 @@ def mean_score(model: EfficientBertForSequenceClassification, context: Context, 
 def joint(context: Context, teaching: Teaching, *, grafts: Sequence[int] = ()) -> Trained:
     """Train every subnet together; a graft comes before the step whose number (from 0) is in `grafts`."""
 
-    def descend(model: EfficientBertForSequenceClassification, inputs: Inputs, progress: Progress) -> Descent:
+    def descend(
+        model: EfficientBertForSequenceClassification, inputs: Inputs, progress: Progress, backward: Backward
+    ) -> Tensor:
         if progress.step in grafts:
             graft(model, scored(model, context), alpha=float(context.options["graft_alpha"]))
-        total = joint_loss(model, inputs, teaching)
-        return total, lambda backward: backward(total)
+        return descend_jointly(model, inputs, teaching, backward)
 
     def rank(model: EfficientBertForSequenceClassification, score: float) -> float:
         return mean_score(model, context, teaching)

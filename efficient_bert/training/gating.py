@@ -38,7 +38,7 @@ from efficient_bert.training.flexible import FINAL, labelled
 from efficient_bert.training.kept import kept
 from efficient_bert.training.loop import train, with_defaults
 from efficient_bert.training.profiles import measure_profiles
-from efficient_bert.training.recipe import Descent, Inputs, Progress, Recipe
+from efficient_bert.training.recipe import Backward, Inputs, Progress, Recipe
 
 SELECTION = 4
 """One in so many held-out rows selects the epoch where the others train the gates."""
@@ -193,10 +193,13 @@ def train_gates(context: Context) -> Trained:
     steps = int(options["epochs"]) * len(learn) / int(options["batch_size"])
     on_batch = partial(with_states, pad_token_id=model.config.padding)
 
-    def descend(model: EfficientBertForSequenceClassification, inputs: Inputs, progress: Progress) -> Descent:
+    def descend(
+        model: EfficientBertForSequenceClassification, inputs: Inputs, progress: Progress, backward: Backward
+    ) -> Tensor:
         heat = temperature(progress.step / steps) if options["loss"] == "gumbel" else None
         total = gate_loss(model, inputs, weights=weights, options=options, heat=heat)
-        return total, lambda backward: backward(total)
+        backward(total)
+        return total
 
     @torch.no_grad()
     def rank(model: EfficientBertForSequenceClassification, score: float) -> float:

@@ -186,16 +186,19 @@ class Trainer:
 
     def step(self, batch: Mapping[str, Tensor], share: float) -> float:
         """One optimiser step, to which this process's rows contribute their share; their loss, checked to be finite."""
+        scale = share * self.accelerator.num_processes  # the gradients' mean over processes is that of the batch
+
+        def backward(loss: Tensor, **asked: Any) -> None:
+            with torch.autocast(loss.device.type, enabled=False):
+                self.accelerator.backward(loss * scale, **asked)
+
         with self.accelerator.autocast():
-            loss, descend = self.recipe.descend(self.model, batch, self.progress)
-        value = loss.item()
+            value = self.recipe.descend(self.model, batch, self.progress, backward).item()
         if share and not math.isfinite(value):
             raise InputError(
                 f"the loss is {value} at step {self.progress.step}; lower the learning rate "
                 f"(it is {self.context.options['learning_rate']}) or set the precision to 'no'"
             )
-        scale = share * self.accelerator.num_processes  # the gradients' mean over processes is that of the batch
-        descend(lambda loss, **asked: self.accelerator.backward(loss * scale, **asked))
         self.average_gradients()
         self.clip_gradients()
         self.optimizer.step()

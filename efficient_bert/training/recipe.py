@@ -20,9 +20,6 @@ Collate = Callable[[Rows], Inputs]
 Backward = Callable[..., None]
 """Like `Tensor.backward`, keywords included, of its first argument; scales it where half precision needs that."""
 
-Descent = tuple[Tensor, Callable[[Backward], None]]
-"""A loss to report, and what leaves its gradients behind by calling `Backward`."""
-
 
 @dataclass
 class Progress:
@@ -46,7 +43,8 @@ class Recipe:
     """What is trained, and how epochs are compared.
 
     Attributes:
-        descend: (model, batch, progress) -> descent; its forward pass runs in the chosen precision.
+        descend: (model, batch, progress, backward) -> loss to report; leaves gradients behind by calling `backward`,
+            more than once where one graph after the other takes less memory. Runs in the chosen precision.
         predict: (model, batch) -> logits (B, C), scored with the context's score.
         collate: rows -> batch with `labels`; pads word pieces by default.
         rates: name of a parameter -> its own learning rate; it has no weight decay.
@@ -58,7 +56,7 @@ class Recipe:
         ema: decay of a running mean of the parameters, which is scored and kept in their place; 0 for none.
     """
 
-    descend: Callable[[Model, Inputs, Progress], Descent]
+    descend: Callable[[Model, Inputs, Progress, Backward], Tensor]
     predict: Predict
     collate: Collate | None = None
     rates: Mapping[str, float] = field(default_factory=dict)
@@ -80,9 +78,10 @@ def one_loss(
 ) -> Recipe:
     """The recipe that minimises one loss over all trainable parameters."""
 
-    def descend(model: Model, batch: Inputs, progress: Progress) -> Descent:
+    def descend(model: Model, batch: Inputs, progress: Progress, backward: Backward) -> Tensor:
         value = loss(model, batch)
-        return value, lambda backward: backward(value)
+        backward(value)
+        return value
 
     return Recipe(descend, predict, collate, keep=keep, ema=ema)
 

@@ -21,7 +21,7 @@ from efficient_bert import EfficientBertForSequenceClassification
 from efficient_bert.memory import keep_freed_memory
 from efficient_bert.training.batches import batch_of
 from efficient_bert.training.distillation import readings, teach
-from efficient_bert.training.flexible import Teaching, followed_loss, frozen, joint_loss
+from efficient_bert.training.flexible import Teaching, descend_jointly, followed_loss, frozen
 from tests.conftest import MiniLM, demo
 
 ROUNDS = 5
@@ -29,8 +29,8 @@ LENGTH = 32
 
 
 def shared(model: EfficientBertForSequenceClassification, inputs: dict[str, Tensor], teaching: Teaching) -> None:
-    """A gradient from four passes."""
-    joint_loss(model, inputs, teaching).backward()
+    """A gradient from four passes, each of which is descended on at once."""
+    descend_jointly(model, inputs, teaching, Tensor.backward)
 
 
 def naive(model: EfficientBertForSequenceClassification, inputs: dict[str, Tensor], teaching: Teaching) -> None:
