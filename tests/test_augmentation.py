@@ -65,7 +65,7 @@ def test_candidates_are_what_the_model_expects(language_model: Path) -> None:
     """For each word of one piece: the likeliest whole words under a mask before the unmasked text, asked one by one."""
     found = thesaurus(language_model)
     ids = found.tokenizer.encode("zzaa the zzab zzacish zzad")
-    choices = found.choices(ids)
+    (choices,) = found.choices([ids])
     assert [(start, end) for start, end, _ in choices] == [(1, 2), (3, 4), (6, 7)], "no vectors: zzacish stays"
     for start, _, candidates in choices:
         masked = [*ids[:start], found.tokenizer.mask_token_id, *ids[start + 1 :], *ids[1:]]
@@ -73,6 +73,31 @@ def test_candidates_are_what_the_model_expects(language_model: Path) -> None:
         logits = found.model(input_ids=torch.tensor([masked]), token_type_ids=torch.tensor([types])).logits[0, start]
         whole = [piece for piece in logits.argsort(descending=True).tolist() if 5 <= piece < VOCABULARY - 2]
         assert [piece for (piece,) in candidates] == whole[:3]
+
+
+def test_rows_of_one_length_share_passes(language_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked together, rows get the candidates that each gets alone, in fewer passes; a long text splits no row."""
+    found = thesaurus(language_model)
+    texts = ["zzaa zzab", "zzac", "the", "zzad zzae", "zzaf zzag zzah zzai", "zzaj zzakish"]
+    rows = [found.tokenizer.encode(text) for text in texts]
+    alone = [found.choices([row])[0] for row in rows]
+    passes: list[torch.Size] = []
+    forward = found.model.forward
+
+    def watched(input_ids: torch.Tensor, **more: Any) -> Any:
+        passes.append(input_ids.shape)
+        return forward(input_ids, **more)
+
+    monkeypatch.setattr(found.model, "forward", watched)
+    assert found.choices(rows) == alone
+    assert passes == [(4, 7), (1, 5), (4, 11), (1, 9)]
+    assert [len(own) for own in alone] == [2, 1, 0, 2, 4, 1]
+    monkeypatch.setattr("efficient_bert.training.thesaurus.TOKENS", 20)
+    passes.clear()
+    assert found.choices(rows[:1]) == alone[:1]
+    assert passes == [(2, 7)]
+    monkeypatch.setattr("efficient_bert.training.thesaurus.TOKENS", 1)
+    assert found.choices(rows) == alone
 
 
 def test_words_of_several_pieces_have_neighbours(language_model: Path, tmp_path: Path) -> None:
@@ -159,6 +184,10 @@ def test_rows_are_distinct_and_the_teachers(
     more = rows[len(run_.train) :]
     assert len({tuple(row["input_ids"]) for row in more}) == len(more)
     assert not {tuple(row["input_ids"]) for row in more} & {tuple(row["input_ids"]) for row in run_.train}
+    assert more == [rows[place] for place in range(len(run_.train), len(rows))]
+    assert rows[-1] == list(rows)[-1]
+    with pytest.raises(IndexError):
+        rows[len(rows)]
     assert [row["label"] for row in more[:20]] == [int(each) for each in augmentation.answers(run_.model, more[:20])]
     first = pq.read_table(path)
     shards = sorted(tmp_path.glob("augmented-*.parquet"))
@@ -220,6 +249,25 @@ def test_an_encoder_fills_in_no_words(language_model: Path, tmp_path: Path) -> N
     masked_model(VOCABULARY).bert.save_pretrained(encoder)
     with pytest.raises(InputError, match=r"is no masked language model: its weights lack cls\."):
         augmented(asked(tmp_path / "run", language_model, augment_model=str(encoder)))
+
+
+def test_a_language_model_of_too_few_positions_is_refused(language_model: Path, tmp_path: Path) -> None:
+    """A training row that is longer than what the model reads: one line before anything is asked."""
+    short = tokenizer_folder(tmp_path / "short", words=WORDS)
+    config = BertConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=4,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=4,
+        max_position_embeddings=6,
+    )
+    BertForMaskedLM(config).save_pretrained(short)
+    with pytest.raises(
+        InputError, match=r"reads 6 word pieces, but a training row has \d+; give another one"
+    ) as caught:
+        augmented(asked(tmp_path / "run", language_model, augment_model=str(short)))
+    assert "\n" not in str(caught.value)
 
 
 def test_damaged_weights_are_refused(language_model: Path, tmp_path: Path) -> None:

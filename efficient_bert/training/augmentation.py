@@ -7,11 +7,13 @@ that a killed stage resumes, and get the answers of the fine-tuned model as labe
 
 from __future__ import annotations
 
+import hashlib
 import random
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -113,10 +115,10 @@ def shard_of(
     options, longest = context.options, max(len(row["input_ids"]) for row in context.train)
     made = [
         copy
-        for row in rows
+        for row, choices in zip(rows, thesaurus.choices([row["input_ids"] for row in rows]), strict=True)
         for copy in variants(
             row,
-            thesaurus.choices(row["input_ids"]),
+            choices,
             copies=int(options["augment_copies"]),
             chance=float(options["augment_chance"]),
             longest=longest,
@@ -140,14 +142,19 @@ def answers(teacher: EfficientBertForSequenceClassification, rows: Rows) -> list
 
 def distinct(train: Rows, shards: Sequence[Path]) -> Iterator[pa.Table]:
     """The shards' rows whose word pieces neither a training row nor an earlier row has."""
-    seen = {tuple(row["input_ids"]) for row in train}
+    seen = {digest(row["input_ids"]) for row in train}
     for shard in shards:
         table = pq.read_table(shard, schema=SCHEMA)
         fresh = []
-        for ids in map(tuple, table["input_ids"].to_pylist()):
-            fresh.append(ids not in seen)
-            seen.add(ids)
+        for own in map(digest, table["input_ids"].to_pylist()):
+            fresh.append(own not in seen)
+            seen.add(own)
         yield table.filter(pa.array(fresh, pa.bool_()))
+
+
+def digest(ids: Sequence[int]) -> bytes:
+    """Sixteen bytes that stand for a row's word pieces, of which millions may be remembered."""
+    return hashlib.blake2b(array("l", ids).tobytes(), digest_size=16).digest()
 
 
 def check_sources(config: EfficientBertConfig, options: Mapping[str, Value], vocabulary: Mapping[str, int]) -> None:
@@ -201,6 +208,12 @@ def thesaurus_of(context: Context) -> Thesaurus:
             f"augment_model {name!r} is no masked language model: its weights lack {min(report['missing_keys'])}; give "
             "one that was trained to fill in words"
         )
+    longest, most = max(len(row["input_ids"]) for row in context.train), model.config.max_position_embeddings
+    if longest > most:
+        raise InputError(
+            f"augment_model {name!r} reads {most} word pieces, but a training row has {longest}; give another one or a "
+            "smaller max_length"
+        )
     model.eval()
     model.to(PartialState(cpu=context.device == "cpu").device)
     words, vectors_file = tokenizer_of(name), Path(vectors) if vectors else None
@@ -211,6 +224,30 @@ def with_augmented(rows: Rows, path: Path | None) -> Rows:
     """The rows and, behind them, those of a file of augmented ones, where there is one."""
     if path is None or not path.exists():
         return rows
-    whole = isinstance(rows[0]["label"], int)
-    more = pq.read_table(path, schema=SCHEMA).to_pylist()
-    return [*rows, *({**row, "label": int(row["label"]) if whole else row["label"]} for row in more)]
+    return Extended(rows, pq.read_table(path, schema=SCHEMA).combine_chunks())
+
+
+class Extended(Sequence[Mapping[str, Any]]):
+    """Rows, and behind them those of a table, which stay as small as they lie there until one is asked for."""
+
+    def __init__(self, rows: Rows, table: pa.Table) -> None:
+        self.rows, self.table = rows, table
+        self.whole = isinstance(rows[0]["label"], int)
+
+    def __len__(self) -> int:
+        return len(self.rows) + len(self.table)
+
+    @overload
+    def __getitem__(self, place: int) -> Mapping[str, Any]: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[Mapping[str, Any]]: ...
+
+    def __getitem__(self, place: int | slice) -> Mapping[str, Any] | list[Mapping[str, Any]]:
+        if isinstance(place, slice):
+            return [self[own] for own in range(*place.indices(len(self)))]
+        own = range(len(self))[place]
+        if own < len(self.rows):
+            return self.rows[own]
+        (row,) = self.table.slice(own - len(self.rows), 1).to_pylist()
+        return {**row, "label": int(row["label"]) if self.whole else row["label"]}

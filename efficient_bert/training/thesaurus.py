@@ -27,6 +27,9 @@ TOKENS = 2048
 Span = tuple[int, int, str]
 """First piece of a word, the piece after its last, and its text."""
 
+Masked = tuple[Sequence[int], int]
+"""The word pieces of a row, and the place of the one that is asked for."""
+
 Choice = tuple[int, int, Sequence[Sequence[int]]]
 """A word's place, as in `Span`, and the word pieces of each candidate."""
 
@@ -78,33 +81,47 @@ class Thesaurus:
         nearest = likeness.topk(min(self.count, len(words) - 1)).indices.tolist()
         return [self.tokenizer.encode(words[row], add_special_tokens=False) for row in nearest]
 
-    @torch.inference_mode()
-    def expected(self, ids: Sequence[int], places: Sequence[int]) -> list[list[int]]:
-        """For each place of a row, the pieces that are likeliest there, where the unmasked row follows."""
-        given = [*ids, *ids[1:]] if 2 * len(ids) - 1 <= self.model.config.max_position_embeddings else list(ids)
-        types = torch.tensor([0] * len(ids) + [1] * (len(given) - len(ids)), device=self.model.device)
-        allowed = self.replacements.to(self.model.device)
-        count = min(self.count, int(allowed.sum()))
-        found: list[list[int]] = []
-        for chunk in in_order(places, max(1, TOKENS // len(given))):
-            masked = torch.tensor(given, device=self.model.device).repeat(len(chunk), 1)
-            rows = torch.arange(len(chunk))
-            masked[rows, list(chunk)] = int(self.tokenizer.mask_token_id or 0)
-            segments = {"token_type_ids": types.expand_as(masked)} if self.segmented else {}
-            logits = self.model(input_ids=masked, **segments).logits[rows, list(chunk), : len(allowed)]
-            found += logits.masked_fill(~allowed, -torch.inf).topk(count).indices.tolist()
+    def expected(self, asked: Sequence[Masked]) -> list[list[int]]:
+        """The pieces that are likeliest at each place; rows of one length share passes, and none is padded."""
+        found: list[list[int]] = [[]] * len(asked)
+        by_length: dict[int, list[int]] = {}
+        for number, (ids, _) in enumerate(asked):
+            by_length.setdefault(len(ids), []).append(number)
+        for length, numbers in by_length.items():
+            for chunk in in_order(numbers, max(1, TOKENS // (2 * length))):
+                for number, pieces in zip(chunk, self.likeliest([asked[number] for number in chunk]), strict=True):
+                    found[number] = pieces
         return found
 
-    def choices(self, ids: Sequence[int]) -> list[Choice]:
-        """Every word of a row that has candidates."""
-        spans = words_of(self.tokenizer.convert_ids_to_tokens(list(ids)))
-        single = [start for start, end, _ in spans if end == start + 1]
-        expected = dict(zip(single, self.expected(ids, single), strict=True))
-        found: list[Choice] = []
-        for start, end, word in spans:
-            candidates = [[piece] for piece in expected[start]] if start in expected else self.near(word)
-            if candidates:
-                found.append((start, end, candidates))
+    @torch.inference_mode()
+    def likeliest(self, asked: Sequence[Masked]) -> list[list[int]]:
+        """One pass over rows of one length, each masked at its place and followed by itself where that fits."""
+        device, rows = self.model.device, torch.arange(len(asked))
+        ids, places = torch.tensor([ids for ids, _ in asked]), torch.tensor([place for _, place in asked])
+        again = ids[:, 1:] if 2 * ids.shape[1] - 1 <= self.model.config.max_position_embeddings else ids[:, :0]
+        types = torch.cat([torch.zeros_like(ids), torch.ones_like(again)], dim=1)
+        masked = ids.index_put((rows, places), torch.tensor(int(self.tokenizer.mask_token_id or 0)))
+        segments = {"token_type_ids": types.to(device)} if self.segmented else {}
+        logits = self.model(input_ids=torch.cat([masked, again], dim=1).to(device), **segments).logits
+        allowed = self.replacements.to(device)
+        own = logits[rows.to(device), places.to(device), : len(allowed)].masked_fill(~allowed, -torch.inf)
+        found: list[list[int]] = own.topk(min(self.count, int(allowed.sum()))).indices.tolist()
+        return found
+
+    def choices(self, rows: Sequence[Sequence[int]]) -> list[list[Choice]]:
+        """Of each row, every word that has candidates."""
+        spans = [words_of(self.tokenizer.convert_ids_to_tokens(list(ids))) for ids in rows]
+        asked = [
+            (ids, start) for ids, own in zip(rows, spans, strict=True) for start, end, _ in own if end == start + 1
+        ]
+        expected = iter(self.expected(asked))
+        found: list[list[Choice]] = []
+        for own in spans:
+            words = [
+                (start, end, [[piece] for piece in next(expected)] if end == start + 1 else self.near(word))
+                for start, end, word in own
+            ]
+            found.append([word for word in words if word[2]])
         return found
 
 
