@@ -57,43 +57,70 @@ def evaluate(
         folder: where chunks are kept until the run is complete; those found there are not computed again.
         advance: called with the number of examples of each finished chunk.
     """
-    chunks = []
+    (table,) = evaluate_readings(arm, rows, [Reading(folder)], advance=advance)
+    return table
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is read off a pass: its own answers, or those it would have given otherwise; and where chunks are kept."""
+
+    folder: Path | None
+    read: Callable[[Output], Output] = lambda output: output
+
+
+def evaluate_readings(
+    arm: Runnable,
+    rows: Sequence[Mapping[str, Any]],
+    readings: Sequence[Reading],
+    *,
+    advance: Callable[[int], None] = lambda examples: None,
+) -> list[pa.Table]:
+    """As `evaluate`, an example table for each reading of the same passes."""
     schema = example_schema(regression=arm.reference.regression)
-    if folder:
+    for folder in (reading.folder for reading in readings if reading.folder):
         folder.mkdir(parents=True, exist_ok=True)
+    chunks: list[list[pa.Table]] = []
     for start in range(0, len(rows), CHUNK):
-        path = folder / f"part-{start:08d}.parquet" if folder else None
-        if path and path.exists():
-            chunk = pq.read_table(path, schema=schema)
-        else:
-            chunk = pa.Table.from_pylist(_chunk(arm, rows[start : start + CHUNK]), schema=schema)
-            if path:
+        paths = [reading.folder and reading.folder / f"part-{start:08d}.parquet" for reading in readings]
+        found = [pq.read_table(path, schema=schema) if path and path.exists() else None for path in paths]
+        missing = [place for place, chunk in enumerate(found) if chunk is None]
+        examples = _chunk(arm, rows[start : start + CHUNK], [readings[place] for place in missing]) if missing else []
+        for place, own in zip(missing, examples, strict=True):
+            found[place] = pa.Table.from_pylist(own, schema=schema)
+            if path := paths[place]:
                 with aside(path) as part:
-                    pq.write_table(chunk, part)
-        chunks.append(chunk)
-        advance(len(chunk))
-    return pa.concat_tables(chunks)
+                    pq.write_table(found[place], part)
+        chunks.append(found)
+        advance(len(rows[start : start + CHUNK]))
+    return [pa.concat_tables(own) for own in zip(*chunks, strict=True)]
 
 
-def _chunk(arm: Runnable, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        example
-        for start in range(0, len(rows), BATCH_SIZE)
-        for example in _batch(arm, rows[start : start + BATCH_SIZE])
-    ]
+def _chunk(arm: Runnable, rows: Sequence[Mapping[str, Any]], readings: Sequence[Reading]) -> list[list[dict[str, Any]]]:
+    found: list[list[dict[str, Any]]] = [[] for _ in readings]
+    for start in range(0, len(rows), BATCH_SIZE):
+        own = rows[start : start + BATCH_SIZE]
+        output = _passed(arm, own)
+        for examples, reading in zip(found, readings, strict=True):
+            examples += _examples(arm, own, reading.read(output))
+    return found
 
 
-def _batch(arm: Runnable, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _passed(arm: Runnable, rows: Sequence[Mapping[str, Any]]) -> Output:
     import torch
 
     from efficient_bert import Batch, run
-    from efficient_bert.cost import full_flops, trace_flops
     from efficient_bert.training.batches import collate
 
     inputs = collate(rows, pad_token_id=arm.model.config.padding)
     batch = Batch.of({name: value.to(arm.device) for name, value in inputs.items()})
     with torch.inference_mode():
-        output = run(arm.model, batch, arm.policy)
+        return run(arm.model, batch, arm.policy)
+
+
+def _examples(arm: Runnable, rows: Sequence[Mapping[str, Any]], output: Output) -> list[dict[str, Any]]:
+    from efficient_bert.cost import full_flops, trace_flops
+
     trace, layers = output.trace, arm.reference.num_hidden_layers
     counts = trace_flops(trace, arm.model.config), full_flops(trace.length, arm.reference)
     released = arm.released_flops(arm.model, output) if arm.released_flops else counts

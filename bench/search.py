@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError
-from bench.evaluation import evaluate
+from bench.evaluation import Reading, evaluate_readings
 from bench.layouts import quoted
 from bench.registry import METHODS
 from bench.runner import load_models, runnable, train_missing, values
@@ -22,6 +23,8 @@ from bench.store import write_aside
 if TYPE_CHECKING:
     from bench.plan import Arm, Plan
     from bench.progress import Watcher
+    from efficient_bert import EfficientBertConfig
+    from efficient_bert.engine import Output
 
 METHOD = "flexible"
 """What an entry without a method is for, as in the file that Flexible BERT's authors published."""
@@ -73,14 +76,37 @@ def seen(plan: Plan, watcher: Watcher) -> list[tuple[float, float]]:
     train_missing(plan, watcher)
     models = load_models(plan, plan.arms)
     rows, places = plan.data.heldout.to_list(), unseen(plan, plan.arms)
-    metric, found = plan.task.metrics[0], []
-    for arm in plan.arms:
-        folder = plan.runs.partial(arm.run_id) / "heldout"
-        with watcher.counting(f"search {arm.label}", len(rows)) as advance:
-            table = evaluate(runnable(plan, arm, models), rows, folder=folder, advance=advance)
-        own = values(table.take(places), [metric, "flops_speedup"])
-        found.append((own[metric], own["flops_speedup"]))
-    return found
+    metric, found = plan.task.metrics[0], {}
+    for staying, arms in together(plan.arms):
+        able = runnable(plan, staying, models)
+        readings = [
+            Reading(plan.runs.partial(arm.run_id) / "heldout", partial(read_by, arm, able.model.config)) for arm in arms
+        ]
+        points = f", read at {len(arms)} points" if len(arms) > 1 else ""
+        with watcher.counting(f"search {staying.label}{points}", len(rows)) as advance:
+            tables = evaluate_readings(able, rows, readings, advance=advance)
+        for arm, table in zip(arms, tables, strict=True):
+            own = values(table.take(places), [metric, "flops_speedup"])
+            found[arm.run_id] = own[metric], own["flops_speedup"]
+    return [found[arm.run_id] for arm in plan.arms]
+
+
+def together(arms: Sequence[Arm]) -> list[tuple[Arm, list[Arm]]]:
+    """Arms that differ in who leaves alone, beside the arm whose pass they are read off: where nobody does."""
+    groups: dict[tuple[str, str], tuple[Arm, list[Arm]]] = {}
+    for arm in arms:
+        leaving = arm.method.leaving
+        staying = replace(arm, knobs={**arm.knobs, leaving.knob: leaving.never}) if leaving else arm
+        groups.setdefault((staying.job.id, staying.label), (staying, []))[1].append(arm)
+    return list(groups.values())
+
+
+def read_by(arm: Arm, config: EfficientBertConfig, output: Output) -> Output:
+    """The arm's own pass, read off one in which nobody left."""
+    from efficient_bert.exits import replayed
+
+    leaving = arm.method.leaving
+    return replayed(output, leaving.rule(config, arm.knobs[leaving.knob])) if leaving else output
 
 
 def unseen(plan: Plan, arms: Sequence[Arm]) -> list[int]:

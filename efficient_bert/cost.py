@@ -35,7 +35,7 @@ def head_macs(config: EfficientBertConfig) -> int:
 def trace_flops(trace: Trace, config: EfficientBertConfig) -> Tensor:
     """(B,) int64 FLOPs of each example's pass: layers, heads and the policy's own modules."""
     layers = layer_macs(trace.tokens, heads=trace.heads, neurons=trace.neurons, config=config).sum(1)
-    return FLOPS_PER_MAC * (layers + trace.head_runs * head_macs(config) + trace.decision_macs)
+    return FLOPS_PER_MAC * (layers + trace.head_runs * head_macs(config) + trace.decision_macs.sum(1))
 
 
 def full_flops(lengths: Tensor, config: EfficientBertConfig) -> Tensor:

@@ -10,7 +10,7 @@ examples are done, how wide the next layer runs. The loop turns decisions into r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
@@ -79,22 +79,12 @@ class Output:
     hidden_states: tuple[Tensor, ...]
     attentions: tuple[Tensor, ...]
     decisions: tuple[Decision, ...]
-    _steps: tuple[Step, ...] = field(repr=False)
-    _mask: Tensor = field(repr=False)
-    _heads: tuple[tuple[int, ...], ...] = field(repr=False)
-    _spent: tuple[tuple[tuple[int, ...], Tensor | int], ...] = field(repr=False)
-    _layers: int = field(repr=False)
+    _trace: Callable[[], Trace] = field(repr=False)
 
     @cached_property
     def trace(self) -> Trace:
         """What ran; put together on demand, so that a timed pass does not pay for it."""
-        return trace_of(
-            self._steps,
-            mask=self._mask,
-            layers=self._layers,
-            heads=self._heads,
-            spent=self._spent,
-        )
+        return self._trace()
 
 
 def run(
@@ -133,7 +123,7 @@ def run(
             recorder.exit(depth, state.live.rows, model.classify(state.first(), depth=depth))
         if policy.decide is not None:
             decision = policy.decide(state.view(depth, lengths=lengths, logits=recorder.history(), numbers=numbers))
-            recorder.decision(decision, state.live.rows)
+            recorder.decision(decision, state.live.rows, layer=place)
             if decision.width is not None:
                 decided = dict(zip(state.live.rows, decision.width.tolist(), strict=True))
             state = state.apply(decision)
@@ -218,7 +208,7 @@ class Recorder:
         self.decisions: list[Decision] = []
         self.steps: list[Step] = []
         self.heads: list[tuple[int, ...]] = []
-        self.spent: list[tuple[tuple[int, ...], Tensor | int]] = []
+        self.spent: list[tuple[int, tuple[int, ...], Tensor | int]] = []
 
     def place(self, rows: Sequence[int], values: Tensor) -> Tensor:
         """(rows, ...) -> (all examples, ...), zeros elsewhere."""
@@ -255,11 +245,11 @@ class Recorder:
         self.answers.append((rows, logits))
         self.heads.append(rows)
 
-    def decision(self, decision: Decision, rows: tuple[int, ...]) -> None:
-        """A decision was taken: its cost, and the answers of those who leave, where anybody may."""
+    def decision(self, decision: Decision, rows: tuple[int, ...], *, layer: int) -> None:
+        """A decision was taken before a layer: its cost, and the answers of those who leave, where anybody may."""
         self.decisions.append(decision)
         if decision.macs is not None:
-            self.spent.append((rows, decision.macs))
+            self.spent.append((layer, rows, decision.macs))
         if decision.leave is None or not self.leaving:
             return
         left = [row for row, leaves in zip(rows, decision.leave.tolist(), strict=True) if leaves]
@@ -284,9 +274,10 @@ class Recorder:
             hidden_states=tuple(self.states),
             attentions=tuple(self.seen or ()),
             decisions=tuple(self.decisions),
-            _steps=tuple(self.steps),
-            _mask=self.mask,
-            _heads=tuple(self.heads),
-            _spent=tuple(self.spent),
-            _layers=self.config.num_hidden_layers,
+            _trace=self.trace,
         )
+
+    def trace(self) -> Trace:
+        """What ran."""
+        layers = self.config.num_hidden_layers
+        return trace_of(self.steps, mask=self.mask, layers=layers, heads=self.heads, spent=self.spent)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from efficient_bert.config import EfficientBertConfig
+from efficient_bert.engine import Output
 from efficient_bert.errors import InputError
+
+Done = Callable[[Tensor], Tensor]
+"""Logits of the exits so far (E, B, C) -> (B,) bool, who leaves."""
 
 
 def require_classes(config: EfficientBertConfig, method: str) -> None:
@@ -50,8 +55,8 @@ def steady(logits: Tensor, patience: int) -> Tensor:
     return agree & (logits.shape[0] > patience)
 
 
-def exit_rule(config: EfficientBertConfig, threshold: float) -> Callable[[Tensor], Tensor]:
-    """Who is done at exits that Flexible BERT trains: logits so far (E, B, C) -> (B,) bool."""
+def exit_rule(config: EfficientBertConfig, threshold: float) -> Done:
+    """Who is done at exits that Flexible BERT trains."""
     return partial(stable if config.regression else certain, threshold=threshold)
 
 
@@ -60,3 +65,26 @@ def stable(scores: Tensor, threshold: float) -> Tensor:
     if len(scores) < 2:
         return scores.new_zeros(scores.shape[1], dtype=torch.bool)
     return (scores[-1] - scores[-2]).abs().squeeze(-1) < threshold
+
+
+def exit_logits(output: Output) -> Tensor:
+    """(E, B, C): the logits of a pass's exits."""
+    return torch.stack(list(output.exit_logits.values()))
+
+
+def left_at(logits: Tensor, done: Done) -> Tensor:
+    """Exits' logits (E, B, C) -> (B,) int64: the first exit that lets each example go, E where none does."""
+    answers = torch.stack([done(logits[: exits + 1]) for exits in range(len(logits))])
+    return torch.cat([answers, answers.new_ones(1, answers.shape[1])]).int().argmax(0)
+
+
+def replayed(output: Output, done: Done) -> Output:
+    """A pass in which nobody left, as it would have been had they left by this rule.
+
+    Of its `decisions`, hidden states and exits those of all are still there.
+    """
+    logits, depths = exit_logits(output), torch.tensor([*output.exit_logits, output.trace.tokens.shape[1]])
+    at = left_at(logits, done)
+    answers = torch.cat([logits, output.logits[None]])[at, torch.arange(logits.shape[1], device=at.device)]
+    trace = output.trace.until(depths[at.cpu()], head_runs=at.cpu() + 1)
+    return replace(output, logits=answers, _trace=lambda: trace)

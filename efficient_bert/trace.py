@@ -46,7 +46,7 @@ class Trace:
         tokens, heads, neurons: (B, N) per layer, 0 where the layer did not run.
         kept: (B, N, L) bool, the positions that were live in each layer.
         head_runs: (B,) classification heads evaluated: exits, and the final pooler and classifier.
-        decision_macs: (B,) multiply-adds that the policy's own modules spent.
+        decision_macs: (B, N) multiply-adds that the policy's own modules spent before each layer.
     """
 
     length: Tensor
@@ -58,6 +58,20 @@ class Trace:
     head_runs: Tensor
     decision_macs: Tensor
 
+    def until(self, depths: Tensor, *, head_runs: Tensor) -> Trace:
+        """What would have run, had each example left after (B,) layers of all, with (B,) heads evaluated by then."""
+        ran = torch.arange(self.tokens.shape[1]) < depths[:, None]
+        return Trace(
+            length=self.length,
+            exit_depth=depths,
+            tokens=self.tokens * ran,
+            heads=self.heads * ran,
+            neurons=self.neurons * ran,
+            kept=self.kept & ran[..., None],
+            head_runs=head_runs,
+            decision_macs=self.decision_macs * ran,
+        )
+
 
 def trace_of(
     steps: Sequence[Step],
@@ -65,23 +79,24 @@ def trace_of(
     mask: Tensor,
     layers: int,
     heads: Sequence[Sequence[int]],
-    spent: Sequence[tuple[Sequence[int], Tensor | int]],
+    spent: Sequence[tuple[int, Sequence[int], Tensor | int]],
 ) -> Trace:
     """Gather steps into one trace.
 
     Args:
         mask: the batch's (B, L) attention mask.
         heads: the rows of each evaluation of a classification head.
-        spent: the rows of each decision that cost something, and their multiply-adds, or one number for each of them.
+        spent: of each decision that cost something the layer it was taken before, the rows, and their multiply-adds,
+            or one number for each of them.
     """
     batch, length = mask.shape
     widths = torch.zeros(batch, layers, dtype=torch.int64)
-    neurons = widths.clone()
-    head_runs, decision_macs = torch.zeros(2, batch, dtype=torch.int64)
+    neurons, decision_macs = widths.clone(), widths.clone()
+    head_runs = torch.zeros(batch, dtype=torch.int64)
     for rows in heads:
         head_runs[list(rows)] += 1
-    for rows, macs in spent:
-        decision_macs[list(rows)] += macs if isinstance(macs, int) else macs.cpu()
+    for layer, rows, macs in spent:
+        decision_macs[list(rows), layer] = macs if isinstance(macs, int) else macs.cpu()
     kept = torch.zeros(batch, layers, length, dtype=torch.bool)
     for step in steps:
         rows = list(step.live.rows)

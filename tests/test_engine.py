@@ -101,7 +101,7 @@ def test_a_trace_by_hand() -> None:
     assert trace.heads.tolist() == [[12, 12, 0, 0], [6, 6, 6, 6]]
     assert trace.neurons.tolist() == [[192, 192, 0, 0], [96, 96, 96, 96]]
     assert trace.head_runs.tolist() == [1, 2]
-    assert trace.decision_macs.tolist() == [10, 20]
+    assert trace.decision_macs.tolist() == [[0, 0, 10, 0], [0, 0, 20, 0]]
     assert trace.kept[0].tolist() == [[True] * 3, [True, True, False], [False] * 3, [False] * 3]
     assert torch.equal(gathered.logits[0], gathered.exit_logits[2][0])
     assert not torch.equal(gathered.logits[1], gathered.exit_logits[2][1])

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from bench.registry import METHODS
 from efficient_bert import Batch, Execution, run
+from efficient_bert.cost import trace_flops
 from efficient_bert.decisions import Decision, Policy, View
+from efficient_bert.exits import entropy, exit_logits, replayed
 from efficient_bert.methods import Method
 from tests.tiny import tiny_batch, tiny_model
 
@@ -85,6 +87,31 @@ def test_an_answer_does_not_depend_on_the_company(method: Method) -> None:
             assert alone.trace.exit_depth[0] == together.trace.exit_depth[row]
 
 
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.leaving])
+def test_who_leaves_is_read_off_a_pass_in_which_nobody_does(name: str) -> None:
+    """At every value of the knob answers, tokens, widths, heads and cost are those of a pass at that value."""
+    method, batch = METHODS[name], tiny_batch([7, 3, 5, 9, 2, 4, 8, 6] * 5, seed=3)
+    leaving = method.leaving
+    assert leaving is not None
+    (knob,) = (knob for knob in method.knobs if knob.name == leaving.knob)
+    knobs = {knob.name: knob.parse(knob.default) for knob in method.all_knobs}
+    with torch.inference_mode():
+        whole = run(MODEL, batch, method.policy(MODEL, {**knobs, knob.name: leaving.never}))
+        certainty = entropy(exit_logits(whole)).flatten()
+        values = certainty.quantile(torch.tensor([0.2, 0.5, 0.8])).tolist() if knob.low == 0 else knob.points
+        depths: set[int] = set()
+        for value in values:
+            there = run(MODEL, batch, method.policy(MODEL, {**knobs, knob.name: value}))
+            read = replayed(whole, leaving.rule(MODEL.config, value))
+            torch.testing.assert_close(read.logits, there.logits, atol=1e-5, rtol=0)
+            for field in vars(there.trace):
+                assert torch.equal(getattr(read.trace, field), getattr(there.trace, field)), field
+            assert torch.equal(trace_flops(read.trace, MODEL.config), trace_flops(there.trace, MODEL.config))
+            depths |= set(there.trace.exit_depth.tolist())
+    assert set(whole.trace.exit_depth.tolist()) == {MODEL.config.num_hidden_layers}
+    assert len(depths) >= 3
+
+
 def tensors(of: View | Decision) -> dict[str, Tensor]:
     """Copies of the tensors in a view or a decision."""
     return {name: value.clone() for name, value in vars(of).items() if isinstance(value, Tensor)}
@@ -125,7 +152,7 @@ def test_decisions_have_the_shapes_of_their_view(method: Method) -> None:
     """Masks are bool, widths lie in (0, 1], fades are not positive, multiply-adds are whole."""
     policy = default_policy(method)
     if policy.decide is None:
-        assert run(MODEL, BATCH, policy).trace.decision_macs.tolist() == [0, 0, 0]
+        assert run(MODEL, BATCH, policy).trace.decision_macs.sum(1).tolist() == [0, 0, 0]
         return
 
     def check(view: View) -> Decision:

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from bench.errors import InputError
+from bench.evaluation import Runnable, evaluate
+from bench.plan import Arm, Plan
 from bench.registry import METHODS
-from bench.runner import values
+from bench.runner import runnable, values
 from bench.search import Point, best, read_entry, searched_method, write_entry
 from efficient_bert.training.gating import GATES, heldout_folds
 from tests.command_line import Answer, call
@@ -152,6 +156,31 @@ def test_a_search_counts_unseen_rows_alone(searched: Searched, monkeypatch: pyte
     assert scored == [heldout // 4] * 5
     assert heldout >= 8
     assert (searched.folder / "again.json").read_bytes() == searched.file.read_bytes()
+
+
+def test_thresholds_are_read_off_one_pass(searched: Searched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search passes once for the full model and once for each width list; what it keeps is what a run would find."""
+    passed: list[str] = []
+
+    def watched(plan: Plan, arm: Arm, models: Any) -> Runnable:
+        passed.append(arm.label)
+        if len(passed) == 1:
+            for own in plan.arms:
+                (part,) = (plan.runs.partial(own.run_id) / "heldout").glob("*.parquet")
+                found, expected = (
+                    pq.read_table(part),
+                    evaluate(runnable(plan, own, models), plan.data.heldout.to_list()),
+                )
+                assert found.drop(["probabilities"]).equals(expected.drop(["probabilities"]))
+                one, other = (np.array(table["probabilities"].to_pylist()) for table in (found, expected))
+                np.testing.assert_allclose(one, other, atol=1e-6)
+        return runnable(plan, arm, models)
+
+    monkeypatch.setattr("bench.search.runnable", watched)
+    again = call("search", *searched.base, *searched.grid, "--allowed-drop", 1, "--out", searched.folder / "once.json")
+    assert again.code == 0, again.err
+    lists = [f"flexible graft=yes num_gates=0 width_mult_list={own} exit_threshold=0.0" for own in LISTS.split(";")]
+    assert passed == ["full", *lists]
 
 
 def test_a_run_reads_the_choice_back(searched: Searched) -> None:

@@ -10,11 +10,27 @@ from torch import Tensor
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.decisions import Policy
 from efficient_bert.engine import Output
+from efficient_bert.exits import Done
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training import Rows, Stage
 
 Count = Callable[[EfficientBertForSequenceClassification, Output, Mapping[str, Value]], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """A knob that says who leaves and nothing else: of one pass in which nobody does, every value can be read off.
+
+    Attributes:
+        knob: its name.
+        never: its value at which nobody leaves.
+        rule: (configuration, value) -> who leaves.
+    """
+
+    knob: str
+    never: Value
+    rule: Callable[[EfficientBertConfig, Value], Done]
 
 
 @dataclass(frozen=True)
@@ -29,6 +45,7 @@ class Method:
         policy: (model, knob values) -> policy.
         control_of: the method whose point of it this is the control for, empty for others.
         knobs: values that vary at inference; the stages add those that vary in training.
+        leaving: the knob that says who leaves, where there is one.
         released_flops: (model, its pass, knob values) -> the authors' counts of the pass and of the full model, each
             (B,) int64; None where they count as we do.
         suite: it runs where no method is named; not one whose training takes as long as all others'.
@@ -45,6 +62,7 @@ class Method:
     policy: Callable[[EfficientBertForSequenceClassification, Mapping[str, Value]], Policy]
     control_of: str = ""
     knobs: tuple[Knob, ...] = ()
+    leaving: Leaving | None = None
     released_flops: Count | None = None
     suite: bool = True
     measure: Callable[[EfficientBertForSequenceClassification, Rows, Mapping[str, Value]], None] | None = None

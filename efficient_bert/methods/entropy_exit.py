@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.decisions import Decision, Policy, View
 from efficient_bert.errors import InputError
-from efficient_bert.exits import certain, require_classes
+from efficient_bert.exits import certain, exit_rule, require_classes
 from efficient_bert.knobs import Knob, Value
-from efficient_bert.methods import Method
+from efficient_bert.methods import Leaving, Method
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training.exits import EXITS
 
@@ -21,6 +21,8 @@ EXIT_THRESHOLD = Knob(
     low=0.0,
     points=(0.05, 0.15, 0.3, 0.45, 0.6),
 )
+
+BELOW_THRESHOLD = Leaving(EXIT_THRESHOLD.name, never=0.0, rule=lambda config, value: exit_rule(config, float(value)))
 
 
 def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
@@ -58,5 +60,6 @@ ENTROPY_EXIT = Method(
     stage=EXITS,
     policy=policy,
     check=check,
+    leaving=BELOW_THRESHOLD,
     knobs=(EXIT_THRESHOLD,),
 )

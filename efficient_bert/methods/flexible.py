@@ -11,7 +11,7 @@ from efficient_bert.flexible_flops import trace_counts
 from efficient_bert.gates import gate_policy, width_list
 from efficient_bert.knobs import Value
 from efficient_bert.methods import Method
-from efficient_bert.methods.entropy_exit import EXIT_THRESHOLD, check_threshold
+from efficient_bert.methods.entropy_exit import BELOW_THRESHOLD, EXIT_THRESHOLD, check_threshold
 from efficient_bert.methods.width_gates import WIDTH_MULT_LIST
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training.gating import GATES
@@ -44,6 +44,7 @@ FLEXIBLE = Method(
     stage=GATES,
     policy=policy,
     check=check,
+    leaving=BELOW_THRESHOLD,
     suite=False,
     released_flops=lambda model, output, knobs: trace_counts(output.trace, model.config),
     knobs=(WIDTH_MULT_LIST, EXIT_THRESHOLD),

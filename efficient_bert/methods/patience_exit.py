@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.decisions import Decision, Policy, View
 from efficient_bert.errors import InputError
 from efficient_bert.exits import require_classes, steady
 from efficient_bert.knobs import Knob, Value
-from efficient_bert.methods import Method
+from efficient_bert.methods import Leaving, Method
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training.exits import EXITS
 
@@ -42,6 +43,7 @@ PATIENCE_EXIT = Method(
     stage=EXITS,
     policy=policy,
     check=check,
+    leaving=Leaving("patience", never=10**6, rule=lambda config, value: partial(steady, patience=int(value))),
     knobs=(
         Knob(
             name="patience",

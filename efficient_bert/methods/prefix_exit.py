@@ -9,7 +9,7 @@ from efficient_bert.decisions import Decision, Policy, View
 from efficient_bert.exits import exit_rule, require_exits
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.methods import Method
-from efficient_bert.methods.entropy_exit import EXIT_THRESHOLD, check_threshold
+from efficient_bert.methods.entropy_exit import BELOW_THRESHOLD, EXIT_THRESHOLD, check_threshold
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.subnets import uniform
 from efficient_bert.training.flexible import FINAL
@@ -43,6 +43,7 @@ PREFIX_EXIT = Method(
     stage=FINAL,
     policy=policy,
     check=check,
+    leaving=BELOW_THRESHOLD,
     suite=False,
     knobs=(
         EXIT_THRESHOLD,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from efficient_bert.config import kept_heads
 from efficient_bert.engine import Output, run
-from efficient_bert.exits import exit_rule
+from efficient_bert.exits import exit_logits, exit_rule, left_at
 from efficient_bert.gates import gate_policy
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.subnets import subnet_policy, uniform
@@ -51,7 +51,7 @@ def measure_profiles(
     for chunk in in_order(rows):
         batch = batch_of(model, collate(chunk, pad_token_id=config.padding))
         outputs.append(run(model, batch, policy))
-    logits = torch.cat([exits_of(output) for output in outputs], dim=1) if depths else None
+    logits = torch.cat([exit_logits(output) for output in outputs], dim=1) if depths else None
     bounds = [] if logits is None else sorted({*thresholds(model, logits), threshold})
     left = [] if logits is None else [left_at(logits, exit_rule(config, bound)) for bound in bounds]
     config.exit_profile = [
@@ -80,23 +80,12 @@ def classes(output: Output, counts: Sequence[int]) -> Tensor:
     return (heads[..., None] == heads.new_tensor(counts)).int().argmax(-1)
 
 
-def exits_of(output: Output) -> Tensor:
-    """(E, B, C): the exits' logits."""
-    return torch.stack(list(output.exit_logits.values()))
-
-
 def thresholds(model: EfficientBertForSequenceClassification, logits: Tensor) -> list[float]:
     """From 0, where nobody leaves, to the largest value that the exits' logits (E, B, C) may be held against."""
     most = math.log(model.config.classes)
     if model.config.regression:
         most = float(logits.diff(dim=0).abs().max()) if len(logits) > 1 else 0.0
     return [most * (step / STEPS) ** 2 for step in range(STEPS + 1)] if most else [0.0]
-
-
-def left_at(logits: Tensor, done: Callable[[Tensor], Tensor]) -> Tensor:
-    """Exits' logits (E, B, C) -> (B,) int64: the first exit that lets each example go, E where none does."""
-    answers = torch.stack([done(logits[: exits + 1]) for exits in range(len(logits))])
-    return torch.cat([answers, answers.new_ones(1, answers.shape[1])]).int().argmax(0)
 
 
 def frequencies(choices: Tensor, count: int) -> list[float]:
