@@ -259,8 +259,8 @@ def export_command(task: str, out: Path, seed: int, force: bool) -> None:
     type=click.Choice(["no", "bf16"]),
     default="no",
     show_default=True,
-    help="Of gradients and of answers to erased texts: bf16 takes about half the time where a processor multiplies it"
-    " natively. All else is float32.",
+    help="Of gradients and of answers to erased texts, which are held against float32's to whole ones: bf16 takes about"
+    " half the time where a processor multiplies it natively.",
 )
 @click.option("--show-text", is_flag=True, help="Keep and show texts of tasks whose texts are hateful.")
 @click.option("--fresh", is_flag=True, help="Compare again what is finished; models are kept.")

@@ -142,15 +142,16 @@ def contribution_policy(
     """Tokens whose share is below the threshold go, before every layer; in `soft` execution they fade.
 
     Args:
-        contribution: the model's predictors and thresholds, which hard decisions know as they are now.
+        contribution: the model's predictors and thresholds. Hard decisions know the thresholds as they are now, soft
+            ones as they are when they are taken.
         scale: factor on the thresholds: higher drops more than the model was trained to.
         sharpness: of the soft removal; hard decisions do not depend on it.
         probe: (N - 1,) ones whose gradient stands in for that of theta (see `efficient_bert.training.objectives`).
         fidelity: whose arithmetic, in `soft` execution; hard decisions are the same.
     """
     predictors = [contribution.predictor(layer) for layer in range(len(contribution.predictors))]
-    scaled = contribution.eta if scale == 1 else contribution.eta * scale
-    etas = scaled.tolist()  # numbers: for one short text an operation on a tensor of one costs as much as any
+    # numbers: for one short text an operation on a tensor of one costs as much as any
+    etas = (contribution.eta.detach() * scale).tolist()
 
     def fade(view: View, logits: Tensor, eta: Tensor) -> Decision:
         fades, first = view.fades or (), first_token(view.mask)
@@ -163,15 +164,18 @@ def contribution_policy(
 
     def decide(view: View) -> Decision:
         predictor, eta = predictors[view.depth], etas[view.depth]
-        logits = on_live(predictor, view).to(scaled.dtype)  # shares need more digits than half precision has
+        # shares need more digits than half precision has
+        logits = on_live(predictor, view).to(contribution.eta.dtype)
         if view.whole:
             length, shares = logits.shape[1], logits.softmax(-1)
             return Decision(keep=shares >= eta / length, macs=length * predictor.macs, scores=shares)
         lengths = view.mask.sum(1)
         macs = lengths * predictor.macs
         if view.fades is not None:
-            return replace(fade(view, logits, scaled[view.depth]), macs=macs)
+            return replace(fade(view, logits, contribution.eta[view.depth] * scale), macs=macs)
         shares = contribution_shares(logits, view.mask, (), fidelity=Fidelity.CORRECTED)
-        return Decision(keep=shares >= eta / lengths[:, None], macs=macs, scores=shares)
+        # the same quotient, rounded as often, as of one length above
+        thresholds = (torch.tensor(eta, dtype=torch.float64, device=lengths.device) / lengths).to(shares.dtype)
+        return Decision(keep=shares >= thresholds[:, None], macs=macs, scores=shares)
 
     return Policy(decide)

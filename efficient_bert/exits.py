@@ -79,10 +79,13 @@ def left_at(logits: Tensor, done: Done) -> Tensor:
 
 
 def replayed(output: Output, done: Done) -> Output:
-    """A pass in which nobody left, as it would have been had they left by this rule.
+    """A pass of all layers in which nobody left, as it would have been had they left by this rule.
 
-    Of its `decisions`, hidden states and exits those of all are still there.
+    Nothing is decided, and so nothing spent, for those who leave. Of its `decisions`, hidden states and exits those of
+    all are still there.
     """
+    if not output.exit_logits:
+        return output
     logits, depths = exit_logits(output), torch.tensor([*output.exit_logits, output.trace.tokens.shape[1]])
     at = left_at(logits, done)
     answers = torch.cat([logits, output.logits[None]])[at, torch.arange(logits.shape[1], device=at.device)]

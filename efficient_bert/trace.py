@@ -59,7 +59,10 @@ class Trace:
     decision_macs: Tensor
 
     def until(self, depths: Tensor, *, head_runs: Tensor) -> Trace:
-        """What would have run, had each example left after (B,) layers of all, with (B,) heads evaluated by then."""
+        """What would have run, had each example left after the first (B,) layers, with (B,) heads evaluated by then.
+
+        Of a pass of all layers; a decision before the layer that did not run any more is not charged.
+        """
         ran = torch.arange(self.tokens.shape[1]) < depths[:, None]
         return Trace(
             length=self.length,

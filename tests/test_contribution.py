@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -124,6 +125,42 @@ def test_a_decision_by_hand() -> None:
     assert decision.macs.tolist() == [4 * (48 * 10 + 10)] * 2
     kept = run(model, tiny_batch([4, 4]), Policy(lambda view: decision if view.depth == 0 else Decision())).trace.kept
     assert kept[:, 0].tolist() == [[True, True, False, False], [True, False, True, True]]
+
+
+def test_a_threshold_is_the_same_in_any_company() -> None:
+    """A share that lies on its threshold to the last digit has one fate, alone or among others."""
+    model, kept = lively_model(), 0
+    contribution = model.contributions()
+    for seed in range(300):
+        length = 3 + seed % 50
+        hidden = torch.randn(1, length, 48, generator=torch.Generator().manual_seed(seed))
+        mask, positions = torch.ones(1, length).bool(), torch.arange(length)[None]
+        view = View(0, hidden, mask, positions, torch.tensor([length]), torch.zeros(0, 1, 3))
+        with torch.no_grad():
+            share = contribution.predictor(0)(hidden).softmax(-1)[0, seed % length]
+            contribution.eta[0] = share.double() * length
+            decide = contribution_policy(contribution).decide
+            assert decide is not None
+            ragged, even = decide(view).keep, decide(replace(view, whole=True)).keep
+        assert ragged is not None
+        assert even is not None
+        assert torch.equal(ragged, even), seed
+        kept += int(even[0, seed % length])
+    assert 0 < kept < 300
+
+
+def test_hard_thresholds_are_those_of_the_moment() -> None:
+    """A policy knows them as they were when it was made; where tokens fade, as they are, which training changes."""
+    model, batch = lively_model(), tiny_batch([9, 9])
+    with torch.no_grad():
+        policy = contribution_policy(model.contributions(), scale=0.5)
+        before = [run(model, batch, policy, execution=way) for way in (Execution.GATHERED, Execution.SOFT)]
+        model.contributions().eta.mul_(4)
+        after = [run(model, batch, policy, execution=way) for way in (Execution.GATHERED, Execution.SOFT)]
+        fresh = run(model, batch, contribution_policy(model.contributions(), scale=0.5))
+    assert torch.equal(before[0].trace.kept, after[0].trace.kept)
+    assert not torch.equal(before[1].logits, after[1].logits)
+    assert fresh.trace.kept.sum() < after[0].trace.kept.sum()
 
 
 def test_soft_removal_by_hand() -> None:

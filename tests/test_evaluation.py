@@ -13,11 +13,12 @@ import scipy.special
 import torch
 
 from bench import evaluation
-from bench.evaluation import Runnable, evaluate
+from bench.evaluation import Reading, Runnable, evaluate, evaluate_readings
 from bench.store import EXAMPLE_SCHEMA
 from efficient_bert import Batch, EfficientBertForSequenceClassification, run
 from efficient_bert.cost import full_flops, trace_flops
 from efficient_bert.decisions import Policy
+from efficient_bert.exits import replayed
 from tests.tiny import VOCABULARY, everything, tiny_config, tiny_model
 
 MODEL = tiny_model()
@@ -64,6 +65,29 @@ def test_columns_are_what_one_pass_per_example_gives() -> None:
         assert example["reference_flops"] == full_flops(trace.length, MODEL.config).item()
         assert example["seconds"] == example["reference_seconds"] == example["event_seconds"] == []
     assert len(set(table["exit_depth"].to_pylist())) > 2
+
+
+def test_several_readings_share_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each batch passes once for all readings, and not at all for a chunk that every reading has."""
+    monkeypatch.setattr(evaluation, "CHUNK", evaluation.BATCH_SIZE)
+    given, passed = arm(policy=Policy(exits=(1, 2))), []
+
+    def counted(*arguments: Any) -> Any:
+        passed.append(len(arguments[1]))
+        return once(*arguments)
+
+    once = evaluation._passed
+    monkeypatch.setattr(evaluation, "_passed", counted)
+    first = Reading(tmp_path / "first", lambda output: replayed(output, lambda logits: logits[-1, :, 0] > 0))
+    second = Reading(tmp_path / "second")
+    leaving, staying = evaluate_readings(given, rows(40), [first, second])
+    assert passed == [32, 8]
+    assert set(leaving["exit_depth"].to_pylist()) == {1, 4}
+    assert set(staying["exit_depth"].to_pylist()) == {4}
+    (tmp_path / "first" / "part-00000032.parquet").unlink()
+    again = evaluate_readings(given, rows(40), [first, second])
+    assert passed == [32, 8, 8]
+    assert again == [leaving, staying]
 
 
 def test_a_truncated_model_is_compared_with_the_full_one() -> None:

@@ -112,6 +112,21 @@ def test_who_leaves_is_read_off_a_pass_in_which_nobody_does(name: str) -> None:
     assert len(depths) >= 3
 
 
+def test_scores_that_agree_are_read_off_a_pass_too() -> None:
+    """In a regression with two exits, where some scores agree before the whole depth."""
+    model, method = tiny_model(classes=1, exit_depths=[1, 2, 3]), METHODS["prefix_exit"]
+    batch, leaving = tiny_batch([7, 3, 5, 9, 2, 4]), method.leaving
+    assert leaving is not None
+    with torch.inference_mode():
+        whole = run(model, batch, method.policy(model, {"exit_width": 1.0, "exit_threshold": leaving.never}))
+        middle = float(exit_logits(whole).diff(dim=0).abs().median())
+        there = run(model, batch, method.policy(model, {"exit_width": 1.0, "exit_threshold": middle}))
+    read = replayed(whole, leaving.rule(model.config, middle))
+    torch.testing.assert_close(read.logits, there.logits, atol=1e-5, rtol=0)
+    assert torch.equal(read.trace.kept, there.trace.kept)
+    assert len(there.trace.exit_depth.unique()) > 1
+
+
 def tensors(of: View | Decision) -> dict[str, Tensor]:
     """Copies of the tensors in a view or a decision."""
     return {name: value.clone() for name, value in vars(of).items() if isinstance(value, Tensor)}

@@ -170,7 +170,7 @@ def test_the_command_finds_what_is_trained(plan: Plan, out: Path, tmp_path: Path
         *("--methods", "adapler,saliency", "--faithfulness", "none", "--precision", "bf16", "--out", tmp_path / "out"),
     )
     assert answer.code == 0, answer.err
-    assert "bfloat16 for gradients and erased texts" in answer.out
+    assert "bfloat16 for gradients and erased texts" in " ".join(answer.out.split())
     assert "stage     adapler: cached" in answer.out
     assert "time      nothing to train" in answer.out.splitlines()
     assert "Against saliency" in answer.out

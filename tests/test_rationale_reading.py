@@ -173,7 +173,7 @@ def test_erasing_reads_what_is_left(able: Runnable) -> None:
 
 
 def test_half_precision_is_for_gradients_and_erased_texts(able: Runnable) -> None:
-    """Under bfloat16 gradients and answers move a little, and what AdapLeR or attention says of a token does not."""
+    """Under bfloat16 gradients and answers move a little, and attention and controls not at all."""
     for name, explainer in EXPLAINERS.items():
         if explainer.adaptive:
             continue

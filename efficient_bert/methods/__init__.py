@@ -22,6 +22,8 @@ Count = Callable[[EfficientBertForSequenceClassification, Output, Mapping[str, V
 class Leaving:
     """A knob that says who leaves and nothing else: of one pass in which nobody does, every value can be read off.
 
+    All layers run in order, and `released_flops` does not ask for the knob.
+
     Attributes:
         knob: its name.
         never: its value at which nobody leaves.

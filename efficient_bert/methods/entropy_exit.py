@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.decisions import Decision, Policy, View
 from efficient_bert.errors import InputError
-from efficient_bert.exits import certain, exit_rule, require_classes
+from efficient_bert.exits import exit_rule, require_classes
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.methods import Leaving, Method
 from efficient_bert.model import EfficientBertForSequenceClassification
@@ -45,10 +45,10 @@ def check_threshold(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> 
 
 def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
     """Exit where the entropy falls below `exit_threshold` nats."""
-    threshold = float(knobs["exit_threshold"])
+    done = exit_rule(model.config, float(knobs["exit_threshold"]))
 
     def decide(view: View) -> Decision:
-        return Decision(leave=certain(view.logits, threshold)) if len(view.logits) else Decision()
+        return Decision(leave=done(view.logits)) if len(view.logits) else Decision()
 
     return Policy(decide, exits=tuple(model.config.exit_depths))
 

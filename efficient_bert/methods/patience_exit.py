@@ -14,6 +14,8 @@ from efficient_bert.methods import Leaving, Method
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training.exits import EXITS
 
+AGREED = Leaving("patience", never=10**6, rule=lambda config, value: partial(steady, patience=int(value)))
+
 
 def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
     """Raise InputError where the model has too few exits for anyone ever to leave, or no classes."""
@@ -28,10 +30,10 @@ def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
 
 def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
     """Exit once `patience` + 1 successive exits predict the same class."""
-    patience = int(knobs["patience"])
+    done = AGREED.rule(model.config, knobs["patience"])
 
     def decide(view: View) -> Decision:
-        return Decision(leave=steady(view.logits, patience)) if len(view.logits) else Decision()
+        return Decision(leave=done(view.logits)) if len(view.logits) else Decision()
 
     return Policy(decide, exits=tuple(model.config.exit_depths))
 
@@ -43,7 +45,7 @@ PATIENCE_EXIT = Method(
     stage=EXITS,
     policy=policy,
     check=check,
-    leaving=Leaving("patience", never=10**6, rule=lambda config, value: partial(steady, patience=int(value))),
+    leaving=AGREED,
     knobs=(
         Knob(
             name="patience",
