@@ -46,7 +46,7 @@ def watched(kind, owner, name, note, torn=lambda *args: None):
 def shard(path, schema, tables):
     return "shard" if path.name.startswith("shard") else "whole"
 
-def evaluated(arm, rows):
+def evaluated(arm, rows, readings):
     name = rows[0]["example_id"]
     return name if name.startswith("validation") else "heldout"
 

@@ -119,7 +119,8 @@ def test_scores_that_agree_are_read_off_a_pass_too() -> None:
     assert leaving is not None
     with torch.inference_mode():
         whole = run(model, batch, method.policy(model, {"exit_width": 1.0, "exit_threshold": leaving.never}))
-        middle = float(exit_logits(whole).diff(dim=0).abs().median())
+        apart = exit_logits(whole).diff(dim=0).abs().flatten().sort().values
+        middle = float(apart[5:7].mean())  # on no value itself, which another batch may round otherwise
         there = run(model, batch, method.policy(model, {"exit_width": 1.0, "exit_threshold": middle}))
     read = replayed(whole, leaving.rule(model.config, middle))
     torch.testing.assert_close(read.logits, there.logits, atol=1e-5, rtol=0)
