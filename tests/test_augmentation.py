@@ -217,11 +217,10 @@ def test_both_stages_train_on_the_copies(language_model: Path, tmp_path: Path, m
     assert seen == [rows + more, rows + more, rows]
 
 
-def masked_model(pieces: int) -> BertForMaskedLM:
-    """The smallest one of so many word pieces."""
-    return BertForMaskedLM(
-        BertConfig(vocab_size=pieces, hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=4)
-    )
+def masked_model(pieces: int, *, positions: int = 512) -> BertForMaskedLM:
+    """The smallest one of so many word pieces that reads so many of them."""
+    sizes: dict[str, Any] = {"hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 4}
+    return BertForMaskedLM(BertConfig(vocab_size=pieces, max_position_embeddings=positions, **sizes))
 
 
 def test_what_cannot_be_used_is_refused(language_model: Path, tmp_path: Path) -> None:
@@ -254,15 +253,7 @@ def test_an_encoder_fills_in_no_words(language_model: Path, tmp_path: Path) -> N
 def test_a_language_model_of_too_few_positions_is_refused(language_model: Path, tmp_path: Path) -> None:
     """A training row that is longer than what the model reads: one line before anything is asked."""
     short = tokenizer_folder(tmp_path / "short", words=WORDS)
-    config = BertConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=4,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        intermediate_size=4,
-        max_position_embeddings=6,
-    )
-    BertForMaskedLM(config).save_pretrained(short)
+    masked_model(VOCABULARY, positions=6).save_pretrained(short)
     with pytest.raises(
         InputError, match=r"reads 6 word pieces, but a training row has \d+; give another one"
     ) as caught:

@@ -93,14 +93,14 @@ def augmented(context: Context) -> Path | None:
     if whole.exists():
         return whole
     context.folder.mkdir(parents=True, exist_ok=True)
-    thesaurus, shards = thesaurus_of(context), []
+    longest = max(len(row["input_ids"]) for row in context.train)
+    thesaurus, shards = thesaurus_of(context, longest), []
     teacher = torch.nn.Module.to(context.model, state.device)
     for number, rows in enumerate(in_order(context.train, SHARD)):
         shards.append(context.folder / f"augmented-{number:05d}.parquet")
         if number % state.num_processes == state.process_index and not shards[-1].exists():
-            write_tables(
-                shards[-1], SCHEMA, [pa.Table.from_pylist(shard_of(rows, thesaurus, teacher, context), SCHEMA)]
-            )
+            made = shard_of(rows, thesaurus, teacher, context, longest=longest)
+            write_tables(shards[-1], SCHEMA, [pa.Table.from_pylist(made, SCHEMA)])
     state.wait_for_everyone()
     if state.is_main_process:
         write_tables(whole, SCHEMA, distinct(context.train, shards))
@@ -109,10 +109,15 @@ def augmented(context: Context) -> Path | None:
 
 
 def shard_of(
-    rows: Rows, thesaurus: Thesaurus, teacher: EfficientBertForSequenceClassification, context: Context
+    rows: Rows,
+    thesaurus: Thesaurus,
+    teacher: EfficientBertForSequenceClassification,
+    context: Context,
+    *,
+    longest: int,
 ) -> list[dict[str, Any]]:
-    """The copies of some rows, labelled by the teacher."""
-    options, longest = context.options, max(len(row["input_ids"]) for row in context.train)
+    """The copies of some rows that are no longer than `longest`, labelled by the teacher."""
+    options = context.options
     made = [
         copy
         for row, choices in zip(rows, thesaurus.choices([row["input_ids"] for row in rows]), strict=True)
@@ -198,8 +203,8 @@ def read(kind: Any, name: str, **options: Any) -> Any:
         raise InputError(f"augment_model {name!r} cannot be read as a masked language model: {reason}") from error
 
 
-def thesaurus_of(context: Context) -> Thesaurus:
-    """The masked language model and the vectors that the options name."""
+def thesaurus_of(context: Context, longest: int) -> Thesaurus:
+    """The masked language model and the vectors that the options name, for rows of at most so many pieces."""
     check_sources(context.model.config, context.options, context.vocabulary)
     name, vectors = str(context.options["augment_model"]), str(context.options["augment_vectors"])
     model, report = read(AutoModelForMaskedLM, name, use_safetensors=True, output_loading_info=True)
@@ -208,7 +213,7 @@ def thesaurus_of(context: Context) -> Thesaurus:
             f"augment_model {name!r} is no masked language model: its weights lack {min(report['missing_keys'])}; give "
             "one that was trained to fill in words"
         )
-    longest, most = max(len(row["input_ids"]) for row in context.train), model.config.max_position_embeddings
+    most = model.config.max_position_embeddings
     if longest > most:
         raise InputError(
             f"augment_model {name!r} reads {most} word pieces, but a training row has {longest}; give another one or a "

@@ -54,7 +54,8 @@ class Thesaurus:
         """(V,) bool: pieces that may stand for a word: no special ones, no parts of words."""
         pieces = self.tokenizer.convert_ids_to_tokens([*range(len(self.tokenizer))])
         special = set(self.tokenizer.all_special_tokens)
-        return torch.tensor([piece not in special and not piece.startswith(("##", "[unused")) for piece in pieces])
+        allowed = [piece not in special and not piece.startswith(("##", "[unused")) for piece in pieces]
+        return torch.tensor(allowed, device=self.model.device)
 
     @property
     def segmented(self) -> bool:
@@ -103,7 +104,7 @@ class Thesaurus:
         masked = ids.index_put((rows, places), torch.tensor(int(self.tokenizer.mask_token_id or 0)))
         segments = {"token_type_ids": types.to(device)} if self.segmented else {}
         logits = self.model(input_ids=torch.cat([masked, again], dim=1).to(device), **segments).logits
-        allowed = self.replacements.to(device)
+        allowed = self.replacements
         own = logits[rows.to(device), places.to(device), : len(allowed)].masked_fill(~allowed, -torch.inf)
         found: list[list[int]] = own.topk(min(self.count, int(allowed.sum()))).indices.tolist()
         return found
