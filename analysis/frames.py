@@ -131,7 +131,7 @@ class Runs:
         return Runs(records=kept, frames={record.run_id: self.frames[record.run_id] for record in kept})
 
     def full(self, record: Record) -> Record | None:
-        """The full model's run of the same task, seed, backbone and evaluation data.
+        """The full model's run of the same task, backbone and evaluation data, and of the same fine-tuning or seed.
 
         Of several, the very model that was fine-tuned for the run goes first, then one of the same version, the same
         training data, fine-tuning, preset, the newest.
@@ -139,7 +139,7 @@ class Runs:
 
         def likeness(other: Record) -> tuple[bool, bool, bool, bool, bool, str]:
             return (
-                other.artifacts.get("finetune") == record.artifacts.get("finetune"),
+                _fine_tuned(other) == _fine_tuned(record),
                 version(other.environment) == version(record.environment),
                 _trained_on(other) == _trained_on(record),
                 other.options.get("finetune") == record.options.get("finetune"),
@@ -148,7 +148,10 @@ class Runs:
             )
 
         same = [
-            other for other in self.records if other.method == REFERENCE and _comparable(other) == _comparable(record)
+            other
+            for other in self.records
+            if other.method == REFERENCE and _comparable(other) == _comparable(record)
+            if other.seed == record.seed or _fine_tuned(other) == _fine_tuned(record)
         ]
         return max(same, key=likeness, default=None)
 
@@ -191,9 +194,14 @@ def _evaluated_on(record: Record) -> tuple[object, ...]:
     return data.get("split"), data.get("rows"), data.get("max_length"), data.get("fingerprints", {}).get("evaluation")
 
 
+def _fine_tuned(record: Record) -> str | None:
+    """The fine-tuned model that the run's own came from."""
+    return record.artifacts.get("finetune")
+
+
 def _comparable(record: Record) -> tuple[object, ...]:
     """What a run and its reference share."""
-    return record.task, record.seed, record.backbone, _evaluated_on(record)
+    return record.task, record.backbone, _evaluated_on(record)
 
 
 def _identity(record: Record) -> str:

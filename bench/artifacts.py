@@ -59,6 +59,11 @@ class Job:
         return f"{self.stage.name}-{content_hash(parts)}"
 
     @property
+    def seed(self) -> int:
+        """Of initialisation, order and dropout."""
+        return int(self.decided_by["seed"])
+
+    @property
     def chain(self) -> tuple[Job, ...]:
         """This job and all before it, first one first."""
         return (*(self.after.chain if self.after else ()), self)

@@ -113,7 +113,7 @@ def run_and_report(
     require_replaceable(out)
     plans = planned(seeds, device, given)
     bars = progress_bars()
-    run_ids = [run_id for plan in plans for run_id in carry_out(plan, bars)]
+    run_ids = list(dict.fromkeys(run_id for plan in plans for run_id in carry_out(plan, bars)))
     runs = plans[0].runs
     if not is_main_process():
         return runs, []

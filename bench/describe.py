@@ -18,7 +18,9 @@ def describe(plan: Plan, arms: Sequence[Arm] | None, seconds: float) -> Iterator
     """
     data, environment = plan.data, plan.environment
     synthetic = ", synthetic data made by this project" if plan.task.synthetic else ""
-    yield f"plan      task {plan.task.name}{synthetic}, preset {plan.preset.name}, seed {plan.settings.seed}"
+    seeds = plan.settings
+    first = f", fine-tuned with seed {seeds.first_seed}" if seeds.first_seed != seeds.seed else ""
+    yield f"plan      task {plan.task.name}{synthetic}, preset {plan.preset.name}, seed {plan.settings.seed}{first}"
     dropped = f", {data.dropped:,} dropped as their copies or phrases" if data.dropped else ""
     yield (
         f"data      {len(data.train):,} training rows, {len(data.heldout):,} held out for selection{dropped}; "

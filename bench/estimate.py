@@ -28,7 +28,7 @@ def estimate_seconds(plan: Plan, arms: Sequence[Arm]) -> float:
     jobs = plan.missing_jobs
     if not jobs and not arms:
         return 0.0
-    model = on_device(fresh_model(plan), plan.settings.device)
+    model = on_device(fresh_model(plan, plan.settings.seed), plan.settings.device)
     keep_freed_memory()
     seconds = 0.0
     if jobs:

@@ -99,6 +99,9 @@ SHARED = with_flags(
     click.option("--device", help="cpu or cuda. [default: cuda where there is one]"),
     click.option("--max-length", type=int, help="Word pieces per example. [default: the task's]"),
     click.option("--train-rows", type=click.IntRange(1), help="Train on a seeded draw of so many rows."),
+    click.option(
+        "--finetune-seed", type=SEED, help="Of the held-out rows and of fine-tuning alone. [default: that of --seed]"
+    ),
     click.option("--store", type=FOLDER, default=Path(), help="Folder of runs/ and artifacts/. [default: here]"),
 )
 """What every command that needs a model is asked."""

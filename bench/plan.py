@@ -45,6 +45,7 @@ class Settings:
         knobs: knob name -> values to measure.
         options: "<stage>.<option>" -> value.
         preset, backbone, data_dir, seed, device: as on the command line; device is "cpu" or "cuda".
+        finetune_seed: of the held-out rows and of fine-tuning, `seed` unless given.
         split: reported on instead of the task's own.
         max_length: word pieces.
         train_rows, eval_rows: limits.
@@ -62,6 +63,7 @@ class Settings:
     backbone: str | None = None
     data_dir: Path | None = None
     seed: int = 0
+    finetune_seed: int | None = None
     device: str = "cpu"
     split: str | None = None
     max_length: int | None = None
@@ -72,6 +74,11 @@ class Settings:
     store: Path = Path()
     fresh: bool = False
     until: str | None = None
+
+    @property
+    def first_seed(self) -> int:
+        """Of the held-out rows and of fine-tuning."""
+        return self.seed if self.finetune_seed is None else self.finetune_seed
 
 
 @dataclass(frozen=True)
@@ -235,12 +242,18 @@ class Plan:
             "heldout": self.data.fingerprints["heldout"],
             "max_length": self.max_length,
             "metric": self.task.metrics[0],
-            "seed": self.settings.seed,
+            "seed": self.seed_of(stage),
         }
         named = {knob.name: Path(str(own[knob.name])) for knob in stage.options if knob.path and own[knob.name]}
         contents = {name: digest(path) for name, path in named.items() if path.exists()}
         decided_by |= {"contents": contents} if contents else {}
         return Job(stage, own, decided_by, after)
+
+    def seed_of(self, stage: Stage) -> int:
+        """The seed of a stage; one that draws nothing follows from the stage before, whatever the seed."""
+        if stage.after is None:
+            return self.settings.first_seed
+        return self.settings.seed if stage.draws else self.seed_of(stage.after)
 
     @cached_property
     def _configs(self) -> dict[str, EfficientBertConfig]:
@@ -387,7 +400,7 @@ def load_data(
         for split, limit in limits.items()
     }
     whole = splits["train"]
-    train, heldout = hold_out(whole, seed=settings.seed, phrases=task.phrases)
+    train, heldout = hold_out(whole, seed=settings.first_seed, phrases=task.phrases)
     parts = {"train": train, "heldout": heldout, "evaluation": splits[task.evaluation]}
     encoded = {
         name: encode(part, tokenizer, max_length=max_length, windows=task.windows) for name, part in parts.items()

@@ -77,15 +77,15 @@ def train_job(plan: Plan, job: Job, watcher: Watcher) -> None:
 
     with watcher.training(job.stage.name) as watch:
         context = Context(
-            model=plan.artifacts.load(job.after.id) if job.after else fresh_model(plan),
-            fresh=partial(fresh_model, plan),
+            model=plan.artifacts.load(job.after.id) if job.after else fresh_model(plan, job.seed),
+            fresh=partial(fresh_model, plan, job.seed),
             vocabulary=plan.vocabulary,
             before=plan.artifacts.folder(job.after.id) if job.after else None,
             train=plan.data.train.to_list(),
             heldout=plan.data.heldout.to_list(),
             score=scorer(plan),
             options=job.options,
-            seed=plan.settings.seed,
+            seed=job.seed,
             device=plan.settings.device,
             folder=plan.artifacts.partial(job.id),
             watch=watch,
@@ -97,7 +97,7 @@ def train_job(plan: Plan, job: Job, watcher: Watcher) -> None:
     PartialState().wait_for_everyone()
 
 
-def fresh_model(plan: Plan) -> EfficientBertForSequenceClassification:
+def fresh_model(plan: Plan, seed: int) -> EfficientBertForSequenceClassification:
     """The backbone with a new classifier, the same one for the same seed; with its own, where that is of this task.
 
     Raises:
@@ -108,7 +108,7 @@ def fresh_model(plan: Plan) -> EfficientBertForSequenceClassification:
 
     from efficient_bert import EfficientBertForSequenceClassification
 
-    torch.manual_seed(plan.settings.seed)
+    torch.manual_seed(seed)
     load: Any = EfficientBertForSequenceClassification.from_pretrained  # typed without its loading report
     model: EfficientBertForSequenceClassification
     try:
@@ -236,7 +236,7 @@ def record_of(
         knobs=dict(arm.knobs),
         preset=plan.preset.name,
         backbone=plan.backbone.name,
-        seed=plan.settings.seed,
+        seed=arm.job.seed,
         options={job.stage.name: dict(job.options) for job in arm.job.chain},
         artifacts={job.stage.name: job.id for job in arm.job.chain},
         training={job.stage.name: learned(plan, job) for job in arm.job.chain},

@@ -114,7 +114,7 @@ def unseen(plan: Plan, arms: Sequence[Arm]) -> list[int]:
     rows = range(len(plan.data.heldout))
     left = set(rows)
     for job in (job for arm in arms for job in arm.job.chain):
-        left &= set(job.stage.unseen(len(rows), job.options, plan.settings.seed))
+        left &= set(job.stage.unseen(len(rows), job.options, job.seed))
     return sorted(left)
 
 

@@ -194,7 +194,7 @@ def test_a_classifier_of_other_classes_is_left_behind(classes: Sequence[str], tm
     names = [name or f"LABEL_{number}" for number, name in enumerate(classes)]
     line = next(line for line in describe(plan, (), 0.0) if line.startswith("backbone"))
     assert line.endswith(f", without its classifier of {len(names)} other classes: {', '.join(names)}")
-    models = [fresh_model(plan) for _ in range(2)]
+    models = [fresh_model(plan, 0) for _ in range(2)]
     assert models[0].classifier.weight.shape == (2, 16)
     assert not torch.equal(models[0].classifier.weight, own)
     assert torch.equal(models[0].classifier.weight, models[1].classifier.weight), "the same one for the same seed"
@@ -208,7 +208,7 @@ def test_a_classifier_of_the_tasks_classes_is_kept(classes: Sequence[str], tmp_p
     folder, own = classifying(tmp_path / "bert", classes)
     plan = planned(folder)
     assert not any("other classes" in line for line in describe(plan, (), 0.0))
-    assert torch.equal(fresh_model(plan).classifier.weight, own)
+    assert torch.equal(fresh_model(plan, 0).classifier.weight, own)
 
 
 def test_an_encoder_has_no_classes_to_leave_behind(tmp_path: Path) -> None:

@@ -102,6 +102,7 @@ class Stage:
         check: (configuration of the model before, options and knobs, word pieces of the backbone's tokenizer);
             raises InputError where options that change no field do not fit.
         step_cost: options -> cost of an example relative to fine-tuning the whole model, for time estimates.
+        draws: whether anything in it is left to chance, and so to the seed.
         unseen: (number of held-out rows, options, seed) -> places of those that the stage does not learn on.
     """
 
@@ -114,6 +115,7 @@ class Stage:
     changes: Callable[[EfficientBertConfig, Mapping[str, Value]], Mapping[str, Any]] = lambda config, options: {}
     check: Callable[[EfficientBertConfig, Mapping[str, Value], Mapping[str, int]], object] = lambda *given: None
     step_cost: Callable[[Mapping[str, Value]], float] = lambda options: 1.0
+    draws: bool = True
     unseen: Callable[[int, Mapping[str, Value], int], Sequence[int]] = lambda rows, options, seed: range(rows)
 
     @property

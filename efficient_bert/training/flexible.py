@@ -293,6 +293,7 @@ REWIRE = Stage(
     train=rewire_model,
     options=IMPORTANCE,
     after=FINETUNE,
+    draws=False,
     step_cost=lambda options: 0.1,
 )
 

@@ -117,5 +117,6 @@ SALIENCY = Stage(
         Knob("precision", "arithmetic of the passes", "auto", choices=("auto", "bf16", "no")),
     ),
     after=FINETUNE,
+    draws=False,
     step_cost=lambda options: 1.4,  # three epochs' maps, each cheaper than a step: no gradients of weights
 )
