@@ -154,13 +154,16 @@ def facts(found: Agreement) -> tuple[tuple[str, str], ...]:
     share = own["marked"] / own["tokens"] if own["tokens"] else 0.0
     kept = ", ".join(f"{share:.0%}" for share in own["kept"])
     accuracy = ", ".join(f"{name} {value:.3f}" for name, value in own["accuracy"].items())
+    model = [own["backbone"], f"preset {own['preset']}", counted("seed", own["seeds"])]
+    if own.get("finetune_seeds", own["seeds"]) != own["seeds"]:
+        model.append(f"fine-tuned with {counted('seed', own['finetune_seeds'])}")
     return (
         ("data", f"{own['task']}, {own['split']}: {own['documents']} documents, {own['tokens']:,} tokens"),
         ("marked by people", f"{share:.1%} of the tokens"),
         ("kept by AdapLeR", f"{kept} of the tokens, layer by layer"),
         ("FLOPs speed-up", f"{own['speedup']:.2f} on these documents"),
         ("accuracy", accuracy),
-        ("model", f"{own['backbone']}, preset {own['preset']}, {counted('seed', own['seeds'])}"),
+        ("model", ", ".join(model)),
         ("knobs", ", ".join(f"{name}={value}" for name, value in own["knobs"].items())),
         ("hardware", f"{own['environment']['device_name']}; nothing is timed"),
         ("word pieces", f"a token's score is the {own['pooling']} of its pieces'"),

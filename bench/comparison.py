@@ -9,7 +9,8 @@
     OUT/shown.jsonl                          texts with what was selected, for the page; not of a sensitive task
     OUT/summary.json                         what this is; written last
 
-Several seeds or points have a folder each below OUT, and `bench.overview` puts them together. What is finished is kept.
+Several seeds or points have a folder each below OUT, and `bench.overview` puts them together. What is finished is kept,
+and so is what each method said of a model (`bench.explained`).
 
 Layers count from 0. AdapLeR's rationale in a layer are the tokens that the layer runs on; every other method selects
 as many, those of its highest scores. Where a layer runs on no token but [CLS] and [SEP], AdapLeR's scores are those of
@@ -22,7 +23,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ from bench import __version__
 from bench.artifacts import content_hash
 from bench.comparison_files import OVERVIEW, SUMMARY, forget_single, require_replaceable, summary_in
 from bench.errors import InputError
+from bench.explained import Shelf
 from bench.faithfulness import Eraser, Layers, highest, runs_of
 from bench.findings import Findings
 from bench.gold import Gold, read_gold, require_rationales
@@ -93,15 +95,15 @@ class Asked:
 
 @dataclass(frozen=True)
 class Read:
-    """Documents, read by one model, its answers to each, and what explainers have said of it."""
+    """Documents, read by one model, its answers to each, and the shelf of what explainers have said of it."""
 
     able: Runnable
     reader: Reader
     documents: Sequence[Document]
     answers: Sequence[Answer]
     labels: Sequence[str]
+    shelf: Shelf
     precision: Precision = "no"
-    explained: dict[tuple[str, Pooling], list[Values]] = field(default_factory=dict, repr=False)
 
     @property
     def classes(self) -> list[int]:
@@ -122,7 +124,7 @@ class Read:
     @cached_property
     def eraser(self) -> Eraser:
         """The model, which reads documents with tokens left out."""
-        return Eraser(self.able, self.reader, self.labels, self.precision)
+        return Eraser(self.able, self.reader, self.labels, self.precision, self.shelf.erased(self.labels))
 
 
 def settings_of(settings: Settings) -> Settings:
@@ -159,6 +161,7 @@ def compare(plans: Sequence[Plan], asked: Asked, watcher: Watcher) -> tuple[Path
     if not single:
         forget_single(asked.out)
     folders: list[Path] = []
+    fines: dict[str, Read] = {}
     for plan in plans:
         own = {arm.run_id: asked.out if single else asked.out / folder_of(plan, arm) for arm in plan.arms[1:]}
         folders += own.values()
@@ -166,9 +169,12 @@ def compare(plans: Sequence[Plan], asked: Asked, watcher: Watcher) -> tuple[Path
         left = [(arm, identity) for arm, identity in named if asked.fresh or not is_finished(own[arm.run_id], identity)]
         if not left:
             continue
-        fine = read_by(plan, plan.arms[0], documents, asked.precision, watcher)
+        reference = plan.arms[0]
+        if reference.job.id not in fines:
+            fines = {reference.job.id: read_by(plan, reference, documents, asked, gold, watcher)}
         for arm, identity in left:
             there = replace(asked, out=own[arm.run_id])
+            fine = fines[reference.job.id]
             compare_point(plan, arm, there, gold=gold, fine=fine, identity=identity, watcher=watcher)
     return tuple(folders)
 
@@ -181,8 +187,13 @@ def folder_of(plan: Plan, arm: Arm) -> str:
 def identity_of(plan: Plan, arm: Arm, asked: Asked, gold: Gold) -> str:
     """Of everything that decides a comparison: the models, the texts, what people marked, and what was asked."""
     own = {name: value for name, value in vars(asked).items() if name not in {"out", "fresh"}}
+    return content_hash([model_on(arm, gold), own])
+
+
+def model_on(arm: Arm, gold: Gold) -> str:
+    """The identity of a model on marked documents."""
     marked = [repr(annotation) for annotation in gold.annotations]
-    return content_hash([__version__, arm.job.id, dict(arm.knobs), own, marked, dict(gold.documents)])
+    return content_hash([__version__, arm.job.id, dict(arm.knobs), marked, dict(gold.documents)])
 
 
 def is_finished(folder: Path, identity: str) -> bool:
@@ -194,7 +205,7 @@ def compare_point(
     plan: Plan, arm: Arm, asked: Asked, *, gold: Gold, fine: Read, identity: str, watcher: Watcher
 ) -> None:
     """Explain at one operating point, score, and write everything to the folder."""
-    adaptive = read_by(plan, arm, fine.documents, asked.precision, watcher)
+    adaptive = read_by(plan, arm, fine.documents, asked, gold, watcher)
     (asked.out / SUMMARY).unlink(missing_ok=True)
     for folder in ("predictions", "scores", "gold"):
         shutil.rmtree(asked.out / folder, ignore_errors=True)
@@ -225,9 +236,11 @@ def compare_method(
             eraser = read.eraser if layer in erased else None
             findings.add(method, layer, predictions=predicted(read, values, chosen, eraser), chosen=chosen)
             advance(1)
+    if erased:
+        read.shelf.keep_erased(read.eraser.known)
 
 
-def read_by(plan: Plan, arm: Arm, documents: Sequence[Document], precision: Precision, watcher: Watcher) -> Read:
+def read_by(plan: Plan, arm: Arm, documents: Sequence[Document], asked: Asked, gold: Gold, watcher: Watcher) -> Read:
     """The documents read by an arm's model as it runs, in float32; stages that are missing are trained first."""
     for job in missing_stages(plan, arm):
         train_job(plan, job, watcher)
@@ -235,13 +248,20 @@ def read_by(plan: Plan, arm: Arm, documents: Sequence[Document], precision: Prec
     cls, sep = plan.tokenizer("")["input_ids"]
     reader = Reader(cls, sep, plan.max_length, plan.task.windows)
     found = answers(able, reader, [(document, None) for document in documents])
-    return Read(able, reader, documents, found, plan.task.labels, precision)
+    shelf = Shelf(plan.settings.store / "explained" / f"{model_on(arm, gold)}-{asked.precision}")
+    if asked.fresh:
+        shelf.clear()
+    return Read(able, reader, documents, found, plan.task.labels, shelf, asked.precision)
 
 
 def scores_of(method: str, read: Read, pooling: Pooling, *, watcher: Watcher) -> list[Values]:
     """Each document's token scores [layers or 1, tokens]; a layer without any has those of the layer before."""
-    if (method, pooling) in read.explained:
-        return read.explained[method, pooling]
+    lengths = [len(document.tokens) for document in read.documents]
+    return read.shelf.scores(f"{method}-{pooling}", lengths, lambda: explained_by(method, read, pooling, watcher))
+
+
+def explained_by(method: str, read: Read, pooling: Pooling, watcher: Watcher) -> list[Values]:
+    """As `scores_of`, asked of the model."""
     windows = sum(len(read.reader.places(document)) for document in read.documents)
     with watcher.counting(f"explain {method}", windows) as advance:
         found = explanations(
@@ -258,7 +278,6 @@ def scores_of(method: str, read: Read, pooling: Pooling, *, watcher: Watcher) ->
         for layer in range(1, len(scores)):
             if not scores[layer].any():
                 scores[layer] = scores[layer - 1]
-    read.explained[method, pooling] = found
     return found
 
 
@@ -320,6 +339,7 @@ def summary_of(
         "accuracy": {"fine-tuned": fine.accuracy, "adapler": adaptive.accuracy},
         "speedup": fine.flops / adaptive.flops,
         "seeds": [plan.settings.seed],
+        "finetune_seeds": [plan.settings.first_seed],
         "backbone": plan.backbone.name,
         "preset": plan.preset.name,
         "knobs": dict(arm.knobs),

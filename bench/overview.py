@@ -64,6 +64,7 @@ def pooled(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         **{name: value for name, value in first.items() if name not in {"artifacts", "identity"}},
         "seeds": sorted(seed for own in summaries for seed in own["seeds"]),
+        "finetune_seeds": sorted({seed for own in summaries for seed in own["finetune_seeds"]}),
         "speedup": float(np.mean([own["speedup"] for own in summaries])),
         "kept": np.mean([own["kept"] for own in summaries], axis=0).tolist(),
         "accuracy": {name: float(np.mean([own["accuracy"][name] for own in summaries])) for name in first["accuracy"]},

@@ -50,7 +50,7 @@ class Settings:
         max_length: word pieces.
         train_rows, eval_rows: limits.
         latency_examples, rounds: size of the timing session; 0 examples times nothing.
-        store: folder that holds runs/ and artifacts/.
+        store: folder that holds runs/, artifacts/ and explained/.
         fresh: do again what is finished.
         until: the stage that is trained, with those before it; by default every method's own.
     """

@@ -110,7 +110,7 @@ class StoredRun:
             backbone=self.backbone,
             seed=self.seed,
             options=dict(self.options),
-            artifacts={"finetune": "abc", self.method: f"{self.method}-{self.seed}", **self.stages},
+            artifacts={"finetune": f"finetune-{self.seed}", self.method: f"{self.method}-{self.seed}", **self.stages},
             training={"finetune": {"heldout_scores": [0.5, 0.75], "history": {}}, **learned},
             data={"split": "validation", "rows": self.examples, "synthetic": self.synthetic, **self.data},
             metrics={"accuracy": 1 - len(set(self.wrong)) / self.examples},

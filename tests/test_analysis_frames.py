@@ -37,6 +37,15 @@ def test_the_full_run_is_that_of_the_same_seed_and_backbone(tmp_path: Path) -> N
     assert runs.full(by_id["alone"]) is None
 
 
+def test_seeds_that_share_a_fine_tuned_model_share_its_run(tmp_path: Path) -> None:
+    """Two seeds of a method that start from one fine-tuned model are held to that model, and are one arm."""
+    shared = {"finetune": "finetune-1"}
+    arms = [StoredRun(f"arm{seed}", method="adapler", seed=seed, stages=shared) for seed in (1, 2)]
+    runs = read_runs(tmp_path, *arms, StoredRun("full"), StoredRun("other", seed=3))
+    assert {runs.full(record).run_id for record in runs.records if record.method == "adapler"} == {"full"}  # type: ignore[union-attr]
+    assert [arm.run_ids for arm in runs.arms if not arm.reference] == [("arm1", "arm2")]
+
+
 DATA: Mapping[str, Any] = {
     "split": "validation",
     "rows": 40,

@@ -164,3 +164,27 @@ def test_what_an_option_names_counts_by_its_content(tmp_path: Path) -> None:
     assert found[0] == found[2]
     assert found[0]["width"] != found[1]["width"]
     assert found[0]["rewire"] == found[1]["rewire"]
+
+
+def test_seeds_may_share_what_is_fine_tuned(tmp_path: Path) -> None:
+    """With one seed of fine-tuning, seeds share the held-out rows, that model and what draws nothing, and no more."""
+    settings = Settings(
+        "sst2",
+        methods=("adapler", "static_subnet"),
+        backbone=str(write_backbone(tmp_path / "bert")),
+        data_dir=write_sst2(tmp_path / "sst2", train=40, dev=8),
+        store=tmp_path,
+        options={"width.list": "0.5,1", "depth.list": "0.5,1"},
+    )
+    alone, shared, other = (
+        make_plan(replace(settings, seed=seed, finetune_seed=first)) for seed, first in ((0, None), (1, 0), (1, None))
+    )
+    names = [{job.stage.name: job.id for job in plan.jobs} for plan in (alone, shared, other)]
+    same = {stage for stage in names[0] if names[0][stage] == names[1][stage]}
+    assert same == {"finetune", "saliency", "rewire"}
+    assert not set(names[1].values()) & set(names[2].values())
+    assert shared.data.fingerprints == alone.data.fingerprints != other.data.fingerprints
+    assert {job.stage.name: job.seed for job in shared.jobs if job.seed} == {
+        stage: 1 for stage in names[0] if stage not in same
+    }
+    assert shared.arms[0].run_id == alone.arms[0].run_id

@@ -72,6 +72,7 @@ def rationales(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "pooling": "mean",
             "accuracy": {"fine-tuned": 0.9},
             "seeds": [0],
+            "finetune_seeds": [0],
             "speedup": 2.0,
             "resamples": 50,
         },

@@ -14,10 +14,10 @@ import pandas as pd
 import pytest
 
 from analysis.rationale_overview import read_points
-from analysis.rationales import Comparison, claims, write_page
+from analysis.rationales import Comparison, claims, facts, write_page
 from bench import agreement
 from bench.comparison import METHODS, Asked, compare, eraser_split, settings_of
-from bench.comparison_files import AVERAGE, OVERVIEW, require_replaceable, summary_in
+from bench.comparison_files import AVERAGE, OVERVIEW, SUMMARY, require_replaceable, summary_in
 from bench.errors import InputError
 from bench.evaluation import evaluate
 from bench.gold import read_gold
@@ -25,7 +25,7 @@ from bench.overview import put_together
 from bench.parts_of_speech import parts_of_speech
 from bench.plan import Plan, Settings, make_plan
 from bench.progress import Bars
-from bench.reading import Reader, documents_of
+from bench.reading import Reader, documents_of, explanations
 from bench.runner import load_models, runnable
 from eraser_eval.scoring import validate
 from tests.command_line import call
@@ -284,6 +284,31 @@ def test_seeds_are_put_together(plan: Plan, tmp_path: Path) -> None:
         put_together([tmp_path], tmp_path)
     with pytest.raises(InputError, match="several seeds or points"):
         read_points(tmp_path)
+
+
+def test_seeds_that_share_a_fine_tuned_model_ask_it_once(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a method says of one fine-tuned model holds for every seed that starts from it; the page names its seed."""
+    asked = Asked(("adapler", "saliency"), "test", tmp_path / "out", limit=3, erased="last")
+    plans = [make_plan(replace(plan.settings, seed=seed, finetune_seed=0, store=tmp_path)) for seed in (0, 1)]
+    explained: list[str] = []
+
+    def counted(explainer: Any, *given: Any, **more: Any) -> Any:
+        explained.append(explainer.name)
+        return explanations(explainer, *given, **more)
+
+    monkeypatch.setattr("bench.comparison.explanations", counted)
+    folders = compare(plans, asked, Bars())
+    assert sorted(explained) == ["adapler", "adapler", "kept", "kept", "saliency"]
+    found = [pd.read_parquet(folder / "documents.parquet").query("method == 'saliency'") for folder in folders]
+    assert found[0]["average_precision"].tolist() == found[1]["average_precision"].tolist()
+    (folders[1] / SUMMARY).unlink()
+    compare(plans, asked, Bars())
+    assert len(explained) == 5
+    put_together(folders, asked.out)
+    (point,) = read_points(asked.out)
+    assert "seeds 0, 1, fine-tuned with seed 0" in dict(facts(point.found))["model"]
 
 
 def test_the_speed_up_is_that_of_the_passes(plan: Plan, out: Path) -> None:

@@ -15,6 +15,7 @@ from bench.cli import is_input_error
 from bench.comparison import Read, scores_of
 from bench.errors import InputError
 from bench.evaluation import Runnable
+from bench.explained import Shelf
 from bench.faithfulness import BUDGETS, Eraser, budget, highest, runs_of
 from bench.gold import read_gold
 from bench.progress import Bars
@@ -97,12 +98,39 @@ def test_token_scores_are_those_of_their_pieces(able: Runnable) -> None:
         assert found.tolist() == [expected[pooling]]
 
 
-def test_explanations_are_kept_as_they_were_pooled(able: Runnable) -> None:
-    """What was explained once is not explained again, unless word pieces are pooled otherwise."""
-    read = Read(able, READER, [LONG], answers(able, READER, [(LONG, None)]), ("a", "b", "c"))
-    most, mean = (scores_of("position", read, pooling, watcher=Bars()) for pooling in ("max", "mean"))
+def test_explanations_are_kept_as_they_were_pooled(
+    able: Runnable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was explained once is not explained again, after a restart neither, unless pieces are pooled otherwise."""
+    documents = [LONG, SHORT]
+    said = answers(able, READER, [(document, None) for document in documents])
+    reads = [Read(able, READER, documents, said, ("a", "b", "c"), Shelf(tmp_path / "shelf")) for _ in range(2)]
+    most, mean = (scores_of("attention", reads[0], pooling, watcher=Bars()) for pooling in ("max", "mean"))
+    assert [own.shape for own in most] == [
+        (able.model.config.num_hidden_layers, 9),
+        (able.model.config.num_hidden_layers, 2),
+    ]
     assert most[0][0, 0] > mean[0][0, 0]
-    assert scores_of("position", read, "max", watcher=Bars()) is most
+    monkeypatch.setattr("bench.comparison.explanations", None)
+    again = scores_of("attention", reads[1], "max", watcher=Bars())
+    assert [own.tolist() for own in again] == [own.tolist() for own in most]
+    reads[1].shelf.clear()
+    with pytest.raises(TypeError):
+        scores_of("attention", reads[1], "max", watcher=Bars())
+
+
+def test_answers_to_erased_texts_are_kept(able: Runnable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text that was read again with tokens left out is not read a third time, after a restart neither."""
+    labels, shelf = ("a", "b", "c"), Shelf(tmp_path / "shelf")
+    scores, chosen = np.arange(9.0), highest(np.arange(9.0), 4)
+    eraser = Eraser(able, READER, labels, known=shelf.erased(labels))
+    first = eraser.erased([LONG], [scores], [chosen])
+    shelf.keep_erased(eraser.known)
+    monkeypatch.setattr("bench.faithfulness.answers", None)
+    later = Eraser(able, READER, labels, known=shelf.erased(labels))
+    assert later.erased([LONG], [scores], [chosen]) == first
+    with pytest.raises(TypeError):
+        later.erased([LONG], [scores], [highest(scores, 3)])
 
 
 def test_positions_are_those_in_the_document(able: Runnable) -> None:
