@@ -175,6 +175,7 @@ def _traits(record: Record) -> tuple[str, ...]:
         f"{record.data.get('rows')} rows",
         f"{_training_rows(record)} training rows",
         f"{record.data.get('max_length')} word pieces",
+        f"fine-tuned with {'its own seed' if _own_model(record) else f'seed {finetune_seed(record)}'}",
         f"version {version(record.environment)}",
     )
 
@@ -192,6 +193,15 @@ def _trained_on(record: Record) -> tuple[object, ...]:
 def _evaluated_on(record: Record) -> tuple[object, ...]:
     data = record.data
     return data.get("split"), data.get("rows"), data.get("max_length"), data.get("fingerprints", {}).get("evaluation")
+
+
+def finetune_seed(record: Record) -> int:
+    """The seed of the fine-tuned model that the run's own came from."""
+    return int(record.data.get("finetune_seed", record.seed))
+
+
+def _own_model(record: Record) -> bool:
+    return finetune_seed(record) == record.seed
 
 
 def _fine_tuned(record: Record) -> str | None:
@@ -223,7 +233,22 @@ def _identity(record: Record) -> str:
 
 
 def _split(group: list[Record]) -> Iterator[tuple[Record, ...]]:
-    """One arm of many seeds; where a seed occurs twice, every run is an arm: a mean would count that seed twice."""
+    """One arm of many seeds; where a seed occurs twice, every run is an arm: a mean would count that seed twice.
+
+    Seeds that start from one fine-tuned model are another arm than seeds with a model each; the seed that the model
+    was fine-tuned with belongs to both, and goes with those that have a model each if there are any.
+    """
+    own = [record for record in group if _own_model(record)]
+    for first in sorted({finetune_seed(record) for record in group if not _own_model(record)}):
+        shared = [record for record in group if finetune_seed(record) == first != record.seed]
+        alone = [record for record in own if record.seed == first] if len(own) == 1 else []
+        own = [record for record in own if record not in alone]
+        yield from _of_seeds([*alone, *shared])
+    if own:
+        yield from _of_seeds(own)
+
+
+def _of_seeds(group: list[Record]) -> Iterator[tuple[Record, ...]]:
     if len({record.seed for record in group}) == len(group):
         yield tuple(group)
     else:

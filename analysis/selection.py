@@ -67,12 +67,16 @@ def quality_metrics(arm: Arm) -> list[str]:
 def refusal(arm: Arm, runs: Runs) -> str:
     """Why an arm may not be chosen; empty where, on the held-out slice, it costs less than the full model and holds up.
 
-    Controls may not; nor may gates that learnt on the held-out slice, which are not judged on it.
+    Controls may not; nor may what learnt on the held-out slice, gates or the order of heads, which is not judged on it.
     """
     if arm.reference or arm.first.control_of:
         return "is no choice but what choices are compared with"
     if any(options.get("label_split") == "heldout" for record in arm.records for options in record.options.values()):
         return "has gates that learnt on the held-out rows (bench search keeps rows for this)"
+    if any(
+        options.get("importance_split") == "heldout" for record in arm.records for options in record.options.values()
+    ):
+        return "has heads in an order that the held-out rows decided"
     found = [runs.full(record) for record in arm.records]
     fulls = tuple(full for full in found if full is not None)
     name = first_metric(arm)

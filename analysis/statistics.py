@@ -1,7 +1,7 @@
 """Intervals and paired tests: what the evaluated examples can and cannot tell apart.
 
-All resampling is over examples, the rows of a run's table. It says how much a number would move with other
-examples of the same kind; it says nothing of another training seed.
+All resampling is over texts: the rows of a run's table, those of one text (its windows, where it is read in several)
+together. It says how much a number would move with other texts of the same kind, nothing of another training seed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from bench.errors import InputError
+from bench.windows import text_of
 
 if TYPE_CHECKING:
     from bench.metrics import Metric
@@ -80,7 +81,7 @@ def interval(
     """
     value = metric.compute(examples)
     statistic = _of_rows(metric, examples)
-    return _bootstrap(value, statistic, rows=len(examples), confidence=confidence, resamples=resamples, seed=seed)
+    return _bootstrap(value, statistic, texts=texts_of(examples), confidence=confidence, resamples=resamples, seed=seed)
 
 
 def paired_difference(
@@ -120,7 +121,7 @@ def mean_difference(
     return _bootstrap(
         fmean(metric.compute(b) - metric.compute(a) for a, b in sides),
         lambda rows: np.mean([of_b(rows) - of_a(rows) for of_a, of_b in statistics], axis=0),
-        rows=len(sides[0][0]),
+        texts=texts_of(sides[0][0]),
         confidence=confidence,
         resamples=resamples,
         seed=seed,
@@ -129,6 +130,8 @@ def mean_difference(
 
 def mcnemar(a: pd.DataFrame, b: pd.DataFrame) -> McNemar:
     """The exact McNemar test (McNemar 1947; binomial, two-sided) of equal accuracy on the same examples.
+
+    It takes every example for independent of the others, which windows of one text are not.
 
     Raises:
         InputError: the two tables hold different examples.
@@ -163,6 +166,12 @@ def aligned(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFram
     return a, b
 
 
+def texts_of(examples: pd.DataFrame) -> list[NDArray[np.int64]]:
+    """The row numbers of each text, in the order of their first rows."""
+    numbers, _ = pd.factorize(examples["example_id"].map(text_of))
+    return np.split(np.argsort(numbers, kind="stable"), np.cumsum(np.bincount(numbers))[:-1])
+
+
 def _of_rows(metric: Metric, examples: pd.DataFrame) -> Callable[[NDArray[np.int64]], NDArray[np.float64]]:
     """(..., n) row numbers -> (...) the metric on those rows."""
     terms, reduce = metric.terms, metric.reduce
@@ -181,21 +190,26 @@ def _bootstrap(
     value: float,
     statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]],
     *,
-    rows: int,
+    texts: Sequence[NDArray[np.int64]],
     confidence: float,
     resamples: int | None,
     seed: int,
 ) -> Interval:
     if not 0 < confidence < 1:
         raise InputError(f"confidence is {confidence}, but coverage lies in (0, 1); 0.95 is usual")
-    if rows < 2:
+    count, rows = len(texts), sum(map(len, texts))
+    if count < 2:
         return Interval(value, math.nan, math.nan)
 
-    def along_last(index: NDArray[Any], axis: int) -> NDArray[np.float64]:
-        return statistic(np.moveaxis(index, axis, -1))
+    def along_last(drawn: NDArray[Any], axis: int) -> NDArray[np.float64]:
+        found = np.moveaxis(drawn, axis, -1)
+        if count == rows:
+            return statistic(found)
+        each = [statistic(np.concatenate([texts[text] for text in one])) for one in found.reshape(-1, count)]
+        return np.reshape(each, found.shape[:-1])
 
     found = stats.bootstrap(
-        (np.arange(rows),),
+        (np.arange(count),),
         along_last,
         n_resamples=resamples or (RESAMPLES_LARGE if rows > LARGE else RESAMPLES),
         batch=max(1, _BATCH_ROWS // rows),

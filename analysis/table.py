@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from statistics import fmean, stdev
+from statistics import fmean
 
+import numpy as np
 import pandas as pd
 
 from analysis.frames import Arm, Runs, timed
@@ -72,7 +73,7 @@ def _estimate(name: str, frames: Sequence[pd.DataFrame]) -> dict[str, float]:
         name: fmean(one.value for one in found),
         f"{name}_low": fmean(one.low for one in found),
         f"{name}_high": fmean(one.high for one in found),
-        f"{name}_seed_sd": stdev(one.value for one in found) if len(found) > 1 else math.nan,
+        f"{name}_seed_sd": float(np.std([one.value for one in found], ddof=1)) if len(found) > 1 else math.nan,
     }
 
 

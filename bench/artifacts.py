@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -102,6 +102,14 @@ class ArtifactStore(Folders):
         )
         model.eval()
         return model
+
+    def descendants(self, names: Collection[str]) -> set[str]:
+        """These, and the finished stages that started from one of them or from what came of it."""
+        after = {name: self.manifest(name)["after"] for name in self.ids()}
+        found = set(names)
+        while more := {name for name, before in after.items() if before in found} - found:
+            found |= more
+        return found
 
     def manifest(self, name: str) -> dict[str, Any]:
         """What is known of a finished stage: its options, held-out scores and history."""

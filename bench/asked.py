@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,9 +45,10 @@ def planned(
     from bench.estimate import estimate_seconds
     from bench.plan import make_plan
 
-    plans = []
+    plans: list[Plan] = []
     for seed in dict.fromkeys(seeds):
         plan = make_plan(adapted(settings_from(given, device, seed=seed)))
+        plan = replace(plan, made=frozenset(name for other in plans for name in other.names))
         seconds = estimate_seconds(plan, plan.missing_arms if measuring else ())
         click.echo("\n".join(describe(plan, plan.arms if measuring else None, seconds)))
         plans.append(plan)

@@ -16,7 +16,7 @@ PACKAGES = ("torch", "transformers", "datasets", "accelerate", "fvcore", "numpy"
 
 
 def read_environment(device: str) -> dict[str, Any]:
-    """The machine, threads, numerics and versions that decide a measurement on `device` ("cpu", "cuda", "cuda:1").
+    """The machine, threads, numerics and versions that decide a measurement on `device` ("cpu" or "cuda").
 
     Holds no host name, no user name and no path; every value is JSON.
     """

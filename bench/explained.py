@@ -3,8 +3,8 @@
 explained/<key>/<method>-<pooling>.npy   token scores [layers or 1, tokens of all documents]
 explained/<key>/erased.parquet           a row per text that was read again: its document, what was left, the answer
 
-The key covers the model, the documents and the marks on them. A killed comparison, another operating point or another
-seed of the same fine-tuned model goes on from here.
+The key covers the model, the documents, the marks on them and the version of this project. A killed comparison, another
+operating point or another seed of the same fine-tuned model goes on from here; a changed explainer needs `--fresh`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from bench.folders import aside
 from bench.reading import Values
 
-Erased = tuple[str, bytes]
+Left = tuple[str, bytes]
 """The name of an annotation, and which of its document's tokens were left, as packed bits."""
 
 
@@ -48,7 +48,7 @@ class Shelf:
                 np.save(file, np.concatenate(find(), axis=1), allow_pickle=False)
         return np.split(np.load(path, allow_pickle=False), np.cumsum(lengths)[:-1], axis=1)
 
-    def erased(self, labels: Sequence[str]) -> dict[Erased, Mapping[str, float]]:
+    def erased(self, labels: Sequence[str]) -> dict[Left, Mapping[str, float]]:
         """Class probabilities of every text that was read again."""
         path = self.folder / "erased.parquet"
         if not path.is_file():
@@ -57,7 +57,7 @@ class Shelf:
         rows = zip(columns["annotation_id"], columns["left"], columns["probabilities"], strict=True)
         return {(name, left): dict(zip(labels, own, strict=True)) for name, left, own in rows}
 
-    def keep_erased(self, known: Mapping[Erased, Mapping[str, float]]) -> None:
+    def keep_erased(self, known: Mapping[Left, Mapping[str, float]]) -> None:
         """Write down all that `erased` is to give back."""
         self.folder.mkdir(parents=True, exist_ok=True)
         columns = {

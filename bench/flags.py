@@ -102,7 +102,9 @@ SHARED = with_flags(
     click.option(
         "--finetune-seed", type=SEED, help="Of the held-out rows and of fine-tuning alone. [default: that of --seed]"
     ),
-    click.option("--store", type=FOLDER, default=Path(), help="Folder of runs/, artifacts/ and explained/. [default: here]"),
+    click.option(
+        "--store", type=FOLDER, default=Path(), help="Folder of runs/, artifacts/ and explained/. [default: here]"
+    ),
 )
 """What every command that needs a model is asked."""
 

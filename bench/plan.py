@@ -114,6 +114,7 @@ class Plan:
     Attributes:
         other_classes: of the backbone's own classifier where they are not the task's: it is left behind, and
             training starts from a new one.
+        made: ids of stages and runs that another plan of the same command has done before: they are not done again.
     """
 
     settings: Settings
@@ -128,6 +129,7 @@ class Plan:
     latency_examples: int
     rounds: int
     environment: Mapping[str, Any]
+    made: frozenset[str] = frozenset()
 
     @property
     def runs(self) -> RunStore:
@@ -156,12 +158,21 @@ class Plan:
     @property
     def missing_jobs(self) -> tuple[Job, ...]:
         """Stages to train: those that are not finished, or all with `fresh`."""
-        return tuple(job for job in self.jobs if self.settings.fresh or job.id not in self.artifacts)
+        return tuple(job for job in self.jobs if self.renewed(job.id) or job.id not in self.artifacts)
 
     @property
     def missing_arms(self) -> tuple[Arm, ...]:
         """Arms to run: those that are not stored, or all with `fresh`."""
-        return tuple(arm for arm in self.arms if self.settings.fresh or arm.run_id not in self.runs)
+        return tuple(arm for arm in self.arms if self.renewed(arm.run_id) or arm.run_id not in self.runs)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The ids of all stages and runs."""
+        return (*(job.id for job in self.jobs), *(arm.run_id for arm in self.arms))
+
+    def renewed(self, name: str) -> bool:
+        """Whether a stage or run is done again though it is finished."""
+        return self.settings.fresh and name not in self.made
 
     @property
     def jobs(self) -> tuple[Job, ...]:

@@ -98,11 +98,16 @@ class Reader:
     windows: bool
 
     def places(self, document: Document, keep: Mask | None = None) -> Places:
-        """The pieces that each window holds, of all tokens or of those where `keep` [tokens] is true."""
-        left = np.arange(len(document.pieces)) if keep is None else np.flatnonzero(keep[document.units])
+        """The pieces that each window holds, of all tokens or of those where `keep` [tokens] is true.
+
+        Without windows what lies beyond the first one stays unread, however few tokens are kept.
+        """
         room = self.max_length - 2
+        left = np.arange(len(document.pieces))[: None if self.windows else room]
+        if keep is not None:
+            left = left[keep[document.units[left]]]
         if not self.windows:
-            return [left[:room]]
+            return [left]
         return [left[start:end] for start, end in spans(document.units[left].tolist(), room)]
 
     def inputs(self, document: Document, keep: Mask | None = None) -> list[list[int]]:

@@ -61,12 +61,18 @@ def train_missing(plan: Plan, watcher: Watcher) -> None:
     """
     missing = plan.missing_jobs
     if plan.settings.fresh and is_main_process():
-        for arm in plan.arms:
-            plan.runs.restart(arm.run_id)
-            for job in arm.job.chain:
-                plan.artifacts.restart(job.id)
+        forget(plan)
     for job in missing:
         train_job(plan, job, watcher)
+
+
+def forget(plan: Plan) -> None:
+    """The plan's stages and runs, and all that came of those stages."""
+    stages = plan.artifacts.descendants({job.id for job in plan.missing_jobs})
+    for name in (*plan.runs.made_with(stages), *(arm.run_id for arm in plan.missing_arms)):
+        plan.runs.restart(name)
+    for name in stages:
+        plan.artifacts.restart(name)
 
 
 def train_job(plan: Plan, job: Job, watcher: Watcher) -> None:
@@ -248,6 +254,7 @@ def record_of(
             "dropped_rows": plan.data.dropped,
             "max_length": plan.max_length,
             "fingerprints": dict(plan.data.fingerprints),
+            "finetune_seed": arm.job.chain[0].seed,
             "synthetic": plan.task.synthetic,
         },
         metrics=values(table, plan.task.metrics),

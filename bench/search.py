@@ -45,13 +45,17 @@ def searched_method(names: Sequence[str]) -> str:
     """The one method of a search.
 
     Raises:
-        InputError: no method, several, or one that has no knobs.
+        InputError: no method, several, one that has no knobs, or a control.
     """
     if len(names) != 1:
         raise InputError(f"a search is for one method, but --method is {', '.join(names) or 'not given'}; give one")
     (name,) = names
+    if METHODS[name].control_of:
+        raise InputError(
+            f"method {name!r} is a control, and follows what is chosen for {METHODS[name].control_of}; search that one"
+        )
     if not METHODS[name].all_knobs:
-        others = ", ".join(other for other, method in METHODS.items() if method.all_knobs)
+        others = ", ".join(other for other, method in METHODS.items() if method.all_knobs and not method.control_of)
         raise InputError(f"method {name!r} has no knobs, so there is nothing to search; give one of {others}")
     return name
 
@@ -210,4 +214,6 @@ def plain(name: str) -> str:
 
 def typed(value: Any) -> str:
     """A value of the file as it would be typed on the command line."""
-    return ",".join(f"{part:g}" for part in value) if isinstance(value, list) else str(value)
+    if not isinstance(value, list):
+        return str(value)
+    return ",".join(f"{part:g}" if float(f"{part:g}") == part else repr(part) for part in value)

@@ -8,6 +8,7 @@ runs/<run_id>/record.json        written last; its existence means the run is co
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -87,6 +88,18 @@ class RunStore(Folders):
         if table.schema.names != EXAMPLE_SCHEMA.names:
             raise InputError(f"{run_id}/examples.parquet has columns {table.schema.names}, not {EXAMPLE_SCHEMA.names}")
         return table
+
+    def made_with(self, artifacts: Collection[str]) -> list[str]:
+        """Ids of the complete runs of models among these; of readable records, as others name none."""
+        found = []
+        for run_id in self.ids():
+            try:
+                record = self.record(run_id)
+            except InputError:
+                continue
+            if set(artifacts) & set(record.artifacts.values()):
+                found.append(run_id)
+        return found
 
     def put(self, record: Record, examples: pa.Table) -> None:
         """Store a finished run: the table, the texts it shows, then the record."""

@@ -12,6 +12,7 @@ import pytest
 
 from analysis.frames import Runs
 from analysis.selection import series
+from analysis.summary import facts
 from analysis.table import table
 from bench.errors import InputError
 from tests.stored_runs import DEVICE, StoredRun, read_runs, write_runs
@@ -35,6 +36,13 @@ def test_the_full_run_is_that_of_the_same_seed_and_backbone(tmp_path: Path) -> N
     by_id = {record.run_id: record for record in runs.records}
     assert runs.full(by_id["arm"]) is by_id["full2"]
     assert runs.full(by_id["alone"]) is None
+
+
+def test_seeds_that_were_not_timed_are_one_arm(tmp_path: Path) -> None:
+    """Where nothing was timed, a timed metric has no mean over seeds and no deviation."""
+    frame = table(read_runs(tmp_path, StoredRun("a", timed=0), StoredRun("b", seed=2, timed=0)))
+    assert frame[["wall_speedup", "wall_speedup_seed_sd"]].isna().all(axis=None)
+    assert frame.loc[0, "accuracy_seed_sd"] == 0
 
 
 def test_seeds_that_share_a_fine_tuned_model_share_its_run(tmp_path: Path) -> None:
@@ -90,6 +98,24 @@ def test_the_reference_of_the_same_training_goes_first(tmp_path: Path) -> None:
         found = runs.full(runs.records[0])
         assert found is not None
         assert found.run_id == wanted
+
+
+def test_seeds_with_a_model_each_are_not_mixed_with_seeds_of_one(tmp_path: Path) -> None:
+    """Seeds that were fine-tuned anew are one arm, seeds that start from the first one's model another, and said so."""
+    one = StoredRun("0", method="adapler", seed=0, data={**DATA, "finetune_seed": 0})
+    own = [one, *(replace(one, run_id=f"{n}", seed=n, data={**DATA, "finetune_seed": n}) for n in (1, 2))]
+    shared = [replace(one, run_id=f"{n}-0", seed=n) for n in (1, 2)]
+    cases = {"own": own, "shared": [one, *shared], "both": [*own, *shared]}
+    stored = {name: read_runs(tmp_path / name, *runs) for name, runs in cases.items()}
+    arms = {name: [(arm.run_ids, arm.label) for arm in runs.arms] for name, runs in stored.items()}
+    assert arms["own"] == [(("0", "1", "2"), "adapler")]
+    assert arms["shared"] == [(("0", "1-0", "2-0"), "adapler")]
+    assert arms["both"] == [
+        (("0", "1", "2"), "adapler, fine-tuned with its own seed"),
+        (("1-0", "2-0"), "adapler, fine-tuned with seed 0"),
+    ]
+    told = [dict(facts(stored[name]))["seeds"] for name in ("own", "shared")]
+    assert ["fine-tuned with seed 0" in line for line in told] == [False, True]
 
 
 def test_seeds_of_an_arm_are_averaged(tmp_path: Path) -> None:

@@ -98,9 +98,20 @@ def test_controls_and_gates_that_saw_the_held_out_rows_are_not_chosen(tmp_path: 
     good = {"accuracy": 0.9, "flops_speedup": 3.0}
     run = StoredRun("good", method="m", depths=(2,), heldout=good)
     gates: dict[str, dict[str, Any]] = {"finetune": {"epochs": 1}, "gates": {"label_split": "heldout"}}
-    cases = {"plain": run, "control": replace(run, control_of="adapler"), "seen": replace(run, options=gates)}
+    order: dict[str, dict[str, Any]] = {"finetune": {"epochs": 1}, "rewire": {"importance_split": "heldout"}}
+    cases = {
+        "plain": run,
+        "control": replace(run, control_of="adapler"),
+        "seen": replace(run, options=gates),
+        "ordered": replace(run, options=order),
+    }
     chosen = {name: selected(read_runs(tmp_path / name, StoredRun("full"), case)) for name, case in cases.items()}
-    assert {name: list(found) for name, found in chosen.items()} == {"plain": ["m"], "control": [], "seen": []}
+    assert {name: list(found) for name, found in chosen.items()} == {
+        "plain": ["m"],
+        "control": [],
+        "seen": [],
+        "ordered": [],
+    }
 
 
 def test_where_nothing_is_chosen_the_reason_is_told(tmp_path: Path) -> None:

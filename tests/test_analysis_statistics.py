@@ -37,7 +37,7 @@ def test_the_interval_of_accuracy_is_the_binomials() -> None:
 
 def test_the_same_seed_gives_the_same_interval() -> None:
     """Intervals are reproducible, and another seed moves them."""
-    frame = pd.DataFrame({"flops": np.arange(1, 60), "reference_flops": 60})
+    frame = answers([True] * 59).assign(flops=np.arange(1, 60), reference_flops=60)
     metric = METRICS["flops_speedup"]
     assert interval(metric, frame, seed=1) == interval(metric, frame, seed=1)
     assert interval(metric, frame, seed=1) != interval(metric, frame, seed=2)
@@ -62,6 +62,32 @@ def test_one_example_has_no_interval() -> None:
     assert found.value == 1.0
     assert math.isnan(found.low)
     assert math.isnan(found.high)
+
+
+def test_windows_of_a_text_are_drawn_together() -> None:
+    """Three windows a text that are all right or all wrong say no more than one: the interval is that of the texts."""
+    texts = [True] * 80 + [False] * 20
+    whole, alone = answers([right for right in texts for _ in range(3)]), answers(texts)
+    names = [f"a#b{text}#{window}" for text in range(100) for window in range(3)]
+    windows = whole.assign(example_id=names).sample(frac=1, random_state=0, ignore_index=True)
+    found, wanted, naive = (interval(ACCURACY, frame, resamples=2000) for frame in (windows, alone, whole))
+    assert found.value == wanted.value
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=0.0101)
+    assert naive.high - naive.low < 0.7 * (found.high - found.low)
+    other = windows.assign(prediction=1)
+    found, wanted = (
+        paired_difference(ACCURACY, one, two, resamples=2000)
+        for one, two in ((windows, other), (alone, alone.assign(prediction=1)))
+    )
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=0.0101)
+
+
+def test_texts_of_several_lengths_are_drawn_whole() -> None:
+    """With one text of one window and one of three, every resample is a mixture of whole texts."""
+    frame = answers([True, False, False, False]).assign(example_id=["a#0", "b#0", "b#1", "b#2"])
+    found = interval(ACCURACY, frame, resamples=400)
+    assert (found.value, found.low, found.high) == (0.25, 0.0, 1.0)
+    assert math.isnan(interval(ACCURACY, frame.iloc[1:]).low)
 
 
 def test_a_metric_without_terms_is_resampled_row_by_row() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.artifacts import ArtifactStore
 from bench.presets import PRESETS
 from bench.registry import EXPLAINERS, METHODS, METRICS, PLOTS, TASKS
 from bench.store import RunStore
@@ -266,6 +267,31 @@ def test_train_makes_the_artifacts_and_runs_nothing(session: Session, tmp_path: 
     assert (Path(folder) / "model.safetensors").is_file()
     assert list(RunStore(tmp_path / "runs").ids()) == []
     assert "time      nothing to train" in call(*command, "--store", tmp_path).out.splitlines()
+
+
+def test_fresh_forgets_what_came_of_a_stage(tmp_path: Path) -> None:
+    """Fine-tuning anew leaves nothing that came of it, neither stages nor runs; two seeds of one model make it once."""
+    command = ("--task", "demo", "--preset", "smoke", "--device", "cpu", "--store", tmp_path)
+    report = ("--latency-examples", 0, "--report", tmp_path / "report")
+    both = ("run", *command, *report, "--method", "static_depth", "--method", "entropy_exit", "--exit-threshold", 0.3)
+    assert call(*both, "--seed", 0, "--seed", 1, "--finetune-seed", 0).code == 0
+    runs, artifacts = RunStore(tmp_path / "runs"), ArtifactStore(tmp_path / "artifacts")
+    stages = [name.partition("-")[0] for name in artifacts.ids()]
+    assert (stages.count("finetune"), stages.count("exits")) == (1, 2)
+    (full,) = (runs.record(name) for name in runs.ids() if runs.record(name).method == "full")
+    assert full.seed == full.data["finetune_seed"] == 0
+    assert sorted(
+        (own.seed, own.data["finetune_seed"]) for own in map(runs.record, runs.ids()) if own.method == "entropy_exit"
+    ) == [(0, 0), (1, 0)]
+    again = call(*both, "--seed", 0, "--seed", 1, "--finetune-seed", 0, "--fresh")
+    assert again.code == 0, again.err
+    assert len([line for line in again.out.splitlines() if line.startswith("stage") and "finetune: to do" in line]) == 1
+    assert len(list(runs.ids())) == len(again.records)
+    before = set(artifacts.ids())
+    assert call("train", *command, "--method", "full", "--fresh").code == 0
+    left = set(artifacts.ids())
+    assert {name.partition("-")[0] for name in before - left} == {"exits"}
+    assert {runs.record(name).method for name in runs.ids()} == {"static_depth"}
 
 
 def test_train_goes_no_further_than_the_stage_that_is_asked_for(session: Session, tmp_path: Path) -> None:

@@ -11,7 +11,10 @@ import scipy.special
 import scipy.stats
 import torch
 
+from bench.registry import METHODS
+from efficient_bert.errors import InputError
 from efficient_bert.exits import certain, entropy, steady
+from tests.tiny import tiny_config
 
 
 def test_entropy_equals_scipys() -> None:
@@ -58,3 +61,10 @@ def test_patience_equals_a_counter(patience: int) -> None:
         logits = torch.nn.functional.one_hot(torch.tensor(histories).T, 3).float()
         expected = [brute_force(list(history), patience) for history in histories]
         assert steady(logits, patience).tolist() == expected
+
+
+def test_a_model_of_one_layer_has_no_exit() -> None:
+    """Nobody could leave before the last layer, so there is nothing to train."""
+    config = tiny_config(num_hidden_layers=1, exit_depths=[])
+    with pytest.raises(InputError, match="the model has one"):
+        METHODS["entropy_exit"].check(config, {"exit_threshold": 0.3})

@@ -372,6 +372,8 @@ def test_gate_rows_are_held_out(tmp_path: Path) -> None:
     assert len(select) == 5
     released = given(tmp_path, GATES, options={"label_split": "train"})
     assert folds(released) == (released.train, released.heldout)
+    with pytest.raises(InputError, match=r"1 training row is held out.*--gates-label-split train"):
+        folds(replace(run_, heldout=run_.heldout[:1]))
 
 
 def test_class_weights_are_read() -> None:

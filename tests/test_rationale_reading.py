@@ -65,7 +65,9 @@ def test_windows_hold_whole_tokens() -> None:
 
 def test_without_windows_the_end_is_not_read() -> None:
     """A task without windows reads the first pieces, as its training did."""
-    assert [own.tolist() for own in replace(READER, windows=False).places(LONG)] == [list(range(ROOMS))]
+    reader = replace(READER, windows=False)
+    assert [own.tolist() for own in reader.places(LONG)] == [list(range(ROOMS))]
+    assert [own.tolist() for own in reader.places(LONG, np.arange(9) > 1)] == [[3, 4, 5]]
 
 
 def test_erased_tokens_close_up() -> None:

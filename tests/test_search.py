@@ -95,7 +95,11 @@ def test_rows_that_gates_learnt_on_are_left_out() -> None:
     assert GATES.unseen(40, {"label_split": "heldout"}, 3) == select
     assert list(GATES.unseen(40, {"label_split": "train"}, 3)) == list(range(40))
     others = {stage.name: stage for method in METHODS.values() for stage in method.stage.chain if stage is not GATES}
-    assert all(list(stage.unseen(5, {}, 0)) == [0, 1, 2, 3, 4] for stage in others.values())
+    options: dict[str, Any] = {"importance_split": "train", "importance_rows": 2}
+    assert all(list(stage.unseen(5, options, 0)) == [0, 1, 2, 3, 4] for stage in others.values())
+    options["importance_split"] = "heldout"
+    left = {name for name, stage in others.items() if list(stage.unseen(5, options, 0)) == [1, 3, 4]}
+    assert left == {"rewire", "width"}
 
 
 @dataclass(frozen=True)
@@ -212,9 +216,25 @@ def test_a_search_needs_knobs(tmp_path: Path) -> None:
     """The full model is refused before anything is trained, and every other method is named."""
     answer = call("search", "--task", "demo", "--preset", "smoke", "--method", "full", "--store", tmp_path)
     assert (answer.code, answer.err.count("\n"), list(tmp_path.iterdir())) == (2, 1, [])
-    others = ", ".join(name for name in METHODS if name != "full")
+    others = ", ".join(name for name, method in METHODS.items() if name != "full" and not method.control_of)
     assert f"method 'full' has no knobs, so there is nothing to search; give one of {others}" in answer.err
     assert searched_method(["flexible"]) == "flexible"
+
+
+def test_controls_are_not_searched() -> None:
+    """A control follows what is chosen for its method: the search is for that one."""
+    controls = [name for name, method in METHODS.items() if method.control_of]
+    assert "random_widths" in controls
+    for name in controls:
+        with pytest.raises(InputError, match=f"{name!r} is a control.* chosen for {METHODS[name].control_of}"):
+            searched_method([name])
+
+
+def test_lists_keep_all_their_digits(tmp_path: Path) -> None:
+    """A list in the file is the knob that was searched, whole numbers without a point."""
+    path = tmp_path / "found.json"
+    path.write_text('{"SST-2": {"method": "flexible", "width_mult_list": [0.3333333333, 0.5, 1.0]}}', encoding="utf8")
+    assert read_entry(path, "sst2")[1]["width_mult_list"] == "0.3333333333,0.5,1"
 
 
 def test_a_file_that_cannot_be_read_is_refused_before_a_search(tmp_path: Path) -> None:

@@ -26,8 +26,13 @@ BELOW_THRESHOLD = Leaving(EXIT_THRESHOLD.name, never=0.0, rule=lambda config, va
 
 
 def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
-    """Raise InputError where the threshold is above the largest entropy of this many classes, or there are none."""
+    """Raise InputError where the threshold is above the largest entropy of this many classes, or there are none.
+
+    Nor can anyone leave a model of one layer.
+    """
     require_classes(config, "entropy_exit")
+    if config.num_hidden_layers < 2:
+        raise InputError("entropy_exit leaves before the last layer, but the model has one; give one of two or more")
     check_threshold(config, knobs)
 
 

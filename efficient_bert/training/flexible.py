@@ -123,10 +123,21 @@ def labelled(model: EfficientBertForSequenceClassification, rows: Rows) -> Itera
 def scored(model: EfficientBertForSequenceClassification, context: Context) -> Importance:
     """Importance on rows spread evenly over the chosen split, in full precision."""
     rows = context.train if context.options["importance_split"] == "train" else context.heldout
-    count = min(len(rows), int(context.options["importance_rows"]))
-    chosen = [rows[place * len(rows) // count] for place in range(count)]
+    chosen = [rows[place] for place in spread(len(rows), context.options)]
     with torch.autocast(model.device.type, enabled=False):
         return importance(model, labelled(model, chosen), fidelity=Fidelity(str(context.options["fidelity"])))
+
+
+def spread(rows: int, options: Mapping[str, Value]) -> list[int]:
+    """Places of `importance_rows` rows spread evenly over so many."""
+    count = min(rows, int(options["importance_rows"]))
+    return [place * rows // count for place in range(count)]
+
+
+def unscored(rows: int, options: Mapping[str, Value], seed: int) -> Sequence[int]:
+    """Places of the held-out rows whose labels importance does not read."""
+    read = spread(rows, options) if options["importance_split"] == "heldout" else ()
+    return sorted(set(range(rows)).difference(read))
 
 
 @torch.no_grad()
@@ -283,8 +294,9 @@ def train_final(context: Context) -> Trained:
     teaching = Teaching(tuple(config.widths[::-1]), tuple(config.depths[::-1]), DepthRule(config.depth_rule))
     epochs = int(context.options["epochs"])
     trained = joint(replace(context, model=model), teaching) if epochs else Trained(model.cpu())
+    torch.nn.Module.to(trained.model, context.device)
     measure_profiles(trained.model, context.heldout)
-    return trained
+    return replace(trained, model=trained.model.cpu())
 
 
 REWIRE = Stage(
@@ -295,6 +307,7 @@ REWIRE = Stage(
     after=FINETUNE,
     draws=False,
     step_cost=lambda options: 0.1,
+    unseen=unscored,
 )
 
 WIDTH = Stage(
@@ -325,6 +338,7 @@ WIDTH = Stage(
     check=check_sources,
     # widths 1, .75, .5, .25, and the teacher's forward pass, on every copy
     step_cost=lambda options: 2.9 * (1 + int(options["augment_copies"])),
+    unseen=unscored,
 )
 
 DEPTH = Stage(

@@ -156,6 +156,11 @@ def folds(context: Context) -> tuple[Rows, Rows]:
     if context.options["label_split"] == "train":
         return context.train, context.heldout
     learn, select = heldout_folds(len(context.heldout), context.seed)
+    if not learn:
+        raise InputError(
+            f"{len(context.heldout)} training row is held out, but gates learn on some and are selected on others; "
+            "train on more rows, or give --gates-label-split train"
+        )
     return [context.heldout[place] for place in learn], [context.heldout[place] for place in select]
 
 
@@ -213,8 +218,9 @@ def train_gates(context: Context) -> Trained:
         replace(context, model=model, train=learn, heldout=select),
         Recipe(descend=descend, predict=gated, collate=on_batch, rank=rank),
     )
+    torch.nn.Module.to(trained.model, context.device)
     measure_profiles(trained.model, select)
-    return replace(trained, model=trained.model.requires_grad_(True))
+    return replace(trained, model=trained.model.cpu().requires_grad_(True))
 
 
 def check_classes(config: EfficientBertConfig, options: Mapping[str, Value]) -> None:

@@ -68,7 +68,7 @@ def native_precision(device: str) -> str:
     throughput than float32's, and the conversions come on top. Float32 where torch cannot tell.
     """
     if device == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "no"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
     able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     products = able.get("avx512_bf16") and not str(able.get("cpu_name")).startswith("Intel")
     return "bf16" if able.get("amx_bf16") or products else "no"

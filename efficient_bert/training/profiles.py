@@ -51,7 +51,7 @@ def measure_profiles(
     for chunk in in_order(rows):
         batch = batch_of(model, collate(chunk, pad_token_id=config.padding))
         outputs.append(run(model, batch, policy))
-    logits = torch.cat([exit_logits(output) for output in outputs], dim=1) if depths else None
+    logits = torch.cat([exit_logits(output).cpu() for output in outputs], dim=1) if depths else None  # as traces are
     bounds = [] if logits is None else sorted({*thresholds(model, logits), threshold})
     left = [] if logits is None else [left_at(logits, exit_rule(config, bound)) for bound in bounds]
     config.exit_profile = [

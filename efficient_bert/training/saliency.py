@@ -97,12 +97,12 @@ def with_saliency(rows: Rows, path: Path) -> Rows:
     for row in rows:
         name, length = row["example_id"], len(row["input_ids"])
         if name not in places:
-            raise InputError(f"{path} has no saliency map of example {name!r}; extract saliency of this data again")
+            raise InputError(f"{path} has no saliency map of example {name!r}; extract saliency again, with --fresh")
         first, end = starts[places[name]], starts[places[name] + 1]
         if end - first != length:
             raise InputError(
                 f"{path}: the saliency map of example {name!r} has {end - first} numbers for {length} word pieces; it "
-                "is of another tokenizer, length or revision of the data: extract saliency again"
+                "is of another tokenizer, length or revision of the data: extract saliency again, with --fresh"
             )
         found.append({**row, "saliency": numbers[first:end]})
     return found
