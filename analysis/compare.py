@@ -8,7 +8,16 @@ from typing import Any
 import pandas as pd
 
 from analysis.frames import Runs, device, timed
-from analysis.statistics import CONFIDENCE, INTERVAL_NOTE, Interval, aligned, interval, mcnemar, paired_difference
+from analysis.statistics import (
+    CONFIDENCE,
+    INTERVAL_NOTE,
+    Interval,
+    aligned,
+    interval,
+    mcnemar,
+    paired_difference,
+    texts_of,
+)
 from analysis.summary import SYNTHETIC_NOTE, Summary, devices, heading, number
 from analysis.table import metric_names
 from bench.errors import InputError
@@ -22,8 +31,9 @@ def compare(store: RunStore, a: str, b: str) -> pd.DataFrame:
     Returns:
         One row per metric: metric, a, a_low, a_high, b, b_low, b_high, difference (b - a), difference_low,
         difference_high (paired bootstrap over examples), better ("a" or "b" by the metric's direction; "" where
-        that interval holds 0 or McNemar's p is above 0.05), mcnemar_p (exact; accuracy only, else NaN), device (of
-        the two timings; a timed metric is left out unless both runs have it).
+        that interval holds 0 or McNemar's p is above 0.05), mcnemar_p (exact; accuracy only, and NaN where
+        texts are read in several windows), device (of the two timings; a timed metric is left out unless both runs
+        have it).
 
     Raises:
         InputError: a run is missing, or the two are of different tasks or example sets.
@@ -48,7 +58,8 @@ def _row(name: str, a: pd.DataFrame, b: pd.DataFrame) -> dict[str, object]:
     if a.empty:
         return {}
     difference = paired_difference(metric, a, b)
-    p_value = mcnemar(a, b).p_value if name == "accuracy" else math.nan
+    independent = len(texts_of(a)) == len(a)
+    p_value = mcnemar(a, b).p_value if name == "accuracy" and independent else math.nan
     return {
         "metric": name,
         **_spread("a", interval(metric, a)),

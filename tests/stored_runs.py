@@ -36,6 +36,7 @@ class StoredRun:
         eta: thresholds of each layer at each watched step of a stage named after the method.
         shown, control_of: as in a record.
         heads: of each layer, an entry for each example, repeated to fill; 2 are all.
+        windows: examples of each text.
         stages: artifacts beside those of the fine-tuning and of a stage named after the method.
     """
 
@@ -62,6 +63,7 @@ class StoredRun:
     shown: Sequence[Mapping[str, Any]] = ()
     control_of: str = ""
     heads: Sequence[Sequence[int]] = ((2,) * LAYERS,)
+    windows: int = 1
     stages: Mapping[str, str] = field(default_factory=dict)
 
     def table(self) -> pa.Table:
@@ -76,7 +78,7 @@ class StoredRun:
         prediction, heads = 1 - label if wrong else label, self.heads[number % len(self.heads)]
         rounds = range(self.rounds if number < self.timed else 0)
         return {
-            "example_id": f"e{number:05d}",
+            "example_id": f"e{number:05d}" if self.windows == 1 else "e{:05d}#{}".format(*divmod(number, self.windows)),
             "label": label,
             "prediction": prediction,
             "correct": not wrong,

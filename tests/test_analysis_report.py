@@ -160,6 +160,20 @@ def test_markdown_shows_hostile_text_as_text(tmp_path: Path) -> None:
     assert r"k=&lt;b>\|\*x\*" in text
 
 
+def test_windows_of_a_text_are_no_independent_examples(tmp_path: Path) -> None:
+    """Where texts are read in several windows, intervals say so, and there is no test that counts windows."""
+    runs = (StoredRun("a", windows=4, wrong=range(4)), StoredRun("b", method="m", windows=4, wrong=range(20)))
+    store, _ = write_runs(tmp_path / "windows", *runs)
+    frame = compare(store, "a", "b").set_index("metric")
+    assert frame["mcnemar_p"].isna().all()
+    assert frame.loc["accuracy", "better"] == "a"
+    notes = [
+        " ".join(summary(read_runs(tmp_path / name, *own)).notes)
+        for name, own in (("more", runs), ("one", [StoredRun("a")]))
+    ]
+    assert ["windows of a text" in own for own in notes] == [True, False]
+
+
 def test_compare_gives_paired_differences(tmp_path: Path) -> None:
     """B minus A with an interval for every metric, and McNemar's p for accuracy: 4 against 9 wrong, nested."""
     store, _ = write_runs(tmp_path, *sweep())
