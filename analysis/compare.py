@@ -10,10 +10,10 @@ import pandas as pd
 from analysis.frames import Runs, device, timed
 from analysis.statistics import (
     CONFIDENCE,
-    INTERVAL_NOTE,
     Interval,
     aligned,
     interval,
+    interval_note,
     mcnemar,
     paired_difference,
     texts_of,
@@ -106,8 +106,8 @@ def comparison(store: RunStore, a: str, b: str) -> Summary:
             f"A: {one.label}, {one.backbone}, seed {one.seed}",
             f"B: {other.label}, {other.backbone}, seed {other.seed}",
             f"task: {one.task}{made}",
-            f"interval: {INTERVAL_NOTE}; B - A resamples both runs by the same examples",
-            f"better: where the interval of B - A leaves out 0 and p is at most {1 - CONFIDENCE:g}",
+            f"interval: {interval_note(store.examples(a).to_pandas())}; B - A resamples both runs by the same examples",
+            f"better: where the interval of B - A leaves out 0 and p, if there is one, is at most {1 - CONFIDENCE:g}",
             f"speeds: on {devices(frame)}, over the examples timed in both runs",
         ),
     )

@@ -131,7 +131,7 @@ class Runs:
         return Runs(records=kept, frames={record.run_id: self.frames[record.run_id] for record in kept})
 
     def full(self, record: Record) -> Record | None:
-        """The full model's run of the same task, backbone and evaluation data, and of the same fine-tuning or seed.
+        """The full model's run of the same task, seed of fine-tuning, backbone and evaluation data.
 
         Of several, the very model that was fine-tuned for the run goes first, then one of the same version, the same
         training data, fine-tuning, preset, the newest.
@@ -139,7 +139,7 @@ class Runs:
 
         def likeness(other: Record) -> tuple[bool, bool, bool, bool, bool, str]:
             return (
-                _fine_tuned(other) == _fine_tuned(record),
+                other.artifacts.get("finetune") == record.artifacts.get("finetune"),
                 version(other.environment) == version(record.environment),
                 _trained_on(other) == _trained_on(record),
                 other.options.get("finetune") == record.options.get("finetune"),
@@ -148,10 +148,7 @@ class Runs:
             )
 
         same = [
-            other
-            for other in self.records
-            if other.method == REFERENCE and _comparable(other) == _comparable(record)
-            if other.seed == record.seed or _fine_tuned(other) == _fine_tuned(record)
+            other for other in self.records if other.method == REFERENCE and _comparable(other) == _comparable(record)
         ]
         return max(same, key=likeness, default=None)
 
@@ -165,8 +162,10 @@ class Runs:
         return tuple(_distinguish(sorted(found, key=_order)))
 
 
-def _traits(record: Record) -> tuple[str, ...]:
+def _traits(arm: Arm) -> tuple[str, ...]:
     """What may tell apart two arms of one method and its knobs, in words, each column of one kind."""
+    record = arm.first
+    shared = {finetune_seed(own) for own in arm.records if not _own_model(own)}
     return (
         record.backbone,
         record.preset,
@@ -175,7 +174,7 @@ def _traits(record: Record) -> tuple[str, ...]:
         f"{record.data.get('rows')} rows",
         f"{_training_rows(record)} training rows",
         f"{record.data.get('max_length')} word pieces",
-        f"fine-tuned with {'its own seed' if _own_model(record) else f'seed {finetune_seed(record)}'}",
+        f"fine-tuned with seed {shared.pop()}" if shared else "fine-tuned with its own seed",
         f"version {version(record.environment)}",
     )
 
@@ -204,14 +203,9 @@ def _own_model(record: Record) -> bool:
     return finetune_seed(record) == record.seed
 
 
-def _fine_tuned(record: Record) -> str | None:
-    """The fine-tuned model that the run's own came from."""
-    return record.artifacts.get("finetune")
-
-
 def _comparable(record: Record) -> tuple[object, ...]:
     """What a run and its reference share."""
-    return record.task, record.backbone, _evaluated_on(record)
+    return record.task, finetune_seed(record), record.backbone, _evaluated_on(record)
 
 
 def _identity(record: Record) -> str:
@@ -250,7 +244,7 @@ def _split(group: list[Record]) -> Iterator[tuple[Record, ...]]:
 
 def _of_seeds(group: list[Record]) -> Iterator[tuple[Record, ...]]:
     if len({record.seed for record in group}) == len(group):
-        yield tuple(group)
+        yield tuple(sorted(group, key=lambda record: record.seed))
     else:
         yield from ((record,) for record in group)
 
@@ -283,8 +277,8 @@ def _distinguish(arms: list[Arm]) -> Iterator[Arm]:
 def telling_traits(arm: Arm, group: Iterable[Arm]) -> list[str]:
     """The arm's traits that are not those of all arms of the group, and training options that others set otherwise."""
     others = list(group)
-    columns = zip(*(_traits(other.first) for other in others), strict=True)
-    traits = [trait for trait, column in zip(_traits(arm.first), columns, strict=True) if len(set(column)) > 1]
+    columns = zip(*(_traits(other) for other in others), strict=True)
+    traits = [trait for trait, column in zip(_traits(arm), columns, strict=True) if len(set(column)) > 1]
     stages: dict[str, list[str]] = defaultdict(list)
     for (stage, name), value in arm.trained_with.items():
         if any(other.trained_with.get((stage, name), value) != value for other in others):

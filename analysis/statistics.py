@@ -166,6 +166,12 @@ def aligned(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFram
     return a, b
 
 
+def interval_note(*tables: pd.DataFrame) -> str:
+    """`INTERVAL_NOTE`, and that texts are drawn whole where one of the tables has several windows of a text."""
+    windowed = any(len(texts_of(table)) < len(table) for table in tables)
+    return INTERVAL_NOTE + ("; windows of a text are drawn together" if windowed else "")
+
+
 def texts_of(examples: pd.DataFrame) -> list[NDArray[np.int64]]:
     """The row numbers of each text, in the order of their first rows."""
     numbers, _ = pd.factorize(examples["example_id"].map(text_of))

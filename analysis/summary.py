@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.frames import UNTIMED, Runs, finetune_seed, version
 from analysis.selection import RULE, first_metric
-from analysis.statistics import INTERVAL_NOTE, texts_of
+from analysis.statistics import interval_note
 from analysis.table import table
 from bench.registry import METRICS
 
@@ -103,14 +103,13 @@ def facts(runs: Runs) -> tuple[tuple[str, str], ...]:
             ("hardware", f"{where}{_hardware(frame, only)}"),
         ]
     several = any(len(arm.seeds) > 1 for arm in runs.arms)
-    windowed = any(len(texts_of(frame)) < len(frame) for frame in runs.frames.values())
     first = {finetune_seed(record) for record in runs.records if finetune_seed(record) != record.seed}
     shared = [f"some start from one model, fine-tuned with seed {_listed(sorted(first))}"] if first else []
     return (
         *found,
         ("backbone", _listed(record.backbone for record in runs.records)),
         ("seeds", "; ".join([_listed(record.seed for record in runs.records), *shared, *([SEEDS_NOTE] * several)])),
-        ("interval", INTERVAL_NOTE + ("; windows of a text are drawn together" if windowed else "")),
+        ("interval", interval_note(*runs.frames.values())),
         ("FLOPs", _listed(record.flops_convention for record in runs.records)),
         ("code", _listed(code(record.environment) for record in runs.records)),
     )

@@ -88,6 +88,7 @@ class ArtifactStore(Folders):
                 "options": dict(job.options),
                 "decided_by": dict(job.decided_by),
                 "after": job.after.id if job.after else None,
+                "chain": [each.id for each in job.chain[:-1]],
                 "heldout_scores": list(trained.scores),
                 "history": dict(trained.history),
             }
@@ -103,13 +104,19 @@ class ArtifactStore(Folders):
         model.eval()
         return model
 
-    def descendants(self, names: Collection[str]) -> set[str]:
-        """These, and the finished stages that started from one of them or from what came of it."""
-        after = {name: self.manifest(name)["after"] for name in self.ids()}
-        found = set(names)
-        while more := {name for name, before in after.items() if before in found} - found:
-            found |= more
-        return found
+    def made_with(self, stages: Collection[str]) -> list[str]:
+        """Ids of these stages and of those that came of them, finished or under way; the latest first."""
+        chains = {name: self.chain(name) for name in self.ids()}
+        found = [name for name, chain in chains.items() if set(stages) & set(chain)]
+        return [*sorted(found, key=lambda name: -len(chains[name])), *self.unfinished(stages)]
+
+    def chain(self, name: str) -> list[str]:
+        """Ids of the stages that a finished one came of, and its own."""
+        manifest = self.manifest(name)
+        after = manifest["after"]
+        if "chain" in manifest or after is None:
+            return [*manifest.get("chain", []), name]
+        return [*(self.chain(after) if after in self else [after]), name]  # of a version that kept no chain
 
     def manifest(self, name: str) -> dict[str, Any]:
         """What is known of a finished stage: its options, held-out scores and history."""

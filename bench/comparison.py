@@ -37,6 +37,7 @@ from bench.errors import InputError
 from bench.explained import Shelf
 from bench.faithfulness import Eraser, Layers, highest, runs_of
 from bench.findings import Findings
+from bench.folders import digest
 from bench.gold import Gold, read_gold, require_rationales
 from bench.layouts import ERASER_SPLITS
 from bench.predictions import missing_stages, with_defaults
@@ -161,20 +162,20 @@ def compare(plans: Sequence[Plan], asked: Asked, watcher: Watcher) -> tuple[Path
     if not single:
         forget_single(asked.out)
     folders: list[Path] = []
-    fines: dict[str, Read] = {}
+    fine: Read | None = None
     for plan in plans:
+        for job in (job for arm in plan.arms for job in missing_stages(plan, arm)):
+            train_job(plan, job, watcher)
         own = {arm.run_id: asked.out if single else asked.out / folder_of(plan, arm) for arm in plan.arms[1:]}
         folders += own.values()
         named = [(arm, identity_of(plan, arm, asked, gold)) for arm in plan.arms[1:]]
         left = [(arm, identity) for arm, identity in named if asked.fresh or not is_finished(own[arm.run_id], identity)]
         if not left:
             continue
-        reference = plan.arms[0]
-        if reference.job.id not in fines:
-            fines = {reference.job.id: read_by(plan, reference, documents, asked, gold, watcher)}
+        if fine is None or fine.shelf != shelf_of(plan, plan.arms[0], asked, gold):
+            fine = read_by(plan, plan.arms[0], documents, asked, gold)
         for arm, identity in left:
             there = replace(asked, out=own[arm.run_id])
-            fine = fines[reference.job.id]
             compare_point(plan, arm, there, gold=gold, fine=fine, identity=identity, watcher=watcher)
     return tuple(folders)
 
@@ -187,13 +188,19 @@ def folder_of(plan: Plan, arm: Arm) -> str:
 def identity_of(plan: Plan, arm: Arm, asked: Asked, gold: Gold) -> str:
     """Of everything that decides a comparison: the models, the texts, what people marked, and what was asked."""
     own = {name: value for name, value in vars(asked).items() if name not in {"out", "fresh"}}
-    return content_hash([model_on(arm, gold), own])
+    return content_hash([model_on(plan, arm, gold), own])
 
 
-def model_on(arm: Arm, gold: Gold) -> str:
-    """The identity of a model on marked documents."""
+def model_on(plan: Plan, arm: Arm, gold: Gold) -> str:
+    """The identity of a trained model on marked documents."""
+    weights = digest(plan.artifacts.folder(arm.job.id) / "model.safetensors")
     marked = [repr(annotation) for annotation in gold.annotations]
-    return content_hash([__version__, arm.job.id, dict(arm.knobs), marked, dict(gold.documents)])
+    return content_hash([__version__, arm.job.id, weights, dict(arm.knobs), marked, dict(gold.documents)])
+
+
+def shelf_of(plan: Plan, arm: Arm, asked: Asked, gold: Gold) -> Shelf:
+    """Where what is said of a trained model on these documents is kept."""
+    return Shelf(plan.settings.store / "explained" / f"{model_on(plan, arm, gold)}-{asked.precision}")
 
 
 def is_finished(folder: Path, identity: str) -> bool:
@@ -205,7 +212,7 @@ def compare_point(
     plan: Plan, arm: Arm, asked: Asked, *, gold: Gold, fine: Read, identity: str, watcher: Watcher
 ) -> None:
     """Explain at one operating point, score, and write everything to the folder."""
-    adaptive = read_by(plan, arm, fine.documents, asked, gold, watcher)
+    adaptive = read_by(plan, arm, fine.documents, asked, gold)
     (asked.out / SUMMARY).unlink(missing_ok=True)
     for folder in ("predictions", "scores", "gold"):
         shutil.rmtree(asked.out / folder, ignore_errors=True)
@@ -240,15 +247,13 @@ def compare_method(
         read.shelf.keep_erased(read.eraser.known)
 
 
-def read_by(plan: Plan, arm: Arm, documents: Sequence[Document], asked: Asked, gold: Gold, watcher: Watcher) -> Read:
-    """The documents read by an arm's model as it runs, in float32; stages that are missing are trained first."""
-    for job in missing_stages(plan, arm):
-        train_job(plan, job, watcher)
+def read_by(plan: Plan, arm: Arm, documents: Sequence[Document], asked: Asked, gold: Gold) -> Read:
+    """The documents read by an arm's model as it runs, in float32."""
     able = runnable(plan, arm, load_models(plan, [arm]))
     cls, sep = plan.tokenizer("")["input_ids"]
     reader = Reader(cls, sep, plan.max_length, plan.task.windows)
     found = answers(able, reader, [(document, None) for document in documents])
-    shelf = Shelf(plan.settings.store / "explained" / f"{model_on(arm, gold)}-{asked.precision}")
+    shelf = shelf_of(plan, arm, asked, gold)
     if asked.fresh:
         shelf.clear()
     return Read(able, reader, documents, found, plan.task.labels, shelf, asked.precision)

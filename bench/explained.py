@@ -3,8 +3,9 @@
 explained/<key>/<method>-<pooling>.npy   token scores [layers or 1, tokens of all documents]
 explained/<key>/erased.parquet           a row per text that was read again: its document, what was left, the answer
 
-The key covers the model, the documents, the marks on them and the version of this project. A killed comparison, another
-operating point or another seed of the same fine-tuned model goes on from here; a changed explainer needs `--fresh`.
+The key covers the model's weights, the documents, the marks on them and the version of this project. A killed
+comparison, another operating point or another seed of the same fine-tuned model goes on from here; a changed explainer
+needs `--fresh`.
 """
 
 from __future__ import annotations
@@ -43,9 +44,10 @@ class Shelf:
         """
         path = self.folder / f"{name}.npy"
         if not path.is_file():
+            found = np.concatenate(find(), axis=1)
             self.folder.mkdir(parents=True, exist_ok=True)
             with aside(path) as part, part.open("wb") as file:
-                np.save(file, np.concatenate(find(), axis=1), allow_pickle=False)
+                np.save(file, found, allow_pickle=False)
         return np.split(np.load(path, allow_pickle=False), np.cumsum(lengths)[:-1], axis=1)
 
     def erased(self, labels: Sequence[str]) -> dict[Left, Mapping[str, float]]:
@@ -58,12 +60,17 @@ class Shelf:
         return {(name, left): dict(zip(labels, own, strict=True)) for name, left, own in rows}
 
     def keep_erased(self, known: Mapping[Left, Mapping[str, float]]) -> None:
-        """Write down all that `erased` is to give back."""
+        """Add to what `erased` gives back, also what another process has added since."""
+        labels = list(next(iter(known.values()), {}))
+        before = self.erased(labels)
+        if before.keys() >= known.keys():
+            return
+        whole = {**before, **known}
         self.folder.mkdir(parents=True, exist_ok=True)
         columns = {
-            "annotation_id": [name for name, _ in known],
-            "left": [left for _, left in known],
-            "probabilities": [list(own.values()) for own in known.values()],
+            "annotation_id": [name for name, _ in whole],
+            "left": [left for _, left in whole],
+            "probabilities": [list(own.values()) for own in whole.values()],
         }
         with aside(self.folder / "erased.parquet") as part:
             pq.write_table(pa.table(columns), part)

@@ -123,7 +123,7 @@ MANY = with_flags(
     SEEDS,
     click.option("--split", help="Report on this split. [default: the task's]"),
     click.option("--eval-rows", type=click.IntRange(1), help="Evaluate on a seeded draw of so many rows."),
-    click.option("--fresh", is_flag=True, help="Do again what is finished."),
+    click.option("--fresh", is_flag=True, help="Do again what is finished; what came of it is forgotten."),
 )
 """Methods and seeds, and what they are evaluated on."""
 

@@ -1,7 +1,7 @@
 """Files and folders that are finished or not there. A folder is assembled aside, marked as whole last, and renamed:
 
 root/<name>/           finished; it holds the marker
-root/.<name>.partial/  under way: checkpoints, chunks, and at last the folder itself as `ready`
+root/.<name>.partial/  under way: checkpoints, chunks, and at last the folder itself as `ready`; what it is made with
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from bench.errors import InputError
+
+MADE_WITH = "made_with.txt"
 
 
 @contextmanager
@@ -101,11 +103,23 @@ class Folders:
     def folder(self, name: str) -> Path:
         return self.root / name
 
-    def partial(self, name: str) -> Path:
-        """Where an unfinished one keeps what it has; hidden from every listing, made on demand."""
+    def partial(self, name: str, *, made_with: Iterable[str] = ()) -> Path:
+        """Where an unfinished one keeps what it has; hidden from every listing, made on demand.
+
+        Args:
+            made_with: ids of the stages that it comes of, for `unfinished`.
+        """
         folder = self._partial(name)
         folder.mkdir(parents=True, exist_ok=True)
+        if stages := list(made_with):
+            (folder / MADE_WITH).write_text("\n".join(stages), encoding="utf8")
         return folder
+
+    def unfinished(self, stages: Collection[str]) -> list[str]:
+        """Names of those under way that come of one of these stages."""
+        files = sorted(self.root.glob(f".*.partial/{MADE_WITH}"))
+        of = {path.parent.name[1:].removesuffix(".partial"): path.read_text(encoding="utf8").split() for path in files}
+        return [name for name, own in of.items() if set(stages) & set(own)]
 
     def __contains__(self, name: str) -> bool:
         return (self.folder(name) / self.marker).is_file()

@@ -114,7 +114,7 @@ class Plan:
     Attributes:
         other_classes: of the backbone's own classifier where they are not the task's: it is left behind, and
             training starts from a new one.
-        made: ids of stages and runs that another plan of the same command has done before: they are not done again.
+        made: ids of stages and runs that another plan of the same command does before this one.
     """
 
     settings: Settings
@@ -158,21 +158,35 @@ class Plan:
     @property
     def missing_jobs(self) -> tuple[Job, ...]:
         """Stages to train: those that are not finished, or all with `fresh`."""
-        return tuple(job for job in self.jobs if self.renewed(job.id) or job.id not in self.artifacts)
+        return tuple(
+            job
+            for job in self.jobs
+            if job.id not in self.made and (self.settings.fresh or job.id not in self.artifacts)
+        )
 
     @property
     def missing_arms(self) -> tuple[Arm, ...]:
         """Arms to run: those that are not stored, or all with `fresh`."""
-        return tuple(arm for arm in self.arms if self.renewed(arm.run_id) or arm.run_id not in self.runs)
+        return tuple(
+            arm
+            for arm in self.arms
+            if arm.run_id not in self.made and (self.settings.fresh or arm.run_id not in self.runs)
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
         """The ids of all stages and runs."""
         return (*(job.id for job in self.jobs), *(arm.run_id for arm in self.arms))
 
-    def renewed(self, name: str) -> bool:
-        """Whether a stage or run is done again though it is finished."""
-        return self.settings.fresh and name not in self.made
+    @property
+    def forgotten(self) -> tuple[list[str], list[str]]:
+        """Ids of stored runs and stages, complete or under way, that come of a stage which `fresh` trains again."""
+        renewed = {job.id for job in self.missing_jobs if self.settings.fresh}
+        return self.runs.made_with(renewed), self.artifacts.made_with(renewed)
+
+    def partial_run(self, arm: Arm) -> Path:
+        """Where an unfinished run keeps what it has."""
+        return self.runs.partial(arm.run_id, made_with=[job.id for job in arm.job.chain])
 
     @property
     def jobs(self) -> tuple[Job, ...]:

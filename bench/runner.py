@@ -67,11 +67,11 @@ def train_missing(plan: Plan, watcher: Watcher) -> None:
 
 
 def forget(plan: Plan) -> None:
-    """The plan's stages and runs, and all that came of those stages."""
-    stages = plan.artifacts.descendants({job.id for job in plan.missing_jobs})
-    for name in (*plan.runs.made_with(stages), *(arm.run_id for arm in plan.missing_arms)):
+    """The plan's stages and runs, and all that came of those stages; what came last goes first."""
+    runs, stages = plan.forgotten
+    for name in (*runs, *(arm.run_id for arm in plan.missing_arms)):
         plan.runs.restart(name)
-    for name in stages:
+    for name in (*stages, *(job.id for job in plan.missing_jobs)):
         plan.artifacts.restart(name)
 
 
@@ -93,7 +93,7 @@ def train_job(plan: Plan, job: Job, watcher: Watcher) -> None:
             options=job.options,
             seed=job.seed,
             device=plan.settings.device,
-            folder=plan.artifacts.partial(job.id),
+            folder=plan.artifacts.partial(job.id, made_with=[each.id for each in job.chain]),
             watch=watch,
         )
         trained = job.stage.train(context)
@@ -206,7 +206,7 @@ def evaluated(plan: Plan, arm: Arm, able: Runnable, watcher: Watcher) -> tuple[p
     """
     rows, heldout = plan.data.evaluation.to_list(), plan.data.heldout.to_list()
     with watcher.counting(f"evaluate {arm.label}", len(rows) + len(heldout)) as advance:
-        folder = plan.runs.partial(arm.run_id)
+        folder = plan.partial_run(arm)
         seen = evaluate(able, heldout, folder=folder / "heldout", advance=advance)
         table = evaluate(able, rows, folder=folder / "evaluation", advance=advance)
     return table, values(seen, [*plan.task.metrics, "flops_speedup"])

@@ -84,7 +84,7 @@ def seen(plan: Plan, watcher: Watcher) -> list[tuple[float, float]]:
     for staying, arms in together(plan.arms):
         able = runnable(plan, staying, models)
         readings = [
-            Reading(plan.runs.partial(arm.run_id) / "heldout", partial(read_by, arm, able.model.config)) for arm in arms
+            Reading(plan.partial_run(arm) / "heldout", partial(read_by, arm, able.model.config)) for arm in arms
         ]
         points = f", read at {len(arms)} points" if len(arms) > 1 else ""
         with watcher.counting(f"search {staying.label}{points}", len(rows)) as advance:

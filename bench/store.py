@@ -90,8 +90,8 @@ class RunStore(Folders):
         return table
 
     def made_with(self, artifacts: Collection[str]) -> list[str]:
-        """Ids of the complete runs of models among these; of readable records, as others name none."""
-        found = []
+        """Ids of the runs of models among these, complete or under way; an unreadable record names none."""
+        found = self.unfinished(artifacts)
         for run_id in self.ids():
             try:
                 record = self.record(run_id)

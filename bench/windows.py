@@ -35,7 +35,7 @@ def windows(
 
 
 def text_of(example_id: str) -> str:
-    """The id of the text that a window is of; any other example's own."""
+    """The id of the text that a window is of, known by the ids that `windows` gives; any other example's own."""
     text, mark, number = example_id.rpartition("#")
     return text if mark and number.isdecimal() else example_id
 

@@ -48,8 +48,11 @@ def test_seeds_that_were_not_timed_are_one_arm(tmp_path: Path) -> None:
 def test_seeds_that_share_a_fine_tuned_model_share_its_run(tmp_path: Path) -> None:
     """Two seeds of a method that start from one fine-tuned model are held to that model, and are one arm."""
     shared = {"finetune": "finetune-1"}
-    arms = [StoredRun(f"arm{seed}", method="adapler", seed=seed, stages=shared) for seed in (1, 2)]
-    runs = read_runs(tmp_path, *arms, StoredRun("full"), StoredRun("other", seed=3))
+    arms = [
+        StoredRun(f"arm{seed}", method="adapler", seed=seed, stages=shared, data={"finetune_seed": 1})
+        for seed in (1, 2)
+    ]
+    runs = read_runs(tmp_path, *arms, StoredRun("full"), StoredRun("other", seed=2))
     assert {runs.full(record).run_id for record in runs.records if record.method == "adapler"} == {"full"}  # type: ignore[union-attr]
     assert [arm.run_ids for arm in runs.arms if not arm.reference] == [("arm1", "arm2")]
 
@@ -114,6 +117,9 @@ def test_seeds_with_a_model_each_are_not_mixed_with_seeds_of_one(tmp_path: Path)
         (("0", "1", "2"), "adapler, fine-tuned with its own seed"),
         (("1-0", "2-0"), "adapler, fine-tuned with seed 0"),
     ]
+    late = [replace(one, run_id=f"{n}", seed=n, data={**DATA, "finetune_seed": 2}) for n in (2, 0, 1)]
+    (arm,) = read_runs(tmp_path / "late", *late).arms
+    assert arm.seeds == (0, 1, 2)
     told = [dict(facts(stored[name]))["seeds"] for name in ("own", "shared")]
     assert ["fine-tuned with seed 0" in line for line in told] == [False, True]
 

@@ -90,7 +90,7 @@ def test_what_was_put_is_loaded(tmp_path: Path) -> None:
     for name, value in trained.model.state_dict().items():
         assert torch.equal(value, loaded.state_dict()[name]), name
     assert json.loads((store.folder(JOB.id) / "manifest.json").read_text()) == {
-        "stage": "finetune", "options": OPTIONS, "decided_by": DECIDED_BY, "after": None, "heldout_scores": [0.5, 0.75],
+        "stage": "finetune", "options": OPTIONS, "decided_by": DECIDED_BY, "after": None, "chain": [],
         "history": {},
     }  # fmt: skip
     assert (store.folder(JOB.id) / "vocab.txt").is_file()
@@ -144,6 +144,29 @@ def test_restarting_forgets_the_result_and_the_checkpoints(tmp_path: Path) -> No
     store.restart(JOB.id)
     assert JOB.id not in store
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_came_of_a_stage_is_known(tmp_path: Path) -> None:
+    """Later stages are found, finished or under way, the latest first, and where one between is gone."""
+    store = ArtifactStore(tmp_path)
+    rewire, width, depth = (Job(EXITS, {"epochs": epochs}, DECIDED_BY) for epochs in (3, 4, 5))
+    rewire = replace(rewire, after=JOB)
+    width = replace(width, after=rewire)
+    for job in (JOB, EXITS_JOB, rewire, width):
+        put(store, job)
+    depth = replace(depth, after=width)
+    store.partial(depth.id, made_with=[job.id for job in depth.chain])
+    store.partial("other")
+    store.restart(rewire.id)
+    found = store.made_with([JOB.id])
+    assert (found[0], found[-1]) == (width.id, depth.id)
+    assert sorted(found) == sorted([JOB.id, EXITS_JOB.id, width.id, depth.id])
+    assert store.made_with([EXITS_JOB.id]) == [EXITS_JOB.id]
+    path = store.folder(EXITS_JOB.id) / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["chain"]
+    path.write_text(json.dumps(manifest))
+    assert EXITS_JOB.id in store.made_with([JOB.id])
 
 
 def test_what_an_option_names_counts_by_its_content(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def test_controls_match_what_was_measured() -> None:
     And so are the frequencies among those who are still there, for each gate that anybody reaches.
     """
     model, some = gated(), rows(60, 1)
-    measure_profiles(model, some)
+    measure_profiles(model, some, device="cpu")
     batches = [tiny_rows(some[start : start + 20]) for start in range(0, 60, 20)]
     heads = torch.cat([run(model, batch, gate_policy(model.width_gates(), WIDTHS)).trace.heads for batch in batches])
     by_hand = [[float((heads[:, layer] == count).double().mean()) for count in (3, 6, 9, 12)] for layer in range(4)]
@@ -176,7 +176,7 @@ def test_controls_follow_the_point_that_they_belong_to(listed: str) -> None:
     """
     knobs: dict[str, Value] = {"width_mult_list": listed, "exit_threshold": 0.6}
     model, some = gated(), rows(60, 1)
-    measure_profiles(model, some)
+    measure_profiles(model, some, device="cpu")
     trained = staying_rates(model.config, OWN, 0.6)
     assert RANDOM_FLEXIBLE.measure is not None
     RANDOM_FLEXIBLE.measure(model, some, knobs)

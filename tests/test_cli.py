@@ -288,7 +288,12 @@ def test_fresh_forgets_what_came_of_a_stage(tmp_path: Path) -> None:
     assert len([line for line in again.out.splitlines() if line.startswith("stage") and "finetune: to do" in line]) == 1
     assert len(list(runs.ids())) == len(again.records)
     before = set(artifacts.ids())
-    assert call("train", *command, "--method", "full", "--fresh").code == 0
+    begun = runs.partial("begun", made_with=[name for name in before if name.startswith("finetune")])
+    fresh = call("train", *command, "--method", "full", "--fresh")
+    assert fresh.code == 0
+    assert not begun.exists()
+    lost = "fresh     forgets 4 stored runs and 2 stages of other commands, which came of these stages"
+    assert lost in fresh.out.splitlines()
     left = set(artifacts.ids())
     assert {name.partition("-")[0] for name in before - left} == {"exits"}
     assert {runs.record(name).method for name in runs.ids()} == {"static_depth"}

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from analysis.rationale_overview import read_points
 from analysis.rationales import Comparison, claims, facts, write_page
 from bench import agreement
-from bench.comparison import METHODS, Asked, compare, eraser_split, settings_of
+from bench.comparison import METHODS, Asked, compare, eraser_split, model_on, settings_of
 from bench.comparison_files import AVERAGE, OVERVIEW, SUMMARY, require_replaceable, summary_in
 from bench.errors import InputError
 from bench.evaluation import evaluate
@@ -309,6 +310,24 @@ def test_seeds_that_share_a_fine_tuned_model_ask_it_once(
     put_together(folders, asked.out)
     (point,) = read_points(asked.out)
     assert "seeds 0, 1, fine-tuned with seed 0" in dict(facts(point.found))["model"]
+
+
+def test_a_model_that_was_trained_again_is_explained_again(plan: Plan, tmp_path: Path) -> None:
+    """What is kept belongs to the weights: other weights under the same name are another model."""
+    gold = read_gold(plan.task, "test", data_dir=None, limit=3)
+    own = make_plan(replace(plan.settings, store=tmp_path))
+    asked = Asked(("adapler", "saliency"), "test", tmp_path / "out", limit=3, erased="none")
+    compare([own], asked, Bars())
+    arm = own.arms[0]
+    before = model_on(own, arm, gold)
+    model = own.artifacts.load(arm.job.id)
+    torch.nn.init.zeros_(model.classifier.weight)
+    model.save_pretrained(own.artifacts.folder(arm.job.id))
+    assert model_on(own, arm, gold) != before
+    shelves = set((tmp_path / "explained").iterdir())
+    (tmp_path / "out" / SUMMARY).unlink()
+    compare([own], asked, Bars())
+    assert len(set((tmp_path / "explained").iterdir()) - shelves) == 1
 
 
 def test_the_speed_up_is_that_of_the_passes(plan: Plan, out: Path) -> None:

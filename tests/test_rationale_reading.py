@@ -135,6 +135,26 @@ def test_answers_to_erased_texts_are_kept(able: Runnable, tmp_path: Path, monkey
         later.erased([LONG], [scores], [highest(scores, 3)])
 
 
+def test_a_shelf_loses_nothing_to_another_process(tmp_path: Path) -> None:
+    """Two that read different texts at once keep the answers of both; one that is stopped leaves nothing behind."""
+    one, other = Shelf(tmp_path / "shelf"), Shelf(tmp_path / "shelf")
+    one.keep_erased({("d", b"1"): {"a": 0.25, "b": 0.75}})
+    other.keep_erased({("d", b"2"): {"a": 0.5, "b": 0.5}})
+    assert one.erased(["a", "b"]) == {("d", b"1"): {"a": 0.25, "b": 0.75}, ("d", b"2"): {"a": 0.5, "b": 0.5}}
+    before = sorted(tmp_path.rglob("*"))
+
+    def stopped() -> list[Any]:
+        other.clear()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        one.scores("attention", [2], stopped)
+    assert before
+    assert list(tmp_path.iterdir()) == []
+    found = one.scores("attention", [2], lambda: [np.ones((1, 2))])
+    assert [own.tolist() for own in found] == [[[1.0, 1.0]]]
+
+
 def test_positions_are_those_in_the_document(able: Runnable) -> None:
     """The position control falls evenly over all windows, from the first piece to the last; unread ones have 0."""
     found = explanations(EXPLAINERS["position"], able, READER, documents=[LONG, SHORT], classes=[0, 0], pooling="max")

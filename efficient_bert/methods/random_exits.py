@@ -35,7 +35,9 @@ def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Va
 
 def measure(model: EfficientBertForSequenceClassification, rows: Rows, knobs: Mapping[str, Value]) -> None:
     """How often what is left where at this width and this threshold."""
-    measure_profiles(model, rows, width=float(knobs["exit_width"]), threshold=float(knobs["exit_threshold"]))
+    measure_profiles(
+        model, rows, device=model.device, width=float(knobs["exit_width"]), threshold=float(knobs["exit_threshold"])
+    )
 
 
 def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:

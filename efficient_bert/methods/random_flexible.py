@@ -28,7 +28,7 @@ def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Va
 def measure(model: EfficientBertForSequenceClassification, rows: Rows, knobs: Mapping[str, Value]) -> None:
     """How often what is chosen at this list of widths and this threshold."""
     widths = width_list(str(knobs["width_mult_list"]), model.config)
-    measure_profiles(model, rows, widths=widths, threshold=float(knobs["exit_threshold"]))
+    measure_profiles(model, rows, device=model.device, widths=widths, threshold=float(knobs["exit_threshold"]))
 
 
 def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:

@@ -35,7 +35,7 @@ def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Va
 
 def measure(model: EfficientBertForSequenceClassification, rows: Rows, knobs: Mapping[str, Value]) -> None:
     """How often the gates choose what at this list of widths."""
-    measure_profiles(model, rows, widths=width_list(str(knobs["width_mult_list"]), model.config))
+    measure_profiles(model, rows, device=model.device, widths=width_list(str(knobs["width_mult_list"]), model.config))
 
 
 def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:

@@ -294,8 +294,7 @@ def train_final(context: Context) -> Trained:
     teaching = Teaching(tuple(config.widths[::-1]), tuple(config.depths[::-1]), DepthRule(config.depth_rule))
     epochs = int(context.options["epochs"])
     trained = joint(replace(context, model=model), teaching) if epochs else Trained(model.cpu())
-    torch.nn.Module.to(trained.model, context.device)
-    measure_profiles(trained.model, context.heldout)
+    measure_profiles(trained.model, context.heldout, device=context.device)
     return replace(trained, model=trained.model.cpu())
 
 

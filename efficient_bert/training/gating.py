@@ -218,8 +218,7 @@ def train_gates(context: Context) -> Trained:
         replace(context, model=model, train=learn, heldout=select),
         Recipe(descend=descend, predict=gated, collate=on_batch, rank=rank),
     )
-    torch.nn.Module.to(trained.model, context.device)
-    measure_profiles(trained.model, select)
+    measure_profiles(trained.model, select, device=context.device)
     return replace(trained, model=trained.model.cpu().requires_grad_(True))
 
 

@@ -27,6 +27,7 @@ def measure_profiles(
     model: EfficientBertForSequenceClassification,
     rows: Rows,
     *,
+    device: str | torch.device,
     widths: Sequence[float] | None = None,
     width: float = 1.0,
     threshold: float = 0.0,
@@ -37,10 +38,12 @@ def measure_profiles(
     shares of the threshold below. No label is read.
 
     Args:
+        device: where the passes run; the model is there afterwards.
         widths: what each class of the gates is run at; the trained widths where the model has gates.
         width: of all layers of a model without gates.
         threshold: one more for `exit_profile`, exactly; 0 is always there.
     """
+    torch.nn.Module.to(model, device)
     config = model.config
     depths = tuple(config.exit_depths)
     widths = config.widths if widths is None else widths
