@@ -91,7 +91,7 @@ def test_what_was_put_is_loaded(tmp_path: Path) -> None:
         assert torch.equal(value, loaded.state_dict()[name]), name
     assert json.loads((store.folder(JOB.id) / "manifest.json").read_text()) == {
         "stage": "finetune", "options": OPTIONS, "decided_by": DECIDED_BY, "after": None, "chain": [],
-        "history": {},
+        "heldout_scores": [0.5, 0.75], "history": {},
     }  # fmt: skip
     assert (store.folder(JOB.id) / "vocab.txt").is_file()
 
