@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from bench.errors import InputError
-from bench.windows import text_of
+from bench.records import text_of
 
 if TYPE_CHECKING:
     from bench.metrics import Metric

@@ -1,7 +1,8 @@
 """What explainers have said of a model, and what it answered to texts with tokens left out: asked once, and kept.
 
-explained/<key>/<method>-<pooling>.npy   token scores [layers or 1, tokens of all documents]
-explained/<key>/erased.parquet           a row per text that was read again: its document, what was left, the answer
+explained/<key>/<method>-<pooling>.safetensors  token scores [layers or 1, tokens of all documents]
+explained/<key>/erased.parquet                  a row per text that was read again: its document, what was left, what it
+                                                was answered with
 
 The key covers the model's weights, the documents, the marks on them and the version of this project. A killed
 comparison, another operating point or another seed of the same fine-tuned model goes on from here; a changed explainer
@@ -18,9 +19,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from safetensors.numpy import load_file, save_file
 
 from bench.folders import aside
 from bench.reading import Values
+
+SCORES = "scores"
 
 Left = tuple[str, bytes]
 """The name of an annotation, and which of its document's tokens were left, as packed bits."""
@@ -42,13 +46,13 @@ class Shelf:
         Args:
             lengths: tokens of each document.
         """
-        path = self.folder / f"{name}.npy"
+        path = self.folder / f"{name}.safetensors"
         if not path.is_file():
             found = np.concatenate(find(), axis=1)
             self.folder.mkdir(parents=True, exist_ok=True)
-            with aside(path) as part, part.open("wb") as file:
-                np.save(file, found, allow_pickle=False)
-        return np.split(np.load(path, allow_pickle=False), np.cumsum(lengths)[:-1], axis=1)
+            with aside(path) as part:
+                save_file({SCORES: np.ascontiguousarray(found)}, part)
+        return np.split(load_file(path)[SCORES], np.cumsum(lengths)[:-1], axis=1)
 
     def erased(self, labels: Sequence[str]) -> dict[Left, Mapping[str, float]]:
         """Class probabilities of every text that was read again."""

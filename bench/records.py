@@ -40,6 +40,12 @@ EXAMPLE_COLUMNS: Mapping[str, str] = {
 }
 
 
+def text_of(example_id: str) -> str:
+    """The id of the text that a window is of, known by its id, `<text>#<number>`; any other example's own."""
+    text, mark, number = example_id.rpartition("#")
+    return text if mark and number.isdecimal() else example_id
+
+
 @dataclass(frozen=True)
 class Record:
     """One finished run.

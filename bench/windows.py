@@ -34,12 +34,6 @@ def windows(
             }
 
 
-def text_of(example_id: str) -> str:
-    """The id of the text that a window is of, known by the ids that `windows` gives; any other example's own."""
-    text, mark, number = example_id.rpartition("#")
-    return text if mark and number.isdecimal() else example_id
-
-
 def spans(words: Sequence[int], room: int) -> list[tuple[int, int]]:
     """Half-open runs of word pieces: as many whole words as `room` holds; a word that is longer is cut.
 

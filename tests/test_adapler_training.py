@@ -204,7 +204,7 @@ def test_saliency_resumes_shard_by_shard(
 def test_foreign_saliency_is_refused(tmp_path: Path, before: Path) -> None:
     """Maps that lack an example, or are of another length, are named with what to do."""
     rows = context(tmp_path).train
-    with pytest.raises(InputError, match=r"no saliency map of example 'other-1'; extract saliency of this data again"):
+    with pytest.raises(InputError, match="no saliency map of example 'other-1'; extract saliency again, with --fresh"):
         with_saliency([{**rows[0], "example_id": "other-1"}], before / FILE)
     longer = {**rows[0], "input_ids": [*rows[0]["input_ids"], 5]}
     with pytest.raises(InputError, match=r"'train-0' has \d+ numbers for \d+ word pieces; it is of another tokenizer"):
