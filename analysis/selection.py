@@ -71,11 +71,9 @@ def refusal(arm: Arm, runs: Runs) -> str:
     """
     if arm.reference or arm.first.control_of:
         return "is no choice but what choices are compared with"
-    if any(options.get("label_split") == "heldout" for record in arm.records for options in record.options.values()):
+    if learnt_on_heldout(arm, "label_split"):
         return "has gates that learnt on the held-out rows (bench search keeps rows for this)"
-    if any(
-        options.get("importance_split") == "heldout" for record in arm.records for options in record.options.values()
-    ):
+    if learnt_on_heldout(arm, "importance_split"):
         return "has heads in an order that the held-out rows decided"
     found = [runs.full(record) for record in arm.records]
     fulls = tuple(full for full in found if full is not None)
@@ -89,6 +87,11 @@ def refusal(arm: Arm, runs: Runs) -> str:
     if own < reference - TOLERANCE - _ROUNDING:
         return f"loses more than {TOLERANCE * 100:g} point on held-out rows"
     return ""
+
+
+def learnt_on_heldout(arm: Arm, option: str) -> bool:
+    """Whether a stage of the arm's models read the held-out labels, as this option of it says."""
+    return any(options.get(option) == "heldout" for record in arm.records for options in record.options.values())
 
 
 def _speedup(arm: Arm) -> float:

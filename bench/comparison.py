@@ -194,8 +194,7 @@ def identity_of(plan: Plan, arm: Arm, asked: Asked, gold: Gold) -> str:
 def model_on(plan: Plan, arm: Arm, gold: Gold) -> str:
     """The identity of a trained model on marked documents."""
     weights = digest(plan.artifacts.folder(arm.job.id) / "model.safetensors")
-    marked = [repr(annotation) for annotation in gold.annotations]
-    return content_hash([__version__, arm.job.id, weights, dict(arm.knobs), marked, dict(gold.documents)])
+    return content_hash([__version__, arm.job.id, weights, dict(arm.knobs), gold.identity])
 
 
 def shelf_of(plan: Plan, arm: Arm, asked: Asked, gold: Gold) -> Shelf:

@@ -16,11 +16,10 @@ def describe(plan: Plan, arms: Sequence[Arm] | None, seconds: float) -> Iterator
         arms: what is measured; None where stages are trained and no run is stored.
         seconds: for all of that.
     """
-    data, environment = plan.data, plan.environment
+    data, environment, settings = plan.data, plan.environment, plan.settings
     synthetic = ", synthetic data made by this project" if plan.task.synthetic else ""
-    seeds = plan.settings
-    first = f", fine-tuned with seed {seeds.first_seed}" if seeds.first_seed != seeds.seed else ""
-    yield f"plan      task {plan.task.name}{synthetic}, preset {plan.preset.name}, seed {plan.settings.seed}{first}"
+    first = f", fine-tuned with seed {settings.first_seed}" if settings.first_seed != settings.seed else ""
+    yield f"plan      task {plan.task.name}{synthetic}, preset {plan.preset.name}, seed {settings.seed}{first}"
     dropped = f", {data.dropped:,} dropped as their copies or phrases" if data.dropped else ""
     yield (
         f"data      {len(data.train):,} training rows, {len(data.heldout):,} held out for selection{dropped}; "

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.artifacts import content_hash
 from bench.data import DATA_SEED
 from bench.errors import InputError
 from bench.layouts import ERASER_SPLITS, require_columns
@@ -30,6 +32,11 @@ class Gold:
     split: str
     annotations: tuple[Annotation, ...]
     documents: Mapping[str, str]
+
+    @cached_property
+    def identity(self) -> str:
+        """Of the documents and the marks on them."""
+        return content_hash([[repr(annotation) for annotation in self.annotations], dict(self.documents)])
 
     def write(self, folder: Path) -> None:
         """Write them in ERASER's layout, as the scorer reads them."""

@@ -15,7 +15,7 @@ from bench.backbones import Backbone, other_classes, resolve, tokenizer
 from bench.data import DATA_SEED, encode, fingerprint, hold_out, load_split
 from bench.environment import read_environment
 from bench.errors import InputError
-from bench.folders import digest
+from bench.folders import Folders, digest
 from bench.presets import Preset, preset_named
 from bench.registry import METHODS, TASKS
 from bench.store import RunStore
@@ -158,20 +158,16 @@ class Plan:
     @property
     def missing_jobs(self) -> tuple[Job, ...]:
         """Stages to train: those that are not finished, or all with `fresh`."""
-        return tuple(
-            job
-            for job in self.jobs
-            if job.id not in self.made and (self.settings.fresh or job.id not in self.artifacts)
-        )
+        return tuple(job for job in self.jobs if self.is_missing(job.id, self.artifacts))
 
     @property
     def missing_arms(self) -> tuple[Arm, ...]:
         """Arms to run: those that are not stored, or all with `fresh`."""
-        return tuple(
-            arm
-            for arm in self.arms
-            if arm.run_id not in self.made and (self.settings.fresh or arm.run_id not in self.runs)
-        )
+        return tuple(arm for arm in self.arms if self.is_missing(arm.run_id, self.runs))
+
+    def is_missing(self, name: str, store: Folders) -> bool:
+        """Whether this plan has to make what has this id in the store."""
+        return name not in self.made and (self.settings.fresh or name not in store)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -181,7 +177,9 @@ class Plan:
     @property
     def forgotten(self) -> tuple[list[str], list[str]]:
         """Ids of stored runs and stages, complete or under way, that come of a stage which `fresh` trains again."""
-        renewed = {job.id for job in self.missing_jobs if self.settings.fresh}
+        if not self.settings.fresh:
+            return [], []
+        renewed = {job.id for job in self.missing_jobs}
         return self.runs.made_with(renewed), self.artifacts.made_with(renewed)
 
     def partial_run(self, arm: Arm) -> Path:

@@ -41,7 +41,7 @@ EXAMPLE_COLUMNS: Mapping[str, str] = {
 
 
 def text_of(example_id: str) -> str:
-    """The id of the text that a window is of, known by its id, `<text>#<number>`; any other example's own."""
+    """The id of the text that an example is a window of, `<text>#<number>`; its own where it is none."""
     text, mark, number = example_id.rpartition("#")
     return text if mark and number.isdecimal() else example_id
 
