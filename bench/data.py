@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import random
@@ -104,7 +105,8 @@ def hold_out(
     heldout = set(train_test_split(pool, test_size=size, stratify=strata, random_state=seed)[1])
     read = list(zip(texts, *others, strict=True))
     known = {read[row] for row in heldout}
-    known |= {(phrase,) for row in heldout if phrases for phrase in _phrases(texts[row])}
+    sizes = _sizes(texts) if phrases else []
+    known |= {(phrase,) for row in heldout if phrases for phrase in _phrases(texts[row], sizes)}
     kept = [row for row in range(len(texts)) if row not in heldout and read[row] not in known]
     if len({kinds[row] for row in kept}) < len(classes):
         raise InputError(
@@ -119,14 +121,14 @@ def encode(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, *, max_length: 
     With `windows`, a longer text is not truncated but becomes several examples (`bench.windows`), with a column more.
 
     Returns:
-        A table in memory with columns example_id, input_ids, token_type_ids, label and length (word pieces with
-        [CLS] and [SEP], after truncation, without padding).
+        A table in memory with columns example_id, input_ids, token_type_ids, label, length (word pieces with
+        [CLS] and [SEP], after truncation, without padding) and cut (whether there were more).
     """
     import datasets
 
     ids = datasets.List(datasets.Value("int32"))
     columns = {"example_id": datasets.Value("string"), "input_ids": ids, "token_type_ids": ids}
-    columns |= {"label": dataset.features["label"], "length": datasets.Value("int64")}
+    columns |= {"label": dataset.features["label"], "cut": datasets.Value("bool"), "length": datasets.Value("int64")}
     features = datasets.Features({**columns, **({"words": ids} if windows else {})})
 
     def batches() -> Iterator[Dataset]:
@@ -154,7 +156,8 @@ def truncated(rows: Any, tokenizer: PreTrainedTokenizerBase, max_length: int) ->
         verbose=False,
     )
     kept = {name: rows[name] for name in ("example_id", "label")}
-    return {**kept, **{name: pieces[name] for name in ("input_ids", "token_type_ids")}}
+    cut = [bool(encoding.overflowing) for encoding in pieces.encodings]
+    return {**kept, **{name: pieces[name] for name in ("input_ids", "token_type_ids")}, "cut": cut}
 
 
 def _checked(task: Task, split: str, raw: Raw) -> dict[str, list[Any]]:
@@ -217,17 +220,22 @@ def _score(task: Task, value: object, place: str) -> float:
     return score
 
 
-def _phrases(text: str) -> Iterator[str]:
-    """`text` and every run of at least `PHRASE_WORDS` of its words."""
+def _sizes(texts: Sequence[str]) -> list[int]:
+    """The numbers of words, `PHRASE_WORDS` or more, that any of the texts has: no other run of words can be one."""
+    return sorted({size for text in texts if (size := len(text.split())) >= PHRASE_WORDS})
+
+
+def _phrases(text: str, sizes: Sequence[int]) -> Iterator[str]:
+    """`text` and every shorter run of its words that has one of these sizes, ascending."""
     words = text.split()
     yield text
-    for start in range(len(words)):
-        for end in range(start + PHRASE_WORDS, len(words) + 1):
-            yield " ".join(words[start:end])
+    for size in itertools.takewhile(len(words).__gt__, sizes):
+        for start in range(len(words) - size + 1):
+            yield " ".join(words[start : start + size])
 
 
 def _sentences(texts: Sequence[str]) -> list[int]:
     """Rows of at least `PHRASE_WORDS` words whose text is contained in no other row's."""
-    known = set(texts)
-    contained = {phrase for text in known for phrase in _phrases(text) if phrase in known and phrase != text}
+    known, sizes = set(texts), _sizes(texts)
+    contained = {phrase for text in known for phrase in _phrases(text, sizes) if phrase in known and phrase != text}
     return [row for row, text in enumerate(texts) if text not in contained and text.count(" ") >= PHRASE_WORDS - 1]

@@ -21,9 +21,10 @@ def describe(plan: Plan, arms: Sequence[Arm] | None, seconds: float) -> Iterator
     first = f", fine-tuned with seed {settings.first_seed}" if settings.first_seed != settings.seed else ""
     yield f"plan      task {plan.task.name}{synthetic}, preset {plan.preset.name}, seed {settings.seed}{first}"
     dropped = f", {data.dropped:,} dropped as their copies or phrases" if data.dropped else ""
+    cut = f" (longer texts, which are cut: {data.cut:,})" if data.cut else ""
     yield (
         f"data      {len(data.train):,} training rows, {len(data.heldout):,} held out for selection{dropped}; "
-        f"{len(data.evaluation):,} {plan.task.evaluation} rows, at most {plan.max_length} word pieces"
+        f"{len(data.evaluation):,} {plan.task.evaluation} rows, at most {plan.max_length} word pieces{cut}"
     )
     others = plan.other_classes
     left = f", without its classifier of {len(others)} other classes: {', '.join(others)}" if others else ""

@@ -98,12 +98,18 @@ class Arm:
 
 @dataclass(frozen=True)
 class Data:
-    """Encoded splits and what identifies them."""
+    """Encoded splits and what identifies them.
+
+    Attributes:
+        dropped: training rows that are copies or phrases of held-out ones.
+        cut: texts of all splits that are longer than what is read of them.
+    """
 
     train: Dataset
     heldout: Dataset
     evaluation: Dataset
     dropped: int
+    cut: int
     fingerprints: Mapping[str, str]
 
 
@@ -433,5 +439,6 @@ def load_data(
         heldout=encoded["heldout"],
         evaluation=encoded["evaluation"],
         dropped=len(whole) - len(train) - len(heldout),
+        cut=sum(sum(part["cut"][:]) for part in encoded.values()),
         fingerprints={name: fingerprint(part) for name, part in parts.items()},
     )

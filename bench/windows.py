@@ -31,6 +31,7 @@ def windows(
                 "input_ids": [tokenizer.cls_token_id, *ids[start:end], tokenizer.sep_token_id],
                 "token_type_ids": [0] * (end - start + 2),
                 "words": [-1, *words[start:end], -1],
+                "cut": False,
             }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -202,17 +203,52 @@ def test_saliency_resumes_shard_by_shard(
 
 
 def test_foreign_saliency_is_refused(tmp_path: Path, before: Path) -> None:
-    """Maps that lack an example, or are of another length, are named with what to do."""
+    """Maps that lack an example, are of other word pieces or another label, or are torn: one line with what to do."""
     rows = context(tmp_path).train
     with pytest.raises(InputError, match="no saliency map of example 'other-1'; extract saliency again, with --fresh"):
         with_saliency([{**rows[0], "example_id": "other-1"}], before / FILE)
     longer = {**rows[0], "input_ids": [*rows[0]["input_ids"], 5]}
-    with pytest.raises(InputError, match=r"'train-0' has \d+ numbers for \d+ word pieces; it is of another tokenizer"):
-        with_saliency([longer], before / FILE)
+    revised = {**rows[0], "input_ids": [*rows[0]["input_ids"][:-1], 5]}
+    for other in (longer, revised, {**rows[0], "label": 1 - rows[0]["label"]}):
+        with pytest.raises(InputError, match="'train-0' is of other word pieces or another label, so of another token"):
+            with_saliency([other], before / FILE)
+    torn = tmp_path / "torn.parquet"
+    torn.write_bytes((before / FILE).read_bytes()[:100])
+    for path in (torn, tmp_path / "gone.parquet"):
+        with pytest.raises(InputError, match=rf"{path.name} cannot be read \(\w+\); extract saliency again, with --fr"):
+            with_saliency(rows, path)
     twice = tmp_path / FILE
     pq.write_table(pa.concat_tables([pq.read_table(before / FILE, schema=SCHEMA)] * 2), twice)
     with pytest.raises(InputError, match="several saliency maps of one example; give the training rows ids"):
         with_saliency(rows, twice)
+
+
+def test_saliency_needs_the_epochs_that_were_kept(tmp_path: Path) -> None:
+    """A fine-tuned model whose kept epochs are gone is one line."""
+    (tmp_path / "finetuned" / "epochs").mkdir(parents=True)
+    given = context(tmp_path / "extract", stage=SALIENCY, before=tmp_path / "finetuned")
+    with pytest.raises(InputError, match="epochs has lost the epochs that fine-tuning kept; fine-tune again, with"):
+        SALIENCY.train(given)
+
+
+def test_extraction_keeps_its_memory(tmp_path: Path, before: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four times the rows, in as large shards, take no more memory at the peak: a shard's maps are let go."""
+
+    def some(models: object, rows: Rows, **options: Any) -> list[list[float]]:
+        return [torch.rand(512).tolist() for _ in rows]
+
+    monkeypatch.setattr(saliency, "saliency_of", some)
+    monkeypatch.setattr(saliency, "SHARD", 20)
+    given = context(tmp_path, stage=SALIENCY, before=before.parent / "finetuned")
+    peaks: list[int] = []
+    for times in (1, 1, 4):  # the first one also imports and fills caches
+        rows = [{**row, "example_id": f"{row['example_id']}-{n}"} for n in range(times) for row in given.train]
+        tracemalloc.start()
+        SALIENCY.train(replace(given, train=rows, folder=tmp_path / f"{len(peaks)}"))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] < 1.2 * peaks[1]
+    assert peaks[1] > 20 * 512 * 24  # of a shard: one float of each number of the maps
 
 
 def test_the_released_sharpness_grows_tenfold() -> None:

@@ -263,6 +263,17 @@ def test_held_out_sentences_share_no_phrase_with_training() -> None:
     assert len(rest) == 52
 
 
+def test_a_long_text_has_few_phrases() -> None:
+    """Of 5,000 words only runs as long as another row are looked at, and found."""
+    words = [str(number) for number in range(5000)]
+    long = [" ".join([*words[row:], *words[:row]]) for row in range(4)]
+    phrases = ["17 18 19", "4000 4001 4002 4003"]
+    train = table([*long, *phrases, "a b c", "d e f"], [0, 1] * 4)
+    rest, heldout = hold_out(train, seed=0, fraction=0.5, phrases=True)
+    assert set(heldout["text"]) & set(long)
+    assert {*rest["text"], *heldout["text"]} == {*long, "a b c", "d e f"}
+
+
 @pytest.fixture
 def tokenizer(tmp_path: Path) -> BertTokenizer:
     """A tokenizer of nine word pieces."""
@@ -280,6 +291,7 @@ def test_encoding_matches_the_tokenizer_by_hand(tokenizer: BertTokenizer) -> Non
         "input_ids": [2, 5, 6, 3],
         "token_type_ids": [0, 0, 0, 0],
         "label": 1,
+        "cut": False,
         "length": 4,
     }
     pairs = table(["a a a a a", "a"], [0, 1]).add_column("pair", ["b b", "c c c c c c"])
@@ -288,6 +300,8 @@ def test_encoding_matches_the_tokenizer_by_hand(tokenizer: BertTokenizer) -> Non
     assert encoded["token_type_ids"][0] == [0, 0, 0, 0, 1, 1, 1]
     assert encoded["input_ids"][1] == [2, 5, 3, 7, 7, 7, 3]
     assert encoded["length"][:] == [7, 7]
+    assert encoded["cut"][:] == [True, True]
+    assert encode(table(["a b", "a b c"], [1, 0]), tokenizer, max_length=4)["cut"][:] == [False, True]
 
 
 def test_encoding_keeps_order_over_many_batches(tokenizer: BertTokenizer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import datasets
@@ -18,7 +19,7 @@ from bench.windows import spans
 from eraser_eval.schema import Annotation, write_dataset
 from tests.command_line import call
 from tests.tiny import tokenizer_folder
-from tests.tiny_files import write_backbone
+from tests.tiny_files import write_backbone, write_sst2
 
 
 @pytest.fixture
@@ -87,6 +88,18 @@ def test_5000_words_make_no_noise(
     assert encoded["length"][:] == [102] * examples
     assert capfd.readouterr() == ("", "")
     assert caplog.records == []
+
+
+def test_the_plan_tells_of_5000_words(tmp_path: Path) -> None:
+    """Rows of 5,000 words among SST-2's, held out or not, are trained on, and the plan says that they are cut."""
+    data = write_sst2(tmp_path / "sst2", train=96, dev=8)
+    with (data / "train.tsv").open("a", encoding="utf8") as file:
+        file.writelines(f"{word} {'film ' * 4999}\t{label}\n" for label in (0, 1) for word in ("a", "b", "c"))
+    small = ("--backbone", write_backbone(tmp_path / "bert"), "--max-length", 10, "--preset", "smoke")
+    answer = call("train", "--task", "sst2", "--method", "full", "--train-rows", 102, *small, "--data-dir", data,
+                  "--store", tmp_path)  # fmt: skip
+    assert answer.code == 0, answer.err
+    assert re.search(r"^data .* at most 10 word pieces \(longer texts, which are cut: \d+\)$", answer.out, re.MULTILINE)
 
 
 def test_a_run_scores_every_window(tmp_path: Path) -> None:

@@ -220,8 +220,10 @@ ADAPLER = Stage(
         ),
     ),
     knobs=(
-        Knob("gamma", "weight of following the saliency, nats per layer", 0.005, low=0.0),
-        Knob("phi", "weight of the length, tokens summed over the layers: higher drops more", 0.0005, low=0.0),
+        Knob("gamma", "weight of following the saliency, nats per layer", 0.005, low=0.0, high=1e6),
+        Knob(
+            "phi", "weight of the length, tokens summed over the layers: higher drops more", 0.0005, low=0.0, high=1e6
+        ),
     ),
     after=SALIENCY,
     changes=lambda config, options: {"contribution_size": int(options["contribution_size"])},

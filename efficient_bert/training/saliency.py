@@ -1,15 +1,18 @@
 """Saliency maps of the training rows: what AdapLeR's predictors learn to follow (section 3.2).
 
 The map of an example is gradient times input of its gold logit, averaged over the fine-tuned model's best epochs. All
-maps are one parquet file beside the model, one row per example under its id: `example_id`, and `saliency`, a
-float32 for every word piece.
+maps are one parquet file beside the model, one row per example under its id: `example_id`, `saliency`, a float32 for
+every word piece, and `row`, a digest of the word pieces and the label that it is the map of.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,7 +31,12 @@ from efficient_bert.training.kept import SHARD
 from efficient_bert.training.loop import native_precision, read_tensors
 
 FILE = "saliency.parquet"
-SCHEMA = pa.schema({"example_id": pa.string(), "saliency": pa.list_(pa.float32())})
+SCHEMA = pa.schema({"example_id": pa.string(), "saliency": pa.list_(pa.float32()), "row": pa.string()})
+
+
+def row_digest(row: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits of the SHA-256 of an example's word pieces and its label."""
+    return hashlib.sha256(json.dumps([list(row["input_ids"]), row["label"]]).encode()).hexdigest()[:16]
 
 
 def saliency_of(
@@ -58,7 +66,8 @@ def extract(context: Context) -> Trained:
         shards.append(context.folder / f"shard-{number:05d}.parquet")
         if number % state.num_processes == state.process_index and not shards[-1].exists():
             maps = saliency_of(models, rows, batch_size=batch_size, precision=precision)
-            write_tables(shards[-1], SCHEMA, [pa.table([[row["example_id"] for row in rows], maps], SCHEMA)])
+            names, digests = [row["example_id"] for row in rows], [row_digest(row) for row in rows]
+            write_tables(shards[-1], SCHEMA, [pa.table([names, maps, digests], SCHEMA)])
             computed += len(rows)
         done = min(len(context.train), (number + 1) * SHARD)
         context.watch(Status(done, len(context.train), computed / (time.monotonic() - started)))
@@ -70,13 +79,19 @@ def extract(context: Context) -> Trained:
 
 
 def best_epochs(context: Context) -> list[EfficientBertForSequenceClassification]:
-    """The models of the best epochs that fine-tuning kept, on the device."""
-    found = []
-    for path in sorted(context.stage_before().glob("epochs/*.safetensors")):
+    """The models of the best epochs that fine-tuning kept, on the device.
+
+    Raises:
+        InputError: none is there.
+    """
+    folder, found = context.stage_before() / "epochs", []
+    for path in sorted(folder.glob("*.safetensors")):
         model = EfficientBertForSequenceClassification(context.model.config)
         model.load_state_dict(read_tensors(path)[0])
         torch.nn.Module.to(model, context.device)
         found.append(model.eval())
+    if not found:
+        raise InputError(f"{folder} has lost the epochs that fine-tuning kept; fine-tune again, with --fresh")
     return found
 
 
@@ -84,27 +99,32 @@ def with_saliency(rows: Rows, path: Path) -> Rows:
     """The rows, each with its own `saliency`, (length,) float32, found by its id.
 
     Raises:
-        InputError: the file lacks a row's map, or has one of another length.
+        InputError: the file cannot be read, lacks a row's map, or has one of other word pieces or another label.
     """
-    table = pq.read_table(path, schema=SCHEMA).combine_chunks()
+    try:
+        table = pq.read_table(path, schema=SCHEMA).combine_chunks()
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(
+            f"{path} cannot be read ({type(error).__name__}); extract saliency again, with --fresh"
+        ) from error
     names = table["example_id"].to_pylist()
     places = {name: place for place, name in enumerate(names)}
     if len(places) < len(names):
         raise InputError(f"{path} has several saliency maps of one example; give the training rows ids of their own")
-    column = table["saliency"].chunk(0)
+    column, digests = table["saliency"].chunk(0), table["row"].to_pylist()
     numbers, starts = torch.tensor(column.values.to_numpy()), column.offsets.to_pylist()
     found = []
     for row in rows:
-        name, length = row["example_id"], len(row["input_ids"])
+        name = row["example_id"]
         if name not in places:
             raise InputError(f"{path} has no saliency map of example {name!r}; extract saliency again, with --fresh")
-        first, end = starts[places[name]], starts[places[name] + 1]
-        if end - first != length:
+        place = places[name]
+        if digests[place] != row_digest(row):
             raise InputError(
-                f"{path}: the saliency map of example {name!r} has {end - first} numbers for {length} word pieces; it "
-                "is of another tokenizer, length or revision of the data: extract saliency again, with --fresh"
+                f"{path}: the saliency map of example {name!r} is of other word pieces or another label, so of another "
+                "tokenizer, length or revision of the data: extract saliency again, with --fresh"
             )
-        found.append({**row, "saliency": numbers[first:end]})
+        found.append({**row, "saliency": numbers[starts[place] : starts[place + 1]]})
     return found
 
 
