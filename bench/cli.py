@@ -14,7 +14,7 @@ from bench import __version__
 from bench.asked import configured, default_device, planned, settings_from
 from bench.console import print_summary, progress_bars, quiet
 from bench.errors import InputError
-from bench.flags import FILE, FOLDER, MANY, MEASURING, ONE, SEED, SEEDS, SHARED, Name, WithKnobs, given_values
+from bench.flags import FILE, FOLDER, MANY, MEASURING, ONE, SEED, SEEDS, SHARED, Name, Share, WithKnobs, given_values
 from bench.presets import PRESETS
 from bench.registry import EXPLAINERS, METHODS, METRICS, PLOTS, TASKS
 
@@ -49,7 +49,7 @@ def run_command(seeds: tuple[int, ...], device: str | None, out: Path, config: P
 @MANY
 @click.option(
     "--allowed-drop",
-    type=click.FloatRange(0, 1),
+    type=Share(0, 1),
     default=0.01,
     show_default=True,
     help="How much of the full model's score the chosen point may lose.",

@@ -77,9 +77,9 @@ def points(plans: Sequence[Plan], watcher: Watcher) -> tuple[Point, list[Point]]
 
 def seen(plan: Plan, watcher: Watcher) -> list[tuple[float, float]]:
     """Score and speed-up of each arm of a plan, all on the rows that are unseen by every one of them."""
+    rows, places = plan.data.heldout.to_list(), unseen(plan, plan.arms)
     train_missing(plan, watcher)
     models = load_models(plan, plan.arms)
-    rows, places = plan.data.heldout.to_list(), unseen(plan, plan.arms)
     metric, found = plan.task.metrics[0], {}
     for staying, arms in together(plan.arms):
         able = runnable(plan, staying, models)
@@ -114,11 +114,20 @@ def read_by(arm: Arm, config: EfficientBertConfig, output: Output) -> Output:
 
 
 def unseen(plan: Plan, arms: Sequence[Arm]) -> list[int]:
-    """Places of the held-out rows that no stage of these arms learnt on."""
+    """Places of the held-out rows that no stage of these arms learnt on.
+
+    Raises:
+        InputError: there is none.
+    """
     rows = range(len(plan.data.heldout))
     left = set(rows)
     for job in (job for arm in arms for job in arm.job.chain):
         left &= set(job.stage.unseen(len(rows), job.options, job.seed))
+    if not left:
+        raise InputError(
+            f"of {len(rows)} held-out rows none is left to search on: importance or gates learn on them; give "
+            "importance fewer rows (--rewire-importance-rows, --width-importance-rows), or hold out more"
+        )
     return sorted(left)
 
 
@@ -214,6 +223,6 @@ def plain(name: str) -> str:
 
 def typed(value: Any) -> str:
     """A value of the file as it would be typed on the command line."""
-    if not isinstance(value, list):
-        return str(value)
-    return ",".join(f"{part:g}" if float(f"{part:g}") == part else repr(part) for part in value)
+    from efficient_bert.knobs import spelled
+
+    return spelled(value) if isinstance(value, list) else str(value)

@@ -143,10 +143,10 @@ def temperature(done: float, *, lowest: float = 0.5) -> float:
 
 
 def expected_width(probabilities: Tensor, widths: Sequence[float]) -> Tensor:
-    """(): mean over gates and examples of the expected width, which is the layers' FLOPs as a fraction of the full.
+    """(): mean over gates and examples of the expected width.
 
     Args:
         probabilities: (B, G, K).
-        widths: of the K classes.
+        widths: of the K classes; as fractions of the heads that run, it is the layers' FLOPs as a fraction of the full.
     """
     return (probabilities @ torch.tensor(widths, dtype=probabilities.dtype, device=probabilities.device)).mean()

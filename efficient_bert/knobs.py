@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from efficient_bert.errors import InputError
@@ -23,6 +24,7 @@ class Knob:
         points: values that `bench run` measures when the knob is not given.
         separator: between several values on a command line; another one where a value has commas itself.
         path: it names a file or folder, whose content counts too: of a changed one nothing is taken for done.
+        listed: a text that is a list of numbers: however they are spelled, 0.50 is 0.5.
         before: the value that does what was done before the knob existed: what was trained then keeps its name.
     """
 
@@ -35,6 +37,7 @@ class Knob:
     points: tuple[Value, ...] = ()
     separator: str = ","
     path: bool = False
+    listed: bool = False
     before: Value | None = None
 
     def parse(self, given: Value) -> Value:
@@ -56,7 +59,8 @@ class Knob:
         if isinstance(value, str):
             if self.choices and value not in self.choices:
                 raise InputError(f"{self.name} is {value!r}, but it is one of {', '.join(self.choices)}")
-        elif not self.low <= value <= self.high:
+            return spelled(numbers(value, name=self.name)) if self.listed else value
+        if not self.low <= value <= self.high:
             raise InputError(f"{self.name} is {value}, but it lies in [{self.low:g}, {self.high:g}]")
         return value
 
@@ -73,3 +77,8 @@ def numbers(text: str, *, name: str = "the list", separator: str = ",") -> tuple
         apart = {",": "commas", "/": "slashes"}[separator]
         example = separator.join(("0.5", "0.75"))
         raise InputError(f"{name} is {text!r}, but it takes numbers separated by {apart}, as in {example}") from None
+
+
+def spelled(values: Sequence[float]) -> str:
+    """The list as text, every number as short as it can be written without losing a digit: "0.25,0.5,1"."""
+    return ",".join(f"{value:g}" if float(f"{value:g}") == value else repr(value) for value in values)

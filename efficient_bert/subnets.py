@@ -129,7 +129,8 @@ def export(model: EfficientBertForSequenceClassification, subnet: Subnet) -> Eff
 
     Exits, gates and contribution predictors, which belong to the whole model, are left behind.
     """
-    heads = [kept_heads(width, model.config.num_attention_heads) for width in subnet.widths]
+    own = model.config.heads_by_layer
+    heads = [kept_heads(width, own[layer]) for layer, width in zip(subnet.layers, subnet.widths, strict=True)]
     left_behind = {"exit_depths": [], "contribution_size": 0, "num_gates": 0, "widths": []}
     left_behind |= {"depths": [], "depth_rule": DepthRule.PREFIX.value}
     left_behind |= {"gate_profile": [], "exit_profile": [], "staying_profile": []}
@@ -137,6 +138,7 @@ def export(model: EfficientBertForSequenceClassification, subnet: Subnet) -> Eff
     dense = EfficientBertForSequenceClassification(
         EfficientBertConfig(**{**model.config.to_dict(), **left_behind, **sizes})
     )
+    torch.nn.Module.to(dense, model.dtype)
     source = model.state_dict()
     dense.load_state_dict(
         {

@@ -32,9 +32,10 @@ from efficient_bert.gates import (
     width_labels,
     width_list,
 )
-from efficient_bert.knobs import numbers
+from efficient_bert.knobs import Value, numbers
 from efficient_bert.model import reshaped
 from efficient_bert.subnets import subnet_policy, uniform
+from efficient_bert.training.gating import gate_loss
 from tests.conftest import MiniLM, aim_gates
 from tests.tiny import tiny_batch, tiny_config, tiny_model
 
@@ -201,6 +202,19 @@ def test_the_expected_width_by_hand() -> None:
     """Probabilities times widths, over gates and examples."""
     probabilities = torch.tensor([[[1.0, 0.0], [0.5, 0.5]], [[0.0, 1.0], [0.0, 1.0]]])
     assert expected_width(probabilities, (0.25, 1.0)).item() == pytest.approx((0.25 + 0.625 + 1 + 1) / 4)
+
+
+def test_the_target_is_of_the_heads_that_run() -> None:
+    """Of twelve heads a width of 0.3 runs four: with a gate that cannot tell, a third and the whole make two thirds."""
+    model = tiny_model("twelve_heads", widths=[0.3, 1.0])
+    for parameter in model.width_gates().parameters():
+        parameter.data.zero_()
+    states = torch.zeros(2, len(model.width_gates()), model.config.hidden_size)
+    inputs = {"states": states, "gate_labels": torch.tensor([0, 1])}
+    options: dict[str, Value] = {"flops_lambda": 9.0, "flops_target": 0.0}
+    without = gate_loss(model, inputs, weights=torch.ones(2), options={**options, "flops_lambda": 0.0})
+    loss = gate_loss(model, inputs, weights=torch.ones(2), options=options)
+    assert (loss - without).item() == pytest.approx(9 * (2 / 3) ** 2)
 
 
 def test_scores_that_stay_the_same_are_done() -> None:

@@ -221,6 +221,20 @@ def test_a_search_needs_knobs(tmp_path: Path) -> None:
     assert searched_method(["flexible"]) == "flexible"
 
 
+def test_a_search_needs_rows_that_nothing_learnt_on(tmp_path: Path) -> None:
+    """Where importance reads every held-out row, the line says so, and nothing has been trained."""
+    data = write_sst2(tmp_path / "sst2", train=96, dev=8)
+    small = ("--backbone", write_backbone(tmp_path / "bert"), "--preset", "smoke", "--max-length", 16)
+    lists = ("--method", "prefix_exit", "--width-list", "0.5,1", "--depth-list", "0.5,1")
+    places = ("--data-dir", data, "--store", tmp_path, "--out", tmp_path / "out.json")
+    answer = call("search", "--task", "sst2", *small, *lists, *places, "--rewire-importance-split", "heldout")
+    assert answer.code == 2
+    assert re.search(r"of \d+ held-out rows none is left to search on: importance or gates learn on", answer.err)
+    assert not (tmp_path / "artifacts").exists()
+    answer = call("search", "--task", "sst2", *small, *lists, *places, "--allowed-drop", "nan")
+    assert (answer.code, "nan is no number; give one of 0 to 1" in answer.err) == (2, True)
+
+
 def test_controls_are_not_searched() -> None:
     """A control follows what is chosen for its method: the search is for that one."""
     controls = [name for name, method in METHODS.items() if method.control_of]

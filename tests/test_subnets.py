@@ -173,6 +173,16 @@ def test_mixed_widths_equal_the_exported_model(shape: str, tmp_path: Path) -> No
         )
 
 
+def test_a_subnet_of_an_exported_model_is_exported() -> None:
+    """A width is a fraction of the heads that a layer has, and the numbers keep their precision."""
+    model = tiny_model("twelve_heads")
+    dense = export(model, uniform(model.config, width=0.5)).double()
+    subnet = uniform(dense.config, width=0.5)
+    assert_slice_is_dense(dense, tiny_batch([7, 3, 5]), subnet)
+    assert export(dense, subnet).dtype == torch.float64
+    assert export(dense, subnet).config.layer_heads == [3] * len(subnet.layers)
+
+
 def test_an_exported_model_is_a_copy() -> None:
     """Changing it leaves the whole model alone."""
     model = tiny_model()

@@ -47,6 +47,7 @@ STATIC_SUBNET = Method(
             "0.5",
             points=("0.25", "0.5", "0.75", "1"),
             separator=";",
+            listed=True,
         ),
         Knob(
             "depth_mult",

@@ -315,7 +315,7 @@ WIDTH = Stage(
     train=train_widths,
     options=(
         *LEARNING,
-        Knob("list", "fractions of heads and neurons, separated by commas", "0.25,0.5,0.75,1"),
+        Knob("list", "fractions of heads and neurons, separated by commas", "0.25,0.5,0.75,1", listed=True),
         Knob("distill", "learn from the fine-tuned model, or else the gold classes", "yes", choices=("yes", "no")),
         Knob("lambda1", "weight of the teacher's answers", 1.0, low=0.0),
         Knob("lambda2", "weight of the teacher's states", 0.1, low=0.0),
@@ -346,7 +346,7 @@ DEPTH = Stage(
     train=train_depths,
     options=(
         *LEARNING,
-        Knob("list", "fractions of the layers, separated by commas", "0.5,0.75,1"),
+        Knob("list", "fractions of the layers, separated by commas", "0.5,0.75,1", listed=True),
         Knob(
             "rule",
             "which layers are left: the first ones, or DynaBERT's",

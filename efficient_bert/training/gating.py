@@ -16,7 +16,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from efficient_bert.config import EfficientBertConfig
+from efficient_bert.config import EfficientBertConfig, kept_heads
 from efficient_bert.decisions import Decision, Policy, first_states
 from efficient_bert.engine import Execution, run
 from efficient_bert.errors import InputError
@@ -127,7 +127,9 @@ def gate_loss(
     draws = None if heat is None else torch.empty_like(logits).exponential_()
     losses = label_losses(gumbel_soft(logits, draws, temperature=heat or 1.0), inputs["gate_labels"])
     total = (losses * weights.to(losses)).sum()
-    off_target = expected_width(logits.softmax(-1), model.config.widths) - float(options["flops_target"])
+    heads = model.config.num_attention_heads
+    fractions = [kept_heads(width, heads) / heads for width in model.config.widths]
+    off_target = expected_width(logits.softmax(-1), fractions) - float(options["flops_target"])
     return total + float(options["flops_lambda"]) * off_target.square()
 
 

@@ -7,20 +7,21 @@ Sizes, classes, widths, depths and thresholds come from the files, so another se
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from copy import deepcopy
-from functools import partial
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from efficient_bert import Batch, EfficientBertConfig, EfficientBertForSequenceClassification, run
+from efficient_bert import EfficientBertConfig, EfficientBertForSequenceClassification, run
 from efficient_bert.config import kept_heads
 from efficient_bert.fidelity import Fidelity
 from efficient_bert.subnets import DepthRule, Subnet, kept_layers, ranked, subnet_policy, uniform
-from efficient_bert.training.distillation import Distance, distance, readings, teach, teacher_states
+from efficient_bert.training.distillation import distance, readings, teach, teacher_states
+from efficient_bert.training.flexible import Teaching, descend_jointly, joint_losses
+from efficient_bert.training.gating import gate_loss, labels_of, states_of
 from efficient_bert.training.grafting import donors, graft, graft_steps
 from tests.golden.flexible_bert_set import FOLDER, MODES, Golden, close, flops_file, record
 
@@ -28,7 +29,6 @@ pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no reference outpu
 
 LOGITS, STATES, LOSSES, GRADIENTS, PROBABILITIES, GRAFTED = 1e-4, 5e-5, 2e-5, 3e-5, 5e-6, 2e-7
 RULES = {"prefix": DepthRule.PREFIX, "floor": DepthRule.FLOOR}
-Losses = Callable[[EfficientBertForSequenceClassification], Iterator[tuple[float, float, Distance | None, Tensor]]]
 
 
 @pytest.fixture(scope="module")
@@ -97,35 +97,6 @@ def test_rewired_model(golden: Golden, mode: str) -> None:
     close(expected[golden.widths.index(1.0)], golden.expected["full.logits"], atol=LOGITS)
 
 
-def distilled(
-    student: EfficientBertForSequenceClassification,
-    *,
-    teacher: EfficientBertForSequenceClassification,
-    batch: Batch,
-    widths: list[float],
-    depths: list[float],
-    rule: DepthRule,
-    weights: dict[str, float],
-) -> Iterator[tuple[float, float, Distance | None, Tensor]]:
-    """(width, depth, distance, loss) of every subnet, as released."""
-    model, layers = teach(teacher, batch), student.config.num_hidden_layers
-    for width in widths:
-        for depth, reading in zip(depths, readings(student, batch, width=width, depths=depths, rule=rule), strict=True):
-            places = teacher_states(depth, layers)
-            found = distance(reading, model, batch.mask, places=places, fidelity=Fidelity.RELEASED)
-            yield width, depth, found, found.loss(answers=weights["logit_weight"], states=weights["hidden_weight"])
-
-
-def hard(
-    student: EfficientBertForSequenceClassification, *, golden: Golden, rule: DepthRule
-) -> Iterator[tuple[float, float, Distance | None, Tensor]]:
-    """(width, depth, nothing, cross-entropy) of every subnet."""
-    for width in golden.widths:
-        found = readings(student, golden.batch, width=width, depths=golden.depths, rule=rule)
-        for depth, reading in zip(golden.depths, found, strict=True):
-            yield width, depth, None, F.cross_entropy(reading.logits, golden.labels)
-
-
 def gradients(model: EfficientBertForSequenceClassification) -> Tensor:
     """The norm over all parameters."""
     found = [parameter.grad.norm() for parameter in model.parameters() if parameter.grad is not None]
@@ -133,27 +104,56 @@ def gradients(model: EfficientBertForSequenceClassification) -> Tensor:
     return norm
 
 
-def sum_up(
-    golden: Golden, name: str, losses: Losses, model: EfficientBertForSequenceClassification, *, depths: list[float]
-) -> None:
-    """Check every subnet's loss and its parts, and leave the gradient of their sum behind."""
-    expected = {
-        part: golden.expected[f"{name}.{part}"].reshape(len(depths), len(golden.widths), *rest)
-        for part, rest in (("loss", ()), ("soft_ce", ()), ("hidden_mse", (-1,)))
-        if f"{name}.{part}" in golden.expected
-    }
-    seen = 0
-    for width, depth, found, loss in losses(model):
-        place = depths.index(depth), golden.widths.index(width)
-        close(loss, expected["loss"][place], atol=LOSSES, rtol=1e-5)
-        if found is not None:
-            close(found.answers, expected["soft_ce"][place], atol=LOSSES, rtol=1e-5)
-            states = expected["hidden_mse"][place]
-            close(found.states, states[~states.isnan()], atol=LOSSES, rtol=1e-5)
-        loss.backward(retain_graph=True)
-        seen += 1
-    assert seen == len(depths) * len(golden.widths)
+def released(
+    golden: Golden,
+    stage: str,
+    *,
+    teacher: EfficientBertForSequenceClassification | None,
+    depths: list[float],
+    rule: DepthRule = DepthRule.PREFIX,
+) -> Teaching:
+    """What the subnets of a stage learn, as released."""
+    weights = golden.config.get(stage, {"logit_weight": 1.0, "hidden_weight": 0.0})
+    return Teaching(
+        tuple(golden.widths),
+        tuple(depths),
+        rule,
+        teacher=teacher,
+        answers=weights["logit_weight"],
+        states=weights["hidden_weight"],
+        fidelity=Fidelity.RELEASED,
+    )
+
+
+def check_stage(golden: Golden, name: str, model: EfficientBertForSequenceClassification, teaching: Teaching) -> None:
+    """Check every subnet's loss, their sum, and its gradients, which are left behind."""
+    expected = golden.expected[f"{name}.loss"].reshape(len(teaching.depths), len(teaching.widths))
+    with torch.no_grad():
+        for depth, losses in zip(teaching.depths, expected, strict=True):
+            found = torch.stack(list(joint_losses(model, golden.inputs, replace(teaching, depths=(depth,)))))
+            close(found, losses, atol=LOSSES, rtol=1e-5)
+    total = descend_jointly(model, golden.inputs, teaching, Tensor.backward)
+    close(total, expected.sum(), atol=LOSSES, rtol=1e-5)
     close(gradients(model), golden.expected[f"{name}.grad_norm"], atol=0, rtol=1e-5)
+    check_gradients(golden, name, model)
+
+
+@torch.no_grad()
+def check_parts(golden: Golden, name: str, model: EfficientBertForSequenceClassification, teaching: Teaching) -> None:
+    """Check how far every subnet's answers and each of its states are from the teacher's."""
+    assert teaching.teacher is not None
+    shape = len(teaching.depths), len(teaching.widths)
+    answers = golden.expected[f"{name}.soft_ce"].reshape(shape)
+    squares = golden.expected[f"{name}.hidden_mse"].reshape(*shape, -1)
+    teacher, layers = teach(teaching.teacher, golden.batch), model.config.num_hidden_layers
+    for column, width in enumerate(teaching.widths):
+        found = readings(model, golden.batch, width=width, depths=teaching.depths, rule=teaching.rule)
+        for row, (depth, reading) in enumerate(zip(teaching.depths, found, strict=True)):
+            places = teacher_states(depth, layers)
+            apart = distance(reading, teacher, golden.batch.mask, places=places, fidelity=Fidelity.RELEASED)
+            close(apart.answers, answers[row, column], atol=LOSSES, rtol=1e-5)
+            states = squares[row, column]
+            close(apart.states, states[~states.isnan()], atol=LOSSES, rtol=1e-5)
 
 
 def check_gradients(golden: Golden, name: str, model: EfficientBertForSequenceClassification) -> None:
@@ -192,12 +192,9 @@ def meaningful(golden: Golden, name: str, value: Tensor) -> Tensor:
 def test_stage_1(golden: Golden) -> None:
     """Width-adaptive distillation: parts, losses, accumulated gradients, and the weights after a step."""
     student = golden.rewired("cumulative")
-    losses = partial(
-        distilled, teacher=golden.model, batch=golden.batch, widths=golden.widths, depths=[1.0],
-        rule=DepthRule.PREFIX, weights=golden.config["stage1"],
-    )  # fmt: skip
-    sum_up(golden, "stage1", losses, student, depths=[1.0])
-    check_gradients(golden, "stage1", student)
+    teaching = released(golden, "stage1", teacher=golden.model, depths=[1.0])
+    check_parts(golden, "stage1", student, teaching)
+    check_stage(golden, "stage1", student, teaching)
     rate = golden.config["golden_step"]["learning_rate"]
     step(student, adamw(student), rate=rate, number=1)
     for name in golden.named_tensors:
@@ -209,22 +206,18 @@ def test_stage_1(golden: Golden) -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_stage_2(golden: Golden, rule: str) -> None:
     """Width- and depth-adaptive distillation under both depth rules; prefixes share their pass."""
-    student = golden.rewired("cumulative")
-    losses = partial(
-        distilled, teacher=golden.rewired("cumulative"), batch=golden.batch, widths=golden.widths,
-        depths=golden.depths, rule=RULES[rule], weights=golden.config["stage2"],
-    )  # fmt: skip
-    sum_up(golden, f"stage2.{rule}", losses, student, depths=golden.depths)
-    check_gradients(golden, f"stage2.{rule}", student)
+    student, teacher = golden.rewired("cumulative"), golden.rewired("cumulative")
+    teaching = released(golden, "stage2", teacher=teacher, depths=golden.depths, rule=RULES[rule])
+    check_parts(golden, f"stage2.{rule}", student, teaching)
+    check_stage(golden, f"stage2.{rule}", student, teaching)
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_stage_3(golden: Golden, rule: str) -> None:
     """Gold classes for every subnet."""
     student = golden.rewired("cumulative")
-    losses = partial(hard, golden=golden, rule=RULES[rule])
-    sum_up(golden, f"stage3.{rule}", losses, student, depths=golden.depths)
-    check_gradients(golden, f"stage3.{rule}", student)
+    teaching = released(golden, "stage3", teacher=None, depths=golden.depths, rule=RULES[rule])
+    check_stage(golden, f"stage3.{rule}", student, teaching)
 
 
 def test_trajectory(golden: Golden) -> None:
@@ -232,18 +225,45 @@ def test_trajectory(golden: Golden) -> None:
     settings, student = golden.config["trajectory"], deepcopy(golden.model)
     graft(student, golden.importances["cumulative"])
     optimizer, size = adamw(student), settings["batch_size"]
+    teaching = released(golden, "stage1", teacher=golden.model, depths=[1.0])
     for number, rate in enumerate(settings["learning_rates"]):
-        batch = golden.rows(number * size, (number + 1) * size)
-        for width, _, _, loss in distilled(
-            student, teacher=golden.model, batch=batch, widths=golden.widths, depths=[1.0],
-            rule=DepthRule.PREFIX, weights=golden.config["stage1"],
-        ):  # fmt: skip
-            close(loss, golden.expected["traj.loss"][number, golden.widths.index(width)], atol=1e-4)
-            loss.backward()
+        inputs = {name: value[number * size : (number + 1) * size] for name, value in golden.inputs.items()}
+        with torch.no_grad():
+            found = torch.stack(list(joint_losses(student, inputs, teaching)))
+        close(found, golden.expected["traj.loss"][number], atol=1e-4)
+        descend_jointly(student, inputs, teaching, Tensor.backward)
         close(gradients(student), golden.expected["traj.grad_norm"][number], atol=0, rtol=1e-5)
         step(student, optimizer, rate=rate, number=number + 1)
     for name in golden.named_tensors:
         close(student.get_parameter(name), golden.expected[f"traj.final.{name}"], atol=1e-6)
+
+
+def test_gate_loss(golden: Golden) -> None:
+    """Rows that are labelled and read as the stage does it have each class's loss, under every weighting."""
+    model, names = golden.model, ("input_ids", "token_type_ids")
+    lengths, labels = golden.batch.mask.sum(1).tolist(), golden.labels.tolist()
+    rows: list[dict[str, Any]] = [
+        {**{name: golden.inputs[name][row, :length].tolist() for name in names}, "label": label}
+        for row, (length, label) in enumerate(zip(lengths, labels, strict=True))
+    ]
+    classes = labels_of(model, rows)
+    assert torch.equal(classes, golden.expected["gate.labels"].long())
+    states = states_of(model, [{**row, "gate_label": label} for row, label in zip(rows, classes, strict=True)])
+    inputs = {"states": states.clone(), "gate_labels": classes.clone()}
+    options = {"flops_lambda": 0.0, "flops_target": 0.5}
+    weightings = [name for name in golden.expected if name.startswith("gate.class_weights_")]
+    assert len(weightings) > 1
+    for name in weightings:
+        weights, expected = golden.expected[name], golden.expected[name.replace("class_weights", "loss_weighted")]
+        for place, width in enumerate(golden.widths):
+            own = weights * (torch.tensor(model.config.widths) == width)
+            found = gate_loss(model, inputs, weights=own, options=options)
+            close(found, expected[place], atol=LOSSES, rtol=1e-5)
+        total = gate_loss(model, inputs, weights=weights, options=options)
+        close(total, expected.sum(), atol=LOSSES, rtol=1e-5)
+    total = gate_loss(model, inputs, weights=golden.expected["gate.class_weights_rte"], options=options)
+    grads = torch.autograd.grad(total, list(model.width_gates().parameters()))
+    close(torch.stack([grad.norm() for grad in grads]).norm(), golden.expected["gate.grad_norm"], atol=0, rtol=1e-5)
 
 
 def test_graft(golden: Golden) -> None:
