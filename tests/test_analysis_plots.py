@@ -146,12 +146,13 @@ def test_points_are_labelled_by_what_differs(tmp_path: Path) -> None:
 
 
 def test_exit_depths_are_shares_of_the_examples(tmp_path: Path) -> None:
-    """Shares of an arm add up to 1 and are those of its examples; arms that never leave early are left out."""
-    frame = PLOTS["exit_depths"].data(read_runs(tmp_path, *sweep()))
+    """Shares of an arm add up to 1 and are those of its examples; arms that always leave at one depth are left out."""
+    shallow = StoredRun("shallow", method="static_depth", depths=(3, 3))
+    frame = PLOTS["exit_depths"].data(read_runs(tmp_path, *sweep(), shallow))
     arm = frame[frame["arm"] == "entropy_exit exit_threshold=0.3"].set_index("depth")
     assert arm["share"].to_dict() == {1: 0, 2: 0, 3: 0.5, 4: 0, 5: 0, LAYERS: 0.5}
     assert frame.groupby("arm")["share"].sum().to_numpy() == pytest.approx(1)
-    assert "full" not in set(frame["arm"])
+    assert not {"full", "static_depth"} & set(frame["method"])
 
 
 def test_tokens_per_layer_are_shares_of_the_text(tmp_path: Path) -> None:

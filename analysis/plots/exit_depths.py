@@ -20,7 +20,7 @@ _WRITTEN = 0.005  # smaller shares would read 0%
 
 
 def _data(runs: Runs) -> pd.DataFrame:
-    """One row per arm and depth, seeds pooled; only arms of which some example leaves early, if any does."""
+    """One row per arm and depth, seeds pooled; only arms whose examples leave at several depths, if any's do."""
     rows = []
     for arm in runs.arms:
         depths = pd.concat([runs.frames[run_id]["exit_depth"] for run_id in arm.run_ids])
@@ -34,13 +34,14 @@ def _data(runs: Runs) -> pd.DataFrame:
                     "layers": arm.first.layers,
                     "examples": int((depths == depth).sum()),
                     "share": float((depths == depth).mean()),
+                    "depths": depths.nunique(),
                     "mean_exit_depth": float(depths.mean()),
                     "run_ids": " ".join(arm.run_ids),
                 }
             )
     frame = pd.DataFrame(rows)
-    early = frame["mean_exit_depth"] < frame["layers"]
-    return frame[early].reset_index(drop=True) if early.any() else frame
+    several = frame.pop("depths") > 1
+    return frame[several].reset_index(drop=True) if several.any() else frame
 
 
 def _draw(ax: Axes, frame: pd.DataFrame) -> None:
@@ -69,7 +70,7 @@ EXIT_DEPTHS = Plot(
     summary="share of examples that leave after each layer, one row per arm",
     caption=(
         "The share of examples answered after each number of layers, a row per arm, on one scale (seeds pooled)."
-        " Arms that run every layer on every example are left out, unless there is no other."
+        " Arms that run as many layers on every example are left out, unless there is no other."
     ),
     data=_data,
     draw=_draw,
