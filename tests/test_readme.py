@@ -47,9 +47,11 @@ def check(arguments: list[str]) -> None:
         for knob in stage.options
     }
     for parameter, value in given.items():
-        if value is not None and parameter in knobs | options:
-            for one in str(value).split(","):
-                (knobs | options)[parameter].parse(one)
+        if value is not None and parameter in options:
+            options[parameter].parse(value)
+        if value is not None and parameter in knobs:
+            for one in value.split(knobs[parameter].separator):
+                knobs[parameter].parse(one)
     assert given.get("preset", "quick") in PRESETS
 
 
