@@ -86,7 +86,8 @@ def hold_out(
 
     columns = train.column_names
     texts, *others = ([" ".join(text.split()) for text in train[name]] for name in ("text", "pair") if name in columns)
-    pool = _sentences(texts) if phrases else list(range(len(texts)))
+    sizes = _sizes(texts) if phrases else []
+    pool = _sentences(texts, sizes) if phrases else list(range(len(texts)))
     labels = list(train["label"])
     real = isinstance(labels[0], float)  # the scores of a regression have no classes to stratify by
     kinds = [0 if real else label for label in labels]
@@ -105,7 +106,6 @@ def hold_out(
     heldout = set(train_test_split(pool, test_size=size, stratify=strata, random_state=seed)[1])
     read = list(zip(texts, *others, strict=True))
     known = {read[row] for row in heldout}
-    sizes = _sizes(texts) if phrases else []
     known |= {(phrase,) for row in heldout if phrases for phrase in _phrases(texts[row], sizes)}
     kept = [row for row in range(len(texts)) if row not in heldout and read[row] not in known]
     if len({kinds[row] for row in kept}) < len(classes):
@@ -234,8 +234,8 @@ def _phrases(text: str, sizes: Sequence[int]) -> Iterator[str]:
             yield " ".join(words[start : start + size])
 
 
-def _sentences(texts: Sequence[str]) -> list[int]:
-    """Rows of at least `PHRASE_WORDS` words whose text is contained in no other row's."""
-    known, sizes = set(texts), _sizes(texts)
+def _sentences(texts: Sequence[str], sizes: Sequence[int]) -> list[int]:
+    """Rows of at least `PHRASE_WORDS` words whose text is contained in no other row's; `sizes` as `_sizes` has them."""
+    known = set(texts)
     contained = {phrase for text in known for phrase in _phrases(text, sizes) if phrase in known and phrase != text}
     return [row for row, text in enumerate(texts) if text not in contained and text.count(" ") >= PHRASE_WORDS - 1]

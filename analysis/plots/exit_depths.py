@@ -34,13 +34,12 @@ def _data(runs: Runs) -> pd.DataFrame:
                     "layers": arm.first.layers,
                     "examples": int((depths == depth).sum()),
                     "share": float((depths == depth).mean()),
-                    "depths": depths.nunique(),
                     "mean_exit_depth": float(depths.mean()),
                     "run_ids": " ".join(arm.run_ids),
                 }
             )
     frame = pd.DataFrame(rows)
-    several = frame.pop("depths") > 1
+    several = frame.groupby("run_ids")["share"].transform("max") < 1
     return frame[several].reset_index(drop=True) if several.any() else frame
 
 
