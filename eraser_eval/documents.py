@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from eraser_eval.errors import InputError, shown
 from eraser_eval.fields import name, text
+from eraser_eval.foreign import is_left_by_desktop
 from eraser_eval.lines import read_objects, read_text
 
 TOKEN = re.compile(r"[^ \t\n\r\f\v]+")
@@ -43,12 +44,13 @@ def read_documents(folder: Path) -> Iterator[tuple[str, str]]:
         InputError: there is no layout of documents or two, or a document is malformed or there twice.
     """
     lines, files = folder / "docs.jsonl", folder / "docs"
-    if lines.is_file() and files.is_dir():
+    paths = _files(files)
+    if lines.is_file() and paths:
         raise InputError(f"{folder} has both docs.jsonl and docs/; remove the one that is not meant")
     if lines.is_file():
         yield from _documents_of(lines)
     elif files.is_dir():
-        yield from ((path.name, read_text(path)) for path in sorted(files.iterdir()) if path.is_file())
+        yield from ((path.name, read_text(path)) for path in paths)
     else:
         raise InputError(f"{folder} has neither docs.jsonl nor docs/; pass a folder in ERASER's layout")
 
@@ -60,6 +62,12 @@ def read_sizes(folder: Path) -> dict[str, Size]:
         InputError: as `read_documents`.
     """
     return {docid: size(document) for docid, document in read_documents(folder)}
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of docs/ by name, without what a desktop or an editor leaves there."""
+    inside = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in inside if path.is_file() and not is_left_by_desktop(path.name))
 
 
 def _documents_of(path: Path) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """Files of one JSON object per line: read in bounded memory, written aside and renamed.
 
 Every line that is not one plain JSON object is refused with its file and number: no text, another encoding than
-UTF-8, a key that occurs twice, a line above `LINE_LIMIT`. A byte order mark and blank lines are passed over. NaN and
+UTF-8, a key that occurs twice, a line above `LINE_LIMIT`; and a file that is something else (`eraser_eval.foreign`). A byte order mark and blank lines are passed over. NaN and
 Infinity, which JSON has not, are left to `eraser_eval.fields`, which refuses them by the name of their field. Files may
 be gzipped, whatever their name.
 """
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from eraser_eval.errors import InputError, shown
+from eraser_eval.foreign import START, explain
 
 LINE_LIMIT = 16 * 2**20
 """Bytes of the longest line, and of the longest document in a file of its own; some million tokens."""
@@ -89,6 +90,7 @@ def read_text(path: Path) -> str:
             found = file.read(LINE_LIMIT + 1)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); pass another file") from error
+    _require_plain(found[:START], path, markup=True)
     if len(found) > LINE_LIMIT:
         raise InputError(f"{path} is longer than {LINE_LIMIT:,} bytes, the limit of one document; split it")
     return decoded(found.removeprefix(BYTE_ORDER_MARK), path).replace("\r\n", "\n").replace("\r", "\n")
@@ -102,12 +104,21 @@ def decoded(found: bytes, place: Place | Path) -> str:
         raise InputError(f"{place} is not UTF-8 (byte {error.start}); convert it") from error
 
 
+def _require_plain(start: bytes, path: Path, *, markup: bool = False) -> None:
+    what = explain(start, markup=markup)
+    if what is not None:
+        raise InputError(f"{path} {what}")
+
+
 def _lines(path: Path) -> Iterator[bytes]:
     """The lines of a file, at most one byte above the limit of each."""
     try:
         with ExitStack() as stack:
             opened = stack.enter_context(path.open("rb"))
-            packed = opened.peek(2).startswith(GZIP)  # a pipe could not be read again from its start
+            start = opened.peek(START)[:START]  # a pipe could not be read again from its start
+            packed = start.startswith(GZIP)
+            if not packed:
+                _require_plain(start, path)
             file = cast(IO[bytes], stack.enter_context(gzip.GzipFile(fileobj=opened)) if packed else opened)
             while line := file.readline(LINE_LIMIT + 1):
                 yield line
@@ -131,9 +142,13 @@ def _object(line: bytes, place: Place) -> dict[str, Any]:
     try:
         row = _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise InputError(f"{place} is no JSON text ({error.msg}); each line must be one object") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{place} is no JSON text ({error}); each line must be one object") from error
+        raise InputError(
+            f"{place} is no JSON text ({error.msg}, column {error.colno}); each line is one object"
+        ) from error
+    except RecursionError as error:
+        raise InputError(f"{place} is nested too deeply; each line is one object of a few levels") from error
+    except ValueError as error:
+        raise InputError(f"{place} is no JSON text ({_reason(error)}); each line is one object") from error
     if not isinstance(row, dict):
         raise InputError(f"{place} is a {type(row).__name__}, but each line must be a JSON object")
     if HALF.search(text):
@@ -141,18 +156,29 @@ def _object(line: bytes, place: Place) -> dict[str, Any]:
     return row
 
 
+def _reason(error: ValueError) -> str:
+    """What is wrong; Python's own words on long numbers speak to its programmers."""
+    return str(error) if isinstance(error, _DoubleKeyError) else "a number of too many digits"
+
+
 def _whole(row: Mapping[str, Any], place: Place) -> None:
     try:
         json.dumps(row, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise InputError(f"{place} is nested too deeply; each line is one object of a few levels") from error
     except UnicodeEncodeError as error:
         raise InputError(f"{place} has half a surrogate pair, which is no text; write the whole character") from error
+
+
+class _DoubleKeyError(ValueError):
+    """A key of an object occurs twice."""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the key {shown(next(name for name in names if names.count(name) > 1))} occurs twice")
+        raise _DoubleKeyError(f"the key {shown(next(name for name in names if names.count(name) > 1))} occurs twice")
     return found
 
 
