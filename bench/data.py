@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import math
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError
-from bench.layouts import Raw, quoted
+from bench.rows import checked
 from bench.sources import read_folder, read_hub
 from bench.windows import windows as windows_of
 
@@ -52,7 +51,7 @@ def load_split(task: Task, split: str, *, data_dir: Path | None, seed: int, limi
     else:
         source, part = task.elsewhere.get(split, (task, split))
         raw = read_hub(source, part) if data_dir is None else read_folder(source, part, data_dir)
-        table = datasets.Dataset.from_dict(_checked(source, split, raw))
+        table = datasets.Dataset.from_dict(checked(source, split, raw))
     if limit is None or limit >= len(table):
         return table
     return table.select(sorted(random.Random(seed).sample(range(len(table)), limit)))  # noqa: S311 - a draw, no secret
@@ -158,66 +157,6 @@ def truncated(rows: Any, tokenizer: PreTrainedTokenizerBase, max_length: int) ->
     kept = {name: rows[name] for name in ("example_id", "label")}
     cut = [bool(encoding.overflowing) for encoding in pieces.encodings]
     return {**kept, **{name: pieces[name] for name in ("input_ids", "token_type_ids")}, "cut": cut}
-
-
-def _checked(task: Task, split: str, raw: Raw) -> dict[str, list[Any]]:
-    """The columns of a split, every value of its type and every label a class's number or a score."""
-    if not raw.text:
-        raise InputError(
-            f"the {split!r} split of task {task.name!r} has no rows ({raw.place(0)}); is the file complete?"
-        )
-    names = raw.example_id or [f"{split}-{row}" for row in range(len(raw.text))]
-    seen: dict[str, int] = {}
-    for row, own in enumerate(raw.example_id or ()):
-        if seen.setdefault(own, row) < row:
-            named = quoted(own, repr)
-            raise InputError(
-                f"{raw.place(row)}: its id {named} is that of {raw.place(seen[own])} too; give each row its own"
-            )
-    columns: dict[str, list[Any]] = {"example_id": list(names)}
-    for name, values in (("text", raw.text), ("pair", raw.pair)):
-        if values is not None:
-            columns[name] = [
-                _text(value, name, raw.place(row), labelled=raw.label is not None) for row, value in enumerate(values)
-            ]
-    if raw.label is None:
-        columns["label"] = [-1.0 if task.regression else -1] * len(raw.text)
-    else:
-        value_of = _score if task.regression else _class
-        columns["label"] = [value_of(task, value, raw.place(row)) for row, value in enumerate(raw.label)]
-    return columns
-
-
-def _text(value: object, name: str, place: str, *, labelled: bool) -> str:
-    """The text itself; a message never quotes it. One without words may only be in a split that has to be answered."""
-    if not isinstance(value, str):
-        kind = "None" if value is None else f"of type {type(value).__name__}"
-        raise InputError(f"{place}: the {name} is {kind}, but it must be a string")
-    if labelled and not value.strip():
-        raise InputError(f"{place}: the {name} is empty, but an example needs words; remove the row or fill it in")
-    return value
-
-
-def _class(task: Task, value: object, place: str) -> int:
-    if value in task.labels:
-        return task.labels.index(str(value))
-    if str(value).isdecimal() and int(str(value)) < len(task.labels):
-        return int(str(value))
-    known = ", ".join(f"{number} ({name})" for number, name in enumerate(task.labels))
-    raise InputError(f"{place}: the label is {quoted(value, repr)}, but task {task.name!r} has the classes {known}")
-
-
-def _score(task: Task, value: object, place: str) -> float:
-    low, high = task.scores or (-math.inf, math.inf)
-    try:
-        score = float(str(value))
-    except ValueError:
-        score = math.nan
-    if not low <= score <= high:
-        raise InputError(
-            f"{place}: the label is {quoted(value, repr)}, but task {task.name!r} has scores of {low:g} to {high:g}"
-        )
-    return score
 
 
 def _sizes(texts: Sequence[str]) -> list[int]:

@@ -1,27 +1,36 @@
-"""The layouts that a task's split comes in: GLUE's TSV, JSON lines, ERASER's, hub-style parquet, a saved data set.
+"""The layouts of text files that a task's split comes in: GLUE's TSV, JSON lines, ERASER's.
 
-A reader returns None where the folder does not hold the split in its layout. Messages hold places, labels and column
-names, never texts.
+For each there is a function that finds the split's files in a folder, none where it is not in this layout, and one that
+reads them. Messages hold places, labels and column names, never texts.
 """
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from bench.errors import InputError
+from eraser_eval.foreign import START, explain
+from eraser_eval.lines import read_objects
+from eraser_eval.schema import read_dataset
 
 if TYPE_CHECKING:
-    from bench.tasks import Task
+    from bench.tasks import JsonLines, Task, Tsv
 
 ERASER_SPLITS = {"train": "train", "validation": "val", "test": "test"}
 """Our names of ERASER's splits."""
 
 LONGEST_NAME = 40
 """Characters of a label or a column's name that a message shows."""
+
+NAME = re.compile(r"[#\w.-]+( [#\w.-]+)?")
+"""A column's name: one word or two."""
+
+MOST_NAMES = 12
+"""Columns that a message names at most."""
 
 
 @dataclass(frozen=True)
@@ -31,43 +40,59 @@ class Raw:
     Attributes:
         text, pair, label: one value per row; pair is None for single texts, label for a split without labels.
         place: row index -> where the row stands, for messages.
-        example_id: names of the rows, None where they have none of their own.
+        example_id: names of the rows as they are written, None where they have none of their own.
     """
 
     text: Sequence[object]
     pair: Sequence[object] | None
     label: Sequence[object] | None
     place: Callable[[int], str]
-    example_id: Sequence[str] | None = None
+    example_id: Sequence[object] | None = None
 
 
-def read_tsv(task: Task, split: str, base: Path) -> Raw | None:
-    """GLUE's layout."""
-    layout = task.tsv
-    if layout is None or split not in layout.files or not (base / layout.files[split]).is_file():
-        return None
-    path, labelled = base / layout.files[split], split not in task.unlabelled
+def find_tsv(task: Task, split: str, base: Path) -> list[Path]:
+    """GLUE's file of a split."""
+    return _file(task.tsv, split, base)
+
+
+def read_tsv(task: Task, split: str, paths: Sequence[Path]) -> Raw:
+    """Read GLUE's layout."""
+    layout, path, labelled = cast("Tsv", task.tsv), paths[0], split not in task.unlabelled
     # Not splitlines(): texts may hold characters that Unicode, but not the TSV format, counts as line ends.
-    lines = [line.removesuffix("\r").split("\t") for line in _content(path).removesuffix("\n").split("\n")]
+    lines = [line.rstrip("\r").split("\t") for line in _content(path).removesuffix("\n").split("\n")]
     headed = not layout.header or layout.text in lines[0]
-    header = lines[0] if headed else list(layout.header)
+    header = [name.strip() for name in lines[0]] if headed else list(layout.header)
     wanted = [name for name in (layout.text, layout.pair, layout.label if labelled else None) if name is not None]
     require_columns(task, where=path, columns=wanted, present=header)
     columns = [header.index(name) for name in wanted]
     numbered = list(enumerate(lines, start=1))[headed:]
     if layout.broken:
         numbered = list(_mended(numbered, size=len(header), required=columns if labelled else []))
-    for number, row in numbered:
-        if len(row) != len(header):
-            raise InputError(
-                f"{path}, line {number}: {len(row)} tab-separated fields, but its header has {len(header)}"
-            )
+    _require_fields(path, numbered, size=len(header))
     values = {name: [row[column] for _, row in numbered] for name, column in zip(wanted, columns, strict=True)}
     return Raw(
         text=values[layout.text],
         pair=values[layout.pair] if layout.pair else None,
         label=values.get(layout.label),
         place=lambda row: f"{path}, line {numbered[row][0] if numbered else 1}",
+    )
+
+
+def _file(layout: Tsv | JsonLines | None, split: str, base: Path) -> list[Path]:
+    name = None if layout is None else layout.files.get(split)
+    return [base / name] if name and (base / name).is_file() else []
+
+
+def _require_fields(path: Path, numbered: Sequence[tuple[int, list[str]]], *, size: int) -> None:
+    """Raise InputError where rows have another number of fields than the header."""
+    odd = [(number, row) for number, row in numbered if len(row) != size]
+    if not odd:
+        return
+    number, row = odd[0]
+    returns = "; carriage returns alone, as it has some, end no line" if any("\r" in field for field in row) else ""
+    raise InputError(
+        f"{path}, line {number}: {len(row)} tab-separated fields, but its header has {size}{returns}{more(len(odd))}; "
+        f"mend the file, or remove such lines"
     )
 
 
@@ -86,53 +111,41 @@ def _mended(
             yield number, row
 
 
-def read_json_lines(task: Task, split: str, base: Path) -> Raw | None:
-    """An object per line."""
-    layout = task.json_lines
-    if layout is None or split not in layout.files or not (base / layout.files[split]).is_file():
-        return None
-    path = base / layout.files[split]
-    labelled = split not in task.unlabelled
+def find_json_lines(task: Task, split: str, base: Path) -> list[Path]:
+    """The file of a split with an object per line."""
+    return _file(task.json_lines, split, base)
+
+
+def read_json_lines(task: Task, split: str, paths: Sequence[Path]) -> Raw:
+    """Read an object per line."""
+    layout, path, labelled = cast("JsonLines", task.json_lines), paths[0], split not in task.unlabelled
     wanted = [layout.text, layout.example_id, *([layout.label] if labelled else [])]
-    rows = list(_objects(task, path, wanted))
+    rows = list(read_objects(path))
+    for where, row in rows:
+        require_columns(task, where=str(where), columns=wanted, present=list(row))
     return Raw(
         text=[row[layout.text] for _, row in rows],
         pair=None,
         label=[row[layout.label] for _, row in rows] if labelled else None,
-        place=lambda row: f"{path}, line {rows[row][0] if rows else 1}",
-        example_id=[str(row[layout.example_id]) for _, row in rows],
+        place=lambda row: str(rows[row][0]) if rows else f"{path}, line 1",
+        example_id=[row[layout.example_id] for _, row in rows],
     )
 
 
-def _objects(task: Task, path: Path, wanted: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, object with at least the `wanted` fields) of a JSON-lines file; blank lines are passed over."""
-    for number, line in enumerate(_content(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(
-                f"{path}, line {number} is no JSON text ({error.msg}, column {error.colno}); each line is one object"
-            ) from error
-        if not isinstance(row, dict):
-            raise InputError(f"{path}, line {number} is a {type(row).__name__}, but each line must be a JSON object")
-        require_columns(task, where=f"{path}, line {number}", columns=wanted, present=list(row))
-        yield number, row
+def find_eraser(task: Task, split: str, base: Path) -> list[Path]:
+    """ERASER's annotations of a split."""
+    path = base / f"{ERASER_SPLITS.get(split)}.jsonl"
+    return [path] if task.eraser and path.is_file() else []
 
 
-def read_eraser(task: Task, split: str, base: Path) -> Raw | None:
-    """Documents and annotations; an example is a document with its annotation's class."""
-    name = ERASER_SPLITS.get(split)
-    if not task.eraser or name is None or not (base / f"{name}.jsonl").is_file():
-        return None
-    from eraser_eval.schema import read_dataset
-
-    data = read_dataset(base)
-    annotations = data.splits[name]
+def read_eraser(task: Task, split: str, paths: Sequence[Path]) -> Raw:
+    """Read documents and annotations; an example is a document with its annotation's class."""
+    (path,) = paths
+    data = read_dataset(path.parent)
+    annotations = data.splits[path.stem]
 
     def place(row: int) -> str:
-        return f"{base / name}.jsonl, annotation {annotations[row].annotation_id!r}" if annotations else str(base)
+        return f"{path}, annotation {quoted(annotations[row].annotation_id, repr)}" if annotations else str(path)
 
     for row, annotation in enumerate(annotations):
         if len(annotation.docids) != 1:
@@ -148,76 +161,54 @@ def read_eraser(task: Task, split: str, base: Path) -> Raw | None:
     )
 
 
-def read_parquet(task: Task, split: str, base: Path) -> Raw | None:
-    """Files as the data hub lays them out: <split>-*.parquet, or a folder <split> of them."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    places = [base, base / "data", *([base / task.hub[1]] if task.hub else [])]
-    patterns = (f"{split}-*.parquet", f"{split}.parquet", f"{split}/*.parquet")
-    paths = next((found for folder in places for pattern in patterns if (found := sorted(folder.glob(pattern)))), None)
-    if paths is None:
-        return None
-    columns = _columns(task, split)
-    tables = []
-    for path in paths:
-        try:
-            require_columns(task, where=path, columns=columns, present=pq.read_schema(path).names)
-            tables.append(pq.read_table(path, columns=columns))
-        except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{path} cannot be read as parquet ({error}); download it again") from error
-    table = pa.concat_tables(tables, promote_options="permissive")
-    values = {name: table[name].to_pylist() for name in columns}
-    return _decoded(task, values, lambda row: f"{paths[0].parent}/{split}, row {row + 1}")
-
-
-def read_saved(task: Task, split: str, base: Path) -> Raw | None:
-    """A `datasets` folder written by save_to_disk."""
-    folder = base / split
-    if not (folder / "state.json").is_file():
-        return None
-    import datasets
-
-    try:
-        saved = datasets.Dataset.load_from_disk(str(folder))
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{folder} cannot be read as a saved data set ({error}); save it again") from error
-    columns = _columns(task, split)
-    require_columns(task, where=folder, columns=columns, present=saved.column_names)
-    return _decoded(task, {name: list(saved[name]) for name in columns}, lambda row: f"{folder}, row {row + 1}")
-
-
 def require_columns(task: Task, *, where: Path | str, columns: Sequence[str], present: Sequence[str]) -> None:
-    """Raise InputError where one of the columns is not there."""
-    for column in columns:
-        if column not in present:
-            known = ", ".join(quoted(name) for name in present) or "none"
-            raise InputError(f"{where} has no column {column!r} (it has {known}); is it the data of {task.name!r}?")
+    """Raise InputError where some of the columns are not there, or there twice."""
+    missing = [column for column in columns if column not in present]
+    twice = [column for column in columns if present.count(column) > 1]
+    if missing:
+        others = "".join(f" and no column {column!r}" for column in missing[1:])
+        raise InputError(
+            f"{where} has no column {missing[0]!r} (it has {_names(present)}){others}; is it the data of {task.name!r}?"
+        )
+    if twice:
+        raise InputError(f"{where} has the column {twice[0]!r} {present.count(twice[0])} times; keep one of them")
+
+
+def _names(present: Sequence[str]) -> str:
+    """Columns of a file; where a file has no header these are fields of its texts, so that only names are shown."""
+    names = [quoted(name) if NAME.fullmatch(name) else f"({len(name)} characters)" for name in present[:MOST_NAMES]]
+    left = len(present) - MOST_NAMES
+    return (", ".join(names) or "none") + (f" and {left} more" if left > 0 else "")
 
 
 def quoted(value: object, write: Callable[[object], str] = str) -> str:
     """A label or a column's name for a message; what is too long for one may be a text, and is not shown."""
-    size = len(str(value))
-    return write(value) if size <= LONGEST_NAME else f"({size} characters)"
+    text = str(value)
+    if len(text) > LONGEST_NAME:
+        return f"({len(text)} characters)"
+    return write(value) if text.isprintable() else ascii(value)
 
 
-def _columns(task: Task, split: str) -> list[str]:
-    """What is read of hub-style data."""
-    label = None if split in task.unlabelled else task.label
-    return [name for name in (task.text, task.pair, label) if name is not None]
-
-
-def _decoded(task: Task, values: dict[str, list[Any]], place: Callable[[int], str]) -> Raw:
-    """Hub-style columns as texts and labels."""
-    text, label = values[task.text], values.get(task.label)
-    if task.decode is not None and label is not None:
-        rows = [task.decode(*row) for row in zip(text, label, strict=True)]
-        text, label = [row[0] for row in rows], [row[1] for row in rows]
-    return Raw(text=text, pair=values[task.pair] if task.pair else None, label=label, place=place)
+def more(rows: int) -> str:
+    """How many rows besides the first are like it, for a message."""
+    return "" if rows < 2 else f" (as in {rows - 1} more row{'s' if rows > 2 else ''})"
 
 
 def _content(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        InputError: it is something else.
+    """
+    content = path.read_bytes()
+    what = explain(content[:START])
+    if what is not None:
+        raise InputError(f"{path} {what}")
+    if not content.strip():
+        raise InputError(f"{path} is empty; download it again")
+    if b"\r" in content and b"\n" not in content:
+        raise InputError(f"{path} ends its lines with carriage returns alone, as old Macs did; write line feeds")
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 (byte {error.start}); convert it or download it again") from error

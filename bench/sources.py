@@ -2,38 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench import hub_style, layouts
 from bench.errors import InputError
 from bench.hub import snapshot
-from bench.layouts import ERASER_SPLITS, Raw, read_eraser, read_json_lines, read_parquet, read_saved, read_tsv
+from bench.layouts import ERASER_SPLITS, Raw
+from eraser_eval.errors import InputError as EraserInputError
 
 if TYPE_CHECKING:
     from bench.tasks import Task
 
-READERS = (read_tsv, read_json_lines, read_eraser, read_parquet, read_saved)
+
+@dataclass(frozen=True)
+class Layout:
+    """A layout of data.
+
+    Attributes:
+        find: (task, split, folder) -> the split's files there, none where it is not in this layout.
+        read: (task, split, files) -> its columns.
+    """
+
+    find: Callable[[Task, str, Path], list[Path]]
+    read: Callable[[Task, str, Sequence[Path]], Raw]
+
+
+PARQUET = Layout(hub_style.find_parquet, hub_style.read_parquet)
+LAYOUTS = (
+    Layout(layouts.find_tsv, layouts.read_tsv),
+    Layout(layouts.find_json_lines, layouts.read_json_lines),
+    Layout(layouts.find_eraser, layouts.read_eraser),
+    PARQUET,
+    Layout(hub_style.find_saved, hub_style.read_saved),
+)
 
 
 def read_folder(task: Task, split: str, folder: Path) -> Raw:
-    """Read `split` from the first layout found in `folder` or in the task's own folder below it.
+    """Read `split` from the one layout that holds it, in `folder` or in the task's own folder below it.
 
     Raises:
-        InputError: no such folder, no known layout in it, or a file that cannot be read as that layout.
+        InputError: no such folder, no known layout in it or several, or a file that cannot be read as that layout.
     """
     wanted = _wanted(task, split)
     if not folder.is_dir():
         raise InputError(f"data folder {folder} does not exist; pass --data-dir DIR, the folder that holds {wanted}")
-    for base in places(task.folder, folder):
-        for reader in READERS:
-            raw = reader(task, split, base)
-            if raw is not None:
-                return raw
-    raise InputError(
-        f"{folder} holds no {split!r} split of task {task.name!r}: expected {wanted} there or in {task.folder}/ "
-        f"below it; pass another --data-dir DIR, or --task demo, which needs no files"
-    )
+    sources = [
+        (layout, paths)
+        for base in places(task.folder, folder)
+        for layout in LAYOUTS
+        if (paths := layout.find(task, split, base))
+    ]
+    if not sources:
+        raise InputError(
+            f"{folder} holds no {split!r} split of task {task.name!r}: expected {wanted} there or in {task.folder}/ "
+            f"below it; pass another --data-dir DIR, or --task demo, which needs no files"
+        )
+    if len(sources) > 1:
+        several = " and ".join(str(paths[0].relative_to(folder)) for _, paths in sources)
+        raise InputError(
+            f"{folder} holds the {split!r} split of task {task.name!r} more than once: {several}; keep the one that is "
+            f"meant, and move the others away"
+        )
+    return _read(*sources[0], task=task, split=split)
+
+
+def _read(layout: Layout, paths: Sequence[Path], *, task: Task, split: str) -> Raw:
+    try:
+        return layout.read(task, split, paths)
+    except EraserInputError as error:
+        raise InputError(str(error)) from error
 
 
 def read_hub(task: Task, split: str) -> Raw:
@@ -51,10 +91,10 @@ def read_hub(task: Task, split: str) -> Raw:
         found = snapshot(repository, kind="dataset", patterns=[pattern], revision=revision or None)
     except InputError as error:
         raise InputError(f"{error}; {remedy}") from error
-    raw = read_parquet(task, split, found)
-    if raw is None:
+    paths = PARQUET.find(task, split, found)
+    if not paths:
         raise InputError(f"hub data set {repository!r} ({folder}) provided no {split!r} split; {remedy}")
-    return raw
+    return PARQUET.read(task, split, paths)
 
 
 def _wanted(task: Task, split: str) -> str:

@@ -1,9 +1,9 @@
 """Files of one JSON object per line: read in bounded memory, written aside and renamed.
 
 Every line that is not one plain JSON object is refused with its file and number: no text, another encoding than
-UTF-8, a key that occurs twice, a line above `LINE_LIMIT`; and a file that is something else (`eraser_eval.foreign`). A byte order mark and blank lines are passed over. NaN and
-Infinity, which JSON has not, are left to `eraser_eval.fields`, which refuses them by the name of their field. Files may
-be gzipped, whatever their name.
+UTF-8, a key that occurs twice, a line above `LINE_LIMIT`; and so is a file that is something else
+(`eraser_eval.foreign`). A byte order mark and blank lines are passed over. NaN and Infinity, which JSON has not, are
+left to `eraser_eval.fields`, which refuses them by the name of their field. Files may be gzipped, whatever their name.
 """
 
 from __future__ import annotations

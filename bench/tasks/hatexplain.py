@@ -14,12 +14,22 @@ def majority(tokens: Any, annotators: Any) -> tuple[object, object]:
     The hub holds `annotators` as a structure of lists or as a list of structures. Posts without a majority are in no
     published split (Mathew et al., 2021); one here is refused, for that is no class.
     """
-    if not isinstance(tokens, list) or not annotators:
+    labels = _votes(annotators)
+    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens) or not labels:
         return tokens, annotators
-    labels = annotators["label"] if isinstance(annotators, dict) else [each["label"] for each in annotators]
-    votes = Counter(labels)
-    label, most = votes.most_common(1)[0]
+    label, most = Counter(labels).most_common(1)[0]
     return " ".join(tokens), label if 2 * most > len(labels) else "no majority"
+
+
+def _votes(annotators: Any) -> list[Any]:
+    """Each annotator's class, none where the columns hold something else."""
+    if isinstance(annotators, dict):
+        labels = annotators.get("label")
+    elif isinstance(annotators, list):
+        labels = [each.get("label") for each in annotators if isinstance(each, dict)]
+    else:
+        labels = None
+    return labels if isinstance(labels, list) and all(isinstance(label, int | str) for label in labels) else []
 
 
 HATEXPLAIN = Task(
