@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 METADATA = b"huggingface"
 """The key under which parquet and arrow files keep a table's features."""
 
-SHOWN = 20
-"""Class names that a message lists at most."""
+ROOM = 200
+"""Characters of a list of class names in a message."""
 
 
 def features_in(metadata: Mapping[bytes, bytes] | None, path: Path) -> object:
@@ -89,5 +90,9 @@ def _other_names(task: Task, names: Sequence[str], where: Path) -> str:
 
 
 def _numbered(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(f"{number} ({quoted(name)})" for number, name in enumerate(names[:SHOWN])) + more
+    """A list of names with their numbers, cut where it is long."""
+    entries = [f"{number} ({quoted(name)})" for number, name in enumerate(names)]
+    sizes = accumulate(len(entry) + 2 for entry in entries)
+    fitting = [entry for entry, size in zip(entries, sizes, strict=True) if size <= ROOM]
+    left = len(entries) - len(fitting)
+    return ", ".join(fitting) + (f" and {left} more" if left else "")

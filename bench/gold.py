@@ -16,8 +16,11 @@ from bench.data import DATA_SEED
 from bench.errors import InputError
 from bench.layouts import ERASER_SPLITS, require_columns
 from bench.rationales import annotated
+from bench.rows import class_name
 from bench.sources import places
 from eraser_eval.documents import tokens
+from eraser_eval.errors import shown
+from eraser_eval.fields import name as identifier
 from eraser_eval.lines import Place, read_objects
 from eraser_eval.schema import Annotation, EraserDataset, Evidence, read_dataset, write_dataset
 
@@ -107,19 +110,22 @@ def _beside(task: Task, split: str, data_dir: Path) -> EraserDataset | None:
     path = next(filter(Path.is_file, paths), None)
     if path is None:
         return None
-    documents, annotations = {}, []
+    documents: dict[str, str] = {}
+    annotations = []
     columns = [layout.example_id, layout.text, layout.label]
     for place, row in read_objects(path):
         if row.get("rationale_spans") in (None, []):
             continue
         require_columns(task, where=str(place), columns=columns, present=list(row))
-        docid, text, label = (row[name] for name in columns)
+        text, docid = row[layout.text], identifier(row[layout.example_id], layout.example_id, place)
         if not isinstance(text, str):
             raise InputError(f"{place}: {layout.text!r} is a {type(text).__name__}, but must be a string")
-        documents[str(docid)] = text
+        if docid in documents:
+            raise InputError(f"{place}: its id {shown(docid)} is there twice; give each row its own")
+        documents[docid] = text
         spans = _spans(row["rationale_spans"], size=len(tokens(text)), place=place)
-        evidences = tuple((Evidence(str(docid), start, end),) for start, end in spans)
-        annotations.append(Annotation(str(docid), "", str(label), evidences, docids=(str(docid),)))
+        evidences = tuple((Evidence(docid, start, end),) for start, end in spans)
+        annotations.append(Annotation(docid, "", class_name(task, row[layout.label], str(place)), evidences, (docid,)))
     return EraserDataset(documents, {split: tuple(annotations)})
 
 

@@ -45,7 +45,7 @@ def read_parquet(task: Task, split: str, paths: Sequence[Path]) -> Raw:
     parts = []
     for path in paths:
         try:
-            with pq.ParquetFile(path) as file:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 schema = file.schema_arrow
                 require_columns(task, where=path, columns=_columns(task, split), present=schema.names)
                 table = file.read(columns=_columns(task, split))
@@ -139,11 +139,12 @@ def _all(columns: Iterator[list[Any] | None]) -> list[Any] | None:
 
 def _unreadable(path: Path, error: Exception) -> str:
     """Say what a file is that is no parquet."""
-    with path.open("rb") as file:
-        what = explain(file.read(START))
-    reason = (
-        what
-        if what and "parquet" not in what
-        else f"cannot be read as parquet ({type(error).__name__}); download it again"
-    )
-    return f"{path} {reason}"
+    if path.is_dir():
+        return f"{path} is a folder, but one parquet file is expected; pass the files themselves"
+    try:
+        with path.open("rb") as file:
+            what = explain(file.read(START))
+    except OSError as denial:
+        return f"{path} cannot be read ({denial.strerror}); is it there, and may it be read?"
+    reason = f"cannot be read as parquet ({type(error).__name__}); download it again"
+    return f"{path} {reason if what is None or 'parquet' in what else what}"

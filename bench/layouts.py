@@ -200,7 +200,10 @@ def _content(path: Path) -> str:
     Raises:
         InputError: it is something else.
     """
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); may it be read?") from error
     what = explain(content[:START])
     if what is not None:
         raise InputError(f"{path} {what}")

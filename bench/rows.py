@@ -46,10 +46,23 @@ def checked(task: Task, split: str, raw: Raw) -> dict[str, list[Any]]:
     if raw.example_id and len(columns["example_id"]) == len(raw.text):
         troubles += _doubles(raw, columns["example_id"])
     if troubles:
-        raise InputError("; ".join(troubles))
+        # The file is named once: the places of the others are in the same folder.
+        raise InputError("; ".join([troubles[0], *(trouble.rpartition("/")[2] for trouble in troubles[1:])]))
     if not labelled:
         columns["label"] = [-1.0 if task.regression else -1] * len(raw.text)
     return columns
+
+
+def class_name(task: Task, value: object, place: str) -> str:
+    """The name of the class that a label stands for.
+
+    Raises:
+        InputError: it is none of the task's.
+    """
+    number = class_number(value, task.labels)
+    if number is None:
+        raise InputError(f"{place}: {_no_label(task, value)}")
+    return task.labels[number]
 
 
 def _column(
@@ -91,14 +104,18 @@ def _text(value: object, name: str, *, labelled: bool) -> str:
 
 def _label(task: Task, value: object) -> float:
     """A class's number or a score."""
-    number = score(value, task) if task.scores is not None else class_number(value, task.labels)
-    if number is not None:
-        return number
+    number = score(value, task) if task.regression else class_number(value, task.labels)
+    if number is None:
+        raise _UnfitError(_no_label(task, value))
+    return number
+
+
+def _no_label(task: Task, value: object) -> str:
     if task.scores is not None:
         rule = f"scores of {task.scores[0]:g} to {task.scores[1]:g}"
     else:
         rule = "the classes " + ", ".join(f"{number} ({name})" for number, name in enumerate(task.labels))
-    raise _UnfitError(f"the label is {quoted(value, repr)}, but task {task.name!r} has {rule}")
+    return f"the label is {quoted(value, repr)}, but task {task.name!r} has {rule}"
 
 
 def _doubles(raw: Raw, names: Sequence[str]) -> Iterator[str]:

@@ -31,12 +31,14 @@ class Shard:
     """A file of a split.
 
     Attributes:
+        name: the file's name below the folder that was looked into.
         set: what the files of one set have in common; empty where the name has no number.
         index: its number from 0.
         count: how many there are, None where the name does not say.
     """
 
     path: Path
+    name: str
     set: tuple[str, ...] = ()
     index: int = 0
     count: int | None = None
@@ -80,7 +82,7 @@ def require_whole(folder: Path, split: str, paths: Sequence[Path]) -> list[Path]
     Raises:
         InputError: they are of several sets, or one is missing or there twice.
     """
-    shards = [_shard(path) for path in paths]
+    shards = [_shard(path, folder) for path in paths]
     trouble = _trouble(shards)
     if trouble:
         raise InputError(f"{folder}: the files of the {split!r} split are not one whole set: {trouble}")
@@ -98,16 +100,16 @@ def _belongs(stem: str, split: str) -> bool:
     return stem.startswith(split) and (not rest or BACKUP.match(rest) is not None)
 
 
-def _shard(path: Path) -> Shard:
-    folder = str(path.parent)
+def _shard(path: Path, base: Path) -> Shard:
+    name, folder = str(path.relative_to(base)), str(path.parent)
     counted = COUNTED.fullmatch(path.stem)
     if counted:
         suffix = "hash" if HASH.fullmatch(counted[4]) else counted[4]
-        return Shard(path, (folder, counted[1], counted[3], suffix), int(counted[2]), int(counted[3]))
+        return Shard(path, name, (folder, counted[1], counted[3], suffix), int(counted[2]), int(counted[3]))
     numbered = NUMBERED.fullmatch(path.stem)
     if numbered:
-        return Shard(path, (folder, path.stem.removesuffix(numbered[1])), int(numbered[1]))
-    return Shard(path)
+        return Shard(path, name, (folder, path.stem.removesuffix(numbered[1])), int(numbered[1]))
+    return Shard(path, name)
 
 
 def _trouble(shards: Sequence[Shard]) -> str:
@@ -133,7 +135,7 @@ def _lacking(missing: Sequence[int], count: int, shards: Sequence[Shard]) -> str
 
 
 def _several(shards: Sequence[Shard]) -> str:
-    return _listed(sorted(f"{shard.path.parent.name}/{shard.path.name}" for shard in shards))
+    return _listed(sorted(shard.name for shard in shards))
 
 
 def _listed(names: Sequence[str]) -> str:

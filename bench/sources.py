@@ -49,11 +49,9 @@ def read_folder(task: Task, split: str, folder: Path) -> Raw:
     wanted = _wanted(task, split)
     if not folder.is_dir():
         raise InputError(f"data folder {folder} does not exist; pass --data-dir DIR, the folder that holds {wanted}")
+    bases = {base.resolve(): base for base in places(task.folder, folder)}  # one folder may have several names
     sources = [
-        (layout, paths)
-        for base in places(task.folder, folder)
-        for layout in LAYOUTS
-        if (paths := layout.find(task, split, base))
+        (layout, paths) for base in bases.values() for layout in LAYOUTS if (paths := layout.find(task, split, base))
     ]
     if not sources:
         raise InputError(

@@ -24,6 +24,8 @@ STARTS = {
 
 MARKUP = (b"<!doctype", b"<html", b"<head", b"<body", b"<?xml")
 LEFT = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
+STARTS_LEFT = (".", "~$")
+ENDS_LEFT = ("~", ".bak", ".swp", ".tmp", ":zone.identifier")
 
 
 def explain(start: bytes, *, markup: bool = False) -> str | None:
@@ -39,4 +41,6 @@ def explain(start: bytes, *, markup: bool = False) -> str | None:
 
 def is_left_by_desktop(name: str) -> bool:
     """Whether a file's name is of those that desktops and editors leave: hidden, a backup, a lock, an index."""
-    return name.startswith((".", "~$")) or name.endswith("~") or name.lower() in LEFT or name[0] == name[-1] == "#"
+    lower = name.lower()
+    autosaved = lower.startswith("#") and lower.endswith("#")
+    return lower in LEFT or autosaved or lower.startswith(STARTS_LEFT) or lower.endswith(ENDS_LEFT)

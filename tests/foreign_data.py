@@ -78,7 +78,7 @@ def folder(draw: Draw, base: Path) -> Truth:
     others = [parquet, saved] if truth.task != "hatexplain" else [json_lines, parquet]
     layout = draw(st.sampled_from([*others, *([tab_separated] if COLUMNS[truth.task].tsv else [])]))
     layout(draw, truth, base)
-    if draw(st.integers(0, 9)) == 0:
+    if draw(st.integers(0, 24)) == 0:
         second_layout(draw, truth, base)
     return truth
 
@@ -122,15 +122,17 @@ def tab_separated(draw: Draw, truth: Truth, base: Path) -> None:
     """GLUE's layout."""
     columns = list(COLUMNS[truth.task].tsv)
     lines = [[*texts, written(draw, truth, label)] for texts, label in zip(truth.texts, truth.labels, strict=True)]
-    header = draw(st.sampled_from([columns] * 8 + [columns[:1], [*columns, columns[-1]], lines[0], [*columns, "more"]]))
+    header = draw(
+        st.sampled_from([columns] * 24 + [columns[:1], [*columns, columns[-1]], lines[0], [*columns, "more"]])
+    )
     if header is not columns:
         truth.spoil()
-    end = draw(st.sampled_from(["\n"] * 6 + ["\r\n", "\r\n", "\r\r\n", "\r"]))
+    end = draw(st.sampled_from(["\n"] * 9 + ["\r\n", "\r\n", "\r\r\n", "\r"]))
     if end == "\r":
         truth.spoil()
     text = "".join("\t".join(line) + end for line in [header, *lines])
     text = disturbed(draw, truth, text)
-    encoding = draw(st.sampled_from(["utf-8"] * 6 + ["utf-8-sig", "utf-16", "utf-16-le", "cp037"]))
+    encoding = draw(st.sampled_from(["utf-8"] * 15 + ["utf-8-sig", "utf-8-sig", "utf-16", "utf-16-le", "cp037"]))
     if not encoding.startswith("utf-8"):
         truth.spoil()
     data = text.encode(encoding, "replace")
@@ -139,7 +141,7 @@ def tab_separated(draw: Draw, truth: Truth, base: Path) -> None:
 
 def disturbed(draw: Draw, truth: Truth, text: str) -> str:
     """The same text, rarely with something in it that belongs nowhere."""
-    kind = draw(st.sampled_from([""] * 12 + ["no end", "blank", "nul", "tab", "return", "cut"]))
+    kind = draw(st.sampled_from([""] * 24 + ["no end", "blank", "nul", "tab", "return", "cut"]))
     if kind == "no end":
         return text.rstrip("\r\n") if truth.sound else text
     if kind:
@@ -161,7 +163,7 @@ def replaced(draw: Draw, truth: Truth, data: bytes) -> bytes:
         "zip": b"PK\x03\x04" + data,
         "invalid": data[:-1] + b"\xff",
     }
-    kind = draw(st.sampled_from([""] * 14 + sorted(strange)))
+    kind = draw(st.sampled_from([""] * 60 + sorted(strange)))
     if kind:
         truth.spoil()
     return strange.get(kind, data)
@@ -216,14 +218,16 @@ def oddity(draw: Draw, truth: Truth, line: str) -> str:
 def stored_names(draw: Draw, truth: Truth) -> tuple[list[str] | None, list[int]]:
     """The class names of a table, None for none, and our number -> its number there."""
     classes = len(truth.names)
-    kind = draw(st.sampled_from(["none", "own", "turned", "spelt", "numbers", "foreign", "longer"]))
+    kind = draw(st.sampled_from(["none", "own", "turned", "spelt", "numbers"] * 4 + ["foreign", "longer"]))
     order = draw(st.permutations(range(classes))) if kind in ("turned", "spelt") else list(range(classes))
     names = [truth.names[number] for number in order]
     if kind == "spelt":
         names = [name.replace("_", " ").title() for name in names]
     if kind == "numbers":
         names = draw(st.sampled_from([[str(number) for number in order], [f"LABEL_{number}" for number in order]]))
-    if kind == "foreign" or (kind != "none" and truth.task == "stsb"):
+    if truth.task == "stsb":
+        kind = draw(st.sampled_from(["none"] * 9 + ["foreign"]))
+    if kind == "foreign":
         names = ["rain", "sun", "snow"][: max(classes, 2)]
         truth.spoil()
     if kind == "longer":
@@ -238,7 +242,7 @@ def arrays(draw: Draw, truth: Truth, numbers: Sequence[int], *, named: bool) -> 
     found = {}
     for place, name in enumerate(texts):
         column = [row[place] for row in truth.texts]
-        kind = draw(st.sampled_from(["string"] * 5 + ["large_string", "dictionary", "binary", "null"]))
+        kind = draw(st.sampled_from(["string", "large_string", "dictionary"] * 8 + ["binary", "null"]))
         if truth.task == "hatexplain":
             truth.texts = [(" ".join(text.split(" ")),) for text in column]
             found[name] = pa.array([text.split(" ") for text in column])
@@ -264,7 +268,7 @@ def label_array(draw: Draw, truth: Truth, numbers: Sequence[int], *, named: bool
     if truth.task == "hatexplain":
         votes = [{"label": [number, (number + 1) % 3, number], "annotator_id": [1, 2, 3]} for number in stored]
         return pa.array(votes)
-    kinds = ["int64", "int32", "int8", "float64"] * 4 + ["bool", "null"] + ([] if named else ["string", "digits"])
+    kinds = ["int64", "int32", "int8", "float64"] * 8 + ["bool", "null"] + ([] if named else ["string", "digits"])
     kind = draw(st.sampled_from(kinds))
     if kind in ("bool", "null"):
         truth.spoil()
@@ -320,7 +324,7 @@ def shard_names(draw: Draw, truth: Truth, count: int) -> tuple[str, list[tuple[i
         "whole": "train.parquet",
     }[style]
     files = [(number, form.format(number)) for number in range(count)]
-    damage = draw(st.sampled_from([""] * 5 + ["lost", "copy", "twin", "leftover", "beyond", "hidden"]))
+    damage = draw(st.sampled_from(["", "hidden"] * 8 + ["lost", "copy", "twin", "leftover", "beyond", "hidden"]))
     stem = files[0][1].removesuffix(".parquet")
     head = stem.rpartition("/")[0] + "/" if "/" in stem else ""
     extra = {
@@ -358,7 +362,7 @@ def saved(draw: Draw, truth: Truth, base: Path) -> None:
             truth.labels = [numbers[int(each)] for each in truth.labels]
     count = draw(st.integers(1, min(3, len(table))))
     table.save_to_disk(base / "train", num_shards=count)
-    damage = draw(st.sampled_from([""] * 5 + ["lost", "copy", "state", "info", "hidden"]))
+    damage = draw(st.sampled_from(["", "hidden"] * 6 + ["lost", "copy", "state", "info", "hidden"]))
     first = base / "train" / f"data-00000-of-{count:05d}.arrow"
     if damage == "hidden":
         (base / "train" / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
