@@ -73,10 +73,10 @@ def by_name(task: Task, labels: Sequence[Any], names: Sequence[str] | None, wher
     numbers = None if task.regression else renumbering(names, task.labels)
     if numbers is None:
         raise InputError(_other_names(task, names, where))
-    return [_renumbered(label, numbers) for label in labels]
+    return [_renumber(label, numbers) for label in labels]
 
 
-def _renumbered(label: Any, numbers: Sequence[int]) -> Any:
+def _renumber(label: Any, numbers: Sequence[int]) -> Any:
     number = whole_number(label)
     return numbers[number] if number is not None and 0 <= number < len(numbers) else label
 
@@ -85,12 +85,12 @@ def _other_names(task: Task, names: Sequence[str], where: Path) -> str:
     if task.regression:
         wanted = "has scores, which are numbers"
     else:
-        wanted = f"has the classes {_numbered(task.labels)}; name them so in the data"
-    return f"{where}: its labels are numbers of the classes {_numbered(names)}, but task {task.name!r} {wanted}"
+        wanted = f"has the classes {_list(task.labels)}; name them so in the data"
+    return f"{where}: its labels are numbers of the classes {_list(names)}, but task {task.name!r} {wanted}"
 
 
-def _numbered(names: Sequence[str]) -> str:
-    """A list of names with their numbers, cut where it is long."""
+def _list(names: Sequence[str]) -> str:
+    """List names with their numbers, cut where that is long."""
     entries = [f"{number} ({quoted(name)})" for number, name in enumerate(names)]
     sizes = accumulate(len(entry) + 2 for entry in entries)
     fitting = [entry for entry, size in zip(entries, sizes, strict=True) if size <= ROOM]

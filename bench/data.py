@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError
-from bench.rows import checked
+from bench.rows import check_rows
 from bench.sources import read_folder, read_hub
 from bench.windows import windows as windows_of
 
@@ -51,7 +51,7 @@ def load_split(task: Task, split: str, *, data_dir: Path | None, seed: int, limi
     else:
         source, part = task.elsewhere.get(split, (task, split))
         raw = read_hub(source, part) if data_dir is None else read_folder(source, part, data_dir)
-        table = datasets.Dataset.from_dict(checked(source, split, raw))
+        table = datasets.Dataset.from_dict(check_rows(source, split, raw))
     if limit is None or limit >= len(table):
         return table
     return table.select(sorted(random.Random(seed).sample(range(len(table)), limit)))  # noqa: S311 - a draw, no secret

@@ -32,7 +32,7 @@ class Part:
 
 
 def find_parquet(task: Task, split: str, base: Path) -> list[Path]:
-    """The parquet files of a split, in the folder, in data/ or in the folder of the task's configuration."""
+    """List the parquet files of a split, in the folder, in data/ or in the folder of the task's configuration."""
     names = ["", "data", *([task.hub[1]] if task.hub else [])]
     return parquet_files(base, [base / name for name in dict.fromkeys(names)], split)
 
@@ -52,11 +52,11 @@ def read_parquet(task: Task, split: str, paths: Sequence[Path]) -> Raw:
         except (pa.ArrowException, OSError) as error:
             raise InputError(_unreadable(path, error)) from error
         parts.append(_part(task, split, table, features=features_in(schema.metadata, path), where=path))
-    return _joined(parts)
+    return _join(parts)
 
 
 def find_saved(task: Task, split: str, base: Path) -> list[Path]:
-    """The folder of a split that save_to_disk wrote."""
+    """List the folder of a split that save_to_disk wrote."""
     folder = base / split
     return [folder] if any((folder / name).is_file() for name in ("state.json", "dataset_info.json")) else []
 
@@ -76,17 +76,17 @@ def read_saved(task: Task, split: str, paths: Sequence[Path]) -> Raw:
             f"{folder} cannot be read as a saved data set ({type(error).__name__}); save it again"
         ) from error
     require_columns(task, where=folder, columns=_columns(task, split), present=saved.column_names)
-    return _joined([_part(task, split, saved.data.table, features=saved.features.to_dict(), where=folder)])
+    return _join([_part(task, split, saved.data.table, features=saved.features.to_dict(), where=folder)])
 
 
 def _columns(task: Task, split: str) -> list[str]:
-    """What is read of hub-style data."""
+    """Name what is read of hub-style data."""
     label = None if split in task.unlabelled else task.label
     return [name for name in (task.text, task.pair, label) if name is not None]
 
 
 def _part(task: Task, split: str, table: pa.Table, *, features: object, where: Path) -> Part:
-    """Columns as texts and labels, the labels in the task's own numbers."""
+    """Take texts and labels from a table, the labels in the task's own numbers."""
     values: Mapping[str, list[Any]] = {name: _values(table, name, where) for name in _columns(task, split)}
     text, label = values[task.text], values.get(task.label)
     if task.decode is not None and label is not None:
@@ -98,7 +98,7 @@ def _part(task: Task, split: str, table: pa.Table, *, features: object, where: P
 
 
 def _values(table: pa.Table, name: str, where: Path) -> list[Any]:
-    """A column as Python's values.
+    """Give a column as Python's values.
 
     Raises:
         InputError: a value has no counterpart, such as bytes that are called a text and are not UTF-8.
@@ -115,8 +115,8 @@ def _values(table: pa.Table, name: str, where: Path) -> list[Any]:
     return values
 
 
-def _joined(parts: Sequence[Part]) -> Raw:
-    """The rows of all files, each with its place in its own."""
+def _join(parts: Sequence[Part]) -> Raw:
+    """Put the rows of all files together, each with its place in its file."""
     ends = list(accumulate(len(part.text) for part in parts))
 
     def place(row: int) -> str:
@@ -125,14 +125,14 @@ def _joined(parts: Sequence[Part]) -> Raw:
 
     return Raw(
         text=[value for part in parts for value in part.text],
-        pair=_all(part.pair for part in parts),
-        label=_all(part.label for part in parts),
+        pair=_chain(part.pair for part in parts),
+        label=_chain(part.label for part in parts),
         place=place,
     )
 
 
-def _all(columns: Iterator[list[Any] | None]) -> list[Any] | None:
-    """One column of several, None where there is none."""
+def _chain(columns: Iterator[list[Any] | None]) -> list[Any] | None:
+    """Make one column of several, None where there is none."""
     known = [column for column in columns if column is not None]
     return [value for column in known for value in column] if known else None
 

@@ -51,7 +51,7 @@ class Raw:
 
 
 def find_tsv(task: Task, split: str, base: Path) -> list[Path]:
-    """GLUE's file of a split."""
+    """List GLUE's file of a split."""
     return _file(task.tsv, split, base)
 
 
@@ -112,7 +112,7 @@ def _mended(
 
 
 def find_json_lines(task: Task, split: str, base: Path) -> list[Path]:
-    """The file of a split with an object per line."""
+    """List the file of a split with an object per line."""
     return _file(task.json_lines, split, base)
 
 
@@ -133,7 +133,7 @@ def read_json_lines(task: Task, split: str, paths: Sequence[Path]) -> Raw:
 
 
 def find_eraser(task: Task, split: str, base: Path) -> list[Path]:
-    """ERASER's annotations of a split."""
+    """List ERASER's annotations of a split."""
     path = base / f"{ERASER_SPLITS.get(split)}.jsonl"
     return [path] if task.eraser and path.is_file() else []
 
@@ -175,7 +175,7 @@ def require_columns(task: Task, *, where: Path | str, columns: Sequence[str], pr
 
 
 def _names(present: Sequence[str]) -> str:
-    """Columns of a file; where a file has no header these are fields of its texts, so that only names are shown."""
+    """List the columns of a file, of which only names are shown: without a header they are fields of its texts."""
     names = [quoted(name) if NAME.fullmatch(name) else f"({len(name)} characters)" for name in present[:MOST_NAMES]]
     left = len(present) - MOST_NAMES
     return (", ".join(names) or "none") + (f" and {left} more" if left > 0 else "")
@@ -190,12 +190,12 @@ def quoted(value: object, write: Callable[[object], str] = str) -> str:
 
 
 def more(rows: int) -> str:
-    """How many rows besides the first are like it, for a message."""
+    """Say how many rows besides the first are like it."""
     return "" if rows < 2 else f" (as in {rows - 1} more row{'s' if rows > 2 else ''})"
 
 
 def _content(path: Path) -> str:
-    """The text of a file.
+    """Give the text of a file.
 
     Raises:
         InputError: it is something else.

@@ -17,11 +17,11 @@ LONGEST_ID = 1000
 
 
 class _UnfitError(Exception):
-    """Why a value cannot be taken, without its place."""
+    """Say why a value cannot be taken, without its place."""
 
 
-def checked(task: Task, split: str, raw: Raw) -> dict[str, list[Any]]:
-    """The columns of a split, every value of its type and every label a class's number or a score.
+def check_rows(task: Task, split: str, raw: Raw) -> dict[str, list[Any]]:
+    """Give the columns of a split, every value of its type and every label a class's number or a score.
 
     Raises:
         InputError: there are no rows, or some of them break a rule; it names the first of each column.
@@ -54,7 +54,7 @@ def checked(task: Task, split: str, raw: Raw) -> dict[str, list[Any]]:
 
 
 def class_name(task: Task, value: object, place: str) -> str:
-    """The name of the class that a label stands for.
+    """Name the class that a label stands for.
 
     Raises:
         InputError: it is none of the task's.
@@ -68,7 +68,7 @@ def class_name(task: Task, value: object, place: str) -> str:
 def _column(
     values: Sequence[object], read: Callable[[object], object], place: Callable[[int], str]
 ) -> tuple[list[object], list[str]]:
-    """The values as they are kept, and what is wrong with the first that cannot be."""
+    """Read the values, and say what is wrong with the first that cannot be taken."""
     kept: list[object] = []
     unfit: list[tuple[int, str]] = []
     for row, value in enumerate(values):
@@ -80,7 +80,7 @@ def _column(
 
 
 def _name(value: object) -> str:
-    """A row's name: a string, or a whole number that stands for its digits."""
+    """Read a row's name: a string, or a whole number that stands for its digits."""
     if not isinstance(value, str | int) or isinstance(value, bool):
         raise _UnfitError(f"its id is {_kind(value)}, but an id is a string or a whole number")
     name = str(value)
@@ -93,7 +93,7 @@ def _name(value: object) -> str:
 
 
 def _text(value: object, name: str, *, labelled: bool) -> str:
-    """The text itself; a message never quotes it. One without words may only be in a split that has to be answered."""
+    """Read a text; a message never quotes it. One without words may only be in a split that has to be answered."""
     if not isinstance(value, str):
         raise _UnfitError(f"the {name} is {_kind(value)}, but it must be a string")
     if labelled and not value.strip():
@@ -103,7 +103,7 @@ def _text(value: object, name: str, *, labelled: bool) -> str:
 
 
 def _label(task: Task, value: object) -> float:
-    """A class's number or a score."""
+    """Read a class's number or a score."""
     number = score(value, task) if task.regression else class_number(value, task.labels)
     if number is None:
         raise _UnfitError(_no_label(task, value))
@@ -119,7 +119,7 @@ def _no_label(task: Task, value: object) -> str:
 
 
 def _doubles(raw: Raw, names: Sequence[str]) -> Iterator[str]:
-    """What is wrong with the first name that an earlier row has too."""
+    """Say what is wrong with the first name that an earlier row has too."""
     first: dict[str, int] = {}
     for row, name in enumerate(names):
         if first.setdefault(name, row) < row:

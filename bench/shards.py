@@ -19,7 +19,7 @@ from eraser_eval.foreign import is_left_by_desktop
 COUNTED = re.compile(r"(.*?)-?(\d+)-of-(\d+)(.*)", re.ASCII)
 NUMBERED = re.compile(r"(?:.*[-_.])?(\d+)", re.ASCII)
 HASH = re.compile(r"-[0-9a-f]{6,64}")
-BACKUP = re.compile(r"[^\w]")
+AFTER_NAME = re.compile(r"[^\w]")
 """What follows a split's name in the name of one of its files: validation_matched is another split."""
 
 NAMED = 3
@@ -65,14 +65,14 @@ def arrow_files(folder: Path) -> list[Path]:
     except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
         raise InputError(f"{folder} cannot be read as a saved data set (its state.json); save it again") from error
     there = {path.name for path in folder.glob("*.arrow") if COUNTED.fullmatch(path.stem)}
-    lost = [name for name in listed if not (folder / name).is_file()]
+    lost = [name for name in listed if Path(name).name != name or not (folder / name).is_file()]
     for names, trouble in (
         (lost, "lacks files that its state.json lists"),
         (sorted(there - set(listed)), "holds files that its state.json does not list"),
         ([name for name, times in Counter(listed).items() if times > 1], "lists files twice in its state.json"),
     ):
         if names:
-            raise InputError(f"{folder} {trouble}: {_listed(names)}; save the data set again into an empty folder")
+            raise InputError(f"{folder} {trouble}: {_list(names)}; save the data set again into an empty folder")
     return require_whole(folder, folder.name, [folder / name for name in listed])
 
 
@@ -97,7 +97,7 @@ def _candidates(folder: Path, split: str) -> list[Path]:
 
 def _belongs(stem: str, split: str) -> bool:
     rest = stem.removeprefix(split)
-    return stem.startswith(split) and (not rest or BACKUP.match(rest) is not None)
+    return stem.startswith(split) and (not rest or AFTER_NAME.match(rest) is not None)
 
 
 def _shard(path: Path, base: Path) -> Shard:
@@ -113,31 +113,31 @@ def _shard(path: Path, base: Path) -> Shard:
 
 
 def _trouble(shards: Sequence[Shard]) -> str:
-    """What is wrong with the files and how to mend it, empty where they are one whole set."""
+    """Say what is wrong with the files and how to mend it, nothing where they are one whole set."""
     if len({shard.set for shard in shards}) > 1 or (len(shards) > 1 and not shards[0].set):
-        return f"{_several(shards)} are of different sets; keep one set, and move the others away"
+        return f"{_names(shards)} are of different sets; keep one set, and move the others away"
     times = Counter(shard.index for shard in shards)
     twins = [shard for shard in shards if times[shard.index] > 1]
     if twins:
-        return f"{_several(twins)} have the same number; keep one of them"
+        return f"{_names(twins)} have the same number; keep one of them"
     count = max((shard.count or shard.index + 1 for shard in shards), default=0)
     excess = [shard for shard in shards if shard.index >= count or shard.count == 0]
     if excess:
-        return f"the number of {_several(excess)} is beyond the set's, which starts at 0; give it its own name again"
+        return f"the number of {_names(excess)} is beyond the set's, which starts at 0; give it its own name again"
     missing = [index for index in range(min(count, len(shards) + NAMED + 1)) if index not in times]
-    return _lacking(missing, count, shards) if missing else ""
+    return _absence(missing, count, shards) if missing else ""
 
 
-def _lacking(missing: Sequence[int], count: int, shards: Sequence[Shard]) -> str:
+def _absence(missing: Sequence[int], count: int, shards: Sequence[Shard]) -> str:
     numbers = ", ".join(map(str, missing[:NAMED])) + (" and more" if len(missing) > NAMED else "")
     rule = f"of {count}, counted from 0" if shards[0].count else "files are counted from 0"
-    return f"number {numbers} is missing ({rule}) beside {_several(shards)}; download the whole set again"
+    return f"number {numbers} is missing ({rule}) beside {_names(shards)}; download the whole set again"
 
 
-def _several(shards: Sequence[Shard]) -> str:
-    return _listed(sorted(shard.name for shard in shards))
+def _names(shards: Sequence[Shard]) -> str:
+    return _list(sorted(shard.name for shard in shards))
 
 
-def _listed(names: Sequence[str]) -> str:
+def _list(names: Sequence[str]) -> str:
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    return ", ".join(name if name.isprintable() else ascii(name) for name in names[:NAMED]) + more

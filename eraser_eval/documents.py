@@ -65,7 +65,7 @@ def read_sizes(folder: Path) -> dict[str, Size]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The files of docs/ by name, without what a desktop or an editor leaves there."""
+    """List the files of docs/ by name, without what a desktop or an editor leaves there."""
     inside = folder.iterdir() if folder.is_dir() else ()
     return sorted(path for path in inside if path.is_file() and not is_left_by_desktop(path.name))
 

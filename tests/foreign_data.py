@@ -75,7 +75,7 @@ def rows(draw: Draw) -> Truth:
 def folder(draw: Draw, base: Path) -> Truth:
     """Write a training split in some layout, sound or damaged."""
     truth = rows(draw)
-    others = [parquet, saved] if truth.task != "hatexplain" else [json_lines, parquet]
+    others = [parquet, save_to_disk] if truth.task != "hatexplain" else [json_lines, parquet]
     layout = draw(st.sampled_from([*others, *([tab_separated] if COLUMNS[truth.task].tsv else [])]))
     layout(draw, truth, base)
     if draw(st.integers(0, 24)) == 0:
@@ -92,7 +92,7 @@ def second_layout(draw: Draw, truth: Truth, base: Path) -> None:
         pq.write_table(pa.table({"sentence": ["x"]}), below / "train.parquet")
 
 
-def written(draw: Draw, truth: Truth, label: float) -> str:
+def write_label(draw: Draw, truth: Truth, label: float) -> str:
     """A label in words or digits; some are no label."""
     if truth.task == "stsb":
         forms = [str(label), f"{label:.3f}", f" {label}"]
@@ -121,7 +121,7 @@ def written(draw: Draw, truth: Truth, label: float) -> str:
 def tab_separated(draw: Draw, truth: Truth, base: Path) -> None:
     """GLUE's layout."""
     columns = list(COLUMNS[truth.task].tsv)
-    lines = [[*texts, written(draw, truth, label)] for texts, label in zip(truth.texts, truth.labels, strict=True)]
+    lines = [[*texts, write_label(draw, truth, label)] for texts, label in zip(truth.texts, truth.labels, strict=True)]
     header = draw(
         st.sampled_from([columns] * 24 + [columns[:1], [*columns, columns[-1]], lines[0], [*columns, "more"]])
     )
@@ -131,15 +131,15 @@ def tab_separated(draw: Draw, truth: Truth, base: Path) -> None:
     if end == "\r":
         truth.spoil()
     text = "".join("\t".join(line) + end for line in [header, *lines])
-    text = disturbed(draw, truth, text)
+    text = disturb(draw, truth, text)
     encoding = draw(st.sampled_from(["utf-8"] * 15 + ["utf-8-sig", "utf-8-sig", "utf-16", "utf-16-le", "cp037"]))
     if not encoding.startswith("utf-8"):
         truth.spoil()
     data = text.encode(encoding, "replace")
-    (base / "train.tsv").write_bytes(replaced(draw, truth, data))
+    (base / "train.tsv").write_bytes(replace(draw, truth, data))
 
 
-def disturbed(draw: Draw, truth: Truth, text: str) -> str:
+def disturb(draw: Draw, truth: Truth, text: str) -> str:
     """The same text, rarely with something in it that belongs nowhere."""
     kind = draw(st.sampled_from([""] * 24 + ["no end", "blank", "nul", "tab", "return", "cut"]))
     if kind == "no end":
@@ -153,7 +153,7 @@ def disturbed(draw: Draw, truth: Truth, text: str) -> str:
     return text[:middle] + odd.get(kind, "") + text[middle:]
 
 
-def replaced(draw: Draw, truth: Truth, data: bytes) -> bytes:
+def replace(draw: Draw, truth: Truth, data: bytes) -> bytes:
     """A file's bytes, rarely what lies in its place after a download that went wrong."""
     strange = {
         "gzip": gzip.compress(data),
@@ -181,7 +181,7 @@ def json_lines(draw: Draw, truth: Truth, base: Path) -> None:
         truth.spoil()
         lines[-1] = lines[0]
     data = "\n".join(lines).encode("utf-8", "surrogatepass") + b"\n"
-    strange = replaced(draw, truth, data)
+    strange = replace(draw, truth, data)
     if strange[:2] == b"\x1f\x8b":  # gzipped lines are read
         strange = data
         truth.sound = None
@@ -195,7 +195,7 @@ def oddity(draw: Draw, truth: Truth, line: str) -> str:
     ids: list[object] = [None, True, 1.5, [SECRET], {}, "", " ", "\0", "i" * 5000, float("nan")]
     texts: list[object] = [None, 3, [SECRET], {}, "", "\0", float("inf"), f"{SECRET} \ud800"]
     labels: list[object] = [None, True, -1, 3, 10**400, float("nan"), [SECRET], {}, SECRET * 9, "\udfff"]
-    columns = {"post_id": ids, "text": texts, "label": labels, "\ud83d": [1]}
+    columns: dict[str, list[object]] = {"post_id": ids, "text": texts, "label": labels, "\ud83d": [1]}
     values = [(key, value) for key, column in columns.items() for value in column]
     key, value = draw(st.sampled_from(values))
     strange = [
@@ -217,7 +217,7 @@ def oddity(draw: Draw, truth: Truth, line: str) -> str:
 def stored_names(draw: Draw, truth: Truth) -> tuple[list[str] | None, list[int]]:
     """The class names of a table, None for none, and our number -> its number there."""
     classes = len(truth.names)
-    kind = draw(st.sampled_from(["none", "own", "turned", "spelt", "numbers"] * 4 + ["foreign", "longer"]))
+    kind = draw(st.sampled_from(["none", "same", "turned", "spelt", "numbers"] * 4 + ["foreign", "longer"]))
     order = draw(st.permutations(range(classes))) if kind in ("turned", "spelt") else list(range(classes))
     names = [truth.names[number] for number in order]
     if kind == "spelt":
@@ -238,25 +238,25 @@ def stored_names(draw: Draw, truth: Truth) -> tuple[list[str] | None, list[int]]
 def arrays(draw: Draw, truth: Truth, numbers: Sequence[int], *, named: bool) -> dict[str, pa.Array]:
     """The columns of a table; without names in its metadata labels may be strings or floats too."""
     *texts, label = COLUMNS[truth.task].hub
-    found = {}
-    for place, name in enumerate(texts):
-        column = [row[place] for row in truth.texts]
+    table_columns = {}
+    for number, name in enumerate(texts):
+        column = [row[number] for row in truth.texts]
         kind = draw(st.sampled_from(["string", "large_string", "dictionary"] * 8 + ["binary", "null"]))
         if truth.task == "hatexplain":
             truth.texts = [(" ".join(text.split(" ")),) for text in column]
-            found[name] = pa.array([text.split(" ") for text in column])
+            table_columns[name] = pa.array([text.split(" ") for text in column])
         elif kind == "dictionary":
-            found[name] = pa.array(column).dictionary_encode()
+            table_columns[name] = pa.array(column).dictionary_encode()
         elif kind == "binary":
             truth.spoil()
-            found[name] = pa.array([text.encode() for text in column])
+            table_columns[name] = pa.array([text.encode() for text in column])
         elif kind == "null":
             truth.spoil()
-            found[name] = pa.array([None] * len(column), pa.string())
+            table_columns[name] = pa.array([None] * len(column), pa.string())
         else:
-            found[name] = pa.array(column, pa.type_for_alias(kind))
-    found[label] = label_array(draw, truth, numbers, named=named)
-    return found
+            table_columns[name] = pa.array(column, pa.type_for_alias(kind))
+    table_columns[label] = label_array(draw, truth, numbers, named=named)
+    return table_columns
 
 
 def label_array(draw: Draw, truth: Truth, numbers: Sequence[int], *, named: bool) -> pa.Array:
@@ -308,7 +308,7 @@ def parquet(draw: Draw, truth: Truth, base: Path) -> None:
         for name in [name for shard, name in files if shard == number]:
             (base / below / name).parent.mkdir(parents=True, exist_ok=True)
             whole = sink.getvalue().to_pybytes()
-            (base / below / name).write_bytes(whole if "._" in name else replaced(draw, truth, whole))
+            (base / below / name).write_bytes(whole if "._" in name else replace(draw, truth, whole))
     truth.texts = kept
 
 
@@ -347,7 +347,7 @@ def shard_names(draw: Draw, truth: Truth, count: int) -> tuple[str, list[tuple[i
     return below, files
 
 
-def saved(draw: Draw, truth: Truth, base: Path) -> None:
+def save_to_disk(draw: Draw, truth: Truth, base: Path) -> None:
     """A folder that save_to_disk wrote."""
     names, numbers = stored_names(draw, truth)
     columns = arrays(draw, truth, numbers, named=True)

@@ -116,9 +116,9 @@ def test_votes_are_named_too(tmp_path: Path, nested: bool) -> None:
 def test_names_of_other_classes_are_refused_with_both_lists(tmp_path: Path, names: list[str]) -> None:
     """Numbers of classes that are not one for one the task's are no labels of it."""
     sst2(tmp_path / "train.parquet", [0, 0, 0], names)
-    found = refusal("sst2", tmp_path)
-    assert "train.parquet: its labels are numbers of the classes 0" in found
-    assert [name for name in [*names, "0 (negative), 1 (positive)"] if name not in found] == []
+    message = refusal("sst2", tmp_path)
+    assert "train.parquet: its labels are numbers of the classes 0" in message
+    assert [name for name in [*names, "0 (negative), 1 (positive)"] if name not in message] == []
 
 
 def test_a_class_s_number_is_no_score(tmp_path: Path) -> None:

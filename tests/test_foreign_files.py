@@ -31,12 +31,12 @@ def refusal(task: str, folder: Path, split: str = "train") -> str:
     """The one line that loading fails with."""
     with pytest.raises(InputError) as caught:
         load(task, folder, split)
-    found = str(caught.value)
-    assert "\n" not in found
-    assert "SECRET" not in found
-    assert len(found) < 600
-    assert found.encode()
-    return found
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "SECRET" not in message
+    assert len(message) < 600
+    assert message.encode()
+    return message
 
 
 def json_lines(path: Path, *lines: object) -> None:
@@ -79,9 +79,9 @@ ODD_LINES = [
 def test_what_a_table_cannot_hold_is_told_by_file_and_line(tmp_path: Path, line: object, part: str) -> None:
     """Half characters, nesting, endless digits, doubled keys, numbers that are none, and ids that name nothing."""
     json_lines(tmp_path / "train.jsonl", dict(ROW, post_id="7"), "", line)
-    found = refusal("hatexplain", tmp_path)
-    assert "train.jsonl, line 3" in found
-    assert part in found
+    message = refusal("hatexplain", tmp_path)
+    assert "train.jsonl, line 3" in message
+    assert part in message
 
 
 def test_a_whole_number_is_an_id_by_its_digits(tmp_path: Path) -> None:
@@ -99,11 +99,11 @@ def test_one_refusal_names_all_that_is_wrong(tmp_path: Path) -> None:
     assert all(f"no column {name!r}" in refusal("hatexplain", tmp_path) for name in ("text", "post_id", "label"))
     bad = [dict(ROW, post_id=None, label="rude"), dict(ROW, post_id="b", label=7), dict(ROW, post_id="c", text="")]
     json_lines(tmp_path / "train.jsonl", *bad, dict(ROW, post_id="d", label="mad"))
-    found = refusal("hatexplain", tmp_path)
-    assert "line 1: its id is None" in found
-    assert "train.jsonl, line 3: the text is empty" in found
-    assert "train.jsonl, line 1: the label is 'rude'" in found
-    assert "(as in 2 more rows)" in found
+    message = refusal("hatexplain", tmp_path)
+    assert "line 1: its id is None" in message
+    assert "train.jsonl, line 3: the text is empty" in message
+    assert "train.jsonl, line 1: the label is 'rude'" in message
+    assert "(as in 2 more rows)" in message
 
 
 SOUND = f"sentence\tlabel\n{TEXT} one\t1\n{TEXT} two\t0\n".encode()
@@ -130,14 +130,14 @@ def test_a_file_that_is_something_else_is_called_so(
 ) -> None:
     """An archive, a page, a pointer and another encoding are named, whichever file they stand for."""
     (tmp_path / file).write_bytes(content)
-    found = refusal(task, tmp_path)
-    assert file in found
+    message = refusal(task, tmp_path)
+    assert file in message
     if file.endswith("parquet") and part == "is empty":
-        assert "cannot be read as parquet" in found
+        assert "cannot be read as parquet" in message
     elif file.endswith("jsonl") and part in ("is a gzip file", "is empty"):  # gzipped lines are read; no line is no row
-        assert "line 1 is no JSON text" in found or "has no rows" in found
+        assert "line 1 is no JSON text" in message or "has no rows" in message
     else:
-        assert part in found
+        assert part in message
 
 
 @pytest.mark.parametrize(
@@ -160,9 +160,9 @@ def test_a_file_that_is_something_else_is_called_so(
 def test_a_table_of_text_is_refused_by_line_without_its_words(tmp_path: Path, content: bytes, part: str) -> None:
     """Line ends, headers, fields and characters that do not fit are told by place, and texts by their length."""
     (tmp_path / "train.tsv").write_bytes(content)
-    found = refusal("sst2", tmp_path)
-    assert "train.tsv" in found
-    assert part in found
+    message = refusal("sst2", tmp_path)
+    assert "train.tsv" in message
+    assert part in message
 
 
 @pytest.mark.parametrize("end", [b"\r\n", b"\r\r\n"])
@@ -188,9 +188,9 @@ def test_line_ends_are_no_part_of_a_field(tmp_path: Path, end: bytes) -> None:
 def test_columns_of_another_type_are_refused_by_row(tmp_path: Path, column: pa.Array, part: str) -> None:
     """Numbers, lists, bytes and what is no UTF-8 are no texts."""
     pq.write_table(pa.table({"sentence": column, "label": [1, 0]}), tmp_path / "train.parquet")
-    found = refusal("sst2", tmp_path)
-    assert "train.parquet, " in found
-    assert part in found
+    message = refusal("sst2", tmp_path)
+    assert "train.parquet, " in message
+    assert part in message
 
 
 def test_shards_of_several_types_are_one_split(tmp_path: Path) -> None:

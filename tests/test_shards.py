@@ -97,9 +97,9 @@ def test_whole_sets_are_read_in_the_order_of_their_numbers(tmp_path: Path, names
 def test_what_is_not_one_whole_set_is_refused(tmp_path: Path, names: list[str], parts: list[str]) -> None:
     """Twins, copies, gaps, leftovers of another cutting and sets in two places are told by their files."""
     write(tmp_path, names)
-    found = refusal(tmp_path)
-    assert "the files of the 'train' split are not one whole set" in found
-    assert [part for part in parts if part not in found] == []
+    message = refusal(tmp_path)
+    assert "the files of the 'train' split are not one whole set" in message
+    assert [part for part in parts if part not in message] == []
 
 
 def saved(folder: Path, shards: int = 3) -> Path:
@@ -123,6 +123,7 @@ def test_a_saved_data_set_is_held_against_its_state(tmp_path: Path) -> None:
         (whole["_data_files"][:2], "does not list: data-00002-of-00003.arrow"),
         ([*whole["_data_files"], whole["_data_files"][0]], "lists files twice"),
         (None, "cannot be read as a saved data set"),
+        ([{"filename": str(tmp_path / "other.arrow")}], "lacks files"),
     ):
         state.write_text(json.dumps(whole | {"_data_files": files}))
         assert part in refusal(tmp_path)
@@ -140,9 +141,9 @@ def test_a_split_in_two_layouts_is_refused(tmp_path: Path, other: str) -> None:
     """Neither TSV nor a saved data set nor parquet wins: both are named."""
     saved(tmp_path)
     write(tmp_path, [other])
-    found = refusal(tmp_path)
-    assert "holds the 'train' split of task 'sst2' more than once" in found
-    assert f"{other} and train" in found or f"train and {other}" in found
+    message = refusal(tmp_path)
+    assert "holds the 'train' split of task 'sst2' more than once" in message
+    assert f"{other} and train" in message or f"train and {other}" in message
 
 
 def test_text_files_beside_tables_are_refused(tmp_path: Path) -> None:
