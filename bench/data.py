@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from bench.tasks import Task
 
+NAMED = "rows have ids of their own"
+"""The description of a loaded split whose ids come from its file."""
+
 DATA_SEED = 0
 """Of synthetic data and of every limited draw of rows: runs of several seeds meet the same examples."""
 
@@ -50,17 +53,30 @@ def load_split(task: Task, split: str, *, data_dir: Path | None, seed: int, limi
             raise InputError(f"task {task.name!r} has no split {split!r}; there are: {', '.join(splits)}")
         table = datasets.Dataset.from_list(list(splits[split]))
     else:
-        source, part = task.elsewhere.get(split, (task, split))
-        raw = read_hub(source, part) if data_dir is None else read_folder(source, part, data_dir)
-        table = datasets.Dataset.from_dict(_checked(source, split, raw))
+        source, raw = _read(task, split, data_dir)
+        named = datasets.DatasetInfo(description=NAMED if raw.example_id else "")
+        table = datasets.Dataset.from_dict(_checked(source, split, raw), info=named)
     if limit is None or limit >= len(table):
         return table
     return table.select(sorted(random.Random(seed).sample(range(len(table)), limit)))  # noqa: S311 - a draw, no secret
 
 
-def fingerprint(dataset: Dataset) -> str:
-    """The first 16 hex digits of SHA-256 over texts, pairs and labels in order: equal data, wherever it came from."""
-    columns = [dataset[name][:] for name in ("text", "pair", "label") if name in dataset.column_names]
+def place_of(task: Task, split: str, example_id: str, *, data_dir: Path | None) -> str:
+    """Say where a row of a split stands, for a message: its file and place there, which are read for it again."""
+    if task.generate is not None:
+        return f"example {example_id!r} of task {task.name!r}"
+    _, raw = _read(task, split, data_dir)
+    return raw.place(_names(split, raw).index(example_id))
+
+
+def fingerprint(dataset: Dataset, *, names: bool = False) -> str:
+    """The first 16 hex digits of SHA-256 over texts, pairs and labels in order: equal data, wherever it came from.
+
+    Args:
+        names: take the ids of the rows too, where they come from the file: those made here say nothing.
+    """
+    kept = ("text", "pair", "label", *(["example_id"] if names and dataset.info.description == NAMED else []))
+    columns = [dataset[name][:] for name in kept if name in dataset.column_names]
     return hashlib.sha256(json.dumps(columns, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
@@ -118,7 +134,8 @@ def hold_out(
 def encode(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, *, max_length: int, windows: bool = False) -> Dataset:
     """Cut every example into word pieces, truncating the longer text of a pair first.
 
-    With `windows`, a longer text is not truncated but becomes several examples (`bench.windows`), with a column more.
+    With `windows`, a longer text is not truncated but becomes several examples, with two columns more
+    (`bench.windows`).
 
     Returns:
         A table in memory with columns example_id, input_ids, token_type_ids, label, length (word pieces with
@@ -129,7 +146,8 @@ def encode(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, *, max_length: 
     ids = datasets.List(datasets.Value("int32"))
     columns = {"example_id": datasets.Value("string"), "input_ids": ids, "token_type_ids": ids}
     columns |= {"label": dataset.features["label"], "cut": datasets.Value("bool"), "length": datasets.Value("int64")}
-    features = datasets.Features({**columns, **({"words": ids} if windows else {})})
+    more = {"text_id": datasets.Value("string"), "words": ids} if windows else {}
+    features = datasets.Features({**columns, **more})
 
     def batches() -> Iterator[Dataset]:
         for rows in dataset.iter(batch_size=1000):
@@ -160,13 +178,24 @@ def truncated(rows: Any, tokenizer: PreTrainedTokenizerBase, max_length: int) ->
     return {**kept, **{name: pieces[name] for name in ("input_ids", "token_type_ids")}, "cut": cut}
 
 
+def _read(task: Task, split: str, data_dir: Path | None) -> tuple[Task, Raw]:
+    """A split before any check, and the task whose data it is."""
+    source, part = task.elsewhere.get(split, (task, split))
+    return source, read_hub(source, part) if data_dir is None else read_folder(source, part, data_dir)
+
+
+def _names(split: str, raw: Raw) -> list[str]:
+    """The ids of the rows: the file's, or the split and the row's number."""
+    return list(raw.example_id or (f"{split}-{row}" for row in range(len(raw.text))))
+
+
 def _checked(task: Task, split: str, raw: Raw) -> dict[str, list[Any]]:
     """The columns of a split, every value of its type and every label a class's number or a score."""
     if not raw.text:
         raise InputError(
             f"the {split!r} split of task {task.name!r} has no rows ({raw.place(0)}); is the file complete?"
         )
-    names = raw.example_id or [f"{split}-{row}" for row in range(len(raw.text))]
+    names = _names(split, raw)
     seen: dict[str, int] = {}
     for row, own in enumerate(raw.example_id or ()):
         if seen.setdefault(own, row) < row:
@@ -174,7 +203,7 @@ def _checked(task: Task, split: str, raw: Raw) -> dict[str, list[Any]]:
             raise InputError(
                 f"{raw.place(row)}: its id {named} is that of {raw.place(seen[own])} too; give each row its own"
             )
-    columns: dict[str, list[Any]] = {"example_id": list(names)}
+    columns: dict[str, list[Any]] = {"example_id": names}
     for name, values in (("text", raw.text), ("pair", raw.pair)):
         if values is not None:
             columns[name] = [
