@@ -67,7 +67,7 @@ def remarks(data: Data) -> Iterator[str]:
                 f"backbone's vocabulary, and {counts.lost:,} of {counts.rows:,} hold no other: is it of their language?"
             )
         if counts.typed:
-            yield f"words     {counts.typed:,} of {part} hold the name of a special token, [SEP] or so: read as text"
+            yield f"words     names of special tokens ([SEP] or so) in {counts.typed:,} of {part} are read as text"
 
 
 def duration(seconds: float) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bench.plan import Plan
     from efficient_bert import EfficientBertForSequenceClassification
 
-REMEDY = "leave that row out, or train again (--fresh) at a lower learning rate or from another backbone"
+REMEDY = "leave it out, or train at a lower learning rate or from another backbone"
 WORDS = "bert.embeddings.word_embeddings.weight"
 
 

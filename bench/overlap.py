@@ -44,7 +44,7 @@ def overlap(training: Iterable[Dataset], reported: Dataset) -> Overlap:
         exact=sum(key in known for key in digests(reported, str)),
         normalised=sum(map(bool, found)),
         other_label=sum(
-            bool(labels) and label not in labels for labels, label in zip(found, reported["label"], strict=True)
+            bool(labels) and label not in labels for labels, label in zip(found, reported["label"][:], strict=True)
         ),
     )
 
@@ -53,14 +53,14 @@ def labels_by_text(tables: Iterable[Dataset], form: Callable[[str], str]) -> Kno
     """The texts of some tables, in a form, with their labels."""
     found: dict[bytes, set[object]] = {}
     for table in tables:
-        for key, label in zip(digests(table, form), table["label"], strict=True):
+        for key, label in zip(digests(table, form), table["label"][:], strict=True):
             found.setdefault(key, set()).add(label)
     return found
 
 
 def digests(table: Dataset, form: Callable[[str], str]) -> Iterator[bytes]:
     """Sixteen bytes for the texts of each row, of which there may be hundreds of thousands."""
-    columns = [table[name] for name in ("text", "pair") if name in table.column_names]
+    columns = [table[name][:] for name in ("text", "pair") if name in table.column_names]
     for texts in zip(*columns, strict=True):
         own = hashlib.blake2b(digest_size=16)
         for text in texts:

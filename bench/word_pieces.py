@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,11 +108,10 @@ def count(texts: Dataset, encoded: Dataset, tokenizer: PreTrainedTokenizerBase) 
         pieces=int(lengths.sum()),
         unknown=int(unknown.sum()),
         lost=int(((unknown == lengths) & (lengths > 0)).sum()),
-        typed=holding(structural(tokenizer), texts),
+        typed=holding(structural(tokenizer), [texts[name] for name in ("text", "pair") if name in texts.column_names]),
     )
 
 
-def holding(names: Sequence[str], texts: Dataset) -> int:
-    """How many rows hold one of these names in their text, or in one of their texts."""
-    columns = [texts[name][:] for name in ("text", "pair") if name in texts.column_names]
+def holding(names: Sequence[str], columns: Sequence[Iterable[str]]) -> int:
+    """How many rows of these columns hold one of the names in one of their texts."""
     return sum(any(name in text for text in row for name in names) for row in zip(*columns, strict=True))

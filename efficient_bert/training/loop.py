@@ -212,8 +212,10 @@ class Trainer:
 
     @property
     def remedy(self) -> str:
-        """Of numbers that are none."""
-        return f"lower the learning rate (it is {self.context.options['learning_rate']}) or set the precision to 'no'"
+        """What to do about numbers that are none."""
+        options = self.context.options
+        precise = "" if options["precision"] == "no" else " or set the precision to 'no'"
+        return f"lower the learning rate (it is {options['learning_rate']}){precise}"
 
     def observe(self) -> None:
         """Remember what the recipe watches, and at which step."""
