@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bench.examples import Data
     from bench.overlap import Overlap
     from bench.plan import Arm, Plan
+    from bench.word_pieces import Counts
 
 PARTS = {"train": "the training rows", "heldout": "the held-out rows", "evaluation": "the reported rows"}
 
@@ -31,7 +31,7 @@ def describe(plan: Plan, arms: Sequence[Arm] | None, seconds: float) -> Iterator
         f"{len(data.evaluation):,} {plan.task.evaluation} rows, at most {plan.max_length} word pieces{cut}"
     )
     yield overlapping(data.overlap, data.counts["evaluation"].texts)
-    yield from remarks(data)
+    yield from remarks(data.counts)
     others = plan.other_classes
     left = f", without its classifier of {len(others)} other classes: {', '.join(others)}" if others else ""
     yield f"backbone  {plan.backbone.name}, {plan.config.num_hidden_layers} layers, {plan.backbone.identity}{left}"
@@ -57,9 +57,9 @@ def overlapping(found: Overlap, texts: int) -> str:
     return f"overlap   {found.exact:,} of {texts:,} reported texts are among the training rows{alike}{label}"
 
 
-def remarks(data: Data) -> Iterator[str]:
+def remarks(found: Mapping[str, Counts]) -> Iterator[str]:
     """What a reader should know of the texts: what the backbone does not know of them, and what it reads as text."""
-    for name, counts in data.counts.items():
+    for name, counts in found.items():
         part = PARTS[name]
         if counts.notable:
             yield (

@@ -26,10 +26,10 @@ def table(*rows: tuple[str, int], pairs: bool = False) -> datasets.Dataset:
         ("A fine film.", "a  FINE film"),
         ("Straße", "STRASSE"),
         ("ﬁne ①", "fine 1"),
-        ("it's good", "it ’s good !"),
+        ("it's good", "it \u2019s good !"),
         ("soft\u00adhyphen\u200b", "softhyphen"),
         ("caf\u00e9", "cafe\u0301"),
-        ("full-width ＡＢＣ", "full width abc"),
+        ("full-width \uff21\uff22\uff23", "full width abc"),
         ("good\tfilm\u2028", "good film"),
     ],
 )
@@ -45,7 +45,7 @@ def test_other_texts_are_not_alike(text: str, other: str) -> None:
 
 
 def test_rows_are_counted_by_hand() -> None:
-    """By hand: two to the letter, one of them twice; two more but for their form; two of the five otherwise labelled."""
+    """By hand: two to the letter, one of them twice; two more but for their form; two of them with another label."""
     train, heldout = table(("a film", 1), ("a plot", 0), ("so so", 1)), table(("So so.", 0), ("fine!", 1))
     reported = table(("a film", 1), ("a plot", 1), ("A FILM", 1), ("SO SO", 0), ("fine", 0), ("new", 1))
     assert overlap([train, heldout], reported) == Overlap(exact=2, normalised=5, other_label=2)

@@ -77,9 +77,7 @@ def test_windows_name_their_text(tmp_path: Path) -> None:
     """A window's row names its text, whose own id may end like a window's."""
     backbone = write_backbone(tmp_path / "bert")
     reviews = {"r#1": "the film was fine and the plot was very good", "r": "dull"}
-    write_dataset(
-        tmp_path / "movies", reviews, {"val": [Annotation(name, "", "POS", (), (name,)) for name in reviews]}
-    )
+    write_dataset(tmp_path / "movies", reviews, {"val": [Annotation(name, "", "POS", (), (name,)) for name in reviews]})
     from bench.backbones import resolve, tokenizer
 
     table = load_split(MOVIES, "validation", data_dir=tmp_path / "movies", seed=0)
@@ -110,9 +108,7 @@ def test_old_tables_and_new_ones_are_compared(tmp_path: Path) -> None:
     old, new = (StoredRun(name, task="movies", windows=3, examples=12, wrong=range(5)) for name in ("old", "new"))
     store, ids = write_runs(tmp_path, old, new)
     table = old.table()
-    pq.write_table(
-        renamed(table, table["example_id"].to_pylist(), texts=None), tmp_path / "old" / "examples.parquet"
-    )
+    pq.write_table(renamed(table, table["example_id"].to_pylist(), texts=None), tmp_path / "old" / "examples.parquet")
     frames = Runs.read(store, ids).frames
     assert [list(own) for own in texts_of(frames["old"])] == [list(own) for own in texts_of(frames["new"])]
     assert any("windows of a text" in note for note in comparison(store, "old", "new").notes)
@@ -133,9 +129,7 @@ def test_ids_of_documents_are_other_data(tmp_path: Path) -> None:
     """The same holds of ERASER's annotations, whose text is in a document of any name."""
 
     def loaded(name: str) -> str:
-        write_dataset(
-            tmp_path / name, {"d": "the film was fine"}, {"test": [Annotation(name, "", "POS", (), ("d",))]}
-        )
+        write_dataset(tmp_path / name, {"d": "the film was fine"}, {"test": [Annotation(name, "", "POS", (), ("d",))]})
         return fingerprint(load_split(MOVIES, "test", data_dir=tmp_path / name, seed=0), names=True)
 
     assert loaded("one") != loaded("two")
