@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from bench.finite import require_finite
+from bench.finite import odd_row, require_finite
 from bench.folders import aside
 from bench.store import example_schema
 
@@ -107,8 +105,7 @@ def _kept(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> p
         return None
     if not table.schema.equals(schema) or table["example_id"].to_pylist() != [row["example_id"] for row in rows]:
         return None
-    values = np.asarray(pc.list_flatten(table["probabilities"]), np.float64)
-    return table if np.isfinite(values).all() and np.isfinite(table["prediction"].to_numpy()).all() else None
+    return table if odd_row(table) is None else None
 
 
 def _chunk(arm: Runnable, rows: Sequence[Mapping[str, Any]], readings: Sequence[Reading]) -> list[list[dict[str, Any]]]:

@@ -9,6 +9,7 @@ from bench.errors import InputError
 from bench.layouts import quoted
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from torch import Tensor
 
     from bench.plan import Plan
@@ -32,6 +33,18 @@ def require_finite(values: Tensor, names: Sequence[str], *, kind: str = "answer 
     if not finite.all():
         name = names[int(finite.int().argmin())]
         raise InputError(f"the model's {kind} example {quoted(name, repr)} is no finite number; {REMEDY}")
+
+
+def odd_row(table: pa.Table) -> int | None:
+    """The first row of a table of examples whose answer is no finite number; None where there is none."""
+    import pyarrow.compute as pc
+
+    shares, scores = table["probabilities"].combine_chunks(), table["prediction"].combine_chunks()
+    odd = [
+        *pc.list_parent_indices(shares).filter(pc.invert(pc.is_finite(pc.list_flatten(shares)))).to_pylist(),
+        *pc.indices_nonzero(pc.invert(pc.is_finite(scores))).to_pylist(),
+    ]
+    return min(odd, default=None)
 
 
 def require_weights(plan: Plan, model: EfficientBertForSequenceClassification) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,6 +17,7 @@ from bench.errors import InputError
 from bench.evaluation import Reading, Runnable, evaluate, evaluate_readings
 from bench.reading import answers, explanations
 from bench.registry import EXPLAINERS
+from bench.store import RunStore, example_schema
 from efficient_bert import EfficientBertForSequenceClassification
 from efficient_bert.decisions import Policy
 from efficient_bert.errors import InputError as TrainingError
@@ -24,6 +26,7 @@ from efficient_bert.training.finetune import classification_loss, classify
 from efficient_bert.training.loop import train
 from efficient_bert.training.recipe import one_loss
 from tests.command_line import Answer, call
+from tests.stored_runs import StoredRun
 from tests.test_rationale_reading import LONG, READER, SHORT
 from tests.test_training_loop import context
 from tests.tiny import VOCABULARY, tiny_config, tiny_model
@@ -94,6 +97,21 @@ def test_an_answer_read_off_an_exit_is_one(tmp_path: Path) -> None:
     assert len(evaluate_readings(given, rows(), [staying])[0]) == 40
     with pytest.raises(InputError, match="answer to example 'e0' is no finite number"):
         evaluate_readings(given, rows(), [staying, leaving])
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("regression", [False, True])
+def test_a_stored_answer_that_is_no_number_is_not_reported(tmp_path: Path, odd: float, regression: bool) -> None:
+    """What an earlier version counted as an answer is refused by its run and example when it is read."""
+    run = StoredRun("run", examples=12)
+    table = run.table().to_pylist()
+    if regression:
+        table = [{**row, "label": 1.0, "prediction": 2.5, "probabilities": []} for row in table]
+    table[7] |= {"prediction": odd} if regression else {"probabilities": [odd, 0.5]}
+    store = RunStore(tmp_path)
+    store.put(run.record(), pa.Table.from_pylist(table, example_schema(regression=regression)))
+    with pytest.raises(InputError, match="run: its answer to example 'e00007' is no finite number; run it again"):
+        store.examples("run")
 
 
 def test_documents_are_named_too() -> None:
