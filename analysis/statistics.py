@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from bench.errors import InputError
-from bench.records import text_of
 
 if TYPE_CHECKING:
     from bench.metrics import Metric
@@ -173,8 +172,8 @@ def interval_note(*tables: pd.DataFrame) -> str:
 
 
 def texts_of(examples: pd.DataFrame) -> list[NDArray[np.int64]]:
-    """The row numbers of each text, in the order of their first rows."""
-    numbers, _ = pd.factorize(examples["example_id"].map(text_of))
+    """The row numbers of each text, in the order of their first rows; rows without a text_id are texts of their own."""
+    numbers, _ = pd.factorize(examples.get("text_id", examples["example_id"]))
     return np.split(np.argsort(numbers, kind="stable"), np.cumsum(np.bincount(numbers))[:-1])
 
 

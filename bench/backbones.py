@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import InputError, first_line
 from bench.folders import digest
 from bench.hub import snapshot
+from bench.word_pieces import as_text
 
 if TYPE_CHECKING:
     from transformers import BertConfig, PreTrainedTokenizerBase
@@ -62,20 +63,24 @@ def resolve(name: str) -> Backbone:
 def tokenizer(backbone: Backbone) -> PreTrainedTokenizerBase:
     """The backbone's fast tokenizer, from its folder alone; no code of the folder is run.
 
+    The name of a special token in a text, "[SEP]", is read as text (`bench.word_pieces.as_text`).
+
     Raises:
         InputError: the folder's tokenizer files do not make a fast tokenizer.
     """
     from transformers import AutoTokenizer
 
     try:
-        loaded = AutoTokenizer.from_pretrained(backbone.folder, local_files_only=True, trust_remote_code=False)
+        loaded = AutoTokenizer.from_pretrained(
+            backbone.folder, local_files_only=True, trust_remote_code=False, split_special_tokens=True
+        )
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"the tokenizer of backbone {backbone.name!r} cannot be loaded: {first_line(error)}"
         ) from error
     if not loaded.is_fast:
         raise InputError(f"backbone {backbone.name!r} has no fast tokenizer; add its tokenizer.json")
-    return loaded
+    return as_text(loaded)
 
 
 def other_classes(backbone: Backbone, source: BertConfig, classes: Sequence[str]) -> tuple[str, ...]:

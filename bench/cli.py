@@ -168,9 +168,10 @@ def predict_command(
     plan = make_plan(one_point(settings))
     for job in missing_stages(plan, plan.arms[-1]):
         click.echo(f"stage     {job.stage.name}: to do")
-    predict(plan, places, progress_bars())
+    bare = predict(plan, places, progress_bars())
     for split, path in places.items():
-        click.echo(f"{split}: {path}")
+        rows = f" ({bare[split]:,} rows have no word pieces: their answers say nothing)" if bare[split] else ""
+        click.echo(f"{split}: {path}{rows}")
 
 
 @bench.command("report")

@@ -44,6 +44,7 @@ from bench.predictions import missing_stages, with_defaults
 from bench.reading import Answer, Document, Mask, Precision, Reader, Values, answers, documents_of, explanations
 from bench.registry import EXPLAINERS, TASKS
 from bench.runner import load_models, runnable, train_job
+from bench.word_pieces import holding, structural
 from eraser_eval.align import Pooling
 from eraser_eval.predictions import Prediction, Rationale
 from eraser_eval.schema import SPLITS
@@ -194,7 +195,9 @@ def identity_of(plan: Plan, arm: Arm, asked: Asked, gold: Gold) -> str:
 def model_on(plan: Plan, arm: Arm, gold: Gold) -> str:
     """The identity of a trained model on marked documents."""
     weights = digest(plan.artifacts.folder(arm.job.id) / "model.safetensors")
-    return content_hash([__version__, arm.job.id, weights, dict(arm.knobs), gold.identity])
+    typed = holding(structural(plan.tokenizer), [gold.documents.values()])
+    read_as = ["special tokens are text"] if typed else []  # once they were read as the tokens
+    return content_hash([__version__, arm.job.id, weights, dict(arm.knobs), gold.identity, *read_as])
 
 
 def shelf_of(plan: Plan, arm: Arm, asked: Asked, gold: Gold) -> Shelf:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError
+from bench.layouts import Raw
 from bench.rows import check_rows
 from bench.sources import read_folder, read_hub
 from bench.windows import windows as windows_of
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from bench.tasks import Task
+
+NAMED = "rows have ids of their own"
+"""The description of a loaded split whose ids come from its file."""
 
 DATA_SEED = 0
 """Of synthetic data and of every limited draw of rows: runs of several seeds meet the same examples."""
@@ -49,17 +53,30 @@ def load_split(task: Task, split: str, *, data_dir: Path | None, seed: int, limi
             raise InputError(f"task {task.name!r} has no split {split!r}; there are: {', '.join(splits)}")
         table = datasets.Dataset.from_list(list(splits[split]))
     else:
-        source, part = task.elsewhere.get(split, (task, split))
-        raw = read_hub(source, part) if data_dir is None else read_folder(source, part, data_dir)
-        table = datasets.Dataset.from_dict(check_rows(source, split, raw))
+        source, raw = _read(task, split, data_dir)
+        named = datasets.DatasetInfo(description=NAMED if raw.example_id else "")
+        table = datasets.Dataset.from_dict(check_rows(source, split, raw), info=named)
     if limit is None or limit >= len(table):
         return table
     return table.select(sorted(random.Random(seed).sample(range(len(table)), limit)))  # noqa: S311 - a draw, no secret
 
 
-def fingerprint(dataset: Dataset) -> str:
-    """The first 16 hex digits of SHA-256 over texts, pairs and labels in order: equal data, wherever it came from."""
-    columns = [dataset[name][:] for name in ("text", "pair", "label") if name in dataset.column_names]
+def place_of(task: Task, split: str, example_id: str, *, data_dir: Path | None) -> str:
+    """Say where a row of a split stands, for a message: its file and place there, which are read for it again."""
+    if task.generate is not None:
+        return f"example {example_id!r} of task {task.name!r}"
+    source, raw = _read(task, split, data_dir)
+    return raw.place(check_rows(source, split, raw)["example_id"].index(example_id))
+
+
+def fingerprint(dataset: Dataset, *, names: bool = False) -> str:
+    """The first 16 hex digits of SHA-256 over texts, pairs and labels in order: equal data, wherever it came from.
+
+    Args:
+        names: take the ids of the rows too, where they come from the file: those made here say nothing.
+    """
+    kept = ("text", "pair", "label", *(["example_id"] if names and dataset.info.description == NAMED else []))
+    columns = [dataset[name][:] for name in kept if name in dataset.column_names]
     return hashlib.sha256(json.dumps(columns, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
@@ -117,7 +134,8 @@ def hold_out(
 def encode(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, *, max_length: int, windows: bool = False) -> Dataset:
     """Cut every example into word pieces, truncating the longer text of a pair first.
 
-    With `windows`, a longer text is not truncated but becomes several examples (`bench.windows`), with a column more.
+    With `windows`, a longer text is not truncated but becomes several examples, with two columns more
+    (`bench.windows`).
 
     Returns:
         A table in memory with columns example_id, input_ids, token_type_ids, label, length (word pieces with
@@ -128,7 +146,8 @@ def encode(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, *, max_length: 
     ids = datasets.List(datasets.Value("int32"))
     columns = {"example_id": datasets.Value("string"), "input_ids": ids, "token_type_ids": ids}
     columns |= {"label": dataset.features["label"], "cut": datasets.Value("bool"), "length": datasets.Value("int64")}
-    features = datasets.Features({**columns, **({"words": ids} if windows else {})})
+    more = {"text_id": datasets.Value("string"), "words": ids} if windows else {}
+    features = datasets.Features({**columns, **more})
 
     def batches() -> Iterator[Dataset]:
         for rows in dataset.iter(batch_size=1000):
@@ -157,6 +176,12 @@ def truncated(rows: Any, tokenizer: PreTrainedTokenizerBase, max_length: int) ->
     kept = {name: rows[name] for name in ("example_id", "label")}
     cut = [bool(encoding.overflowing) for encoding in pieces.encodings]
     return {**kept, **{name: pieces[name] for name in ("input_ids", "token_type_ids")}, "cut": cut}
+
+
+def _read(task: Task, split: str, data_dir: Path | None) -> tuple[Task, Raw]:
+    """A split before any check, and the task whose data it is."""
+    source, part = task.elsewhere.get(split, (task, split))
+    return source, read_hub(source, part) if data_dir is None else read_folder(source, part, data_dir)
 
 
 def _sizes(texts: Sequence[str]) -> list[int]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from bench.overlap import Overlap
     from bench.plan import Arm, Plan
+    from bench.word_pieces import Counts
+
+PARTS = {"train": "the training rows", "heldout": "the held-out rows", "evaluation": "the reported rows"}
 
 
 def describe(plan: Plan, arms: Sequence[Arm] | None, seconds: float) -> Iterator[str]:
@@ -26,6 +30,8 @@ def describe(plan: Plan, arms: Sequence[Arm] | None, seconds: float) -> Iterator
         f"data      {len(data.train):,} training rows, {len(data.heldout):,} held out for selection{dropped}; "
         f"{len(data.evaluation):,} {plan.task.evaluation} rows, at most {plan.max_length} word pieces{cut}"
     )
+    yield overlapping(data.overlap, data.counts["evaluation"].texts)
+    yield from remarks(data.counts)
     others = plan.other_classes
     left = f", without its classifier of {len(others)} other classes: {', '.join(others)}" if others else ""
     yield f"backbone  {plan.backbone.name}, {plan.config.num_hidden_layers} layers, {plan.backbone.identity}{left}"
@@ -42,6 +48,26 @@ def describe(plan: Plan, arms: Sequence[Arm] | None, seconds: float) -> Iterator
     some, nothing = (" of training", "train") if arms is None else ("", "do")
     measured = f"about {duration(seconds)}{some}, measured from a few steps"
     yield f"time      {measured if seconds else f'nothing to {nothing}'}"
+
+
+def overlapping(found: Overlap, texts: int) -> str:
+    """How many of the reported texts a model is trained on."""
+    alike = f", {found.normalised:,} but for case, spaces and punctuation" if found.normalised else ""
+    label = f"; {found.other_label:,} of them with another label" if found.other_label else ""
+    return f"overlap   {found.exact:,} of {texts:,} reported texts are among the training rows{alike}{label}"
+
+
+def remarks(found: Mapping[str, Counts]) -> Iterator[str]:
+    """What a reader should know of the texts: what the backbone does not know of them, and what it reads as text."""
+    for name, counts in found.items():
+        part = PARTS[name]
+        if counts.notable:
+            yield (
+                f"words     {counts.unknown / counts.pieces:.0%} of the word pieces of {part} are unknown to the "
+                f"backbone's vocabulary, and {counts.lost:,} of {counts.rows:,} hold no other: is it of their language?"
+            )
+        if counts.typed:
+            yield f"words     names of special tokens ([SEP] or so) in {counts.typed:,} of {part} are read as text"
 
 
 def duration(seconds: float) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bench.finite import odd_row, require_finite
 from bench.folders import aside
 from bench.store import example_schema
 
@@ -83,7 +84,7 @@ def evaluate_readings(
     chunks: list[list[pa.Table]] = []
     for start in range(0, len(rows), CHUNK):
         paths = [reading.folder and reading.folder / f"part-{start:08d}.parquet" for reading in readings]
-        found = [pq.read_table(path, schema=schema) if path and path.exists() else None for path in paths]
+        found = [_kept(path, rows[start : start + CHUNK], schema) if path else None for path in paths]
         missing = [place for place, chunk in enumerate(found) if chunk is None]
         examples = _chunk(arm, rows[start : start + CHUNK], [readings[place] for place in missing]) if missing else []
         for place, own in zip(missing, examples, strict=True):
@@ -94,6 +95,17 @@ def evaluate_readings(
         chunks.append(found)
         advance(len(rows[start : start + CHUNK]))
     return [pa.concat_tables(own) for own in zip(*chunks, strict=True)]
+
+
+def _kept(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table | None:
+    """A chunk that an attempt at these rows has left; None where there is none, or one of other rows or columns."""
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException):
+        return None
+    if not table.schema.equals(schema) or table["example_id"].to_pylist() != [row["example_id"] for row in rows]:
+        return None
+    return table if odd_row(table) is None else None
 
 
 def _chunk(arm: Runnable, rows: Sequence[Mapping[str, Any]], readings: Sequence[Reading]) -> list[list[dict[str, Any]]]:
@@ -121,6 +133,7 @@ def _passed(arm: Runnable, rows: Sequence[Mapping[str, Any]]) -> Output:
 def _examples(arm: Runnable, rows: Sequence[Mapping[str, Any]], output: Output) -> list[dict[str, Any]]:
     from efficient_bert.cost import full_flops, trace_flops
 
+    require_finite(output.logits, [row["example_id"] for row in rows])
     trace, layers = output.trace, arm.reference.num_hidden_layers
     counts = trace_flops(trace, arm.model.config), full_flops(trace.length, arm.reference)
     released = arm.released_flops(arm.model, output) if arm.released_flops else counts
@@ -155,6 +168,7 @@ def _padded(rows: list[list[int]], layers: int) -> list[list[int]]:
 def _example(row: Mapping[str, Any], columns: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "example_id": row["example_id"],
+        "text_id": row.get("text_id", row["example_id"]),
         "label": row["label"],
         "correct": columns["prediction"] == row["label"] if columns["probabilities"] else None,
         **columns,

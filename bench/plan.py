@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any
 from bench import __version__
 from bench.artifacts import ArtifactStore, Job, content_hash
 from bench.backbones import Backbone, other_classes, resolve, tokenizer
-from bench.data import DATA_SEED, encode, fingerprint, hold_out, load_split
 from bench.environment import read_environment
 from bench.errors import InputError
+from bench.examples import Data, load_data
 from bench.folders import Folders, digest
 from bench.presets import Preset, preset_named
 from bench.registry import METHODS, TASKS
 from bench.store import RunStore
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
     from bench.tasks import Task
@@ -94,23 +93,6 @@ class Arm:
     def label(self) -> str:
         """For plans and progress bars: `entropy_exit exit_threshold=0.3`."""
         return " ".join([self.method.name, *(f"{name}={value}" for name, value in self.knobs.items())])
-
-
-@dataclass(frozen=True)
-class Data:
-    """Encoded splits and what identifies them.
-
-    Attributes:
-        dropped: training rows that are copies or phrases of held-out ones.
-        cut: texts of all splits that are longer than what is read of them.
-    """
-
-    train: Dataset
-    heldout: Dataset
-    evaluation: Dataset
-    dropped: int
-    cut: int
-    fingerprints: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -249,6 +231,7 @@ class Plan:
             "max_length": self.max_length,
             "timing": [self.latency_examples, self.rounds],
             "hardware": [self.environment["device_name"], self.environment["torch_threads"]],
+            **self.data.reading("evaluation"),
         }
         return Arm(method, knobs, job, f"{self.task.name}-{method.name}-{content_hash(decided_by)}")
 
@@ -272,6 +255,7 @@ class Plan:
             "max_length": self.max_length,
             "metric": self.task.metrics[0],
             "seed": self.seed_of(stage),
+            **self.data.reading("train", "heldout"),
         }
         named = {knob.name: Path(str(own[knob.name])) for knob in stage.options if knob.path and own[knob.name]}
         contents = {name: digest(path) for name, path in named.items() if path.exists()}
@@ -359,9 +343,11 @@ def make_plan(settings: Settings) -> Plan:
         **({"problem_type": "regression"} if task.regression else {}),
     )
     max_length = settings.max_length or task.max_length
-    if not 3 <= max_length <= config.max_position_embeddings:
+    least = 5 if task.pair else 3  # a word piece of each text between [CLS] and [SEP]
+    if not least <= max_length <= config.max_position_embeddings:
         raise InputError(
-            f"max_length is {max_length}, but backbone {backbone.name!r} takes 3 to {config.max_position_embeddings}"
+            f"max_length is {max_length}, but backbone {backbone.name!r} takes {least} to "
+            f"{config.max_position_embeddings}"
         )
     words = tokenizer(backbone)
     plan = Plan(
@@ -414,31 +400,3 @@ def check_device(device: str) -> None:
         raise InputError(f"device is {device!r}, but it is cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("device is cuda, but torch sees no GPU here; use --device cpu")
-
-
-def load_data(
-    task: Task, settings: Settings, preset: Preset, *, tokenizer: PreTrainedTokenizerBase, max_length: int
-) -> Data:
-    """Load, split and encode: the held-out slice comes out of the training split."""
-    limits = {
-        "train": settings.train_rows or preset.train_rows,
-        task.evaluation: settings.eval_rows or preset.eval_rows,
-    }
-    splits = {
-        split: load_split(task, split, data_dir=settings.data_dir, seed=DATA_SEED, limit=limit)
-        for split, limit in limits.items()
-    }
-    whole = splits["train"]
-    train, heldout = hold_out(whole, seed=settings.first_seed, phrases=task.phrases)
-    parts = {"train": train, "heldout": heldout, "evaluation": splits[task.evaluation]}
-    encoded = {
-        name: encode(part, tokenizer, max_length=max_length, windows=task.windows) for name, part in parts.items()
-    }
-    return Data(
-        train=encoded["train"],
-        heldout=encoded["heldout"],
-        evaluation=encoded["evaluation"],
-        dropped=len(whole) - len(train) - len(heldout),
-        cut=sum(sum(part["cut"][:]) for part in encoded.values()),
-        fingerprints={name: fingerprint(part) for name, part in parts.items()},
-    )

@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any
 from bench.data import DATA_SEED, encode, load_split
 from bench.errors import InputError
 from bench.evaluation import evaluate
+from bench.examples import require_words
 from bench.folders import require_folder, require_new
 from bench.presets import preset_named
 from bench.registry import METHODS
 from bench.runner import is_main_process, load_models, runnable, train_job
 from bench.store import write_aside
+from bench.word_pieces import wordless
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from datasets import Dataset
 
     from bench.artifacts import Job
     from bench.plan import Arm, Plan, Settings
@@ -66,21 +69,37 @@ def missing_stages(plan: Plan, arm: Arm) -> list[Job]:
     return [job for job in arm.job.chain if job.id not in plan.artifacts]
 
 
-def predict(plan: Plan, places: Mapping[str, Path], watcher: Watcher) -> None:
-    """Train what is missing, answer every split with the plan's last arm, and write the files at `places`."""
+def predict(plan: Plan, places: Mapping[str, Path], watcher: Watcher) -> dict[str, int]:
+    """Train what is missing, answer every split with the plan's last arm, and write the files at `places`.
+
+    Returns:
+        Split -> how many of its rows have no word pieces: a leaderboard needs an answer to each row.
+    """
     task, arm = plan.task, plan.arms[-1]
-    tables = {split: load_split(task, split, data_dir=plan.settings.data_dir, seed=DATA_SEED) for split in places}
+    tables = {split: encoded_split(plan, split) for split in places}
+    bare = {split: len(wordless(table, pairs=task.pair is not None)) for split, table in tables.items()}
     for job in missing_stages(plan, arm):
         train_job(plan, job, watcher)
     if not is_main_process():
-        return
+        return bare
     able = runnable(plan, arm, load_models(plan, [arm]))
     for split, path in places.items():
-        rows = encode(tables[split], plan.tokenizer, max_length=plan.max_length, windows=task.windows).to_list()
+        rows = tables[split].to_list()
         with watcher.counting(f"predict {split} by {arm.label}", len(rows)) as advance:
             answered = evaluate(able, rows, advance=advance)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_aside(path, leaderboard(task, answered) if split in task.unlabelled else plain(task, answered))
+    return bare
+
+
+def encoded_split(plan: Plan, split: str) -> Dataset:
+    """A split in word pieces; one with labels has no row without any."""
+    task, data_dir = plan.task, plan.settings.data_dir
+    table = load_split(task, split, data_dir=data_dir, seed=DATA_SEED)
+    encoded = encode(table, plan.tokenizer, max_length=plan.max_length, windows=task.windows)
+    if split not in task.unlabelled:
+        require_words(task, split, encoded, data_dir=data_dir)
+    return encoded
 
 
 def leaderboard(task: Task, answers: pa.Table) -> str:

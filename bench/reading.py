@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.errors import InputError
+from bench.finite import require_finite
 from bench.gold import Gold, marked_tokens
+from bench.layouts import quoted
 from bench.windows import spans
 from eraser_eval.align import Alignment, Pooling
 from eraser_eval.documents import tokens
@@ -68,6 +71,11 @@ def documents_of(gold: Gold, tokenizer: PreTrainedTokenizerBase) -> list[Documen
         (docid,) = annotation.docids
         words = tokens(gold.documents[docid])
         pieces = tokenizer(words, is_split_into_words=True, add_special_tokens=False, verbose=False)
+        if not pieces["input_ids"]:
+            raise InputError(
+                f"the document of annotation {quoted(annotation.annotation_id, repr)} has no word pieces for this "
+                f"backbone, but a rationale needs words; remove the annotation or fill the document in"
+            )
         found.append(
             Document(
                 annotation.annotation_id,
@@ -138,10 +146,12 @@ def answers(
 
     cut = [reader.inputs(document, keep) for document, keep in asked]
     flat = [window for windows in cut for window in windows]
+    names = [document.annotation_id for (document, _), windows in zip(asked, cut, strict=True) for _ in windows]
     found, flops = [np.empty(0)] * len(flat), np.zeros(len(flat), np.int64)
     for rows, batch in _batches(flat, able):
         with torch.inference_mode(), _under(precision, able):
             output = run(able.model, batch, able.policy)
+        require_finite(output.logits, [names[row] for row in rows])
         flops[rows] = trace_flops(output.trace, able.model.config).cpu().numpy()
         for row, probabilities in zip(rows, output.logits.double().softmax(-1).cpu().numpy(), strict=True):
             found[row] = probabilities
@@ -181,6 +191,7 @@ def explanations(
             document.marked[document.units[own]],
             # [CLS] and [SEP] counted, once for the document
             (own + 1) / (sum(map(len, windows)) + 2),
+            document.annotation_id,
         )
         for document, answer, windows in zip(documents, classes, places, strict=True)
         for own in windows
@@ -202,12 +213,14 @@ class Window:
         answer: the class that is explained.
         marked: which pieces people marked [pieces without the special ones].
         before: how much of what is read of the document stands before each piece [the same].
+        name: the annotation's.
     """
 
     pieces: list[int]
     answer: int
     marked: Mask
     before: Values
+    name: str
 
 
 def _explained(
@@ -230,9 +243,11 @@ def _explained(
             marked[place, own] = torch.from_numpy(windows[row].marked)
             before[place, own] = torch.from_numpy(windows[row].before).to(before)
         question = Question(able.model, batch, answers, marked, before, able.policy if explainer.adaptive else None)
-        scores = explainer.explain(question).double().cpu().numpy()
-        for row, own in zip(rows, scores, strict=True):
+        scores = explainer.explain(question).double().cpu()
+        for row, padded in zip(rows, scores, strict=True):
             length = len(windows[row].pieces)
+            require_finite(padded[None, :, :length], [windows[row].name], kind="explanation of")
+            own = padded.numpy()
             # shares are held against an equal share, which is smaller in a longer window
             found[row] = own[:, 1 : length - 1] * (length if explainer.shares else 1)
         advance(len(rows))

@@ -21,6 +21,7 @@ FLOPS_CONVENTION = (
 
 EXAMPLE_COLUMNS: Mapping[str, str] = {
     "example_id": "string: the example's name in its split",
+    "text_id": "string: the id of the text that the example is, or is a window of",
     "label": "int64: gold class (float64 in a regression: gold score)",
     "prediction": "int64: predicted class (float64 in a regression: predicted score)",
     "correct": "bool: prediction == label (null in a regression)",
@@ -40,12 +41,6 @@ EXAMPLE_COLUMNS: Mapping[str, str] = {
 }
 
 
-def text_of(example_id: str) -> str:
-    """The id of the text that an example is a window of, `<text>#<number>`; its own where it is none."""
-    text, mark, number = example_id.rpartition("#")
-    return text if mark and number.isdecimal() else example_id
-
-
 @dataclass(frozen=True)
 class Record:
     """One finished run.
@@ -59,7 +54,8 @@ class Record:
         options: training options in force, by stage.
         artifacts: stage name -> artifact id of the models that were used.
         training: stage name -> "heldout_scores" of its epochs and "history", what it watched while training.
-        data: split name, rows, training rows, fingerprints, whether it is synthetic.
+        data: split name, rows, training rows, how many of the rows are among those (`bench.overlap`), fingerprints,
+            whether it is synthetic.
         metrics: point values of the task's declared metrics on the evaluation split.
         heldout: the same metrics and "flops_speedup" on the held-out slice of the training split (for selection).
         timing: protocol read back (device, threads, rounds, warm-up, clock, session id, examples timed).

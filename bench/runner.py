@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,11 +15,13 @@ import pyarrow as pa
 from bench.artifacts import Job
 from bench.errors import InputError, first_line
 from bench.evaluation import Runnable, answers, evaluate
+from bench.finite import require_weights
 from bench.plan import Arm, Plan
 from bench.progress import Watcher
 from bench.records import Record
 from bench.registry import METRICS
 from bench.session import single, timed
+from bench.word_pieces import save_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -96,11 +100,24 @@ def train_job(plan: Plan, job: Job, watcher: Watcher) -> None:
             folder=plan.artifacts.partial(job.id, made_with=[each.id for each in job.chain]),
             watch=watch,
         )
-        trained = job.stage.train(context)
+        with during(job):
+            trained = job.stage.train(context)
     PartialState().wait_for_everyone()  # the others may still read what is about to be tidied away
     if is_main_process():
-        plan.artifacts.put(job, trained, save_tokenizer=plan.tokenizer.save_pretrained)
+        saved = partial(save_tokenizer, tokenizer=plan.tokenizer, max_length=plan.max_length)
+        plan.artifacts.put(job, trained, save_tokenizer=saved)
     PartialState().wait_for_everyone()
+
+
+@contextmanager
+def during(job: Job) -> Iterator[None]:
+    """Name the stage in what is refused while it is trained."""
+    from efficient_bert import InputError as TrainingError
+
+    try:
+        yield
+    except (InputError, TrainingError) as error:
+        raise InputError(f"stage {job.stage.name}: {error}") from error
 
 
 def fresh_model(plan: Plan, seed: int) -> EfficientBertForSequenceClassification:
@@ -147,6 +164,7 @@ def fresh_model(plan: Plan, seed: int) -> EfficientBertForSequenceClassification
             f"the weights of backbone {plan.backbone.name!r} hold {len(resized)} tensors of other sizes than its "
             f"config.json asks for, {resized[0]} among them; pass a checkpoint whose parts belong together"
         )
+    require_weights(plan, model)
     return model
 
 
@@ -252,6 +270,7 @@ def record_of(
             "train_rows": len(plan.data.train),
             "heldout_rows": len(plan.data.heldout),
             "dropped_rows": plan.data.dropped,
+            "overlap": dataclasses.asdict(plan.data.overlap),
             "max_length": plan.max_length,
             "fingerprints": dict(plan.data.fingerprints),
             "finetune_seed": arm.job.chain[0].seed,

@@ -17,8 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.errors import InputError
+from bench.finite import odd_row
 from bench.folders import Folders, aside
+from bench.layouts import quoted
 from bench.records import EXAMPLE_COLUMNS, Record
+from bench.registry import TASKS
+from bench.windows import with_text_ids
 
 _ARROW_TYPES = {
     "string": pa.string(),
@@ -85,8 +89,14 @@ class RunStore(Folders):
             raise InputError(
                 f"{run_id}/examples.parquet cannot be read ({type(error).__name__}); measure the run again with --fresh"
             ) from error
+        if "text_id" not in table.schema.names and "example_id" in table.schema.names:
+            task = self.record(run_id).task
+            table = with_text_ids(table, windows=task in TASKS and TASKS[task].windows)
         if table.schema.names != EXAMPLE_SCHEMA.names:
             raise InputError(f"{run_id}/examples.parquet has columns {table.schema.names}, not {EXAMPLE_SCHEMA.names}")
+        if (row := odd_row(table)) is not None:
+            name = quoted(table["example_id"][row].as_py(), repr)
+            raise InputError(f"{run_id}: its answer to example {name} is no finite number; run it again with --fresh")
         return table
 
     def made_with(self, artifacts: Collection[str]) -> list[str]:

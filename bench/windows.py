@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+WINDOW = re.compile(r"#\d+\Z")
+"""How the example_id of a window ends."""
 
 
 def windows(
@@ -16,9 +22,9 @@ def windows(
     """Cut texts into windows that follow one another and have at most `max_length` word pieces.
 
     Yields:
-        Per window: example_id (the text's, "#" and the window's number), its text's label, input_ids and token_type_ids
-        with [CLS] and [SEP], and words: for each word piece the number of its whitespace-separated word in the whole
-        text, -1 for [CLS] and [SEP].
+        Per window: example_id (the text's, "#" and the window's number), text_id (the text's), its text's label,
+        input_ids and token_type_ids with [CLS] and [SEP], and words: for each word piece the number of its
+        whitespace-separated word in the whole text, -1 for [CLS] and [SEP].
     """
     texts = [text.split() for text in rows["text"]]
     pieces = tokenizer(texts, is_split_into_words=True, add_special_tokens=False, verbose=False)
@@ -27,6 +33,7 @@ def windows(
         for number, (start, end) in enumerate(spans(words, max_length - 2)):
             yield {
                 "example_id": f"{name}#{number}",
+                "text_id": name,
                 "label": label,
                 "input_ids": [tokenizer.cls_token_id, *ids[start:end], tokenizer.sep_token_id],
                 "token_type_ids": [0] * (end - start + 2),
@@ -51,3 +58,10 @@ def spans(words: Sequence[int], room: int) -> list[tuple[int, int]]:
         found.append((start, end))
         start = end
     return found or [(0, 0)]
+
+
+def with_text_ids(table: pa.Table, *, windows: bool) -> pa.Table:
+    """Add text_id to a table of examples of before it was a column: where texts were read in windows, by the ids."""
+    names = table["example_id"].to_pylist()
+    texts = [WINDOW.sub("", name) for name in names] if windows else names
+    return table.add_column(1, "text_id", pa.array(texts, pa.string()))

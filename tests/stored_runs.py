@@ -77,8 +77,10 @@ class StoredRun:
         label, depth = number % 2, self.depths[number % len(self.depths)]
         prediction, heads = 1 - label if wrong else label, self.heads[number % len(self.heads)]
         rounds = range(self.rounds if number < self.timed else 0)
+        text, window = divmod(number, self.windows)
         return {
-            "example_id": f"e{number:05d}" if self.windows == 1 else "e{:05d}#{}".format(*divmod(number, self.windows)),
+            "example_id": f"e{text:05d}" if self.windows == 1 else f"e{text:05d}#{window}",
+            "text_id": f"e{text:05d}",
             "label": label,
             "prediction": prediction,
             "correct": not wrong,

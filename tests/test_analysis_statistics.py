@@ -69,7 +69,8 @@ def test_windows_of_a_text_are_drawn_together() -> None:
     texts = [True] * 80 + [False] * 20
     whole, alone = answers([right for right in texts for _ in range(3)]), answers(texts)
     names = [f"a#b{text}#{window}" for text in range(100) for window in range(3)]
-    windows = whole.assign(example_id=names).sample(frac=1, random_state=0, ignore_index=True)
+    own = [f"a#b{text}" for text in range(100) for _ in range(3)]
+    windows = whole.assign(example_id=names, text_id=own).sample(frac=1, random_state=0, ignore_index=True)
     found, wanted, naive = (interval(ACCURACY, frame, resamples=2000) for frame in (windows, alone, whole))
     assert found.value == wanted.value
     assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=0.0101)

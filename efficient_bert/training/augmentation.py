@@ -185,8 +185,8 @@ def check_sources(config: EfficientBertConfig, options: Mapping[str, Value], voc
 
 @cache
 def tokenizer_of(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a masked language model, a folder or a hub's name; read once."""
-    found: PreTrainedTokenizerBase = read(AutoTokenizer, name)
+    """The tokenizer of a masked language model, a folder or a hub's name, to which "[SEP]" is a text; read once."""
+    found: PreTrainedTokenizerBase = read(AutoTokenizer, name, split_special_tokens=True)
     return found
 
 

@@ -195,10 +195,7 @@ class Trainer:
         with self.accelerator.autocast():
             value = self.recipe.descend(self.model, batch, self.progress, backward).item()
         if share and not math.isfinite(value):
-            raise InputError(
-                f"the loss is {value} at step {self.progress.step}; lower the learning rate "
-                f"(it is {self.context.options['learning_rate']}) or set the precision to 'no'"
-            )
+            raise InputError(f"the loss is {value} at step {self.progress.step}; {self.remedy}")
         self.average_gradients()
         self.clip_gradients()
         self.optimizer.step()
@@ -212,6 +209,13 @@ class Trainer:
         self.progress.step += 1
         self.progress.batch += 1
         return float(value)
+
+    @property
+    def remedy(self) -> str:
+        """What to do about numbers that are none."""
+        options = self.context.options
+        precise = "" if options["precision"] == "no" else " or set the precision to 'no'"
+        return f"lower the learning rate (it is {options['learning_rate']}){precise}"
 
     def observe(self) -> None:
         """Remember what the recipe watches, and at which step."""
@@ -267,8 +271,14 @@ class Trainer:
                 self.recipe.predict(model, {name: value.to(model.device) for name, value in batch.items()})
                 for batch in map(self.collate, in_order(rows))
             ]
-        labels = torch.tensor([row["label"] for row in rows])
-        return self.context.score(labels, torch.cat(logits).float().cpu())
+        answers = torch.cat(logits).float().cpu()
+        if not answers.isfinite().all():
+            row = int(answers.isfinite().flatten(1).all(1).int().argmin())
+            raise InputError(
+                f"the answer to held-out example {rows[row].get('example_id', row)!r} is no finite number at step "
+                f"{self.progress.step}; {self.remedy}"
+            )
+        return self.context.score(torch.tensor([row["label"] for row in rows]), answers)
 
     def watch(self, loss: float, *, rate: float, score: float | None = None) -> None:
         """Tell the watcher, from the main process only."""
