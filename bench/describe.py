@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from bench.layouts import quoted
+
 if TYPE_CHECKING:
     from bench.plan import Arm, Plan
 
@@ -26,8 +28,9 @@ def describe(plan: Plan, arms: Sequence[Arm] | None, seconds: float) -> Iterator
         f"data      {len(data.train):,} training rows, {len(data.heldout):,} held out for selection{dropped}; "
         f"{len(data.evaluation):,} {plan.task.evaluation} rows, at most {plan.max_length} word pieces{cut}"
     )
-    others = plan.other_classes
-    left = f", without its classifier of {len(others)} other classes: {', '.join(others)}" if others else ""
+    unused = f"the fields {', '.join(map(quoted, plan.unknown_fields))} of its config.json" * bool(plan.unknown_fields)
+    behind = "; ".join(filter(None, (unused, plan.other_head)))
+    left = f", without {behind}" if behind else ""
     yield f"backbone  {plan.backbone.name}, {plan.config.num_hidden_layers} layers, {plan.backbone.identity}{left}"
     yield f"device    {environment['device']}: {environment['device_name']}, {environment['torch_threads']} threads"
     missing_jobs, missing_arms = plan.missing_jobs, plan.missing_arms

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import __version__
 from bench.artifacts import ArtifactStore, Job, content_hash
-from bench.backbones import Backbone, other_classes, resolve, tokenizer
+from bench.backbones import Backbone, inspect, resolve
 from bench.data import DATA_SEED, encode, fingerprint, hold_out, load_split
 from bench.environment import read_environment
 from bench.errors import InputError
@@ -118,8 +118,9 @@ class Plan:
     """Everything resolved and checked; nothing trained or run yet.
 
     Attributes:
-        other_classes: of the backbone's own classifier where they are not the task's: it is left behind, and
-            training starts from a new one.
+        other_head: the backbone's own classifier in words where it is not of this task: it is left behind, and
+            training starts from a new one; else empty.
+        unknown_fields: of the backbone's configuration, which are not used.
         made: ids of stages and runs that another plan of the same command does before this one.
     """
 
@@ -129,7 +130,8 @@ class Plan:
     backbone: Backbone
     tokenizer: PreTrainedTokenizerBase
     config: EfficientBertConfig
-    other_classes: tuple[str, ...]
+    other_head: str
+    unknown_fields: tuple[str, ...]
     data: Data
     max_length: int
     latency_examples: int
@@ -339,10 +341,6 @@ def make_plan(settings: Settings) -> Plan:
     Raises:
         InputError: anything the user gave is wrong or cannot be found.
     """
-    from transformers import BertConfig
-
-    from efficient_bert import EfficientBertConfig
-
     task = TASKS[settings.task]
     preset = preset_named(settings.preset).on(task.name)
     if settings.split is not None:
@@ -351,28 +349,23 @@ def make_plan(settings: Settings) -> Plan:
     for name in settings.methods:
         METHODS[name]
     backbone = resolve(settings.backbone or preset.backbone)
-    source = BertConfig.from_pretrained(backbone.folder, local_files_only=True)
-    config = EfficientBertConfig.from_bert(
-        source,
-        id2label=dict(enumerate(task.labels)),
-        label2id={name: number for number, name in enumerate(task.labels)},
-        **({"problem_type": "regression"} if task.regression else {}),
-    )
+    encoder = inspect(backbone, task)
     max_length = settings.max_length or task.max_length
-    if not 3 <= max_length <= config.max_position_embeddings:
+    most = encoder.config.max_position_embeddings
+    if not 3 <= max_length <= most:
         raise InputError(
-            f"max_length is {max_length}, but backbone {backbone.name!r} takes 3 to {config.max_position_embeddings}"
+            f"max_length is {max_length}, but backbone {backbone.name!r} takes 3 to {most}; give --max-length {most}"
         )
-    words = tokenizer(backbone)
     plan = Plan(
         settings=settings,
         task=task,
         preset=preset,
         backbone=backbone,
-        tokenizer=words,
-        config=config,
-        other_classes=other_classes(backbone, source, task.labels),
-        data=load_data(task, settings, preset, tokenizer=words, max_length=max_length),
+        tokenizer=encoder.tokenizer,
+        config=encoder.config,
+        other_head=encoder.other_head,
+        unknown_fields=encoder.unknown_fields,
+        data=load_data(task, settings, preset, tokenizer=encoder.tokenizer, max_length=max_length),
         max_length=max_length,
         latency_examples=first_given(settings.latency_examples, preset.latency_examples),
         rounds=first_given(settings.rounds, preset.rounds),

@@ -217,14 +217,13 @@ def test_an_encoder_has_no_classes_to_leave_behind(tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text(encoding="utf8"))
     named = {**config, "id2label": {"0": "a", "1": "b", "2": "c"}, "label2id": {"a": 0, "b": 1, "c": 2}}
     (folder / "config.json").write_text(json.dumps(named), encoding="utf8")
-    assert planned(folder).other_classes == ()
+    assert planned(folder).other_head == ""
 
 
 def test_points_that_do_not_fit_the_backbone_are_left_out(tmp_path: Path) -> None:
     """Half of one layer is none, which leaves the method out; where it was asked for, that is refused."""
     folder = write_backbone(tmp_path / "bert")
-    config = json.loads((folder / "config.json").read_text(encoding="utf8"))
-    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}), encoding="utf8")
+    BertModel(BertConfig.from_pretrained(folder, num_hidden_layers=1)).save_pretrained(folder)
     assert "static_depth" not in {arm.method.name for arm in planned(folder).arms}
     for asked in ({"methods": ("static_depth",)}, {"knobs": {"depth_mult": ("0.5",)}}):
         with pytest.raises(UnfitError, match="leaves none of 1 layers"):
