@@ -42,6 +42,7 @@ def describe(plan: Plan, arms: Sequence[Arm] | None, seconds: float) -> Iterator
         yield f"fresh     forgets {runs} stored runs and {stages} stages of other commands, which came of these stages"
     for arm in arms or ():
         yield f"run       {arm.label}: {'to do' if arm in missing_arms else 'cached'}"
+    yield from (f"left out  {each.method.name}: {each.left_out}" for each in plan.points if each.left_out)
     some, nothing = (" of training", "train") if arms is None else ("", "do")
     measured = f"about {duration(seconds)}{some}, measured from a few steps"
     yield f"time      {measured if seconds else f'nothing to {nothing}'}"

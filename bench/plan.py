@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from bench.backbones import Backbone, inspect, resolve
 from bench.data import DATA_SEED, encode, fingerprint, hold_out, load_split
 from bench.environment import read_environment
 from bench.errors import InputError
+from bench.fitting import Misfit, Points, check_values, grid, refusals, refuse, unfit_stages
 from bench.folders import Folders, digest
 from bench.presets import Preset, preset_named
 from bench.registry import METHODS, TASKS
@@ -154,14 +155,25 @@ class Plan:
 
     @cached_property
     def arms(self) -> tuple[Arm, ...]:
-        """The reference first, then every method at every point."""
+        """The reference first, then every method at every point that fits.
+
+        Raises:
+            InputError: a name or a value that was given does not fit, or none of the points of a method that was named.
+        """
+        refuse(reason for points in self.points for reason in points.refused(self.settings))
+        found = [arm for points in self.points for arm in points.arms]
+        return tuple({arm.run_id: arm for arm in found}.values())
+
+    @cached_property
+    def points(self) -> tuple[Points, ...]:
+        """Of the reference and of each method: what fits and what does not."""
         suite = [name for name, method in METHODS.items() if method.suite]
         names = dict.fromkeys(["full", *(self.settings.methods or suite)])
         methods = [METHODS[name] for name in names]
         check_names(self.settings, methods)
+        check_values(self.settings, {**self.preset.options, **self.settings.options}, methods)
         check_controls(self.settings, methods)
-        found = [arm for method in methods for arm in self.arms_of(method)]
-        return tuple({arm.run_id: arm for arm in found}.values())
+        return tuple(map(self.points_of, methods))
 
     @property
     def missing_jobs(self) -> tuple[Job, ...]:
@@ -211,32 +223,21 @@ class Plan:
         last = [job for job in jobs.values() if job.stage.name == until]
         return tuple({job.id: job for each in last for job in each.chain}.values())
 
-    def arms_of(self, method: Method) -> Iterator[Arm]:
-        """A method at the knob values given, else the preset's, else those of its own points that fit the model."""
-        from efficient_bert import InputError as UnfitError
-
-        given = self.settings.knobs
-        chosen = {**{name: (value,) for name, value in self.preset.knobs.items()}, **given}
-        axes = [
-            [knob.parse(value) for value in chosen[knob.name]] if knob.name in chosen else knob.points or [knob.default]
-            for knob in method.all_knobs
-        ]
-        refusal: UnfitError | None = None
-        fitting = 0
-        for values in itertools.product(*axes):
-            knobs = dict(zip((knob.name for knob in method.all_knobs), values, strict=True))
-            arm = self.arm(method, knobs)
-            try:
-                method.check(self.config_after(arm.job), knobs)
-            except UnfitError as error:
-                if set(knobs) & set(given):
-                    raise
-                refusal = error
+    def points_of(self, method: Method) -> Points:
+        """A method at the knob values given, else the preset's, else its own points, each held against the model."""
+        chosen = {**{name: (value,) for name, value in self.preset.knobs.items()}, **self.settings.knobs}
+        arms, misfits = [], []
+        for knobs in grid(method.all_knobs, chosen):
+            options = {stage.name: self.options_of(stage, knobs) for stage in method.stage.chain}
+            if untrained := unfit_stages(method.stage, self.config, options, self.vocabulary):
+                misfits.append(Misfit(tuple(untrained), untrained=True))
                 continue
-            fitting += 1
-            yield arm
-        if refusal is not None and not fitting and method.name in self.settings.methods:
-            raise refusal  # asked for by name, and none of its own points fit
+            arm = self.arm(method, knobs)
+            if unfit := refusals(partial(method.check, self.config_after(arm.job), knobs)):
+                misfits.append(Misfit(tuple(unfit), untrained=False))
+            else:
+                arms.append(arm)
+        return Points(method, tuple(arms), tuple(misfits))
 
     def arm(self, method: Method, knobs: Mapping[str, Value]) -> Arm:
         """One arm with its job and its run id."""
@@ -256,16 +257,8 @@ class Plan:
 
     def job(self, stage: Stage, knobs: Mapping[str, Value]) -> Job:
         """The job of a stage and of those before it; what was left to the machine is decided here."""
-        from efficient_bert.training.loop import native_precision
-
-        own = {knob.name: knobs[knob.name] for knob in stage.knobs}
-        chosen = {**self.preset.options, **self.settings.options}
-        for knob in stage.options:
-            own[knob.name] = knob.parse(chosen.get(f"{stage.name}.{knob.name}", knob.default))
-        if own.get("precision") == "auto":
-            own["precision"] = native_precision(self.settings.device)
+        own = self.options_of(stage, knobs)
         after = self.job(stage.after, knobs) if stage.after else None
-        stage.check(self.config_after(after), own, self.vocabulary)
         decided_by = {
             "version": TRAINS_AS,
             "backbone": self.backbone.identity,
@@ -279,6 +272,18 @@ class Plan:
         contents = {name: digest(path) for name, path in named.items() if path.exists()}
         decided_by |= {"contents": contents} if contents else {}
         return Job(stage, own, decided_by, after)
+
+    def options_of(self, stage: Stage, knobs: Mapping[str, Value]) -> dict[str, Value]:
+        """What a stage trains with: these knobs, and options as given, else the preset's, else its own."""
+        from efficient_bert.training.loop import native_precision
+
+        own = {knob.name: knobs[knob.name] for knob in stage.knobs}
+        chosen = {**self.preset.options, **self.settings.options}
+        for knob in stage.options:
+            own[knob.name] = knob.parse(chosen.get(f"{stage.name}.{knob.name}", knob.default))
+        if own.get("precision") == "auto":
+            own["precision"] = native_precision(self.settings.device)
+        return own
 
     def seed_of(self, stage: Stage) -> int:
         """The seed of a stage; one that draws nothing follows from the stage before, whatever the seed."""
@@ -309,13 +314,15 @@ def check_names(settings: Settings, methods: Sequence[Method]) -> None:
     knobs = {knob.name for method in methods for knob in method.all_knobs}
     stages = {stage.name: stage for method in methods for stage in method.stage.chain}
     options = {f"{stage.name}.{knob.name}" for stage in stages.values() for knob in stage.options}
+    wrong = []
     for given, known, kind in ((settings.knobs, knobs, "knob"), (settings.options, options, "training option")):
         for name in given:
             if name not in known:
-                raise InputError(
+                wrong.append(
                     f"none of the methods {', '.join(method.name for method in methods)} has the {kind} {name!r}; "
                     f"they have: {', '.join(sorted(known)) or 'none'}"
                 )
+    refuse(wrong)
 
 
 def check_controls(settings: Settings, methods: Sequence[Method]) -> None:
