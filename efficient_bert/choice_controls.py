@@ -182,9 +182,16 @@ def shares(given: Value, count: int, *, name: str, whole: bool) -> list[float]:
     if not fits or len(found) != count:
         total = "to 1" if whole else "to at most 1"
         raise InputError(
-            f"{name} is {given!r}, but it takes {count} shares of 0 or more that add up {total}, as 0.5/0.2"
+            f"{name} is {given!r}, but it takes {count} shares of 0 or more that add up {total}, as "
+            f"{example_shares(count)}"
         )
     return found
+
+
+def example_shares(count: int) -> str:
+    """So many shares that add up to 1, for a message to propose: halves of what is left."""
+    halves = [2.0 ** -min(place, count - 1) for place in range(1, count + 1)]
+    return "/".join(map(repr, halves))
 
 
 def check_rates(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import BertConfig
 from transformers.activations import ACT2FN
 
 from efficient_bert.errors import InputError
+
+PLAIN = {
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "pruned_heads": {},
+}
+"""Fields of a BERT checkpoint that change what its layers compute, at the only values that are computed here."""
 
 
 class EfficientBertConfig(BertConfig):
@@ -34,7 +43,8 @@ class EfficientBertConfig(BertConfig):
 
     Raises:
         InputError: heads that do not divide the hidden size, an unknown activation, a negative size, gates that do
-            not divide the layers, widths without a head, or an exit depth that is outside 1..N-1, unsorted or repeated.
+            not divide the layers, widths without a head, an exit depth that is outside 1..N-1, unsorted or repeated, or
+            fields of a BERT checkpoint that make it another encoder.
     """
 
     model_type = "efficient_bert"
@@ -55,6 +65,8 @@ class EfficientBertConfig(BertConfig):
         staying_profile: Sequence[Sequence[Sequence[float]]] = (),
         **kwargs: Any,
     ) -> None:
+        if kwargs.get("model_type") == BertConfig.model_type:  # a checkpoint of BERT, not one of ours
+            check_plain(kwargs)
         super().__init__(**kwargs)
         self.exit_depths = list(exit_depths)
         self.length_profile = list(length_profile)
@@ -124,12 +136,48 @@ class EfficientBertConfig(BertConfig):
 
     @classmethod
     def from_bert(cls, source: BertConfig, **changes: Any) -> EfficientBertConfig:
-        """The same architecture as a BERT checkpoint's configuration, with `changes` applied."""
+        """The same architecture as a BERT checkpoint's configuration, with `changes` applied.
+
+        Raises:
+            InputError: the checkpoint is no plain encoder, or the changes do not fit it.
+        """
         fields = source.to_dict()
-        fields.pop("model_type", None)
+        if fields.pop("model_type", None) == BertConfig.model_type:
+            check_plain(fields)
         if "id2label" in changes or "num_labels" in changes:  # the source's own classes would contradict them
-            fields = {name: value for name, value in fields.items() if name not in ("id2label", "label2id")}
+            own = ("id2label", "label2id", "problem_type")
+            fields = {name: value for name, value in fields.items() if name not in own}
         return cls(**{**fields, **changes})
+
+
+def check_plain(fields: Mapping[str, Any]) -> None:
+    """Raise InputError where the fields of a BERT checkpoint's configuration make it another encoder than this one."""
+    for name, usual in PLAIN.items():
+        if (fields.get(name) or usual) != usual:
+            raise InputError(f"{name} is {fields[name]!r}, but it must be {usual!r}: nothing else is computed here")
+
+
+def kept_of(fraction: float, whole: int, *, name: str, units: str) -> int:
+    """Units that a fraction leaves of a whole: round(fraction * whole), half to even.
+
+    Raises:
+        InputError: the fraction is not in (0, 1] or leaves none.
+    """
+    count = round(fraction * whole) if 0 < fraction <= 1 else 0
+    if not count:
+        least = math.ceil(100 / whole) / 100
+        raise InputError(
+            f"{name} is {fraction:g}, which leaves none of {whole} {units}; give {least:.2f} or more, at most 1"
+            if 0 < fraction <= 1
+            else f"{name} is {fraction:g}, but it is a fraction of the {whole} {units}; give {least:.2f} to 1"
+        )
+    return count
+
+
+def example_fractions(whole: int) -> tuple[float, ...]:
+    """Ascending fractions, the last one 1, that leave different numbers of so many units: for a message to propose."""
+    found = {round(fraction * whole): fraction for fraction in (0.25, 0.5, 0.75, 1.0)}
+    return tuple(fraction for count, fraction in found.items() if count)
 
 
 def kept_heads(width: float, heads: int) -> int:
@@ -138,12 +186,7 @@ def kept_heads(width: float, heads: int) -> int:
     Raises:
         InputError: the width is not in (0, 1] or leaves no head.
     """
-    if not 0 < width <= 1:
-        raise InputError(f"the width is {width:g}, but a width is a fraction of the {heads} heads, in (0, 1]")
-    count = round(width * heads)
-    if not count:
-        raise InputError(f"the width is {width:g}, which leaves none of {heads} heads; give {1 / heads:.2f} or more")
-    return count
+    return kept_of(width, heads, name="the width", units="heads")
 
 
 def check_widths(widths: Sequence[float], *, heads: int) -> None:
@@ -152,7 +195,7 @@ def check_widths(widths: Sequence[float], *, heads: int) -> None:
         kept_heads(width, heads)
     if not widths or sorted(set(widths)) != list(widths):
         raise InputError(
-            f"the widths are {list(widths)}, but they ascend and differ, for example [0.25, 0.5, 0.75, 1.0]"
+            f"the widths are {list(widths)}, but they ascend and differ, for example {list(example_fractions(heads))}"
         )
 
 

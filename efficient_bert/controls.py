@@ -75,9 +75,14 @@ def read_profile(config: EfficientBertConfig, given: Value) -> list[float]:
     if len(fractions) != config.num_hidden_layers or not falling or not fractions[-1] > 0:
         raise InputError(
             f"profile is {given!r}, but it takes {config.num_hidden_layers} fractions in (0, 1], none larger than the "
-            "one before, as 0.9/0.5/.."
+            f"one before, as {falling_fractions(config.num_hidden_layers)}"
         )
     return fractions
+
+
+def falling_fractions(layers: int) -> str:
+    """A profile of so many layers for a message to propose: from all tokens down to one of `layers`."""
+    return "/".join(f"{(layers - layer) / layers:.3g}" for layer in range(layers))
 
 
 def check_profile(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:

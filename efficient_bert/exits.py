@@ -9,9 +9,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from efficient_bert.config import EfficientBertConfig
+from efficient_bert.config import EfficientBertConfig, example_fractions
 from efficient_bert.engine import Output
 from efficient_bert.errors import InputError
+from efficient_bert.knobs import spelled
 
 Done = Callable[[Tensor], Tensor]
 """Logits of the exits so far (E, B, C) -> (B,) bool, who leaves."""
@@ -20,7 +21,8 @@ Done = Callable[[Tensor], Tensor]
 def require_classes(config: EfficientBertConfig, method: str) -> None:
     """Raise InputError where the answer is a real-valued score, of which these rules cannot say how sure it is."""
     if config.regression:
-        raise InputError(f"{method} compares classes, but the answer is a real-valued score; take full or static_depth")
+        others = "full or static_depth" if config.num_hidden_layers > 1 else "full"
+        raise InputError(f"{method} compares classes, but the answer is a real-valued score; take method {others}")
 
 
 def require_exits(config: EfficientBertConfig, method: str) -> None:
@@ -28,13 +30,21 @@ def require_exits(config: EfficientBertConfig, method: str) -> None:
     if not config.exit_depths:
         raise InputError(
             f"{method} leaves after a prefix of the layers, but rule {config.depth_rule!r} at depths {config.depths} "
-            "trains none but the whole; give --depth-rule prefix and a --depth-list of several"
+            f"trains none but the whole; {more_depths(config, 3 if config.regression else 2)}"
         )
     if config.regression and len(config.exit_depths) < 2:
         raise InputError(
             f"{method} leaves where two depths' scores agree, but of the depths {config.depths} only one is an exit; "
-            "give a --depth-list of three or more"
+            f"{more_depths(config, 3)}"
         )
+
+
+def more_depths(config: EfficientBertConfig, count: int) -> str:
+    """What to give so that `count` depths are trained, or that the model is too small for them."""
+    depths = example_fractions(config.num_hidden_layers)
+    if len(depths) < count:
+        return f"take a backbone of {count} layers or more"
+    return f"give --depth-rule prefix --depth-list {spelled(depths)}"
 
 
 def entropy(logits: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from efficient_bert.config import EfficientBertConfig, kept_heads
 from efficient_bert.decisions import Decision, Policy, View
 from efficient_bert.errors import InputError
-from efficient_bert.knobs import numbers
+from efficient_bert.knobs import numbers, spelled
 
 
 class WidthGate(nn.Module):
@@ -96,8 +96,8 @@ def width_list(text: str, config: EfficientBertConfig) -> tuple[float, ...]:
     widths = numbers(text, name="width_mult_list")
     if len(widths) != len(config.widths):
         raise InputError(
-            f"width_mult_list is {text!r}, but the gates tell {len(config.widths)} classes apart, the widths "
-            f"{config.widths}; give --width-mult-list as many, separated by commas"
+            f"width_mult_list is {text!r}, but the gates tell {len(config.widths)} classes apart; give "
+            f"--width-mult-list as many, for example their widths, {spelled(config.widths)}"
         )
     for width in widths:
         kept_heads(width, config.num_attention_heads)

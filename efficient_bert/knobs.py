@@ -20,6 +20,7 @@ class Knob:
         summary: one line, with the unit.
         default: value where nothing is said; its type is the knob's type.
         low, high: inclusive bounds of a number.
+        positive: 0, the lower bound, is no value itself.
         choices: allowed strings.
         points: values that `bench run` measures when the knob is not given.
         separator: between several values on a command line; another one where a value has commas itself.
@@ -33,6 +34,7 @@ class Knob:
     default: Value
     low: float = -math.inf
     high: float = math.inf
+    positive: bool = False
     choices: tuple[str, ...] = ()
     points: tuple[Value, ...] = ()
     separator: str = ","
@@ -55,14 +57,20 @@ class Knob:
                 raise ValueError
         except (ValueError, OverflowError):
             wanted = {int: "a whole number", float: "a number"}[kind]
-            raise InputError(f"{self.name} is {given!r}, but it takes {wanted}, for example {self.default}") from None
+            raise InputError(f"{self.name} is {given!r}, but it takes {wanted} in {self.interval}") from None
         if isinstance(value, str):
             if self.choices and value not in self.choices:
                 raise InputError(f"{self.name} is {value!r}, but it is one of {', '.join(self.choices)}")
             return spelled(numbers(value, name=self.name)) if self.listed else value
-        if not self.low <= value <= self.high:
-            raise InputError(f"{self.name} is {value}, but it lies in [{self.low:g}, {self.high:g}]")
+        if not self.low <= value <= self.high or (self.positive and not value):
+            raise InputError(f"{self.name} is {value}, but it lies in {self.interval}")
         return value
+
+    @property
+    def interval(self) -> str:
+        """The numbers that it takes, such as "[1, 10]", or "(0, 1]" where 0 is none of them."""
+        opening = "(" if self.positive or math.isinf(self.low) else "["
+        return f"{opening}{self.low:.12g}, {self.high:.12g}{')' if math.isinf(self.high) else ']'}"
 
 
 def numbers(text: str, *, name: str = "the list", separator: str = ",") -> tuple[float, ...]:
@@ -75,8 +83,7 @@ def numbers(text: str, *, name: str = "the list", separator: str = ",") -> tuple
         return tuple(float(part) for part in text.split(separator))
     except ValueError:
         apart = {",": "commas", "/": "slashes"}[separator]
-        example = separator.join(("0.5", "0.75"))
-        raise InputError(f"{name} is {text!r}, but it takes numbers separated by {apart}, as in {example}") from None
+        raise InputError(f"{name} is {text!r}, but it takes numbers separated by {apart}") from None
 
 
 def spelled(values: Sequence[float]) -> str:

@@ -14,7 +14,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
-from efficient_bert.config import EfficientBertConfig, kept_heads
+from efficient_bert.config import EfficientBertConfig, kept_heads, kept_of
 from efficient_bert.decisions import Policy
 from efficient_bert.errors import InputError
 from efficient_bert.importance import Importance
@@ -54,12 +54,7 @@ def kept_count(depth: float, layers: int, *, name: str = "the depth") -> int:
     Raises:
         InputError: the fraction is not in (0, 1] or leaves no layer.
     """
-    if not 0 < depth <= 1:
-        raise InputError(f"{name} is {depth:g}, but a depth is a fraction of the {layers} layers, in (0, 1]")
-    count = round(depth * layers)
-    if not count:
-        raise InputError(f"{name} is {depth:g}, which leaves none of {layers} layers; give {1 / layers:.2f} or more")
-    return count
+    return kept_of(depth, layers, name=name, units="layers")
 
 
 def kept_layers(depth: float, layers: int, rule: DepthRule = DepthRule.PREFIX) -> tuple[int, ...]:
@@ -91,9 +86,12 @@ def layer_widths(text: str, config: EfficientBertConfig, *, depth: float = 1.0) 
     Raises:
         InputError: another number of widths, or a width or depth that leaves nothing.
     """
-    layers, widths = kept_layers(depth, config.num_hidden_layers, DepthRule(config.depth_rule)), numbers(text)
+    layers, widths = (
+        kept_layers(depth, config.num_hidden_layers, DepthRule(config.depth_rule)),
+        numbers(text, name="width_mult"),
+    )
     if len(widths) not in (1, len(layers)):
-        raise InputError(f"the widths are {text!r}, but {len(layers)} layers run; give one width, or one for each")
+        raise InputError(f"width_mult is {text!r}, but {len(layers)} layers run; give one width, or one for each")
     for width in widths:
         kept_heads(width, config.num_attention_heads)
     return Subnet(layers, widths if len(widths) == len(layers) else widths * len(layers))

@@ -20,7 +20,6 @@ from bench.describe import describe
 from bench.errors import InputError
 from bench.plan import Plan, Settings, make_plan
 from bench.runner import fresh_model
-from efficient_bert import InputError as UnfitError
 from tests.tiny_files import write_backbone, write_sst2
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "fine", "dull"]
@@ -217,17 +216,16 @@ def test_an_encoder_has_no_classes_to_leave_behind(tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text(encoding="utf8"))
     named = {**config, "id2label": {"0": "a", "1": "b", "2": "c"}, "label2id": {"a": 0, "b": 1, "c": 2}}
     (folder / "config.json").write_text(json.dumps(named), encoding="utf8")
-    assert planned(folder).other_classes == ()
+    assert planned(folder).other_head == ""
 
 
 def test_points_that_do_not_fit_the_backbone_are_left_out(tmp_path: Path) -> None:
     """Half of one layer is none, which leaves the method out; where it was asked for, that is refused."""
     folder = write_backbone(tmp_path / "bert")
-    config = json.loads((folder / "config.json").read_text(encoding="utf8"))
-    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}), encoding="utf8")
+    BertModel(BertConfig.from_pretrained(folder, num_hidden_layers=1)).save_pretrained(folder)
     assert "static_depth" not in {arm.method.name for arm in planned(folder).arms}
     for asked in ({"methods": ("static_depth",)}, {"knobs": {"depth_mult": ("0.5",)}}):
-        with pytest.raises(UnfitError, match="leaves none of 1 layers"):
+        with pytest.raises(InputError, match="leaves none of 1 layers"):
             planned(folder, **asked)
 
 
@@ -239,5 +237,5 @@ def test_knobs_are_held_against_what_training_would_leave(tmp_path: Path) -> Non
     config = plan.config_after(plan.arms[1].job)
     assert (config.widths, config.exit_depths, config.num_gates) == ([0.5, 1.0], [1], 2)
     for wrong in ({"width_mult_list": ("0.5,0.75,1",)}, {"class_rates": ("1",)}, {"exit_rates": ("0.1/0.1",)}):
-        with pytest.raises(UnfitError):
+        with pytest.raises(InputError):
             planned(tmp_path / "bert", methods=("random_flexible",), knobs={**knobs, **wrong}, options=options)

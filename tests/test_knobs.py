@@ -30,7 +30,7 @@ def test_values_become_the_knobs_type(knob: Knob, given: Value, expected: Value)
     (COUNT, "nan", "a whole number"), (COUNT, "inf", "a whole number"), (COUNT, "1e400", "a whole number"),
     (COUNT, "0", r"in \[1, 10\]"), (COUNT, 11, r"in \[1, 10\]"),
     (RATE, "fast", "takes a number"), (RATE, "nan", "takes a number"), (RATE, "inf", "takes a number"),
-    (RATE, "-inf", "takes a number"), (RATE, float("nan"), "takes a number"), (RATE, "-0.1", r"in \[0, inf\]"),
+    (RATE, "-inf", "takes a number"), (RATE, float("nan"), "takes a number"), (RATE, "-0.1", r"in \[0, inf\)"),
     (LIST, "0.5,x", "numbers separated by commas"), (MODE, "maybe", "one of auto, no"), (MODE, "", "one of auto, no"),
 ])  # fmt: skip
 def test_other_values_are_refused_in_one_line(knob: Knob, given: Value, rule: str) -> None:

@@ -32,7 +32,9 @@ def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
     """
     require_classes(config, "entropy_exit")
     if config.num_hidden_layers < 2:
-        raise InputError("entropy_exit leaves before the last layer, but the model has one; give one of two or more")
+        raise InputError(
+            "entropy_exit leaves before the last layer, but the model has one; take a backbone of two layers or more"
+        )
     check_threshold(config, knobs)
 
 
@@ -44,7 +46,7 @@ def check_threshold(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> 
     if threshold > most:
         raise InputError(
             f"exit_threshold is {threshold:g}, but the entropy of {config.classes} classes lies in "
-            f"[0, {most:.3f}] nats; at the top everyone leaves at the first exit"
+            f"[0, {math.floor(most * 1000) / 1000:.3f}] nats; at the top everyone leaves at the first exit"
         )
 
 

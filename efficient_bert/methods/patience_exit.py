@@ -22,9 +22,10 @@ def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
     require_classes(config, "patience_exit")
     patience, exits = int(knobs["patience"]), config.num_hidden_layers - 1
     if patience >= exits:
+        remedy = f"give at most {exits - 1}" if exits > 1 else "take a backbone of three layers or more"
         raise InputError(
             f"patience is {patience}, but a model of {exits + 1} layers has {exits} exits, so nobody could leave; "
-            f"give at most {exits - 1}"
+            f"{remedy}"
         )
 
 

@@ -47,6 +47,6 @@ PREFIX_EXIT = Method(
     suite=False,
     knobs=(
         EXIT_THRESHOLD,
-        Knob("exit_width", "fraction of heads and neurons of every layer", 1.0, low=0.0, high=1.0),
+        Knob("exit_width", "fraction of heads and neurons of every layer", 1.0, low=0.0, high=1.0, positive=True),
     ),
 )

@@ -54,6 +54,7 @@ STATIC_SUBNET = Method(
             "fraction of the layers that run, the first ones unless --depth-rule says otherwise",
             1.0,
             low=0.0,
+            positive=True,
             high=1.0,
             points=(0.5, 0.75, 1.0),
         ),

@@ -145,6 +145,7 @@ TRUNCATE = Stage(
             "fraction of the layers that are kept, from the first on",
             0.5,
             low=0.0,
+            positive=True,
             high=1.0,
             points=(0.5,),
         ),

@@ -21,12 +21,12 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from efficient_bert.config import EfficientBertConfig, kept_heads
+from efficient_bert.config import EfficientBertConfig, example_fractions, kept_heads
 from efficient_bert.engine import Batch
 from efficient_bert.errors import InputError
 from efficient_bert.fidelity import Fidelity
 from efficient_bert.importance import Importance, importance
-from efficient_bert.knobs import Knob, Value, numbers
+from efficient_bert.knobs import Knob, Value, numbers, spelled
 from efficient_bert.model import EfficientBertForSequenceClassification, reshaped
 from efficient_bert.subnets import DepthRule, kept_count, rewire
 from efficient_bert.training import Context, Rows, Stage, Trained
@@ -183,16 +183,19 @@ def fractions(text: str, *, kind: str, left: Callable[[float, int], int], whole:
     Raises:
         InputError: no numbers, neither order, one that leaves nothing, two that leave as many, or none that leaves all.
     """
-    name = f"the {kind} list"
+    name, remedy = f"the {kind} list", f"such as --{kind}-list {spelled(example_fractions(whole))}"
     values = numbers(text, name=name)
     ordered = sorted(set(values), reverse=True)
     if list(values) not in (ordered, ordered[::-1]):
-        raise InputError(f"{name} is {text!r}, but its numbers ascend or descend and differ, such as 0.25,0.5,0.75,1")
-    counts = [left(value, whole) for value in ordered]
+        raise InputError(f"{name} is {text!r}, but its numbers ascend or descend and differ, {remedy}")
+    try:
+        counts = [left(value, whole) for value in ordered]
+    except InputError as error:
+        raise InputError(f"{name} is {text!r}: {str(error).partition('; ')[0]}; give others, {remedy}") from error
     if len(set(counts)) < len(counts) or counts[0] != whole:
         raise InputError(
             f"{name} {text!r} leaves {counts} of {whole} {units}, but each {kind} leaves another number and the "
-            "largest all; such as 0.5,0.75,1"
+            f"largest all, {remedy}"
         )
     return tuple(ordered)
 

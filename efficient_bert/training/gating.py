@@ -16,7 +16,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from efficient_bert.config import EfficientBertConfig, kept_heads
+from efficient_bert.config import EfficientBertConfig, example_fractions, kept_heads
 from efficient_bert.decisions import Decision, Policy, first_states
 from efficient_bert.engine import Execution, run
 from efficient_bert.errors import InputError
@@ -29,7 +29,7 @@ from efficient_bert.gates import (
     temperature,
     width_labels,
 )
-from efficient_bert.knobs import Knob, Value, numbers
+from efficient_bert.knobs import Knob, Value, numbers, spelled
 from efficient_bert.model import EfficientBertForSequenceClassification, reshaped
 from efficient_bert.subnets import subnet_policy, uniform
 from efficient_bert.training import Context, Rows, Stage, Trained
@@ -227,9 +227,9 @@ def train_gates(context: Context) -> Trained:
 def check_classes(config: EfficientBertConfig, options: Mapping[str, Value]) -> None:
     """Raise InputError where there is no width to choose, or the classes' weights do not fit the widths."""
     if len(config.widths) < 2:
-        raise InputError(
-            f"the widths are {list(config.widths)}, but gates choose among several; give --width-list more"
-        )
+        widths = spelled(example_fractions(config.num_attention_heads))
+        remedy = f"give --width-list {widths}" if "," in widths else "take a backbone of two heads or more"
+        raise InputError(f"the widths are {list(config.widths)}, but gates choose among several; {remedy}")
     text = str(options["class_weights"])
     if text != "balanced":
         typed_weights(text, len(config.widths))

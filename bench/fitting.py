@@ -1,0 +1,132 @@
+"""Whether values fit: knobs and options are held against their own bounds and against the model, before training.
+
+One refusal names all that is wrong, so that nobody has to try again for each value.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.errors import InputError
+
+if TYPE_CHECKING:
+    from bench.plan import Arm, Settings
+    from efficient_bert import EfficientBertConfig
+    from efficient_bert.knobs import Knob, Value
+    from efficient_bert.methods import Method
+    from efficient_bert.training import Stage
+
+MOST = 6
+"""Reasons that one line names."""
+
+
+def refusals(*checks: Callable[[], object]) -> list[str]:
+    """What these checks refuse, each once."""
+    from efficient_bert import InputError as UnfitError
+
+    found = []
+    for check in checks:
+        try:
+            check()
+        except UnfitError as error:
+            found.append(str(error))
+    return list(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """Why one point of a method does not fit the model: `untrained` where already its stages do not."""
+
+    reasons: tuple[str, ...]
+    untrained: bool
+
+
+@dataclass(frozen=True)
+class Points:
+    """The points of a method: those that fit, and those that do not."""
+
+    method: Method
+    arms: tuple[Arm, ...]
+    misfits: tuple[Misfit, ...]
+
+    def refused(self, settings: Settings) -> Iterator[str]:
+        """The reasons of misfits that were asked for; a method's own points may be left out."""
+        options = {f"{stage.name}.{knob.name}" for stage in self.method.stage.chain for knob in stage.options}
+        by_knob = any(knob.name in settings.knobs for knob in self.method.all_knobs)
+        by_option = any(name in settings.options for name in options)
+        by_name = not self.arms and self.method.name in settings.methods
+        for misfit in self.misfits:
+            if by_knob or (by_option and misfit.untrained):
+                yield from misfit.reasons
+        if by_name:
+            yield from self.misfits[0].reasons
+
+    @property
+    def left_out(self) -> str:
+        """What is left out and why, empty where nothing is."""
+        if not self.misfits:
+            return ""
+        counts = f"{len(self.misfits)} of {len(self.misfits) + len(self.arms)} points: " if self.arms else ""
+        return counts + "; ".join(self.misfits[0].reasons)
+
+
+def refuse(reasons: Iterable[str]) -> None:
+    """Raise InputError with all the reasons, each once; none is no refusal."""
+    distinct = list(dict.fromkeys(reasons))
+    if distinct:
+        more = f"; and {len(distinct) - MOST} more" if len(distinct) > MOST else ""
+        raise InputError("; ".join(distinct[:MOST]) + more)
+
+
+def check_values(settings: Settings, options: Mapping[str, Value], methods: Sequence[Method]) -> None:
+    """Raise InputError for values that are none of their knobs, all of them at once.
+
+    Args:
+        options: of stages, those of the preset among them.
+    """
+    stages = {stage.name: stage for method in methods for stage in method.stage.chain}
+    knobs = {knob.name: knob for method in methods for knob in method.all_knobs}
+    of_stages = {f"{stage.name}.{knob.name}": knob for stage in stages.values() for knob in stage.options}
+    given = [(knobs[name], value) for name, values in settings.knobs.items() for value in values]
+    given += [(of_stages[name], value) for name, value in options.items() if name in of_stages]
+    refuse(refusals(*(parsing(knob, value) for knob, value in given)))
+
+
+def parsing(knob: Knob, value: Value) -> Callable[[], object]:
+    """A check that the knob takes the value."""
+    return lambda: knob.parse(value)
+
+
+def unfit_stages(
+    stage: Stage,
+    config: EfficientBertConfig,
+    options: Mapping[str, Mapping[str, Value]],
+    vocabulary: Mapping[str, int],
+) -> list[str]:
+    """Why the stages up to this one cannot train from a model of this configuration; nothing where they can.
+
+    Args:
+        options: of each stage, knobs among them, by the stage's name.
+    """
+    from efficient_bert import EfficientBertConfig
+
+    found = []
+    for each in stage.chain:
+        own, before = options[each.name], config
+        changes: dict[str, object] = {}
+        found += refusals(lambda: changes.update(each.changes(before, own)))  # noqa: B023 - called at once
+        found += refusals(lambda: each.check(before, own, vocabulary))  # noqa: B023
+        config = EfficientBertConfig.from_bert(before, **changes) if changes else before
+    return found
+
+
+def grid(knobs: Sequence[Knob], chosen: Mapping[str, Sequence[Value]]) -> list[dict[str, Value]]:
+    """Every combination of the chosen values, and of a knob's own points where nothing is chosen."""
+    axes = [
+        [knob.parse(value) for value in chosen[knob.name]] if knob.name in chosen else knob.points or [knob.default]
+        for knob in knobs
+    ]
+    return [dict(zip((knob.name for knob in knobs), values, strict=True)) for values in itertools.product(*axes)]
