@@ -43,7 +43,7 @@ from bench.layouts import ERASER_SPLITS
 from bench.predictions import missing_stages, with_defaults
 from bench.reading import Answer, Document, Mask, Precision, Reader, Values, answers, documents_of, explanations
 from bench.registry import EXPLAINERS, TASKS
-from bench.runner import load_models, runnable, train_job
+from bench.runner import load_models, runnable, train_all
 from eraser_eval.align import Pooling
 from eraser_eval.predictions import Prediction, Rationale
 from eraser_eval.schema import SPLITS
@@ -164,8 +164,9 @@ def compare(plans: Sequence[Plan], asked: Asked, watcher: Watcher) -> tuple[Path
     folders: list[Path] = []
     fine: Read | None = None
     for plan in plans:
-        for job in (job for arm in plan.arms for job in missing_stages(plan, arm)):
-            train_job(plan, job, watcher)
+        train_all(plan, [job for arm in plan.arms for job in missing_stages(plan, arm)], watcher)
+        for name in dict.fromkeys(arm.job.id for arm in plan.arms):
+            plan.artifacts.require_whole(name)
         own = {arm.run_id: asked.out if single else asked.out / folder_of(plan, arm) for arm in plan.arms[1:]}
         folders += own.values()
         named = [(arm, identity_of(plan, arm, asked, gold)) for arm in plan.arms[1:]]

@@ -15,7 +15,7 @@ from bench.evaluation import evaluate
 from bench.folders import require_folder, require_new
 from bench.presets import preset_named
 from bench.registry import METHODS
-from bench.runner import is_main_process, load_models, runnable, train_job
+from bench.runner import is_main_process, load_models, runnable, train_all
 from bench.store import write_aside
 
 if TYPE_CHECKING:
@@ -70,8 +70,7 @@ def predict(plan: Plan, places: Mapping[str, Path], watcher: Watcher) -> None:
     """Train what is missing, answer every split with the plan's last arm, and write the files at `places`."""
     task, arm = plan.task, plan.arms[-1]
     tables = {split: load_split(task, split, data_dir=plan.settings.data_dir, seed=DATA_SEED) for split in places}
-    for job in missing_stages(plan, arm):
-        train_job(plan, job, watcher)
+    train_all(plan, missing_stages(plan, arm), watcher)
     if not is_main_process():
         return
     able = runnable(plan, arm, load_models(plan, [arm]))
