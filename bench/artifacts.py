@@ -17,10 +17,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bench.digests import DIGESTS, require_seal, require_unchanged, sealed
+from bench.digests import DIGESTS, marker_text, require_seal, require_unchanged
 from bench.errors import InputError, first_line
 from bench.folders import Folders
-from bench.json_files import described, misfit, read_object
+from bench.json_files import brief, misfit, read_object
 from bench.store import write_aside
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class ArtifactStore(Folders):
                 "heldout_scores": list(trained.scores),
                 "history": dict(trained.history),
             }
-            write_aside(ready / self.marker, sealed(manifest, ready, self.marker))
+            write_aside(ready / self.marker, marker_text(manifest, ready, self.marker))
 
     def load(self, name: str) -> EfficientBertForSequenceClassification:
         """A finished stage's model, in evaluation mode, on the CPU.
@@ -195,7 +195,7 @@ class ArtifactStore(Folders):
         lacking = next((key for key in MANIFEST if key not in content), None)
         wrong = f"it has no {lacking}" if lacking else next(filter(None, _misfits(content)), None)
         if wrong is None and content.get("id", name) != name:
-            wrong = f"it is that of stage {described(content['id'])}"
+            wrong = f"it is that of stage {brief(content['id'])}"
         if wrong:
             raise InputError(f"{path} is damaged: {wrong}; {remedy}")
         return content
@@ -220,7 +220,7 @@ def _misfits(content: Mapping[str, Any]) -> Iterator[str | None]:
         if name in content:
             yield misfit(content[name], kind, name)
     for place, score in enumerate(content["heldout_scores"]):
-        yield None if isinstance(score, float | int) else f"heldout_scores.{place} is {described(score)}, no number"
+        yield None if isinstance(score, float | int) else f"heldout_scores.{place} is {brief(score)}, no number"
 
 
 def require_readable(path: Path, *, remedy: str) -> None:

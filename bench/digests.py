@@ -25,7 +25,7 @@ def digests_below(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): digest(path) for path in files}
 
 
-def sealed(content: Mapping[str, Any], folder: Path, marker: str) -> str:
+def marker_text(content: Mapping[str, Any], folder: Path, marker: str) -> str:
     """The text of a marker with this content, which is about to be written beside the files of a folder."""
     whole = {**content, DIGESTS: digests_below(folder)}
     seal = digest_of(json.loads(json.dumps(whole)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bench.errors import InputError
 from bench.folders import Folders
-from bench.locks import held, is_main_process
+from bench.locks import exclusive_lock, is_main_process
 
 if TYPE_CHECKING:
     from bench.artifacts import Job
@@ -23,12 +23,12 @@ def alone(store: Folders, names: Iterable[str]) -> Iterator[None]:
     """
     with ExitStack() as locks:
         for name in sorted(names) if is_main_process() else ():  # in one order, so that no two wait for each other
-            locks.enter_context(held(store.folder(name)))
+            locks.enter_context(exclusive_lock(store.folder(name)))
         yield
 
 
 @contextmanager
-def renewing(plan: Plan) -> Iterator[None]:
+def fresh_locks(plan: Plan) -> Iterator[None]:
     """With `fresh`, keep other commands from all that is forgotten and made again, until it is made."""
     with ExitStack() as locks:
         if plan.settings.fresh:
@@ -39,7 +39,7 @@ def renewing(plan: Plan) -> Iterator[None]:
 
 
 @contextmanager
-def unchanged(plan: Plan, jobs: Sequence[Job]) -> Iterator[None]:
+def same_stages(plan: Plan, jobs: Sequence[Job]) -> Iterator[None]:
     """See to it that finished stages are whole, and that they are the same ones when the block ends.
 
     Raises:

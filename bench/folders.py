@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from bench.errors import InputError, disk_errno
+from bench.locks import exclusive_lock as exclusive_lock
 
 MADE_WITH = "made_with.txt"
 
@@ -28,7 +29,7 @@ MADE_WITH = "made_with.txt"
 def aside(path: Path) -> Iterator[Path]:
     """A file of this process alone that takes the place of `path` once it is written."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with writing(path):
+    with disk_errors_at(path):
         try:
             yield part
             part.replace(path)
@@ -37,7 +38,7 @@ def aside(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def disk_errors_at(path: Path) -> Iterator[None]:
     """Let a disk's refusal within the block, whichever library reports it, name what could not be written.
 
     Raises:
@@ -136,7 +137,7 @@ class Folders:
             made_with: ids of the stages that it comes of, for `unfinished`.
         """
         folder = self._partial(name)
-        with writing(folder):
+        with disk_errors_at(folder):
             folder.mkdir(parents=True, exist_ok=True)
             if stages := list(made_with):
                 with aside(folder / MADE_WITH) as part:
@@ -162,7 +163,7 @@ class Folders:
     @contextmanager
     def assembled(self, name: str) -> Iterator[Path]:
         """An empty folder, renamed into place when the block ends, whose last act is to write the marker."""
-        with writing(self.folder(name)):
+        with disk_errors_at(self.folder(name)):
             ready = self.partial(name) / "ready"
             shutil.rmtree(ready, ignore_errors=True)
             ready.mkdir()

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
+def exclusive_lock(path: Path) -> Iterator[None]:
     """The lock of a file or folder, which need not be there; this process may hold it already.
 
     The lock's file lies beside it, hidden, and goes with the lock.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
 from bench.errors import InputError
-from bench.json_files import described, misfit
+from bench.json_files import brief, misfit
 
 FLOPS_CONVENTION = (
     "1 multiply-add = 2 FLOPs; dense layers and attention products; unpadded length; analytic, equal to two counters"
@@ -124,10 +124,10 @@ class Record:
             InputError: it is no object, lacks a field or has another one, or a value is of another kind.
         """
         if not isinstance(values, dict):
-            raise InputError(f"not a run's record: it is {described(values)}, not an object")
+            raise InputError(f"not a run's record: it is {brief(values)}, not an object")
         odd = sorted({*values} - {*_KINDS} | _EVERY_VERSION - {*values})
         if odd:
-            shown = ", ".join(described(name) for name in odd)
+            shown = ", ".join(brief(name) for name in odd)
             raise InputError(
                 f"not a run's record: missing or unknown fields {shown}; it was written by another version"
             )

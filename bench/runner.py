@@ -12,8 +12,8 @@ import pyarrow as pa
 from bench.artifacts import Job
 from bench.errors import InputError, first_line
 from bench.evaluation import Runnable, answers, evaluate
-from bench.exclusive import alone, renewing, require_whole_before, unchanged
-from bench.folders import writing
+from bench.exclusive import alone, fresh_locks, require_whole_before, same_stages
+from bench.folders import disk_errors_at
 from bench.locks import is_main_process as is_main_process
 from bench.plan import Arm, Plan
 from bench.progress import Watcher
@@ -37,7 +37,7 @@ Rows = Sequence[Mapping[str, Any]]
 def carry_out(plan: Plan, watcher: Watcher) -> list[str]:
     """Run every arm that is not stored yet; the ids of all arms' runs, the reference first."""
     if plan.missing_arms:
-        with renewing(plan):
+        with fresh_locks(plan):
             train_missing(plan, watcher)
             if is_main_process():
                 measure_missing(plan, watcher)
@@ -51,7 +51,7 @@ def measure_missing(plan: Plan, watcher: Watcher) -> None:
         if not missing:
             return
         wanted = [plan.arms[0], *missing]
-        with unchanged(plan, [job for arm in wanted for job in arm.job.chain]):
+        with same_stages(plan, [job for arm in wanted for job in arm.job.chain]):
             models = load_models(plan, wanted)
             ables = {arm.run_id: followed(plan, arm, models, watcher) for arm in wanted}
             results = {arm.run_id: evaluated(plan, arm, ables[arm.run_id], watcher) for arm in missing}
@@ -68,7 +68,7 @@ def train_missing(plan: Plan, watcher: Watcher) -> None:
     With `fresh` all stages, and what came of them is forgotten: later stages, and runs.
     """
     missing = plan.missing_jobs
-    with renewing(plan):
+    with fresh_locks(plan):
         if plan.settings.fresh and is_main_process():
             forget(plan)
         train_all(plan, missing, watcher)
@@ -95,11 +95,11 @@ def train_job(plan: Plan, job: Job, watcher: Watcher) -> None:
     from accelerate import PartialState
 
     processes = PartialState(cpu=plan.settings.device == "cpu")
-    with alone(plan.artifacts, [job.id]), writing(plan.artifacts.folder(job.id)):
+    with alone(plan.artifacts, [job.id]), disk_errors_at(plan.artifacts.folder(job.id)):
         processes.wait_for_everyone()  # the main process may have waited for another command
         if job.id in plan.artifacts:
             return
-        with watcher.training(job.stage.name) as watch, unchanged(plan, [job.after] if job.after else []):
+        with watcher.training(job.stage.name) as watch, same_stages(plan, [job.after] if job.after else []):
             trained = job.stage.train(context_of(plan, job, watch))
         processes.wait_for_everyone()  # the others may still read what is about to be tidied away
         if is_main_process():

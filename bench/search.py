@@ -17,7 +17,7 @@ from bench.errors import InputError
 from bench.evaluation import Reading, evaluate_readings
 from bench.exclusive import alone
 from bench.layouts import quoted
-from bench.locks import held
+from bench.locks import exclusive_lock
 from bench.registry import METHODS
 from bench.runner import load_models, runnable, train_missing, values
 from bench.store import write_aside
@@ -82,10 +82,10 @@ def seen(plan: Plan, watcher: Watcher) -> list[tuple[float, float]]:
     rows, places = plan.data.heldout.to_list(), unseen(plan, plan.arms)
     train_missing(plan, watcher)
     with alone(plan.runs, [arm.run_id for arm in plan.arms]):
-        return measured(plan, watcher, rows, places)
+        return scores_and_speedups(plan, watcher, rows, places)
 
 
-def measured(
+def scores_and_speedups(
     plan: Plan, watcher: Watcher, rows: Sequence[Mapping[str, Any]], places: Sequence[int]
 ) -> list[tuple[float, float]]:
     """As `seen`, of trained stages and the rows' places that count."""
@@ -168,7 +168,7 @@ def write_entry(path: Path, *, task: str, method: str, knobs: Mapping[str, Any])
 
     separators = {knob.name: knob.separator for knob in METHODS[method].all_knobs}
     entry = {name: numbers(str(value)) if separators[name] != "," else value for name, value in knobs.items()}
-    with held(path):  # another command may be about to put its own task's entry
+    with exclusive_lock(path):  # another command may be about to put its own task's entry
         others = {name: entry for name, entry in kept(path).items() if plain(name) != task}
         write_aside(path, json.dumps({**others, task: {"method": method, **entry}}, indent=2) + "\n")
 
