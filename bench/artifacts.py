@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bench.digests import DIGESTS, marker_text, require_seal, require_unchanged
+from bench.digests import DIGESTS, digests_below, marker_text, require_seal, require_unchanged
 from bench.errors import InputError, first_line
 from bench.folders import Folders
 from bench.json_files import brief, misfit, read_object
@@ -98,7 +98,7 @@ class ArtifactStore(Folders):
                 "heldout_scores": list(trained.scores),
                 "history": dict(trained.history),
             }
-            write_aside(ready / self.marker, marker_text(manifest, ready, self.marker))
+            write_aside(ready / self.marker, marker_text(manifest, digests_below(ready), self.marker))
 
     def load(self, name: str) -> EfficientBertForSequenceClassification:
         """A finished stage's model, in evaluation mode, on the CPU.

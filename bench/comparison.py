@@ -204,8 +204,11 @@ def shelf_of(plan: Plan, arm: Arm, asked: Asked, gold: Gold) -> Shelf:
 
 
 def is_finished(folder: Path, identity: str) -> bool:
-    """Whether the folder holds the whole of this comparison."""
-    return (folder / SUMMARY).is_file() and summary_in(folder).get("identity") == identity
+    """Whether the folder holds the whole of this comparison; one that is damaged is made again."""
+    try:
+        return summary_in(folder).get("identity") == identity
+    except InputError:
+        return False
 
 
 def compare_point(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,20 @@ DIGESTS = "digests"
 
 def digests_below(folder: Path) -> dict[str, str]:
     """Those of all files in a folder and below, by their paths from there."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): digest(path) for path in files}
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return digests_of(folder, sorted(path.relative_to(folder).as_posix() for path in files))
 
 
-def marker_text(content: Mapping[str, Any], folder: Path, marker: str) -> str:
-    """The text of a marker with this content, which is about to be written beside the files of a folder."""
-    whole = {**content, DIGESTS: digests_below(folder)}
+def digests_of(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Those of these files, which lie in a folder or below."""
+    return {name: digest(folder / name) for name in names}
+
+
+def marker_text(content: Mapping[str, Any], digests: Mapping[str, str], marker: str) -> str:
+    """The text of a marker with this content and these digests of the files beside it."""
+    whole = {**content, DIGESTS: dict(digests)}
     seal = digest_of(json.loads(json.dumps(whole)))
-    return json.dumps({**whole, DIGESTS: {**whole[DIGESTS], marker: seal}}, indent=2)
+    return json.dumps({**whole, DIGESTS: {**digests, marker: seal}}, indent=2)
 
 
 def digest_of(content: Mapping[str, Any]) -> str:

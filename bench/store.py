@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench.digests import marker_text, require_seal, require_unchanged
+from bench.digests import digests_below, marker_text, require_seal, require_unchanged
 from bench.errors import InputError
 from bench.folders import Folders, aside
 from bench.json_files import misfit, read_json, read_object
@@ -135,7 +135,7 @@ class RunStore(Folders):
             if record.shown:
                 write_aside(ready / self.texts, json.dumps(record.shown))
             content = json.loads(replace(record, shown=(), digests={}).to_json())
-            write_aside(ready / self.marker, marker_text(content, ready, self.marker))
+            write_aside(ready / self.marker, marker_text(content, digests_below(ready), self.marker))
 
 
 _SHOWN = Sequence[Mapping[str, Any]]
