@@ -7,10 +7,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from efficient_bert.files import DamagedError
+from efficient_bert.files import DamagedError, read_tensors
 from efficient_bert.training import Rows
 from efficient_bert.training.batches import in_order
-from efficient_bert.training.loop import read_tensors, save_tensors
+from efficient_bert.training.loop import save_tensors
 
 SHARD = 4096
 """Rows whose numbers are computed and stored together."""

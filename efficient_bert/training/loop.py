@@ -22,7 +22,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import send_to_device, set_seed
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -30,7 +29,7 @@ from torch.optim.swa_utils import AveragedModel
 from transformers import get_linear_schedule_with_warmup
 
 from efficient_bert.errors import InputError
-from efficient_bert.files import DamagedError, aside, checksum
+from efficient_bert.files import CHECKSUM, DamagedError, aside, checksum, read_tensors, require_same_shapes
 from efficient_bert.knobs import Knob
 from efficient_bert.memory import keep_freed_memory
 from efficient_bert.model import EfficientBertForSequenceClassification
@@ -40,9 +39,6 @@ from efficient_bert.training.batches import collate as pad
 from efficient_bert.training.recipe import Progress, Recipe, parameter_groups, training_mode
 
 logger = logging.getLogger(__name__)
-
-CHECKSUM = "crc32"
-"""Of a file's tensors, in its metadata."""
 
 CHECKPOINT_SECONDS = 30.0
 """A killed run loses at most this much work and the step under way."""
@@ -91,23 +87,6 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: Any) -> 
 def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors whose name starts with `prefix`, under the rest of their name."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `save_tensors` wrote: tensors and metadata.
-
-    Raises:
-        DamagedError: it is not there, or not as it was written.
-    """
-    try:
-        with safe_open(path, framework="pt") as stored:
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a mapping
-            metadata = {name: json.loads(value) for name, value in (stored.metadata() or {}).items()}
-    except (OSError, SafetensorError, ValueError) as error:
-        raise DamagedError(f"{path} cannot be read ({type(error).__name__})") from error
-    if metadata.pop(CHECKSUM, None) not in (None, checksum(tensors)):  # earlier versions wrote none
-        raise DamagedError(f"{path} is damaged: its tensors are not what its checksum is of")
-    return tensors, metadata
 
 
 class Trainer:
@@ -335,14 +314,6 @@ class Trainer:
         torch.set_rng_state(tensors["random/cpu"])
         if "random/cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["random/cuda"])
-
-
-def require_same_shapes(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    """Raise DamagedError where tensors are not those of a model, by name and shape."""
-    odd = [name for name in {*tensors, *wanted} if name not in tensors or name not in wanted]
-    odd += [name for name in {*tensors} & {*wanted} if tensors[name].shape != wanted[name].shape]
-    if odd:
-        raise DamagedError(f"a checkpoint is damaged: tensor {min(odd)} is missing, or not the model's")
 
 
 def running_mean(model: nn.Module, decay: float) -> AveragedModel:

@@ -21,14 +21,14 @@ from accelerate import PartialState
 
 from efficient_bert.errors import InputError
 from efficient_bert.explain import gradient_times_input
-from efficient_bert.files import DamagedError, read_table, write_tables
+from efficient_bert.files import DamagedError, read_table, read_tensors, write_tables
 from efficient_bert.knobs import Knob
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training import Context, Rows, Stage, Status, Trained
 from efficient_bert.training.batches import batch_of, collate, in_order, length_order
 from efficient_bert.training.finetune import FINETUNE
 from efficient_bert.training.kept import SHARD
-from efficient_bert.training.loop import native_precision, read_tensors
+from efficient_bert.training.loop import native_precision
 
 FILE = "saliency.parquet"
 SCHEMA = pa.schema({"example_id": pa.string(), "saliency": pa.list_(pa.float32()), "row": pa.string()})
