@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pandas as pd
 
+from analysis.verified import require_recorded
 from bench.errors import InputError
 from bench.records import Record
 from bench.store import RunStore
@@ -108,15 +109,16 @@ class Runs:
         """Read runs from `store`; a run named twice is read once.
 
         Raises:
-            InputError: no run is named, or the store lacks one.
+            InputError: no run is named, the store lacks one, or one is damaged.
         """
         ids = list(dict.fromkeys(run_ids))
         if not ids:
             raise InputError(f"no runs to read from {store.root}; name at least one finished run")
-        return cls(
-            records=tuple(store.record(run_id) for run_id in ids),
-            frames={run_id: store.examples(run_id).to_pandas() for run_id in ids},
-        )
+        records = tuple(store.record(run_id) for run_id in ids)
+        frames = {run_id: store.examples(run_id).to_pandas() for run_id in ids}
+        for record in records:
+            require_recorded(record, frames[record.run_id], store.folder(record.run_id))
+        return cls(records, frames)
 
     @cached_property
     def by_task(self) -> Mapping[str, Runs]:

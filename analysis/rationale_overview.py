@@ -10,7 +10,6 @@ It reads what `bench.overview` wrote: overview.json and points.parquet.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +30,7 @@ from analysis.rationales import (
 from analysis.report import replaced
 from analysis.summary import Summary
 from analysis.templating import TEMPLATES
-from bench.comparison_files import AVERAGE, OVERVIEW, POINTS, POINTS_CSV, SUMMARY
+from bench.comparison_files import AVERAGE, POINTS, POINTS_CSV, SUMMARY, points_in, read_frame
 from bench.errors import InputError
 from bench.store import write_aside
 
@@ -79,13 +78,7 @@ def read_points(folder: Path) -> tuple[Point, ...]:
     Raises:
         InputError: there are none in it.
     """
-    path = folder / OVERVIEW
-    if not path.is_file():
-        raise InputError(
-            f"{folder} holds no overview; run bench rationales with several seeds or points --out {folder}"
-        )
-    summaries = json.loads(path.read_text(encoding="utf8"))["points"]
-    table = pd.read_parquet(folder / POINTS)
+    summaries, table = points_in(folder), read_frame(folder / POINTS)
     return tuple(
         Point(number, Agreement(summary, table[table["point"] == summary["name"]].drop(columns="point")))
         for number, summary in enumerate(summaries, start=1)
@@ -114,7 +107,7 @@ def write_overview(folder: Path, out: Path) -> Path:
         InputError: there is no overview in it.
     """
     points = [drawn(point, out) for point in read_points(folder)]
-    write_aside(out / POINTS_CSV, pd.read_parquet(folder / POINTS).to_csv(index=False))
+    write_aside(out / POINTS_CSV, read_frame(folder / POINTS).to_csv(index=False))
     page = TEMPLATES.get_template("rationale_points.html")
     shown = page.render(points=points, first=points[0].found.summary, sweep=sweep_figures(points, out / "figures"))
     write_aside(out / "index.html", shown)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +29,7 @@ from analysis.rationale_texts import DocumentView, document_views
 from analysis.render import inline, render
 from analysis.summary import code
 from analysis.templating import TEMPLATES
-from bench.comparison_files import AVERAGE, summary_in
+from bench.comparison_files import AVERAGE, read_frame, read_lines, summary_in
 from bench.store import write_aside
 
 REFERENCE = "adapler"
@@ -100,13 +99,12 @@ class Comparison(Agreement):
             InputError: there is no finished comparison in it.
         """
         summary = summary_in(folder)
-        lines = (folder / "shown.jsonl").read_text(encoding="utf8").split("\n")
         return cls(
             summary=summary,
-            table=pd.read_parquet(folder / "table.parquet"),
-            documents=pd.read_parquet(folder / "documents.parquet"),
-            words=pd.read_parquet(folder / "words.parquet"),
-            texts=tuple(json.loads(line) for line in lines if line),
+            table=read_frame(folder / "table.parquet"),
+            documents=read_frame(folder / "documents.parquet"),
+            words=read_frame(folder / "words.parquet"),
+            texts=tuple(read_lines(folder / "shown.jsonl")),
         )
 
     @cached_property

@@ -26,7 +26,7 @@ from analysis.table import table
 from analysis.templating import TEMPLATES
 from bench.comparison_files import POINTS_CSV
 from bench.errors import InputError
-from bench.folders import require_own
+from bench.folders import disk_errors_at, exclusive_lock, require_own
 from bench.registry import PLOTS
 from bench.store import RunStore
 
@@ -65,12 +65,14 @@ def replaced(out: Path, *, source: Path) -> Iterator[Path]:
     place = out.resolve()  # a link stays, and what it leads to is replaced
     aside = place.with_name(f".{place.name}.{os.getpid()}.part")
     shutil.rmtree(aside, ignore_errors=True)  # a killed process may have had the same number
-    aside.mkdir(parents=True)
-    try:
-        yield aside
-        _swap(aside, place)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with disk_errors_at(out):
+        try:
+            aside.mkdir(parents=True)
+            yield aside
+            with exclusive_lock(place):
+                _swap(aside, place)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def require_replaceable(out: Path) -> None:
@@ -90,7 +92,12 @@ def _swap(aside: Path, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
     if out.exists():
         out.replace(old)
-    aside.replace(out)
+    try:
+        aside.replace(out)
+    except BaseException:
+        if old.exists() and not out.exists():
+            old.replace(out)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -11,18 +11,23 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from bench.digests import DIGESTS, digests_below, marker_text, require_seal, require_unchanged
+from bench.errors import InputError, first_line
 from bench.folders import Folders
+from bench.json_files import brief, misfit, read_object
 from bench.store import write_aside
 
 if TYPE_CHECKING:
     from efficient_bert import EfficientBertForSequenceClassification
     from efficient_bert.training import Stage, Trained
+
+WEIGHTS = "model.safetensors"
 
 
 def content_hash(value: object) -> str:
@@ -84,6 +89,7 @@ class ArtifactStore(Folders):
                 (ready / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(file, ready / name)  # not moved: a kill before the rename leaves the stage as it was
             manifest = {
+                "id": job.id,
                 "stage": job.stage.name,
                 "options": dict(job.options),
                 "decided_by": dict(job.decided_by),
@@ -92,33 +98,143 @@ class ArtifactStore(Folders):
                 "heldout_scores": list(trained.scores),
                 "history": dict(trained.history),
             }
-            write_aside(ready / self.marker, json.dumps(manifest, indent=2))
+            write_aside(ready / self.marker, marker_text(manifest, digests_below(ready), self.marker))
 
     def load(self, name: str) -> EfficientBertForSequenceClassification:
-        """A finished stage's model, in evaluation mode, on the CPU."""
+        """A finished stage's model, in evaluation mode, on the CPU.
+
+        Raises:
+            InputError: as `require_whole`, or its model is not what its configuration says.
+        """
         from efficient_bert import EfficientBertForSequenceClassification
 
-        model: EfficientBertForSequenceClassification = EfficientBertForSequenceClassification.from_pretrained(
-            self.folder(name), local_files_only=True, use_safetensors=True
-        )
+        self.require_whole(name)
+        read: Any = EfficientBertForSequenceClassification.from_pretrained  # typed without its loading report
+        model: EfficientBertForSequenceClassification
+        try:
+            model, report = read(
+                self.folder(name), local_files_only=True, use_safetensors=True, output_loading_info=True
+            )
+        except Exception as error:  # a damaged configuration may raise anything
+            raise InputError(
+                f"the model in {self.folder(name)} cannot be loaded: {first_line(error)}; {self._remedy(name)}"
+            ) from error
+        odd = sorted(map(str, [*report["missing_keys"], *report["unexpected_keys"], *report["mismatched_keys"]]))
+        if odd:
+            raise InputError(
+                f"{self.folder(name) / WEIGHTS} lacks or adds {len(odd)} tensors of its config.json, {odd[0]} among "
+                f"them; {self._remedy(name)}"
+            )
         model.eval()
         return model
 
+    def require_whole(self, name: str) -> None:
+        """Check that a finished stage is what was stored: its manifest, and every file that this speaks of.
+
+        Raises:
+            InputError: it is not, or is not there.
+        """
+        digests, folder, remedy = self.manifest(name).get(DIGESTS, {}), self.folder(name), self._remedy(name)
+        require_unchanged(folder, digests, remedy=remedy, without=self.marker)
+        if not digests:  # of a version that kept none
+            read_object(folder / "config.json", remedy=remedy)
+            require_readable(folder / WEIGHTS, remedy=remedy)
+
+    def _remedy(self, name: str) -> str:
+        """The remedy for a damaged stage, as the end of a message."""
+        return (
+            f"delete the folder {self.folder(name)} and run the same command again, which trains this stage anew, or "
+            "train all anew with bench train --fresh"
+        )
+
     def made_with(self, stages: Collection[str]) -> list[str]:
-        """Ids of these stages and of those that came of them, finished or under way; the latest first."""
-        chains = {name: self.chain(name) for name in self.ids()}
+        """Ids of these stages and of those that came of them, finished or under way; the latest first.
+
+        Of a stage whose manifest is damaged no more is known than its name.
+        """
+        chains = {name: self._chain_if_known(name) for name in self.ids()}
         found = [name for name, chain in chains.items() if set(stages) & set(chain)]
         return [*sorted(found, key=lambda name: -len(chains[name])), *self.unfinished(stages)]
 
+    def _chain_if_known(self, name: str) -> list[str]:
+        try:
+            return self.chain(name)
+        except InputError:
+            return [name]
+
     def chain(self, name: str) -> list[str]:
-        """Ids of the stages that a finished one came of, and its own."""
-        manifest = self.manifest(name)
-        after = manifest["after"]
-        if "chain" in manifest or after is None:
-            return [*manifest.get("chain", []), name]
-        return [*(self.chain(after) if after in self else [after]), name]  # of a version that kept no chain
+        """Ids of the stages that a finished one came of, and its own.
+
+        Raises:
+            InputError: the manifest of any of them is damaged.
+        """
+        found = [name]
+        while found[0] in self:
+            manifest = self._content(found[0])
+            if "chain" in manifest:
+                return [*manifest["chain"], *found]
+            if manifest["after"] is None or manifest["after"] in found:
+                break
+            found.insert(0, manifest["after"])  # of a version that kept no chain
+        return found
 
     def manifest(self, name: str) -> dict[str, Any]:
-        """What is known of a finished stage: its options, held-out scores and history."""
-        content: dict[str, Any] = json.loads((self.folder(name) / self.marker).read_text(encoding="utf-8"))
+        """What is known of a finished stage: its options, held-out scores and history.
+
+        Raises:
+            InputError: it is not there, or damaged, or another stage's.
+        """
+        content = self._content(name)
+        require_seal(content, self.folder(name) / self.marker, remedy=self._remedy(name))
         return content
+
+    def _content(self, name: str) -> dict[str, Any]:
+        """Of a manifest, whatever its digests say: what is to be forgotten may be damaged."""
+        path, remedy = self.folder(name) / self.marker, self._remedy(name)
+        content = read_object(path, remedy=remedy)
+        lacking = next((key for key in MANIFEST if key not in content), None)
+        wrong = f"it has no {lacking}" if lacking else next(filter(None, _misfits(content)), None)
+        if wrong is None and content.get("id", name) != name:
+            wrong = f"it is that of stage {brief(content['id'])}"
+        if wrong:
+            raise InputError(f"{path} is damaged: {wrong}; {remedy}")
+        return content
+
+
+MANIFEST: Mapping[str, Any] = {
+    "stage": str,
+    "options": Mapping[str, object],
+    "decided_by": Mapping[str, Any],
+    "after": Any,
+    "heldout_scores": Sequence[Any],
+    "history": Mapping[str, Sequence[Any]],
+}
+"""Field of a manifest -> its kind, in every version."""
+
+
+def _misfits(content: Mapping[str, Any]) -> Iterator[str | None]:
+    """What is wrong with each field of a manifest."""
+    kinds = {**MANIFEST, "chain": Sequence[str], "id": str, DIGESTS: Mapping[str, str]}
+    kinds["after"] = Any if content["after"] is None else str
+    for name, kind in kinds.items():
+        if name in content:
+            yield misfit(content[name], kind, name)
+    for place, score in enumerate(content["heldout_scores"]):
+        yield None if isinstance(score, float | int) else f"heldout_scores.{place} is {brief(score)}, no number"
+
+
+def require_readable(path: Path, *, remedy: str) -> None:
+    """Check that a file is whole as safetensors go: what its head says of its tensors is there.
+
+    Raises:
+        InputError: it is not there, or not whole.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise InputError(f"{path} is missing; {remedy}")
+    try:
+        with safe_open(path, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is damaged: {first_line(error)}; {remedy}") from error

@@ -6,17 +6,18 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from bench import __version__
 from bench.asked import configured, default_device, planned, settings_from
 from bench.console import print_summary, progress_bars, quiet
-from bench.errors import InputError
+from bench.errors import InputError, system_trouble
 from bench.flags import FILE, FOLDER, MANY, MEASURING, ONE, SEED, SEEDS, SHARED, Name, Share, WithKnobs, given_values
 from bench.presets import PRESETS
 from bench.registry import EXPLAINERS, METHODS, METRICS, PLOTS, TASKS
+from bench.signals import Interruption, ending_signals, interruption
 
 if TYPE_CHECKING:
     from bench.store import RunStore
@@ -320,17 +321,19 @@ def env_command(device: str | None) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; a user's mistake is one line on standard error and exit code 2."""
+    """Run the command line; a user's mistake is one line on standard error and exit code 2.
+
+    A signal that ends it is one line too, and its exit code 128 and the signal's number: 130 for Ctrl-C.
+    """
     try:
-        code = bench.main(arguments, prog_name="bench", standalone_mode=False)
+        with ending_signals():
+            code = bench.main(arguments, prog_name="bench", standalone_mode=False)
     except click.ClickException as error:
         fail(error.format_message())
-    except click.Abort:
-        fail("interrupted")
+    except (click.Abort, KeyboardInterrupt, Interruption) as error:
+        fail(*interruption(error))
     except OSError as error:
-        if error.filename is None:
-            raise
-        fail(f"{error.filename}: {error.strerror}; is the folder there, and may it be written?")
+        fail(system_trouble(error))
     except ValueError as error:
         if not is_input_error(error):
             raise
@@ -344,7 +347,7 @@ def is_input_error(error: ValueError) -> bool:
     return any(kind.__name__ == InputError.__name__ for kind in type(error).__mro__)
 
 
-def fail(message: str) -> None:
-    """One line, exit code 2."""
+def fail(message: str, code: int = 2) -> NoReturn:
+    """One line, and the exit code."""
     click.echo(f"bench: {' '.join(message.split())}", err=True)
-    sys.exit(2)
+    sys.exit(code)

@@ -43,7 +43,7 @@ from bench.layouts import ERASER_SPLITS
 from bench.predictions import missing_stages, with_defaults
 from bench.reading import Answer, Document, Mask, Precision, Reader, Values, answers, documents_of, explanations
 from bench.registry import EXPLAINERS, TASKS
-from bench.runner import load_models, runnable, train_job
+from bench.runner import load_models, runnable, train_all
 from bench.word_pieces import holding, structural
 from eraser_eval.align import Pooling
 from eraser_eval.predictions import Prediction, Rationale
@@ -165,8 +165,9 @@ def compare(plans: Sequence[Plan], asked: Asked, watcher: Watcher) -> tuple[Path
     folders: list[Path] = []
     fine: Read | None = None
     for plan in plans:
-        for job in (job for arm in plan.arms for job in missing_stages(plan, arm)):
-            train_job(plan, job, watcher)
+        train_all(plan, [job for arm in plan.arms for job in missing_stages(plan, arm)], watcher)
+        for name in dict.fromkeys(arm.job.id for arm in plan.arms):
+            plan.artifacts.require_whole(name)
         own = {arm.run_id: asked.out if single else asked.out / folder_of(plan, arm) for arm in plan.arms[1:]}
         folders += own.values()
         named = [(arm, identity_of(plan, arm, asked, gold)) for arm in plan.arms[1:]]
@@ -206,8 +207,11 @@ def shelf_of(plan: Plan, arm: Arm, asked: Asked, gold: Gold) -> Shelf:
 
 
 def is_finished(folder: Path, identity: str) -> bool:
-    """Whether the folder holds the whole of this comparison."""
-    return (folder / SUMMARY).is_file() and summary_in(folder).get("identity") == identity
+    """Whether the folder holds the whole of this comparison; one that is damaged is made again."""
+    try:
+        return summary_in(folder).get("identity") == identity
+    except InputError:
+        return False
 
 
 def compare_point(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.digests import DIGESTS, require_seal, require_unchanged
 from bench.errors import InputError
 from bench.folders import aside, require_own
+from bench.json_files import misfit, read_object
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,13 +78,117 @@ def summary_in(folder: Path) -> dict[str, Any]:
     """What a finished comparison says of itself.
 
     Raises:
-        InputError: there is none in the folder.
+        InputError: there is none in the folder, or it is damaged.
     """
     path = folder / SUMMARY
     if not path.is_file():
         raise InputError(f"{folder} holds no finished comparison; run bench rationales --out {folder}")
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf8"))
+    remedy = f"run bench rationales --out {folder} --fresh"
+    found = read_object(path, remedy=remedy)
+    require_summary(found, path, remedy=remedy)
+    require_whole(folder, found, path, remedy=remedy)
     return found
+
+
+def points_in(folder: Path) -> list[dict[str, Any]]:
+    """The points of an overview, each the summary of its comparisons.
+
+    Raises:
+        InputError: there is none in the folder, or it is damaged.
+    """
+    path = folder / OVERVIEW
+    if not path.is_file():
+        raise InputError(
+            f"{folder} holds no overview; run bench rationales with several seeds or points --out {folder}"
+        )
+    remedy = f"run bench rationales --out {folder} again, which puts it together anew"
+    content = read_object(path, remedy=remedy)
+    points: list[dict[str, Any]] = content.get("points", [])
+    if wrong := misfit(points, Sequence[Mapping[str, Any]], "points"):
+        raise InputError(f"{path} is damaged: {wrong}; {remedy}")
+    if not points:
+        raise InputError(f"{path} is damaged: it has no points; {remedy}")
+    for number, point in enumerate(points):
+        require_summary(point, path, remedy=remedy, place=f"points.{number}.")
+    require_whole(folder, content, path, remedy=remedy)
+    return points
+
+
+_KINDS: Mapping[str, Any] = {
+    "task": str,
+    "source": str,
+    "synthetic": bool,
+    "sensitive": bool,
+    "methods": Mapping[str, str],
+    "controls": Sequence[str],
+    "layers": int,
+    "kept": Sequence[float],
+    "accuracy": Mapping[str, float],
+    "speedup": float,
+    "seeds": Sequence[int],
+    "backbone": str,
+    "knobs": Mapping[str, object],
+    "metrics": Mapping[str, Sequence[Any]],
+    "documents": int,
+}
+"""What pages read of a summary, and of what kind it is."""
+
+_LATER: Mapping[str, Any] = {"finetune_seeds": Sequence[int]}
+"""The same, of what the first versions did not write."""
+
+
+def require_summary(summary: Mapping[str, Any], path: Path, *, remedy: str, place: str = "") -> None:
+    """Check that a summary says what pages read.
+
+    Raises:
+        InputError: a field is missing or of another kind.
+    """
+    later = {name: kind for name, kind in _LATER.items() if name in summary}
+    for name, kind in {**_KINDS, **later}.items():
+        wrong = misfit(summary[name], kind, place + name) if name in summary else f"it has no {place}{name}"
+        if wrong:
+            raise InputError(f"{path} is damaged: {wrong}; {remedy}")
+
+
+def require_whole(folder: Path, content: Mapping[str, Any], path: Path, *, remedy: str) -> None:
+    """Check a marker, and the files that its digests are of.
+
+    Raises:
+        InputError: one has changed, or is gone.
+    """
+    require_seal(content, path, remedy=remedy)
+    require_unchanged(folder, content.get(DIGESTS, {}), remedy=remedy, without=path.name)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file with one on each line.
+
+    Raises:
+        InputError: it is not there, or damaged.
+    """
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf8").split("\n") if line]
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} cannot be read ({type(error).__name__}); run bench rationales --out {path.parent} --fresh"
+        ) from error
+
+
+def read_frame(path: Path) -> pd.DataFrame:
+    """A table that `write_frame` wrote.
+
+    Raises:
+        InputError: it is not there, or damaged.
+    """
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        return pd.read_parquet(path)
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise InputError(
+            f"{path} cannot be read ({type(error).__name__}); run bench rationales --out {path.parent} --fresh"
+        ) from error
 
 
 def write_frame(path: Path, frame: pd.DataFrame) -> None:

@@ -1,4 +1,10 @@
-"""The one exception a user is meant to read."""
+"""The one exception a user is meant to read, and what to do where a disk refuses a write."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
 
 
 class InputError(ValueError):
@@ -8,3 +14,37 @@ class InputError(ValueError):
 def first_line(error: Exception) -> str:
     """What another library's error says first: the rest is for its developers."""
     return str(error).strip().partition("\n")[0]
+
+
+DISK_REMEDIES = {
+    errno.ENOSPC: "free some space there",
+    errno.EDQUOT: "free some of your quota there",
+    errno.EFBIG: "allow larger files (ulimit -f), or choose another disk",
+    errno.EIO: "check that disk, or choose another one",
+    errno.EROFS: "choose a folder that may be written",
+}
+"""What a disk may answer to a write, and what to do about it."""
+
+_RUST = re.compile(r"\(os error (\d+)\)")
+"""How safetensors and tokenizers name the number, in exceptions that are no OSError."""
+
+
+def disk_errno(error: BaseException) -> int | None:
+    """The number of a disk's refusal, whichever library reports it; None of any other error."""
+    known = error.errno if isinstance(error, OSError) else None
+    named = _RUST.search(str(error)) if known is None else None
+    number = int(named.group(1)) if named else known
+    return number if number in DISK_REMEDIES else None
+
+
+def system_trouble(error: OSError) -> str:
+    """What the system refused, and the remedy, in one line."""
+    if error.filename is None:
+        return first_line(error) or type(error).__name__
+    number = disk_errno(error)
+    if number is None:
+        return f"{error.filename}: {error.strerror}; is the folder there, and may it be written?"
+    return (
+        f"{error.filename} could not be written: {os.strerror(number)}; {DISK_REMEDIES[number]} and give the same "
+        "command again: it goes on from what is finished"
+    )

@@ -84,28 +84,27 @@ def evaluate_readings(
     chunks: list[list[pa.Table]] = []
     for start in range(0, len(rows), CHUNK):
         paths = [reading.folder and reading.folder / f"part-{start:08d}.parquet" for reading in readings]
-        found = [_kept(path, rows[start : start + CHUNK], schema) if path else None for path in paths]
+        found = [path and kept_chunk(path, rows[start : start + CHUNK], schema) for path in paths]
         missing = [place for place, chunk in enumerate(found) if chunk is None]
         examples = _chunk(arm, rows[start : start + CHUNK], [readings[place] for place in missing]) if missing else []
         for place, own in zip(missing, examples, strict=True):
             found[place] = pa.Table.from_pylist(own, schema=schema)
             if path := paths[place]:
                 with aside(path) as part:
-                    pq.write_table(found[place], part)
+                    pq.write_table(found[place], part, write_page_checksum=True)
         chunks.append(found)
         advance(len(rows[start : start + CHUNK]))
     return [pa.concat_tables(own) for own in zip(*chunks, strict=True)]
 
 
-def _kept(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table | None:
-    """A chunk that an attempt at these rows has left; None where there is none, or one of other rows or columns."""
+def kept_chunk(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table | None:
+    """What a killed attempt has kept of these rows; None where there is none, or it is damaged."""
     try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException):
+        chunk = pq.ParquetFile(path, page_checksum_verification=True).read()
+        whole = chunk.schema == schema and chunk["example_id"].to_pylist() == [row["example_id"] for row in rows]
+    except (pa.ArrowException, OSError, ValueError):
         return None
-    if not table.schema.equals(schema) or table["example_id"].to_pylist() != [row["example_id"] for row in rows]:
-        return None
-    return table if odd_row(table) is None else None
+    return chunk if whole and odd_row(chunk) is None else None
 
 
 def _chunk(arm: Runnable, rows: Sequence[Mapping[str, Any]], readings: Sequence[Reading]) -> list[list[dict[str, Any]]]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from bench import agreement
 from bench.comparison_files import SUMMARY, write_frame
+from bench.digests import digests_of, marker_text
 from bench.faithfulness import runs_of
 from bench.parts_of_speech import parts_of_speech
 from bench.reading import Document, Mask
@@ -24,6 +25,9 @@ from eraser_eval.scoring import score
 
 if TYPE_CHECKING:
     import pandas as pd
+
+FILES = ("documents.parquet", "table.parquet", "words.parquet", "shown.jsonl")
+"""What pages are made of, beside the summary."""
 
 SHOWN = 24
 """Documents whose texts are kept for the page, evenly spread."""
@@ -101,7 +105,8 @@ class Findings:
         there = {name: metrics[name] for name in dict.fromkeys(table["metric"])}
         own = {"split": self.split, "documents": len(self.documents), "resamples": agreement.RESAMPLES}
         whole = {**summary, **own, "metrics": there, **sizes(self.documents)}
-        write_aside(self.out / SUMMARY, json.dumps(whole, indent=2))
+        digests = digests_of(self.out, FILES)
+        write_aside(self.out / SUMMARY, marker_text(whole, digests, SUMMARY))
 
     def _texts(self) -> list[str]:
         """A line per shown document: its tokens, what people marked, and what each method selects in each layer."""

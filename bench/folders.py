@@ -2,6 +2,7 @@
 
 root/<name>/           finished; it holds the marker
 root/.<name>.partial/  under way: checkpoints, chunks, and at last the folder itself as `ready`; what it is made with
+root/.<name>.lock      held by the command that makes it
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
-from bench.errors import InputError
+from bench.errors import InputError, disk_errno
+from bench.locks import exclusive_lock as exclusive_lock
 
 MADE_WITH = "made_with.txt"
 
@@ -27,11 +29,36 @@ MADE_WITH = "made_with.txt"
 def aside(path: Path) -> Iterator[Path]:
     """A file of this process alone that takes the place of `path` once it is written."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with disk_errors_at(path):
+        try:
+            yield part
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_errors_at(path: Path) -> Iterator[None]:
+    """Let a disk's refusal within the block, whichever library reports it, name what could not be written.
+
+    Raises:
+        OSError: the disk is full, say; with `path` as its file.
+    """
     try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+        yield
+    except Exception as error:
+        number = disk_errno(error)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def flush(folder: Path) -> None:
+    """See to it that all files in a folder and below have reached the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
 
 
 def require_folder(folder: Path, *, kind: str) -> None:
@@ -110,15 +137,17 @@ class Folders:
             made_with: ids of the stages that it comes of, for `unfinished`.
         """
         folder = self._partial(name)
-        folder.mkdir(parents=True, exist_ok=True)
-        if stages := list(made_with):
-            (folder / MADE_WITH).write_text("\n".join(stages), encoding="utf8")
+        with disk_errors_at(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            if stages := list(made_with):
+                with aside(folder / MADE_WITH) as part:
+                    part.write_text("\n".join(stages), encoding="utf8")
         return folder
 
     def unfinished(self, stages: Collection[str]) -> list[str]:
         """Names of those under way that come of one of these stages."""
         files = sorted(self.root.glob(f".*.partial/{MADE_WITH}"))
-        of = {path.parent.name[1:].removesuffix(".partial"): path.read_text(encoding="utf8").split() for path in files}
+        of = {path.parent.name[1:].removesuffix(".partial"): _words(path) for path in files}
         return [name for name, own in of.items() if set(stages) & set(own)]
 
     def __contains__(self, name: str) -> bool:
@@ -134,13 +163,18 @@ class Folders:
     @contextmanager
     def assembled(self, name: str) -> Iterator[Path]:
         """An empty folder, renamed into place when the block ends, whose last act is to write the marker."""
-        ready = self.partial(name) / "ready"
-        shutil.rmtree(ready, ignore_errors=True)
-        ready.mkdir()
-        yield ready
-        self._drop(name)
-        ready.replace(self.folder(name))
-        shutil.rmtree(self._partial(name))
+        with disk_errors_at(self.folder(name)):
+            ready = self.partial(name) / "ready"
+            shutil.rmtree(ready, ignore_errors=True)
+            ready.mkdir()
+            try:
+                yield ready
+                flush(ready)
+                self._drop(name)
+                ready.replace(self.folder(name))
+            finally:
+                shutil.rmtree(ready, ignore_errors=True)  # what a failure or an interruption has left of it
+            shutil.rmtree(self._partial(name), ignore_errors=True)
 
     def restart(self, name: str) -> None:
         """Forget a folder and what an unfinished attempt at it has kept (`--fresh`)."""
@@ -152,5 +186,14 @@ class Folders:
 
     def _drop(self, name: str) -> None:
         """The marker goes first, so that a half-removed folder is none."""
-        (self.folder(name) / self.marker).unlink(missing_ok=True)
-        shutil.rmtree(self.folder(name), ignore_errors=True)
+        folder = self.folder(name)
+        if folder.is_file():
+            folder.unlink()
+        if (folder / self.marker).is_file():
+            (folder / self.marker).unlink()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _words(path: Path) -> list[str]:
+    """The words of a file, whatever a damaged one holds."""
+    return path.read_text(encoding="utf8", errors="replace").split()

@@ -7,7 +7,6 @@ OUT/overview.json   what the points are; written last
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from bench import agreement
-from bench.comparison_files import OVERVIEW, POINTS, summary_in, write_frame
+from bench.comparison_files import OVERVIEW, POINTS, read_frame, summary_in, write_frame
+from bench.digests import DIGESTS, digests_of, marker_text
 from bench.store import write_aside
 
 
@@ -40,7 +40,7 @@ def put_together(folders: Sequence[Path], out: Path) -> None:
     points.sort(key=lambda point: float(point["speedup"]))
     table = pd.concat([tabled(name, by_point[name]) for name in (str(point["name"]) for point in points)])
     write_frame(out / POINTS, table)
-    write_aside(out / OVERVIEW, json.dumps({"points": points}, indent=2))
+    write_aside(out / OVERVIEW, marker_text({"points": points}, digests_of(out, [POINTS]), OVERVIEW))
 
 
 def point_name(knobs: Mapping[str, Any]) -> str:
@@ -51,9 +51,9 @@ def point_name(knobs: Mapping[str, Any]) -> str:
 def tabled(name: str, folders: Sequence[Path]) -> pd.DataFrame:
     """The metrics of one point over its seeds, by `agreement.compared`; those of one seed are there already."""
     if len(folders) == 1:
-        table = pd.read_parquet(folders[0] / "table.parquet")
+        table = read_frame(folders[0] / "table.parquet")
     else:
-        table = agreement.compared([pd.read_parquet(own / "documents.parquet") for own in folders], against="adapler")
+        table = agreement.compared([read_frame(own / "documents.parquet") for own in folders], against="adapler")
     table.insert(0, "point", name)
     return table
 
@@ -62,7 +62,7 @@ def pooled(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The summary of one point: its first seed's, with the means over seeds."""
     first = summaries[0]
     return {
-        **{name: value for name, value in first.items() if name not in {"artifacts", "identity"}},
+        **{name: value for name, value in first.items() if name not in {"artifacts", "identity", DIGESTS}},
         "seeds": sorted(seed for own in summaries for seed in own["seeds"]),
         "finetune_seeds": sorted({seed for own in summaries for seed in own["finetune_seeds"]}),
         "speedup": float(np.mean([own["speedup"] for own in summaries])),

@@ -16,7 +16,7 @@ from bench.examples import require_words
 from bench.folders import require_folder, require_new
 from bench.presets import preset_named
 from bench.registry import METHODS
-from bench.runner import is_main_process, load_models, runnable, train_job
+from bench.runner import is_main_process, load_models, runnable, train_all
 from bench.store import write_aside
 from bench.word_pieces import wordless
 
@@ -78,8 +78,7 @@ def predict(plan: Plan, places: Mapping[str, Path], watcher: Watcher) -> dict[st
     task, arm = plan.task, plan.arms[-1]
     tables = {split: encoded_split(plan, split) for split in places}
     bare = {split: len(wordless(table, pairs=task.pair is not None)) for split, table in tables.items()}
-    for job in missing_stages(plan, arm):
-        train_job(plan, job, watcher)
+    train_all(plan, missing_stages(plan, arm), watcher)
     if not is_main_process():
         return bare
     able = runnable(plan, arm, load_models(plan, [arm]))

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, get_type_hints
 
 from bench.errors import InputError
+from bench.json_files import brief, misfit
 
 FLOPS_CONVENTION = (
     "1 multiply-add = 2 FLOPs; dense layers and attention products; unpadded length; analytic, equal to two counters"
@@ -64,13 +65,14 @@ class Record:
         shown: how a few examples begin, each with its word "pieces" and, for each, the "layers" it was live in; never
             of a sensitive task. The store keeps them in a file of their own, so that a run can do without.
         control_of: the method that this run is a control for, empty for others: a control is not chosen.
+        digests: file beside the record -> its SHA-256, and the record's own; none in those of earlier versions.
     """
 
     run_id: str
     created: str
     task: str
     method: str
-    knobs: Mapping[str, Any]
+    knobs: Mapping[str, object]
     preset: str
     backbone: str
     seed: int
@@ -86,6 +88,7 @@ class Record:
     shown: Sequence[Mapping[str, Any]] = ()
     control_of: str = ""
     flops_convention: str = FLOPS_CONVENTION
+    digests: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def label(self) -> str:
@@ -101,20 +104,89 @@ class Record:
         """Read back `to_json`.
 
         Raises:
-            InputError: the text is no JSON object or has other fields than a record.
+            InputError: the text is no JSON object, or no record of a version that this one knows.
         """
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"not a JSON record: {error}; was the file edited by hand?") from error
-        names = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(values, dict) or set(values) != names:
-            odd = sorted(set(values) ^ names) if isinstance(values, dict) else type(values).__name__
-            raise InputError(f"not a run's record: missing or unknown fields {odd}; it was written by another version")
-        for field in dataclasses.fields(cls):
-            kind = {"str": str, "int": int, "Sequence[Mapping[str, Any]]": list}.get(str(field.type), dict)
-            if not isinstance(values[field.name], kind):
-                raise InputError(
-                    f"not a run's record: {field.name} is {values[field.name]!r}, but it is a {kind.__name__}"
-                )
+        return cls.from_values(values)
+
+    @classmethod
+    def from_values(cls, values: Any) -> Record:
+        """A record of what its JSON holds.
+
+        Raises:
+            InputError: it is no object, lacks a field or has another one, or a value is of another kind.
+        """
+        if not isinstance(values, dict):
+            raise InputError(f"not a run's record: it is {brief(values)}, not an object")
+        odd = sorted({*values} - {*_KINDS} | _EVERY_VERSION - {*values})
+        if odd:
+            shown = ", ".join(brief(name) for name in odd)
+            raise InputError(
+                f"not a run's record: missing or unknown fields {shown}; it was written by another version"
+            )
+        if found := next(filter(None, _misfits(values)), None):
+            raise InputError(f"not a run's record: {found}")
+        _require_sound(values)
         return cls(**values)
+
+
+_KINDS: Mapping[str, Any] = get_type_hints(Record)
+"""Field of a record -> its kind."""
+
+_EVERY_VERSION = {"shown", "control_of", "flops_convention"} | {
+    each.name
+    for each in dataclasses.fields(Record)
+    if each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING
+}
+"""Fields that were there from the start; a later one has a default, and may be missing."""
+
+_INNER: Mapping[str, Any] = {
+    "data.rows": int,
+    "data.split": str,
+    "data.train_rows": int,
+    "data.heldout_rows": int,
+    "data.dropped_rows": int,
+    "data.max_length": int,
+    "data.finetune_seed": int,
+    "data.synthetic": bool,
+    "data.fingerprints": Mapping[str, str],
+    "timing.device": str,
+    "timing.session": str,
+    "timing.threads": int,
+    "timing.rounds": int,
+    "timing.examples": int,
+    "environment.versions": Mapping[str, str],
+    "environment.backbone_identity": str,
+}
+"""Entry of a record's field -> its kind, where there is one; what reports read."""
+
+
+def _misfits(values: Mapping[str, Any]) -> Iterator[str | None]:
+    """What is wrong with each field, and then with each entry that reports read."""
+    yield from (misfit(values[name], kind, name) for name, kind in _KINDS.items() if name in values)
+    yield from (_misfit_at(values, path, kind) for path, kind in _INNER.items())
+
+
+def _misfit_at(values: Mapping[str, Any], path: str, kind: Any) -> str | None:
+    name, _, entry = path.partition(".")
+    return misfit(values[name][entry], kind, path) if entry in values[name] else None
+
+
+def _require_sound(values: Mapping[str, Any]) -> None:
+    """Check what the kinds of a record's fields do not say.
+
+    Raises:
+        InputError: it counts FLOPs in another way, is of no layer or of no rows, or holds what JSON should not.
+    """
+    convention = values["flops_convention"]
+    if convention != FLOPS_CONVENTION:
+        raise InputError("not a record of this version: its flops_convention is another, so its FLOPs are no match")
+    if not values["layers"] or "rows" not in values["data"]:
+        raise InputError("not a run's record: it has no layers, or its data no rows")
+    try:
+        json.dumps(values, allow_nan=False, ensure_ascii=False).encode()
+    except ValueError as error:
+        raise InputError(f"not a run's record: {error}") from error

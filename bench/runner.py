@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,7 +15,10 @@ from bench.artifacts import Job
 from bench.backbone_files import AGAIN, one_line
 from bench.errors import InputError
 from bench.evaluation import Runnable, answers, evaluate
+from bench.exclusive import alone, fresh_locks, require_whole_before, same_stages
 from bench.finite import require_weights
+from bench.folders import disk_errors_at
+from bench.locks import is_main_process as is_main_process
 from bench.plan import Arm, Plan
 from bench.progress import Watcher
 from bench.records import Record
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     import torch
 
     from efficient_bert import EfficientBertForSequenceClassification
+    from efficient_bert.training import Context
 
 HEAD = "classifier."
 NEW_PARTS = (HEAD, "bert.pooler.")
@@ -38,25 +41,30 @@ Rows = Sequence[Mapping[str, Any]]
 
 def carry_out(plan: Plan, watcher: Watcher) -> list[str]:
     """Run every arm that is not stored yet; the ids of all arms' runs, the reference first."""
-    missing = plan.missing_arms
-    if missing:
-        train_missing(plan, watcher)
-    if missing and is_main_process():
-        wanted = [plan.arms[0], *missing]
-        models = load_models(plan, wanted)
-        ables = {arm.run_id: followed(plan, arm, models, watcher) for arm in wanted}
-        results = {arm.run_id: evaluated(plan, arm, ables[arm.run_id], watcher) for arm in missing}
-        tables = {run_id: table for run_id, (table, _) in results.items()}
-        timing, tables = timed(plan, ables, tables, watcher)
-        for arm in missing:
-            able, table, heldout = ables[arm.run_id], tables[arm.run_id], results[arm.run_id][1]
-            plan.runs.put(record_of(plan, arm, able=able, table=table, heldout=heldout, timing=timing), table)
+    if plan.missing_arms:
+        with fresh_locks(plan):
+            train_missing(plan, watcher)
+            if is_main_process():
+                measure_missing(plan, watcher)
     return [arm.run_id for arm in plan.arms]
 
 
-def is_main_process() -> bool:
-    """Whether this is the process that evaluates and stores, when a launcher started several to train together."""
-    return os.environ.get("RANK", "0") == "0"
+def measure_missing(plan: Plan, watcher: Watcher) -> None:
+    """Evaluate, time and store every arm that is not stored yet, or has not been by another command meanwhile."""
+    with alone(plan.runs, [arm.run_id for arm in plan.missing_arms]):
+        missing = [arm for arm in plan.missing_arms if arm.run_id not in plan.runs]
+        if not missing:
+            return
+        wanted = [plan.arms[0], *missing]
+        with same_stages(plan, [job for arm in wanted for job in arm.job.chain]):
+            models = load_models(plan, wanted)
+            ables = {arm.run_id: followed(plan, arm, models, watcher) for arm in wanted}
+            results = {arm.run_id: evaluated(plan, arm, ables[arm.run_id], watcher) for arm in missing}
+            tables = {run_id: table for run_id, (table, _) in results.items()}
+            timing, tables = timed(plan, ables, tables, watcher)
+        for arm in missing:
+            able, table, heldout = ables[arm.run_id], tables[arm.run_id], results[arm.run_id][1]
+            plan.runs.put(record_of(plan, arm, able=able, table=table, heldout=heldout, timing=timing), table)
 
 
 def train_missing(plan: Plan, watcher: Watcher) -> None:
@@ -65,9 +73,16 @@ def train_missing(plan: Plan, watcher: Watcher) -> None:
     With `fresh` all stages, and what came of them is forgotten: later stages, and runs.
     """
     missing = plan.missing_jobs
-    if plan.settings.fresh and is_main_process():
-        forget(plan)
-    for job in missing:
+    with fresh_locks(plan):
+        if plan.settings.fresh and is_main_process():
+            forget(plan)
+        train_all(plan, missing, watcher)
+
+
+def train_all(plan: Plan, jobs: Sequence[Job], watcher: Watcher) -> None:
+    """Train these stages in order, once it is known that those they start from are whole."""
+    require_whole_before(plan, jobs)
+    for job in jobs:
         train_job(plan, job, watcher)
 
 
@@ -81,33 +96,43 @@ def forget(plan: Plan) -> None:
 
 
 def train_job(plan: Plan, job: Job, watcher: Watcher) -> None:
-    """Train one stage and store its model."""
+    """Train one stage and store its model, where no other command has done so meanwhile."""
     from accelerate import PartialState
 
+    processes = PartialState(cpu=plan.settings.device == "cpu")
+    with alone(plan.artifacts, [job.id]), disk_errors_at(plan.artifacts.folder(job.id)):
+        processes.wait_for_everyone()  # the main process may have waited for another command
+        if job.id in plan.artifacts:
+            return
+        with watcher.training(job.stage.name) as watch, same_stages(plan, [job.after] if job.after else []):
+            context = context_of(plan, job, watch)
+            with during(job):
+                trained = job.stage.train(context)
+        processes.wait_for_everyone()  # the others may still read what is about to be tidied away
+        if is_main_process():
+            saved = partial(save_tokenizer, tokenizer=plan.tokenizer, max_length=plan.max_length)
+            plan.artifacts.put(job, trained, save_tokenizer=saved)
+        processes.wait_for_everyone()
+
+
+def context_of(plan: Plan, job: Job, watch: Callable[[Any], None]) -> Context:
+    """What a stage is given."""
     from efficient_bert.training import Context
 
-    with watcher.training(job.stage.name) as watch:
-        context = Context(
-            model=plan.artifacts.load(job.after.id) if job.after else fresh_model(plan, job.seed),
-            fresh=partial(fresh_model, plan, job.seed),
-            vocabulary=plan.vocabulary,
-            before=plan.artifacts.folder(job.after.id) if job.after else None,
-            train=plan.data.train.to_list(),
-            heldout=plan.data.heldout.to_list(),
-            score=scorer(plan),
-            options=job.options,
-            seed=job.seed,
-            device=plan.settings.device,
-            folder=plan.artifacts.partial(job.id, made_with=[each.id for each in job.chain]),
-            watch=watch,
-        )
-        with during(job):
-            trained = job.stage.train(context)
-    PartialState().wait_for_everyone()  # the others may still read what is about to be tidied away
-    if is_main_process():
-        saved = partial(save_tokenizer, tokenizer=plan.tokenizer, max_length=plan.max_length)
-        plan.artifacts.put(job, trained, save_tokenizer=saved)
-    PartialState().wait_for_everyone()
+    return Context(
+        model=plan.artifacts.load(job.after.id) if job.after else fresh_model(plan, job.seed),
+        fresh=partial(fresh_model, plan, job.seed),
+        vocabulary=plan.vocabulary,
+        before=plan.artifacts.folder(job.after.id) if job.after else None,
+        train=plan.data.train.to_list(),
+        heldout=plan.data.heldout.to_list(),
+        score=scorer(plan),
+        options=job.options,
+        seed=job.seed,
+        device=plan.settings.device,
+        folder=plan.artifacts.partial(job.id, made_with=[each.id for each in job.chain]),
+        watch=watch,
+    )
 
 
 @contextmanager

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError
 from bench.evaluation import Reading, evaluate_readings
+from bench.exclusive import alone
 from bench.layouts import quoted
+from bench.locks import exclusive_lock
 from bench.registry import METHODS
 from bench.runner import load_models, runnable, train_missing, values
 from bench.store import write_aside
@@ -79,6 +81,14 @@ def seen(plan: Plan, watcher: Watcher) -> list[tuple[float, float]]:
     """Score and speed-up of each arm of a plan, all on the rows that are unseen by every one of them."""
     rows, places = plan.data.heldout.to_list(), unseen(plan, plan.arms)
     train_missing(plan, watcher)
+    with alone(plan.runs, [arm.run_id for arm in plan.arms]):
+        return scores_and_speedups(plan, watcher, rows, places)
+
+
+def scores_and_speedups(
+    plan: Plan, watcher: Watcher, rows: Sequence[Mapping[str, Any]], places: Sequence[int]
+) -> list[tuple[float, float]]:
+    """As `seen`, of trained stages and the rows' places that count."""
     models = load_models(plan, plan.arms)
     metric, found = plan.task.metrics[0], {}
     for staying, arms in together(plan.arms):
@@ -158,9 +168,9 @@ def write_entry(path: Path, *, task: str, method: str, knobs: Mapping[str, Any])
 
     separators = {knob.name: knob.separator for knob in METHODS[method].all_knobs}
     entry = {name: numbers(str(value)) if separators[name] != "," else value for name, value in knobs.items()}
-    others = {name: entry for name, entry in kept(path).items() if plain(name) != task}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_aside(path, json.dumps({**others, task: {"method": method, **entry}}, indent=2) + "\n")
+    with exclusive_lock(path):  # another command may be about to put its own task's entry
+        others = {name: entry for name, entry in kept(path).items() if plain(name) != task}
+        write_aside(path, json.dumps({**others, task: {"method": method, **entry}}, indent=2) + "\n")
 
 
 def read_entry(path: Path, task: str) -> tuple[str, dict[str, str]]:

@@ -8,23 +8,24 @@ runs/<run_id>/record.json        written last; its existence means the run is co
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bench.digests import digests_below, marker_text, require_seal, require_unchanged
 from bench.errors import InputError
-from bench.finite import odd_row
 from bench.folders import Folders, aside
-from bench.layouts import quoted
+from bench.json_files import misfit, read_json, read_object
 from bench.records import EXAMPLE_COLUMNS, Record
 from bench.registry import TASKS
+from bench.stored_examples import require_sound
 from bench.windows import with_text_ids
 
-_ARROW_TYPES = {
+_ARROW_TYPES: Mapping[str, pa.DataType] = {
     "string": pa.string(),
     "int64": pa.int64(),
     "bool": pa.bool_(),
@@ -60,43 +61,62 @@ class RunStore(Folders):
         """The record of a complete run, with the texts that it shows where they are still there.
 
         Raises:
-            InputError: there is no such run, or the folder holds another one's record.
+            InputError: there is no such run, or the folder holds another one's record, or a damaged one.
         """
         if run_id not in self:
             known = ", ".join(self.ids()) or "none yet"
             raise InputError(f"no run {run_id!r} in {self.root}; there are: {known}")
-        record = Record.from_json((self.folder(run_id) / self.marker).read_text(encoding="utf8"))
+        path, remedy = self.folder(run_id) / self.marker, self._remedy(run_id)
+        values = read_object(path, remedy=remedy)
+        try:
+            record = Record.from_values(values)
+        except InputError as error:
+            raise InputError(f"{path}: {error}; {remedy}") from error
         if record.run_id != run_id:
             raise InputError(
-                f"folder {run_id} holds the record of run {record.run_id}; a run's folder keeps its id: rename it back"
+                f"folder {run_id} holds the record of run {record.run_id}; a run's folder keeps its id: rename it "
+                "back, or delete it where it is a copy"
             )
-        texts = self.folder(run_id) / self.texts
-        if not texts.exists():
-            return record
+        require_seal(values, path, remedy=remedy)
+        return replace(record, shown=self._shown(record))
+
+    def _remedy(self, run_id: str) -> str:
+        """The remedy for a damaged run, as the end of a message."""
+        return f"delete the folder {self.folder(run_id)} and run the same command again, or measure again with --fresh"
+
+    def _shown(self, record: Record) -> Sequence[Mapping[str, Any]]:
+        """The texts that a run shows; those of the record itself where there is no file of them."""
+        path = self.folder(record.run_id) / self.texts
+        if not path.exists():
+            return record.shown
+        known = {self.texts: record.digests.get(self.texts, "")} if record.digests else {}
         try:
-            return replace(record, shown=json.loads(texts.read_text(encoding="utf8")))
-        except ValueError as error:
-            raise InputError(f"{run_id}/{self.texts} is damaged; delete it, the run is whole without it") from error
+            require_unchanged(path.parent, known, remedy="")
+            content: Sequence[Mapping[str, Any]] = read_json(path, remedy="")
+        except InputError as error:
+            raise InputError(f"{path} is damaged; delete it, the run is whole without it") from error
+        if wrong := misfit(content, _SHOWN, "it") or next(filter(None, map(_misfit_shown, content)), None):
+            raise InputError(f"{path} is damaged ({wrong}); delete it, the run is whole without it")
+        return content
 
     def examples(self, run_id: str) -> pa.Table:
-        """The per-example table of a complete run, in `example_schema`."""
-        if run_id not in self:
-            raise InputError(f"no run {run_id!r} in {self.root}")
-        path = self.folder(run_id) / "examples.parquet"
+        """The per-example table of a complete run, in `example_schema`.
+
+        Raises:
+            InputError: there is no such run, or its table is not the whole one that was stored.
+        """
+        record = self.record(run_id)
+        path, remedy = self.folder(run_id) / "examples.parquet", self._remedy(run_id)
+        require_unchanged(path.parent, record.digests, names=[path.name], remedy=remedy)
         try:
-            table = pq.read_table(path)
+            table = pq.ParquetFile(path).read()
         except (pa.ArrowException, OSError) as error:
-            raise InputError(
-                f"{run_id}/examples.parquet cannot be read ({type(error).__name__}); measure the run again with --fresh"
-            ) from error
+            raise InputError(f"{path} cannot be read ({type(error).__name__}); {remedy}") from error
         if "text_id" not in table.schema.names and "example_id" in table.schema.names:
-            task = self.record(run_id).task
-            table = with_text_ids(table, windows=task in TASKS and TASKS[task].windows)
+            table = with_text_ids(table, windows=record.task in TASKS and TASKS[record.task].windows)
         if table.schema.names != EXAMPLE_SCHEMA.names:
             raise InputError(f"{run_id}/examples.parquet has columns {table.schema.names}, not {EXAMPLE_SCHEMA.names}")
-        if (row := odd_row(table)) is not None:
-            name = quoted(table["example_id"][row].as_py(), repr)
-            raise InputError(f"{run_id}: its answer to example {name} is no finite number; run it again with --fresh")
+        require_sound(table, record, path=path, remedy=remedy)
         return table
 
     def made_with(self, artifacts: Collection[str]) -> list[str]:
@@ -118,4 +138,14 @@ class RunStore(Folders):
             pq.write_table(examples.select(schema.names).cast(schema), ready / "examples.parquet")
             if record.shown:
                 write_aside(ready / self.texts, json.dumps(record.shown))
-            write_aside(ready / self.marker, replace(record, shown=()).to_json())
+            content = json.loads(replace(record, shown=(), digests={}).to_json())
+            write_aside(ready / self.marker, marker_text(content, digests_below(ready), self.marker))
+
+
+_SHOWN = Sequence[Mapping[str, Any]]
+
+
+def _misfit_shown(entry: Mapping[str, Any]) -> str | None:
+    """What is wrong with one text that a run shows."""
+    kinds = {"pieces": Sequence[str], "layers": Sequence[int]}
+    return next((wrong for name, kind in kinds.items() if (wrong := misfit(entry.get(name), kind, name))), None)

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from efficient_bert.errors import InputError
+
+CHECKSUM = "crc32"
+"""Of a file's tensors, in its metadata."""
+
+
+class DamagedError(InputError):
+    """A file is not there, or not what was written."""
 
 
 @contextmanager
@@ -23,7 +38,50 @@ def aside(path: Path) -> Iterator[Path]:
 
 
 def write_tables(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
-    """One parquet file of these tables, which are asked for one by one."""
-    with aside(path) as part, pq.ParquetWriter(part, schema) as writer:
+    """One parquet file of these tables, which are asked for one by one; its pages carry checksums."""
+    with aside(path) as part, pq.ParquetWriter(part, schema, write_page_checksum=True) as writer:
         for table in tables:
             writer.write_table(table)
+
+
+def read_table(path: Path, schema: pa.Schema) -> pa.Table | None:
+    """What `write_tables` wrote; None where there is none, of another schema, or it is damaged."""
+    try:
+        table = pq.ParquetFile(path, page_checksum_verification=True).read()
+    except (OSError, pa.ArrowException, ValueError):
+        return None
+    return table if table.schema.equals(schema) else None
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> int:
+    """CRC-32 of tensors and their names, in whatever order they come: a flipped bit gives another one."""
+    found = 0
+    for name, tensor in sorted(tensors.items()):
+        content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+        found = zlib.crc32(content, zlib.crc32(name.encode(), found))
+    return found
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `save_tensors` wrote: tensors and metadata.
+
+    Raises:
+        DamagedError: it is not there, or not as it was written.
+    """
+    try:
+        with safe_open(path, framework="pt") as stored:
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a mapping
+            metadata = {name: json.loads(value) for name, value in (stored.metadata() or {}).items()}
+    except (OSError, SafetensorError, ValueError) as error:
+        raise DamagedError(f"{path} cannot be read ({type(error).__name__})") from error
+    if metadata.pop(CHECKSUM, None) not in (None, checksum(tensors)):  # earlier versions wrote none
+        raise DamagedError(f"{path} is damaged: its tensors are not what its checksum is of")
+    return tensors, metadata
+
+
+def require_same_shapes(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Raise DamagedError where tensors are not those of a model, by name and shape."""
+    odd = [name for name in {*tensors, *wanted} if name not in tensors or name not in wanted]
+    odd += [name for name in {*tensors} & {*wanted} if tensors[name].shape != wanted[name].shape]
+    if odd:
+        raise DamagedError(f"a checkpoint is damaged: tensor {min(odd)} is missing, or not the model's")

@@ -68,10 +68,8 @@ class StoredRun:
 
     def table(self) -> pa.Table:
         """The table of examples: labels alternate 0, 1, and a wrong answer is the other class."""
-        wrong = set(self.wrong)
-        return pa.Table.from_pylist(
-            [self._row(number, number in wrong) for number in range(self.examples)], EXAMPLE_SCHEMA
-        )
+        wrong, rows = set(self.wrong), self.data.get("rows", self.examples)
+        return pa.Table.from_pylist([self._row(number, number in wrong) for number in range(rows)], EXAMPLE_SCHEMA)
 
     def _row(self, number: int, wrong: bool) -> dict[str, Any]:
         label, depth = number % 2, self.depths[number % len(self.depths)]
@@ -117,7 +115,7 @@ class StoredRun:
             artifacts={"finetune": f"finetune-{self.seed}", self.method: f"{self.method}-{self.seed}", **self.stages},
             training={"finetune": {"heldout_scores": [0.5, 0.75], "history": {}}, **learned},
             data={"split": "validation", "rows": self.examples, "synthetic": self.synthetic, **self.data},
-            metrics={"accuracy": 1 - len(set(self.wrong)) / self.examples},
+            metrics={"accuracy": 1 - len(set(self.wrong)) / self.data.get("rows", self.examples)},
             heldout=dict(self.heldout),
             timing=timing,
             environment=dict(self.environment),

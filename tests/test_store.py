@@ -73,7 +73,7 @@ def test_a_table_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     """A damaged table is one line with the run and the remedy."""
     store = stored(tmp_path)
     (store.folder("run") / "examples.parquet").write_bytes(b"no parquet")
-    with pytest.raises(InputError, match=r"run/examples\.parquet cannot be read .*--fresh"):
+    with pytest.raises(InputError, match=r"run/examples\.parquet is damaged: .*--fresh"):
         store.examples("run")
 
 

@@ -24,7 +24,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenize
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.engine import Batch, run
 from efficient_bert.errors import InputError
-from efficient_bert.files import write_tables
+from efficient_bert.files import read_table, write_tables
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training import Context, Rows
@@ -89,7 +89,7 @@ def augmented(context: Context) -> Path | None:
     if not int(context.options["augment_copies"]):
         return None
     whole, state = context.folder / FILE, PartialState(cpu=context.device == "cpu")
-    if whole.exists():
+    if read_table(whole, SCHEMA) is not None:
         return whole
     context.folder.mkdir(parents=True, exist_ok=True)
     longest = max(len(row["input_ids"]) for row in context.train)
@@ -97,7 +97,7 @@ def augmented(context: Context) -> Path | None:
     teacher = torch.nn.Module.to(context.model, state.device)
     for number, rows in enumerate(in_order(context.train, SHARD)):
         shards.append(context.folder / f"augmented-{number:05d}.parquet")
-        if number % state.num_processes == state.process_index and not shards[-1].exists():
+        if number % state.num_processes == state.process_index and read_table(shards[-1], SCHEMA) is None:
             made = shard_of(rows, thesaurus, teacher, context, longest=longest)
             write_tables(shards[-1], SCHEMA, [pa.Table.from_pylist(made, SCHEMA)])
     state.wait_for_everyone()
@@ -231,7 +231,10 @@ def with_augmented(rows: Rows, path: Path | None) -> Rows:
     """The rows and, behind them, those of a file of augmented ones, where there is one."""
     if path is None or not path.exists():
         return rows
-    return Extended(rows, pq.read_table(path, schema=SCHEMA).combine_chunks())
+    table = read_table(path, SCHEMA)
+    if table is None:
+        raise InputError(f"{path} is damaged; train the stage that wrote it again, with --fresh")
+    return Extended(rows, table.combine_chunks())
 
 
 class Extended(Sequence[Mapping[str, Any]]):

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from efficient_bert.files import DamagedError, read_tensors
 from efficient_bert.training import Rows
 from efficient_bert.training.batches import in_order
-from efficient_bert.training.loop import read_tensors, save_tensors
+from efficient_bert.training.loop import save_tensors
 
 SHARD = 4096
 """Rows whose numbers are computed and stored together."""
@@ -21,8 +22,18 @@ def kept(rows: Rows, folder: Path, *, name: str, compute: Callable[[Rows], Tenso
     found = []
     for number, shard in enumerate(in_order(rows, SHARD)):
         path = folder / f"{number:05d}.safetensors"
-        if not path.exists():
-            save_tensors(path, {name: compute(shard)})
-        values = read_tensors(path)[0][name]
+        values = stored(path, name, rows=len(shard))
+        if values is None:
+            values = compute(shard)
+            save_tensors(path, {name: values})
         found += [{**row, name: value} for row, value in zip(shard, values, strict=True)]
     return found
+
+
+def stored(path: Path, name: str, *, rows: int) -> Tensor | None:
+    """The numbers of so many rows that a shard holds; None where there is none, or it is damaged."""
+    try:
+        values = read_tensors(path)[0][name]
+    except (DamagedError, KeyError):
+        return None
+    return values if len(values) == rows else None

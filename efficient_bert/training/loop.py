@@ -8,6 +8,7 @@ progress, and is renamed into place, so that a process killed at any moment leav
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -21,7 +22,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import send_to_device, set_seed
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -29,7 +29,7 @@ from torch.optim.swa_utils import AveragedModel
 from transformers import get_linear_schedule_with_warmup
 
 from efficient_bert.errors import InputError
-from efficient_bert.files import aside
+from efficient_bert.files import CHECKSUM, DamagedError, aside, checksum, read_tensors, require_same_shapes
 from efficient_bert.knobs import Knob
 from efficient_bert.memory import keep_freed_memory
 from efficient_bert.model import EfficientBertForSequenceClassification
@@ -37,6 +37,8 @@ from efficient_bert.training import Context, Status, Trained
 from efficient_bert.training.batches import LengthBuckets, in_order
 from efficient_bert.training.batches import collate as pad
 from efficient_bert.training.recipe import Progress, Recipe, parameter_groups, training_mode
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 30.0
 """A killed run loses at most this much work and the step under way."""
@@ -75,23 +77,16 @@ def native_precision(device: str) -> str:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: Any) -> None:
-    """One safetensors file."""
+    """One safetensors file, with a checksum of its tensors."""
     whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    said = {**metadata, CHECKSUM: checksum(whole)}
     with aside(path) as part:
-        save_file(whole, part, metadata={name: json.dumps(value) for name, value in metadata.items()})
+        save_file(whole, part, metadata={name: json.dumps(value) for name, value in said.items()})
 
 
 def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors whose name starts with `prefix`, under the rest of their name."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `save_tensors` wrote: tensors and metadata."""
-    with safe_open(path, framework="pt") as stored:
-        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a mapping
-        metadata = stored.metadata() or {}
-    return tensors, {name: json.loads(value) for name, value in metadata.items()}
 
 
 class Trainer:
@@ -128,7 +123,7 @@ class Trainer:
         """Train to the end, from the last checkpoint where there is one; the best epoch's parameters are kept."""
         set_seed(self.context.seed, device_specific=True)
         if self.checkpoint.exists():
-            self.restore()
+            self.resume()
         while self.progress.epoch < self.epochs:
             self.train_epoch()
             self.finish_epoch()
@@ -299,9 +294,20 @@ class Trainer:
             tensors["random/cuda"] = torch.cuda.get_rng_state()
         save_tensors(self.checkpoint, tensors, progress=vars(self.progress))
 
-    def restore(self) -> None:
-        """Go on from the checkpoint."""
-        tensors, metadata = read_tensors(self.checkpoint)
+    def resume(self) -> None:
+        """Go on from the checkpoint; from the start, where it or an epoch that it speaks of is damaged."""
+        try:
+            tensors, metadata = read_tensors(self.checkpoint)
+            for epoch in Progress(**metadata["progress"]).best(self.recipe.wanted):
+                read_tensors(self.parameters(epoch))
+            require_same_shapes(below("model/", tensors), self.model.state_dict())
+        except (DamagedError, KeyError, TypeError) as error:
+            logger.warning("%s; this stage trains from its start", error)
+            return
+        self.restore(tensors, metadata)
+
+    def restore(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+        """Take over what a checkpoint holds."""
         self.model.load_state_dict(below("model/", tensors))
         if self.mean is not None:
             self.mean.load_state_dict(below("mean/", tensors))

@@ -21,14 +21,14 @@ from accelerate import PartialState
 
 from efficient_bert.errors import InputError
 from efficient_bert.explain import gradient_times_input
-from efficient_bert.files import write_tables
+from efficient_bert.files import DamagedError, read_table, read_tensors, write_tables
 from efficient_bert.knobs import Knob
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training import Context, Rows, Stage, Status, Trained
 from efficient_bert.training.batches import batch_of, collate, in_order, length_order
 from efficient_bert.training.finetune import FINETUNE
 from efficient_bert.training.kept import SHARD
-from efficient_bert.training.loop import native_precision, read_tensors
+from efficient_bert.training.loop import native_precision
 
 FILE = "saliency.parquet"
 SCHEMA = pa.schema({"example_id": pa.string(), "saliency": pa.list_(pa.float32()), "row": pa.string()})
@@ -64,9 +64,10 @@ def extract(context: Context) -> Trained:
     shards, started, computed = [], time.monotonic(), 0
     for number, rows in enumerate(in_order(context.train, SHARD)):
         shards.append(context.folder / f"shard-{number:05d}.parquet")
-        if number % state.num_processes == state.process_index and not shards[-1].exists():
+        digests = [row_digest(row) for row in rows]
+        if number % state.num_processes == state.process_index and not is_kept(shards[-1], digests):
             maps = saliency_of(models, rows, batch_size=batch_size, precision=precision)
-            names, digests = [row["example_id"] for row in rows], [row_digest(row) for row in rows]
+            names = [row["example_id"] for row in rows]
             write_tables(shards[-1], SCHEMA, [pa.table([names, maps, digests], SCHEMA)])
             computed += len(rows)
         done = min(len(context.train), (number + 1) * SHARD)
@@ -78,16 +79,25 @@ def extract(context: Context) -> Trained:
     return Trained(context.model.cpu(), beside={FILE: whole})
 
 
+def is_kept(shard: Path, digests: Sequence[str]) -> bool:
+    """Whether a killed attempt has kept the maps of these rows, and they are not damaged."""
+    table = read_table(shard, SCHEMA)
+    return table is not None and table["row"].to_pylist() == digests
+
+
 def best_epochs(context: Context) -> list[EfficientBertForSequenceClassification]:
     """The models of the best epochs that fine-tuning kept, on the device.
 
     Raises:
-        InputError: none is there.
+        InputError: none is there, or one is damaged.
     """
     folder, found = context.stage_before() / "epochs", []
     for path in sorted(folder.glob("*.safetensors")):
         model = EfficientBertForSequenceClassification(context.model.config)
-        model.load_state_dict(read_tensors(path)[0])
+        try:
+            model.load_state_dict(read_tensors(path)[0])
+        except (DamagedError, RuntimeError) as error:
+            raise InputError(f"{path} is damaged; fine-tune again, with --fresh") from error
         torch.nn.Module.to(model, context.device)
         found.append(model.eval())
     if not found:

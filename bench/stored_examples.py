@@ -1,0 +1,114 @@
+"""What holds of every stored table of examples, whoever has touched it since: checked when it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bench.errors import InputError
+from bench.records import EXAMPLE_COLUMNS, Record
+
+LAYERED = ("tokens", "heads", "neurons")
+"""Columns with an entry for each layer."""
+
+
+def require_sound(table: pa.Table, record: Record, *, path: Path, remedy: str) -> None:
+    """Check a table against its record, and its columns against what they say.
+
+    Raises:
+        InputError: it has not as many rows as the record says, names an example twice, or a column holds what it cannot
+            hold.
+    """
+    wrong = _wrong(table, record)
+    if wrong:
+        raise InputError(f"{path} is damaged: {wrong}; {remedy}")
+
+
+def _wrong(table: pa.Table, record: Record) -> str | None:
+    rows = record.data["rows"]
+    if len(table) != rows:
+        return f"it has {len(table)} rows, but the record beside it says {rows}"
+    regression = pa.types.is_floating(table.schema.field("label").type)
+    columns = (_wrong_column(table, name, regression=regression) for name in EXAMPLE_COLUMNS)
+    found = next(filter(None, columns), None)
+    return found or next((f"column {name}: {rule}" for name, rule in _broken(table, record, regression)), None)
+
+
+def _wrong_column(table: pa.Table, name: str, *, regression: bool) -> str | None:
+    """Whether a column is of another type than it says, or has empty or undefined entries."""
+    column = table.column(name)
+    wanted = _type_of(name, regression=regression)
+    if column.type != wanted:
+        return f"column {name} is of type {column.type}, not {wanted}"
+    if column.null_count and not (name == "correct" and regression):
+        return f"column {name} has {column.null_count} empty entries"
+    entries = pc.list_flatten(column) if pa.types.is_list(wanted) else column
+    if entries.null_count and name != "correct":
+        return f"column {name} has {entries.null_count} empty entries in its lists"
+    if pa.types.is_floating(entries.type) and not pc.all(pc.is_finite(entries), min_count=0).as_py():
+        return f"column {name} has a value that is not finite"
+    return None
+
+
+def _type_of(name: str, *, regression: bool) -> pa.DataType:
+    from bench.store import example_schema
+
+    return example_schema(regression=regression).field(name).type
+
+
+def _broken(table: pa.Table, record: Record, regression: bool) -> list[tuple[str, str]]:
+    """(column, the rule that one of its entries breaks)."""
+    rules = [(name, "an entry for each layer", _lengths(record.layers)) for name in LAYERED]
+    rules += [(name, "no negative count", _at_least(0)) for name in LAYERED]
+    rules += [(name, "a positive count", _at_least(1)) for name in ("length", "flops", "reference_flops")]
+    rules += [(name, "a positive count", _at_least(1)) for name in ("released_flops", "released_reference_flops")]
+    rules += [(name, "no negative time", _at_least(0)) for name in ("seconds", "reference_seconds", "event_seconds")]
+    rules += [("exit_depth", f"1 to {record.layers}", _between(1, record.layers))]
+    if not regression:
+        classes = pc.list_value_length(table["probabilities"]).unique().to_pylist()
+        rules += [
+            ("probabilities", "an entry for each class", lambda column: len(classes) <= 1),
+            ("probabilities", "0 to 1", _between(0, 1)),
+            *((name, "a class", _between(0, max(classes, default=0) - 1)) for name in ("label", "prediction")),
+            ("correct", "prediction == label", lambda column: _agrees(table)),
+        ]
+    rules += [("example_id", "no example twice", lambda column: not _twice(table))]
+    return [(name, f"the rule is {rule}") for name, rule, holds in rules if not holds(table[name])]
+
+
+def _entries(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.list_flatten(column) if pa.types.is_list(column.type) else column
+
+
+def _between(low: float, high: float) -> Callable[[pa.ChunkedArray], bool]:
+    def holds(column: pa.ChunkedArray) -> bool:
+        extremes: Mapping[str, float | None] = pc.min_max(_entries(column)).as_py()
+        least, most = extremes["min"], extremes["max"]
+        return least is None or most is None or (low - _SLACK <= least and most <= high + _SLACK)
+
+    return holds
+
+
+_SLACK = 1e-9  # a softmax may be a hair above 1
+
+
+def _at_least(low: int) -> Callable[[pa.ChunkedArray], bool]:
+    return _between(low, float("inf"))
+
+
+def _lengths(wanted: int) -> Callable[[pa.ChunkedArray], bool]:
+    return lambda column: bool(pc.all(pc.equal(pc.list_value_length(column), wanted), min_count=0).as_py())
+
+
+def _agrees(table: pa.Table) -> bool:
+    right = pc.equal(table["prediction"], table["label"])
+    return bool(pc.all(pc.equal(right, table["correct"]), min_count=0).as_py())
+
+
+def _twice(table: pa.Table) -> bool:
+    """Whether a row stands there twice; a window is known by its text's id and its number."""
+    names = [name for name in ("example_id", "window") if name in table.column_names]
+    return len(table.group_by(names).aggregate([])) < len(table)
