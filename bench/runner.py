@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from bench.artifacts import Job
+from bench.choosing import holds_up
 from bench.errors import InputError, first_line
 from bench.evaluation import Runnable, answers, evaluate
 from bench.plan import Arm, Plan
@@ -90,6 +91,7 @@ def train_job(plan: Plan, job: Job, watcher: Watcher) -> None:
             train=plan.data.train.to_list(),
             heldout=plan.data.heldout.to_list(),
             score=scorer(plan),
+            holds_up=holds_up,
             options=job.options,
             seed=job.seed,
             device=plan.settings.device,
