@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from analysis.frames import Arm, Runs, telling_traits
+from analysis.frames import Arm, Runs
 from bench.choosing import fastest, holds_up, is_faster
 from bench.registry import METRICS
 
@@ -50,7 +50,7 @@ def choices(runs: Runs) -> list[str]:
 
 def series(arm: Arm, runs: Runs) -> str:
     """The method, with what else tells its series from another of the same method in these runs."""
-    return ", ".join([arm.first.method, *telling_traits(arm, runs.arms)])
+    return runs.series[arm.run_ids]
 
 
 def first_metric(arm: Arm) -> str:

@@ -440,5 +440,5 @@ def load_data(
         evaluation=encoded["evaluation"],
         dropped=len(whole) - len(train) - len(heldout),
         cut=sum(sum(part["cut"][:]) for part in encoded.values()),
-        fingerprints={name: fingerprint(part) for name, part in parts.items()},
+        fingerprints={name: fingerprint(part) for name, part in {**parts, "training": whole}.items()},
     )

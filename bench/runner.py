@@ -256,6 +256,11 @@ def record_of(
             "dropped_rows": plan.data.dropped,
             "max_length": plan.max_length,
             "fingerprints": dict(plan.data.fingerprints),
+            "contents": {
+                f"{job.stage.name}.{name}": digest
+                for job in arm.job.chain
+                for name, digest in job.decided_by.get("contents", {}).items()
+            },
             "finetune_seed": arm.job.chain[0].seed,
             "synthetic": plan.task.synthetic,
         },

@@ -90,7 +90,9 @@ def test_of_equally_fast_points_the_better_is_chosen(order: tuple[int, ...], tmp
     points = [Point({"k": name}, scores[number], 2.0) for name, number in enumerate(order)]
     assert best(Point({}, 0.9, 1.0), points, allowed_drop=0.01).score == 0.92
     runs = [
-        StoredRun(f"r{point.knobs['k']}", "m", knobs=point.knobs, heldout={"accuracy": point.score, "flops_speedup": 2.0})
+        StoredRun(
+            f"r{point.knobs['k']}", "m", knobs=point.knobs, heldout={"accuracy": point.score, "flops_speedup": 2.0}
+        )
         for point in points
     ]
     found = read_runs(tmp_path, StoredRun("full"), *runs)
