@@ -41,7 +41,7 @@ class DocumentView:
         name, label, predicted: as stored.
         tokens, marked: counts.
         kept: tokens that AdapLeR keeps in the layer.
-        error: AdapLeR's false-positive rate at the layer, -1 where everything is marked.
+        error: AdapLeR's false-positive rate at the layer, -1 where everything is marked or nothing.
         precision: its average precision, -1 where nothing is marked.
         rates: (method, false-positive rate as text).
         panels: the texts, none where they are not to be shown.
@@ -89,7 +89,8 @@ def _view(
 ) -> DocumentView:
     row = rows[name, leader]
     rates = {method: _rate(rows[name, method]) for method in methods}
-    precision = float(row["average_precision"])
+    precision = math.nan if row["average_precision"] is None else float(row["average_precision"])
+    nobody = not int(row["n_rationale"])
     return DocumentView(
         name=name,
         label=str(row["label"]),
@@ -99,18 +100,21 @@ def _view(
         kept=int(row["token_predicted"]),
         error=-1.0 if math.isnan(rates[leader]) else rates[leader],
         precision=-1.0 if math.isnan(precision) else precision,
-        rates=tuple((method, _percent(rate)) for method, rate in rates.items()),
+        rates=tuple((method, _percent(rate, nobody=nobody)) for method, rate in rates.items()),
         panels=tuple(_panels(text, rates, layer=layer)) if text is not None else (),
     )
 
 
 def _rate(row: Mapping[str, Any]) -> float:
     other = float(row["n_tokens"] - row["n_rationale"])
-    return float(row["token_predicted"] - row["token_both"]) / other if other else math.nan
+    return float(row["token_predicted"] - row["token_both"]) / other if other and row["n_rationale"] else math.nan
 
 
-def _percent(rate: float) -> str:
-    return "everything is marked" if math.isnan(rate) else f"{rate:.1%}"
+def _percent(rate: float, *, nobody: bool) -> str:
+    """The rate, or why there is none."""
+    if math.isnan(rate):
+        return "undefined, nothing is marked" if nobody else "undefined, everything is marked"
+    return f"{rate:.1%}"
 
 
 def _panels(text: Mapping[str, Any], rates: Mapping[str, float], *, layer: int) -> Iterator[Panel]:
@@ -118,7 +122,8 @@ def _panels(text: Mapping[str, Any], rates: Mapping[str, float], *, layer: int) 
     yield Panel(HUMAN, f"words marked: {sum(marked)}", _runs(tokens, marked, marked))
     for method, layers in text["selected"].items():
         selected = _inside(layers[str(layer)], len(tokens))
-        note = f"words selected: {sum(selected)}, false-positive rate: {_percent(rates[method])}"
+        rate = _percent(rates[method], nobody=not any(marked))
+        note = f"words selected: {sum(selected)}, false-positive rate: {rate}"
         yield Panel(method, note, _runs(tokens, selected, marked))
 
 

@@ -2,6 +2,9 @@
 
 Every metric is a function of sums over documents, as in `eraser_eval`, so one draw of documents resamples all methods
 and layers alike, and a difference is taken within each resample.
+
+Agreement with people is over the documents in which they marked something: where they marked nothing, not even their
+own marks would agree, and each choice would count as false. Where every document is marked, the numbers are ERASER's.
 """
 
 from __future__ import annotations
@@ -24,6 +27,9 @@ Values = NDArray[np.float64]
 RESAMPLES = 1000
 LEVEL = 0.95
 
+FEWEST = 2
+"""Documents without which there is no interval."""
+
 
 @dataclass(frozen=True)
 class RationaleMetric:
@@ -34,7 +40,8 @@ class RationaleMetric:
         summary: what it says.
         higher_is_better: which way is up.
         needs: a column that the documents must have.
-        terms: documents (a row each) -> (n, t) numbers that are summed.
+        terms: documents (a row each) -> (n, t) numbers that are summed; every second one says by 1 whether a document
+            takes part, and by 0 whether it does not.
         reduce: (..., t) sums -> (...) values.
     """
 
@@ -72,23 +79,33 @@ def _mean(
     )
 
 
+def _where_marked(frame: pd.DataFrame, values: Values) -> Values:
+    """The values of documents in which people marked something; NaN for the others."""
+    return np.where(frame["n_rationale"].to_numpy(np.float64) > 0, values, np.nan)
+
+
+def _level_false_positives(frame: pd.DataFrame) -> Values:
+    return _where_marked(frame, frame["fpr"].to_numpy(np.float64))
+
+
 def _false_positives(frame: pd.DataFrame) -> Values:
     wrong = (frame["token_predicted"] - frame["token_both"]).to_numpy(np.float64)
-    return _ratio(wrong, (frame["n_tokens"] - frame["n_rationale"]).to_numpy(np.float64))
+    return _where_marked(frame, _ratio(wrong, (frame["n_tokens"] - frame["n_rationale"]).to_numpy(np.float64)))
 
 
 def _token_f1(frame: pd.DataFrame) -> Values:
-    """2 both / (gold + predicted); undefined where neither has a token."""
+    """2 both / (gold + predicted)."""
     both, gold, predicted = (frame[f"token_{name}"].to_numpy(np.float64) for name in ("both", "gold", "predicted"))
-    return _ratio(2 * both, gold + predicted)
+    return _where_marked(frame, _ratio(2 * both, gold + predicted))
 
 
 def _iou_terms(frame: pd.DataFrame) -> Values:
     reached, gold, predicted = (
         frame[name].to_numpy(np.float64) for name in ("reached_0", "span_gold", "span_predicted")
     )
+    marked, there = gold > 0, (predicted > 0) & (gold > 0)
     precision, recall = (np.nan_to_num(_ratio(reached, below)) for below in (predicted, gold))
-    return np.stack([precision, (predicted > 0).astype(float), recall, (gold > 0).astype(float)], axis=1)
+    return np.stack([np.where(there, precision, 0.0), there.astype(float), recall, marked.astype(float)], axis=1)
 
 
 def _iou_f1(sums: Values) -> Values:
@@ -103,7 +120,13 @@ METRICS = (
         "average precision of the scores, over documents with marked tokens",
         needs="average_precision",
     ),
-    _mean("fpr", "share of unmarked tokens whose score is at least the uniform level 1/n", higher_is_better=False),
+    _mean(
+        "fpr",
+        "share of unmarked tokens whose score is at least the uniform level 1/n",
+        value=_level_false_positives,
+        needs="fpr",
+        higher_is_better=False,
+    ),
     _mean(
         "fpr_equal",
         "share of unmarked tokens among as many of the highest scores as AdapLeR keeps tokens in the layer",
@@ -152,7 +175,8 @@ def compared(
     Returns:
         columns method, layer (`AVERAGE` for the mean over the layers in which it was measured), metric, documents,
         value, low, high (95 % interval), difference (value - that of `against` in the same layer), difference_low,
-        difference_high; NaN where a number does not exist.
+        difference_high; NaN where a number does not exist, and no interval of a number that fewer than two documents
+        decide: with others drawn it could be anything.
     """
     import pandas as pd
 
@@ -166,7 +190,7 @@ def compared(
     rows: list[dict[str, object]] = []
     for metric in METRICS:
         drawn = {
-            key: np.mean([metric.reduce(draws @ metric.terms(frame)) for frame in own], axis=0)
+            key: np.mean([_drawn(metric, frame, draws) for frame in own], axis=0)
             for key, own in frames.items()
             if metric.needs in own[0]
         }
@@ -175,6 +199,15 @@ def compared(
             known = {"method": method, "layer": layer, "metric": metric.name, "documents": len(names)}
             rows.append(known | _summarised(values, drawn.get((against, layer)) if method != against else None))
     return pd.DataFrame(rows)
+
+
+def _drawn(metric: RationaleMetric, frame: pd.DataFrame, draws: Values) -> Values:
+    """The metric of the documents as they are, and of each resample; these are NaN where too few documents decide."""
+    terms = metric.terms(frame)
+    found = metric.reduce(draws @ terms)
+    if np.count_nonzero(terms[:, 1::2].any(axis=1)) < FEWEST:
+        found[1:] = np.nan
+    return found
 
 
 def _over_layers(drawn: Mapping[tuple[str, int], Values], method: str) -> Values:

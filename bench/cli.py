@@ -17,6 +17,7 @@ from bench.errors import InputError
 from bench.flags import FILE, FOLDER, MANY, MEASURING, ONE, SEED, SEEDS, SHARED, Name, Share, WithKnobs, given_values
 from bench.presets import PRESETS
 from bench.registry import EXPLAINERS, METHODS, METRICS, PLOTS, TASKS
+from bench.visible import visible
 
 if TYPE_CHECKING:
     from bench.store import RunStore
@@ -100,7 +101,7 @@ def sweep_command(
     wanted = swept_methods(methods, given_values(given)["knobs"], controls=controls)
     runs, run_ids = run_and_report(seeds, device, out, {**given, "methods": wanted})
     for line in choices(Runs.read(runs, run_ids)) if run_ids else ():
-        click.echo(line)
+        click.echo(visible(line))
 
 
 def run_and_report(
@@ -199,7 +200,7 @@ def report_command(folder: Path, out: Path, task: str | None, in_markdown: bool)
         page, found = write_report(store, run_ids, out), summary(Runs.read(store, run_ids))
     click.echo(f"report: {page}")
     if in_markdown:
-        click.echo(markdown(found))
+        click.echo(visible(markdown(found)))
 
 
 @bench.command("compare")
@@ -346,5 +347,5 @@ def is_input_error(error: ValueError) -> bool:
 
 def fail(message: str) -> None:
     """One line, exit code 2."""
-    click.echo(f"bench: {' '.join(message.split())}", err=True)
+    click.echo(f"bench: {visible(' '.join(message.split()))}", err=True)
     sys.exit(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +25,9 @@ from eraser_eval.scoring import score
 
 if TYPE_CHECKING:
     import pandas as pd
+
+WORDS = ["method", "layer", "part", "word", "unmarked", "selected"]
+"""Columns of the table of words, which has no row where everything is marked."""
 
 SHOWN = 24
 """Documents whose texts are kept for the page, evenly spread."""
@@ -62,21 +66,25 @@ class Findings:
         values = {row["annotation_id"]: row for row in lines}
         for document, prediction in zip(self.documents, predictions, strict=True):
             known = {"method": method, "layer": layer, "label": document.label, **values[document.annotation_id]}
-            self.rows.append(known | faithful_values(prediction))
+            row = known | faithful_values(prediction)
+            self.rows.append({name: math.nan if value is None else value for name, value in row.items()})
         self.words += [{"method": method, "layer": layer, **row} for row in self._word_counts(chosen)]
         for place in shown(len(self.documents)) if self.named else ():
             self.selections.setdefault(place, {}).setdefault(method, {})[layer] = runs_of(chosen[place])
 
     @cached_property
     def _tokens(self) -> pd.DataFrame:
-        """Every token of every document: part of speech, the word where it may be named, and whether it is unmarked."""
+        """Every token of every document: part of speech, the word where it may be named, and whether it is unmarked.
+
+        Of a document in which nobody marked anything no token is: it was not passed over.
+        """
         import pandas as pd
 
         return pd.DataFrame(
             {
                 "part": [part for document in self.documents for part in parts_of_speech(document.tokens)],
                 "word": [word.lower() if self.named else "" for document in self.documents for word in document.tokens],
-                "unmarked": ~np.concatenate([document.marked for document in self.documents]),
+                "unmarked": np.concatenate([~document.marked & document.marked.any() for document in self.documents]),
             }
         )
 
@@ -93,7 +101,8 @@ class Findings:
 
         documents = pd.DataFrame(self.rows)
         table = agreement.compared([documents], against="adapler")
-        for name, frame in (("documents", documents), ("table", table), ("words", pd.DataFrame(self.words))):
+        words = pd.DataFrame(self.words, columns=WORDS)
+        for name, frame in (("documents", documents), ("table", table), ("words", words)):
             write_frame(self.out / f"{name}.parquet", frame)
         write_aside(self.out / "table.csv", table.to_csv(index=False))
         write_aside(self.out / "shown.jsonl", "".join(f"{line}\n" for line in self._texts()))
@@ -119,8 +128,9 @@ def shown(count: int) -> list[int]:
 
 
 def sizes(documents: Sequence[Document]) -> dict[str, int]:
-    """The number of tokens, and of those that people marked."""
+    """The number of tokens, of those that people marked, and of documents in which they marked none."""
     return {
+        "unmarked_documents": sum(not document.marked.any() for document in documents),
         "tokens": sum(len(document.tokens) for document in documents),
         "marked": int(sum(document.marked.sum() for document in documents)),
     }

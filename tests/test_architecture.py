@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "eraser_eval": set(),
     "analysis": {
         *("bench.registry", "bench.records", "bench.store", "bench.comparison_files", "bench.folders", "bench.errors"),
-        "bench.choosing",
+        *("bench.choosing", "bench.visible"),
     },
     "bench": {"efficient_bert", "eraser_eval"},
 }
