@@ -11,7 +11,7 @@ from analysis.frames import Arm, Runs
 from analysis.identity import fingerprint
 from analysis.pareto import front
 from analysis.selection import first_metric, series
-from analysis.style import INK, MUTED, SURFACE, WIDTH, Look, series_looks, shorten
+from analysis.style import INK, MUTED, SURFACE, WIDTH, Look, columns, series_looks, shorten
 from analysis.table import table
 from bench.registry import METRICS
 
@@ -105,7 +105,7 @@ def draw_points(ax: Axes, frame: pd.DataFrame, x: str, y: str) -> None:
         members = frame[frame["series"] == name]
         told = dict.fromkeys(knob for own in members["knobs"] for knob in telling(own, members["knobs"]))
         named = f"{name} ({', '.join(told)})" if told else name
-        entry = named if len(named) <= _LETTERS else shorten(name, _LETTERS)
+        entry = named if columns(named) <= _LETTERS else shorten(name, _LETTERS)
         ax.plot(members[x], members[y], **_marks(look), label=entry)
     chosen = frame[frame["selected"]]
     if len(chosen):
@@ -157,6 +157,6 @@ def draw_front(ax: Axes, frame: pd.DataFrame, x: str, y: str, *, label: str = "P
 def legend_above(ax: Axes) -> None:
     """A legend over the axes, in as many columns as its longest entry allows."""
     handles, labels = ax.get_legend_handles_labels()
-    columns = max(1, min(4, int(WIDTH * 72 / (max(map(len, labels), default=1) * 5.8 + 40))))
+    beside = max(1, min(4, int(WIDTH * 72 / (max(map(columns, labels), default=1) * 5.8 + 40))))
     place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1.02), "borderaxespad": 0}
-    ax.legend(handles, labels, ncols=columns, handlelength=1.6, columnspacing=1.4, **place)
+    ax.legend(handles, labels, ncols=beside, handlelength=1.6, columnspacing=1.4, **place)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from bench.comparison_files import PEOPLE
+
 HUMAN = "people"
 LISTED = 40
 """Documents in the list where no texts say which."""
@@ -41,7 +43,7 @@ class DocumentView:
         name, label, predicted: as stored.
         tokens, marked: counts.
         kept: tokens that AdapLeR keeps in the layer.
-        error: AdapLeR's false-positive rate at the layer, -1 where everything is marked or nothing.
+        error: AdapLeR's false-positive rate at the layer, -1 where everything is marked.
         precision: its average precision, -1 where nothing is marked.
         rates: (method, false-positive rate as text).
         panels: the texts, none where they are not to be shown.
@@ -107,7 +109,8 @@ def _view(
 
 def _rate(row: Mapping[str, Any]) -> float:
     other = float(row["n_tokens"] - row["n_rationale"])
-    return float(row["token_predicted"] - row["token_both"]) / other if other and row["n_rationale"] else math.nan
+    nothing_said = row["method"] == PEOPLE and not row["n_rationale"]
+    return float(row["token_predicted"] - row["token_both"]) / other if other and not nothing_said else math.nan
 
 
 def _percent(rate: float, *, nobody: bool) -> str:

@@ -30,7 +30,7 @@ from analysis.rationale_texts import DocumentView, document_views
 from analysis.render import inline, render
 from analysis.summary import code
 from analysis.templating import TEMPLATES
-from bench.comparison_files import AVERAGE, summary_in
+from bench.comparison_files import AVERAGE, PEOPLE, summary_in
 from bench.store import write_aside
 
 REFERENCE = "adapler"
@@ -158,7 +158,7 @@ def facts(found: Agreement) -> tuple[tuple[str, str], ...]:
     if own.get("finetune_seeds", own["seeds"]) != own["seeds"]:
         model.append(f"fine-tuned with {counted('seed', own['finetune_seeds'])}")
     unmarked = own.get("unmarked_documents", 0)
-    left_out = f"; none in {unmarked} documents, which take no part in agreement" if unmarked else ""
+    left_out = f"; none in {unmarked} documents, of which people's own row knows nothing" if unmarked else ""
     return (
         ("data", f"{own['task']}, {own['split']}: {own['documents']} documents, {own['tokens']:,} tokens"),
         ("marked by people", f"{share:.1%} of the tokens{left_out}"),
@@ -259,7 +259,7 @@ def group_tables(found: Comparison) -> list[tuple[str, str, list[tuple[str, int,
     """(title, metric, rows of (group, documents, mean per method)) by length and by class; means over layers."""
     own = found.documents.copy()
     own["fpr_equal"] = (own["token_predicted"] - own["token_both"]) / (own["n_tokens"] - own["n_rationale"])
-    own["fpr_equal"] = own["fpr_equal"].where(own["n_rationale"] > 0)
+    own["fpr_equal"] = own["fpr_equal"].where((own["n_rationale"] > 0) | (own["method"] != PEOPLE))
     own["average_precision"] = own["average_precision"].astype(float)
     lengths = own.drop_duplicates("annotation_id")["n_tokens"]
     edges = sorted(set(lengths.quantile([place / GROUPS for place in range(GROUPS + 1)], interpolation="higher")))

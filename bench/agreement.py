@@ -3,8 +3,9 @@
 Every metric is a function of sums over documents, as in `eraser_eval`, so one draw of documents resamples all methods
 and layers alike, and a difference is taken within each resample.
 
-Agreement with people is over the documents in which they marked something: where they marked nothing, not even their
-own marks would agree, and each choice would count as false. Where every document is marked, the numbers are ERASER's.
+People's own marks are compared in the documents in which there are some: where people marked nothing, whatever stood
+for their choice would count as false. Other methods have ERASER's numbers, and differences are over what both are
+compared in.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.comparison_files import AVERAGE
+from bench.comparison_files import AVERAGE, PEOPLE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,8 +41,8 @@ class RationaleMetric:
         summary: what it says.
         higher_is_better: which way is up.
         needs: a column that the documents must have.
-        terms: documents (a row each) -> (n, t) numbers that are summed; every second one says by 1 whether a document
-            takes part, and by 0 whether it does not.
+        terms: documents (a row each) -> (n, t) numbers that are summed; every second one is 1 where a document takes
+            part, and else 0.
         reduce: (..., t) sums -> (...) values.
     """
 
@@ -79,33 +80,23 @@ def _mean(
     )
 
 
-def _where_marked(frame: pd.DataFrame, values: Values) -> Values:
-    """The values of documents in which people marked something; NaN for the others."""
-    return np.where(frame["n_rationale"].to_numpy(np.float64) > 0, values, np.nan)
-
-
-def _level_false_positives(frame: pd.DataFrame) -> Values:
-    return _where_marked(frame, frame["fpr"].to_numpy(np.float64))
-
-
 def _false_positives(frame: pd.DataFrame) -> Values:
     wrong = (frame["token_predicted"] - frame["token_both"]).to_numpy(np.float64)
-    return _where_marked(frame, _ratio(wrong, (frame["n_tokens"] - frame["n_rationale"]).to_numpy(np.float64)))
+    return _ratio(wrong, (frame["n_tokens"] - frame["n_rationale"]).to_numpy(np.float64))
 
 
 def _token_f1(frame: pd.DataFrame) -> Values:
-    """2 both / (gold + predicted)."""
+    """2 both / (gold + predicted); undefined where neither has a token."""
     both, gold, predicted = (frame[f"token_{name}"].to_numpy(np.float64) for name in ("both", "gold", "predicted"))
-    return _where_marked(frame, _ratio(2 * both, gold + predicted))
+    return _ratio(2 * both, gold + predicted)
 
 
 def _iou_terms(frame: pd.DataFrame) -> Values:
     reached, gold, predicted = (
         frame[name].to_numpy(np.float64) for name in ("reached_0", "span_gold", "span_predicted")
     )
-    marked, there = gold > 0, (predicted > 0) & (gold > 0)
     precision, recall = (np.nan_to_num(_ratio(reached, below)) for below in (predicted, gold))
-    return np.stack([np.where(there, precision, 0.0), there.astype(float), recall, marked.astype(float)], axis=1)
+    return np.stack([precision, (predicted > 0).astype(float), recall, (gold > 0).astype(float)], axis=1)
 
 
 def _iou_f1(sums: Values) -> Values:
@@ -120,13 +111,7 @@ METRICS = (
         "average precision of the scores, over documents with marked tokens",
         needs="average_precision",
     ),
-    _mean(
-        "fpr",
-        "share of unmarked tokens whose score is at least the uniform level 1/n",
-        value=_level_false_positives,
-        needs="fpr",
-        higher_is_better=False,
-    ),
+    _mean("fpr", "share of unmarked tokens whose score is at least the uniform level 1/n", higher_is_better=False),
     _mean(
         "fpr_equal",
         "share of unmarked tokens among as many of the highest scores as AdapLeR keeps tokens in the layer",
@@ -189,25 +174,37 @@ def compared(
             frames[str(method), int(str(layer))].append(frame.set_index("annotation_id").loc[names])
     rows: list[dict[str, object]] = []
     for metric in METRICS:
-        drawn = {
-            key: np.mean([_drawn(metric, frame, draws) for frame in own], axis=0)
-            for key, own in frames.items()
-            if metric.needs in own[0]
-        }
-        drawn |= {(method, AVERAGE): _over_layers(drawn, method) for method in dict.fromkeys(key[0] for key in drawn)}
+        there = {key: own for key, own in frames.items() if metric.needs in own[0]}
+        drawn = _with_average({key: _drawn(metric, own, draws, key[0]) for key, own in there.items()})
+        rivals = {(PEOPLE, layer): own for (method, layer), own in there.items() if method == against}
+        beside_people = _with_average({key: _drawn(metric, own, draws, PEOPLE) for key, own in rivals.items()})
         for (method, layer), values in sorted(drawn.items()):
             known = {"method": method, "layer": layer, "metric": metric.name, "documents": len(names)}
-            rows.append(known | _summarised(values, drawn.get((against, layer)) if method != against else None))
+            other = beside_people.get((method, layer), drawn.get((against, layer)))
+            rows.append(known | _summarised(values, other if method != against else None))
     return pd.DataFrame(rows)
 
 
-def _drawn(metric: RationaleMetric, frame: pd.DataFrame, draws: Values) -> Values:
+def _drawn(metric: RationaleMetric, repeats: Sequence[pd.DataFrame], draws: Values, compared_as: str) -> Values:
+    """The mean over seeds of the metric of the documents, and of each resample, as far as they count for a method."""
+    return np.asarray(np.mean([_of_seed(metric, frame, draws, compared_as) for frame in repeats], axis=0))
+
+
+def _of_seed(metric: RationaleMetric, frame: pd.DataFrame, draws: Values, compared_as: str) -> Values:
     """The metric of the documents as they are, and of each resample; these are NaN where too few documents decide."""
     terms = metric.terms(frame)
+    if compared_as == PEOPLE:
+        terms = terms * (frame["n_rationale"].to_numpy(np.float64) > 0)[:, None]
     found = metric.reduce(draws @ terms)
     if np.count_nonzero(terms[:, 1::2].any(axis=1)) < FEWEST:
         found[1:] = np.nan
     return found
+
+
+def _with_average(drawn: Mapping[tuple[str, int], Values]) -> dict[tuple[str, int], Values]:
+    """What was drawn, and each method's mean over layers."""
+    methods = dict.fromkeys(method for method, _ in drawn)
+    return {**drawn, **{(method, AVERAGE): _over_layers(drawn, method) for method in methods}}
 
 
 def _over_layers(drawn: Mapping[tuple[str, int], Values], method: str) -> Values:

@@ -74,17 +74,14 @@ class Findings:
 
     @cached_property
     def _tokens(self) -> pd.DataFrame:
-        """Every token of every document: part of speech, the word where it may be named, and whether it is unmarked.
-
-        Of a document in which nobody marked anything no token is: it was not passed over.
-        """
+        """Every token of every document: part of speech, the word where it may be named, and whether it is unmarked."""
         import pandas as pd
 
         return pd.DataFrame(
             {
                 "part": [part for document in self.documents for part in parts_of_speech(document.tokens)],
                 "word": [word.lower() if self.named else "" for document in self.documents for word in document.tokens],
-                "unmarked": np.concatenate([~document.marked & document.marked.any() for document in self.documents]),
+                "unmarked": ~np.concatenate([document.marked for document in self.documents]),
             }
         )
 
