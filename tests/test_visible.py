@@ -20,6 +20,7 @@ from analysis.plots import Plot
 from analysis.render import render
 from analysis.report import write_report
 from analysis.spreadsheet import spreadsheet
+from analysis.style import columns, shorten
 from analysis.summary import Summary
 from analysis.templating import TEMPLATES
 from bench.console import print_summary
@@ -91,12 +92,12 @@ def test_a_figure_takes_every_script_without_a_word(kind: str, tmp_path: Path) -
 
 def test_titles_ticks_and_legends_take_every_script() -> None:
     """Wherever a figure writes, it warns of nothing, and what cannot be seen is a mark there too."""
-    names = [*SCRIPTS.values(), *(f"x{text}" for text in UNSEEN.values() if "\ud800" not in text)]
+    names = [*SCRIPTS.values(), "\u202ename", "\x00\x1bname", "\u200bname"]
 
     def draw(ax: Axes, frame: pd.DataFrame) -> None:
         for name in frame["name"]:
-            ax.plot([0, 1], [0, 1], label=name)
-        ax.set_yticks(range(len(frame)), frame["name"])
+            ax.plot([0, 1], [0, 1], label=shorten(name, 24))
+        ax.set_yticks(range(len(frame)), [shorten(name, 16) for name in frame["name"]])
         ax.set_title(frame["name"].iloc[0])
         ax.legend()
 
@@ -105,9 +106,16 @@ def test_titles_ticks_and_legends_take_every_script() -> None:
         warnings.simplefilter("always")
         svg, _ = render(plot, pd.DataFrame({"name": names}))
     assert [str(each.message) for each in caught] == []
-    assert not set("".join(UNSEEN.values())) & set(svg)
+    assert not set("".join(names[-3:])) - set("name") & set(svg)
     assert "[U+202E]" in svg
     assert mpl.rcParams["text.parse_math"]  # the caller's settings are as they were
+
+
+def test_wide_letters_are_cut_as_wide_as_others() -> None:
+    """A text of letters that are two wide is cut at half as many; others as before."""
+    assert (shorten("天" * 20, 11), columns("天好a")) == ("天" * 5 + "…", 5)
+    assert (shorten("a" * 20, 11), shorten("a" * 11, 11)) == ("a" * 10 + "…", "a" * 11)
+    assert shorten("天a天a", 6) == "天a天a"
 
 
 def test_warnings_of_other_kinds_are_heard() -> None:

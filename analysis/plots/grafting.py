@@ -75,7 +75,7 @@ def _draw(ax: Axes, frame: pd.DataFrame) -> None:
         places,
         [
             ("mean over subnets" if np.isnan(width) else f"width {width:g}, depth {depth:.2g}")
-            + (f", {shorten(name, 40)}" if several else "")
+            + (f", {shorten(name, 64)}" if several else "")
             for name, width, depth in zip(frame["series"], frame["width"], frame["depth"], strict=True)
         ],
     )
