@@ -58,7 +58,8 @@ def texts_mapped(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFr
     def changed(value: Any) -> Any:
         return change(value) if isinstance(value, str) else value
 
-    return frame.apply(lambda column: column if is_numeric_dtype(column) else column.map(changed))
+    texts = [name for name in frame if not is_numeric_dtype(frame[name])]
+    return frame.assign(**{str(name): frame[name].map(changed) for name in texts})
 
 
 @contextmanager

@@ -151,7 +151,8 @@ def test_every_extreme_has_a_page_without_invented_numbers(case: str, tmp_path: 
 
 def test_what_nobody_marked_is_undefined_in_the_scores(tmp_path: Path) -> None:
     """The scorer gives no precision and no false-positive rate where no word is marked anywhere, and says so."""
-    for name, marks in (("none", [[], []]), ("some", [[], [1]])):
+    cases: dict[str, Marks] = {"none": [[], []], "some": [[], [1]]}
+    for name, marks in cases.items():
         gold = dataset(tmp_path / name, marks)
         ramp = np.arange(7.0)
         lines = [
