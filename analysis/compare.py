@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.frames import Runs, device, timed
+from analysis.frames import Runs, timed
+from analysis.identity import device, fingerprint, named_backbones, same_examples
 from analysis.statistics import (
     CONFIDENCE,
     Interval,
@@ -21,6 +22,7 @@ from analysis.statistics import (
 from analysis.summary import SYNTHETIC_NOTE, Summary, devices, heading, number
 from analysis.table import metric_names
 from bench.errors import InputError
+from bench.records import Record
 from bench.registry import METRICS
 from bench.store import RunStore
 
@@ -42,12 +44,33 @@ def compare(store: RunStore, a: str, b: str) -> pd.DataFrame:
         raise InputError(f"run {a} is to be compared with itself; name two different runs")
     runs = Runs.read(store, [a, b])
     one, other = runs.records
-    if one.task != other.task:
-        raise InputError(f"run {a} is of task {one.task!r}, run {b} of {other.task!r}; compare runs of one task")
+    require_paired(one, other)
     aligned(runs.frames[a], runs.frames[b])
     where = " / ".join(dict.fromkeys([device(one), device(other)]))
     rows = [_row(name, runs.frames[a], runs.frames[b]) for name in metric_names(runs.arms)]
     return pd.DataFrame([{**row, "device": where} for row in rows if row])
+
+
+def require_paired(one: Record, other: Record) -> None:
+    """Check that two runs report on the same texts: equal ids and labels say nothing of them.
+
+    Raises:
+        InputError: they are of other tasks, splits or fingerprints.
+    """
+    a, b = one.run_id, other.run_id
+    if one.task != other.task:
+        raise InputError(f"run {a} is of task {one.task!r}, run {b} of {other.task!r}; compare runs of one task")
+    splits = [record.data.get("split") for record in (one, other)]
+    if splits[0] != splits[1]:
+        raise InputError(
+            f"run {a} reports on split {splits[0]!r}, run {b} on {splits[1]!r}; compare runs of one split (--split)"
+        )
+    if not same_examples(one, other):
+        prints = [fingerprint(record, "evaluation") for record in (one, other)]
+        raise InputError(
+            f"run {a} reports on data of fingerprint {prints[0]}, run {b} on {prints[1]}: their texts, pairs or labels "
+            f"differ, so they are not paired; evaluate both on one --data-dir with the same --eval-rows"
+        )
 
 
 def _row(name: str, a: pd.DataFrame, b: pd.DataFrame) -> dict[str, object]:
@@ -98,13 +121,14 @@ def comparison(store: RunStore, a: str, b: str) -> Summary:
         for _, row in frame.iterrows()
     ]
     one, other = store.record(a), store.record(b)
+    backbones = named_backbones([one, other])
     made = f" ({SYNTHETIC_NOTE})" if one.data.get("synthetic") else ""
     return Summary(
         columns=("metric", f"A {a}", f"B {b}", "B - A", "better", "McNemar p"),
         rows=tuple(rows),
         notes=(
-            f"A: {one.label}, {one.backbone}, seed {one.seed}",
-            f"B: {other.label}, {other.backbone}, seed {other.seed}",
+            f"A: {one.label}, {backbones[0]}, seed {one.seed}",
+            f"B: {other.label}, {backbones[-1]}, seed {other.seed}",
             f"task: {one.task}{made}",
             f"interval: {interval_note(store.examples(a).to_pandas())}; B - A resamples both runs by the same examples",
             f"better: where the interval of B - A leaves out 0 and p, if there is one, is at most {1 - CONFIDENCE:g}",

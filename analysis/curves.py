@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from analysis.frames import Arm, Runs
+from analysis.identity import fingerprint
 from analysis.pareto import front
 from analysis.selection import first_metric, series
-from analysis.style import INK, MUTED, SURFACE, WIDTH, Look, series_looks, shorten
+from analysis.style import INK, MUTED, SURFACE, WIDTH, Look, columns, series_looks, shorten
 from analysis.table import table
+from bench.registry import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +36,8 @@ def points(runs: Runs, x: str, y: str | None = None) -> pd.DataFrame:
 
     Returns:
         series, curve (points of one curve are joined), method, arm, knobs, x, its ends, y, its ends, y_metric,
-        pareto, selected, examples, device, run_ids; in knob order.
+        pareto (among what reports on the same texts and, where time counts, was timed on the same device), selected,
+        examples, device, run_ids; in knob order.
     """
     frame = table(runs)
     name = y or first_metric(runs.arms[0])
@@ -43,11 +46,26 @@ def points(runs: Runs, x: str, y: str | None = None) -> pd.DataFrame:
     frame["curve"] = _curves(runs)
     frame["knobs"] = frame["knobs"].where(frame["knobs"] != "", NO_KNOBS)
     frame["y_metric"] = name
-    frame["pareto"] = front(frame[x].tolist(), frame[vertical].tolist())
+    frame["pareto"] = _best(frame, x, vertical, _rivals(runs, timed=METRICS[x].timed))
     columns = ["series", "curve", "method", "arm", "knobs"]
     columns += [f"{axis}{end}" for axis in (x, vertical) for end in ("", "_low", "_high")]
     columns += ["y_metric", "pareto", "selected", "examples", "device", "run_ids"]
     return frame.loc[frame[x].notna() & frame[vertical].notna(), columns].reset_index(drop=True)
+
+
+def _rivals(runs: Runs, *, timed: bool) -> list[str]:
+    """Of each arm what those share that it can be held against: the texts, and where time counts the device."""
+    shared = [(arm.first.data.get("split"), fingerprint(arm.first, "evaluation")) for arm in runs.arms]
+    return [f"{data} {arm.device if timed else ''}" for data, arm in zip(shared, runs.arms, strict=True)]
+
+
+def _best(frame: pd.DataFrame, x: str, y: str, rivals: Sequence[str]) -> pd.Series[bool]:
+    """Which points no other of the same rivals beats."""
+    groups = [
+        pd.Series(front(own[x].tolist(), own[y].tolist()), index=own.index, dtype=bool)
+        for _, own in frame.groupby(list(rivals), sort=False)
+    ]
+    return pd.concat(groups).reindex(frame.index)
 
 
 def _curves(runs: Runs) -> list[str]:
@@ -87,7 +105,7 @@ def draw_points(ax: Axes, frame: pd.DataFrame, x: str, y: str) -> None:
         members = frame[frame["series"] == name]
         told = dict.fromkeys(knob for own in members["knobs"] for knob in telling(own, members["knobs"]))
         named = f"{name} ({', '.join(told)})" if told else name
-        entry = named if len(named) <= _LETTERS else shorten(name, _LETTERS)
+        entry = named if columns(named) <= _LETTERS else shorten(name, _LETTERS)
         ax.plot(members[x], members[y], **_marks(look), label=entry)
     chosen = frame[frame["selected"]]
     if len(chosen):
@@ -126,9 +144,12 @@ def _intervals(ax: Axes, frame: pd.DataFrame, axes: tuple[str, str], look: Look)
 
 
 def draw_front(ax: Axes, frame: pd.DataFrame, x: str, y: str, *, label: str = "Pareto front") -> None:
-    """The staircase of what no point beats: to the left of it and below it everything is dominated."""
+    """The staircase of what no point beats: to the left of it and below it everything is dominated.
+
+    Fronts of several data sets or devices are no one staircase, and are left out.
+    """
     best = frame[frame["pareto"]].drop_duplicates([x, y]).sort_values(x)
-    if len(best) > 1:
+    if len(best) > 1 and best[y].is_monotonic_decreasing:
         line: dict[str, Any] = {"color": MUTED, "linewidth": 1, "linestyle": (0, (2, 2)), "zorder": 1}
         ax.step(best[x], best[y], where="pre", label=label, **line)
 
@@ -136,6 +157,6 @@ def draw_front(ax: Axes, frame: pd.DataFrame, x: str, y: str, *, label: str = "P
 def legend_above(ax: Axes) -> None:
     """A legend over the axes, in as many columns as its longest entry allows."""
     handles, labels = ax.get_legend_handles_labels()
-    columns = max(1, min(4, int(WIDTH * 72 / (max(map(len, labels), default=1) * 5.8 + 40))))
+    beside = max(1, min(4, int(WIDTH * 72 / (max(map(columns, labels), default=1) * 5.8 + 40))))
     place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1.02), "borderaxespad": 0}
-    ax.legend(handles, labels, ncols=columns, handlelength=1.6, columnspacing=1.4, **place)
+    ax.legend(handles, labels, ncols=beside, handlelength=1.6, columnspacing=1.4, **place)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -11,6 +10,20 @@ from typing import Any, cast
 
 import pandas as pd
 
+from analysis.identity import (
+    DETAILS,
+    backbone_identity,
+    by_training_data,
+    device,
+    evaluated_on,
+    finetune_seed,
+    fingerprint,
+    identity,
+    of_other_training_data,
+    short,
+    training_rows,
+    version,
+)
 from analysis.verified import require_recorded
 from bench.errors import InputError
 from bench.records import Record
@@ -18,19 +31,6 @@ from bench.store import RunStore
 
 REFERENCE = "full"
 """The method every speed-up is against: the whole model on every example."""
-
-UNTIMED = "not timed"
-"""The device of a run without latencies."""
-
-
-def device(record: Record) -> str:
-    """The device that was read back when the run was timed."""
-    return str(record.timing.get("device") or UNTIMED)
-
-
-def version(environment: Mapping[str, Any]) -> str:
-    """The version of the code that made a run: another may train or measure another way."""
-    return str(environment.get("versions", {}).get("efficient-bert"))
 
 
 def timed(examples: pd.DataFrame) -> pd.DataFrame:
@@ -40,7 +40,7 @@ def timed(examples: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """The same method, knobs, backbone, training, data and device, with one or more seeds.
+    """The same method, knobs, backbone, training, data, device and versions, with one or more seeds.
 
     Attributes:
         label: its name, unique among the arms of its task.
@@ -133,24 +133,27 @@ class Runs:
         return Runs(records=kept, frames={record.run_id: self.frames[record.run_id] for record in kept})
 
     def full(self, record: Record) -> Record | None:
-        """The full model's run of the same task, seed of fine-tuning, backbone and evaluation data.
+        """The full model's run of the same task, seed of fine-tuning, backbone, training and evaluation data.
 
-        Of several, the very model that was fine-tuned for the run goes first, then one of the same version, the same
-        training data, fine-tuning, preset, the newest.
+        Of several, the very model that was fine-tuned for the run goes first, then one of the same version,
+        fine-tuning, preset, the newest.
         """
 
-        def likeness(other: Record) -> tuple[bool, bool, bool, bool, bool, str]:
+        def likeness(other: Record) -> tuple[bool, bool, bool, bool, str]:
             return (
                 other.artifacts.get("finetune") == record.artifacts.get("finetune"),
                 version(other.environment) == version(record.environment),
-                _trained_on(other) == _trained_on(record),
                 other.options.get("finetune") == record.options.get("finetune"),
                 other.preset == record.preset,
                 other.created,
             )
 
         same = [
-            other for other in self.records if other.method == REFERENCE and _comparable(other) == _comparable(record)
+            other
+            for other in self.records
+            if other.method == REFERENCE
+            and _comparable(other) == _comparable(record)
+            and not of_other_training_data(other, record)
         ]
         return max(same, key=likeness, default=None)
 
@@ -159,9 +162,19 @@ class Runs:
         """The arms, the full model first, then by method and rising knobs; their labels differ."""
         groups: dict[str, list[Record]] = defaultdict(list)
         for record in sorted(self.records, key=lambda record: (record.seed, record.created, record.run_id)):
-            groups[_identity(record)].append(record)
-        found = [Arm(label=members[0].label, records=members) for group in groups.values() for members in _split(group)]
+            groups[identity(record)].append(record)
+        found = [
+            Arm(label=members[0].label, records=members)
+            for group in groups.values()
+            for alike in by_training_data(group)
+            for members in _split(alike)
+        ]
         return tuple(_distinguish(sorted(found, key=_order)))
+
+    @cached_property
+    def series(self) -> Mapping[tuple[str, ...], str]:
+        """Runs of an arm -> its method, with what else tells its series from another of the same method."""
+        return {arm.run_ids: ", ".join([arm.first.method, *telling_traits(arm, self.arms)]) for arm in self.arms}
 
 
 def _traits(arm: Arm) -> tuple[str, ...]:
@@ -174,31 +187,11 @@ def _traits(arm: Arm) -> tuple[str, ...]:
         device(record),
         str(record.data.get("split")),
         f"{record.data.get('rows')} rows",
-        f"{_training_rows(record)} training rows",
+        f"{training_rows(record)} training rows",
         f"{record.data.get('max_length')} word pieces",
         f"fine-tuned with seed {shared.pop()}" if shared else "fine-tuned with its own seed",
         f"version {version(record.environment)}",
     )
-
-
-def _training_rows(record: Record) -> int:
-    """Rows of the training split before any were held out; how many are left to train on may depend on the seed."""
-    return sum(record.data.get(f"{part}_rows", 0) for part in ("train", "heldout", "dropped"))
-
-
-def _trained_on(record: Record) -> tuple[object, ...]:
-    prints = record.data.get("fingerprints", {})
-    return prints.get("train"), prints.get("heldout")
-
-
-def _evaluated_on(record: Record) -> tuple[object, ...]:
-    data = record.data
-    return data.get("split"), data.get("rows"), data.get("max_length"), data.get("fingerprints", {}).get("evaluation")
-
-
-def finetune_seed(record: Record) -> int:
-    """The seed of the fine-tuned model that the run's own came from."""
-    return int(record.data.get("finetune_seed", record.seed))
 
 
 def _own_model(record: Record) -> bool:
@@ -207,25 +200,8 @@ def _own_model(record: Record) -> bool:
 
 def _comparable(record: Record) -> tuple[object, ...]:
     """What a run and its reference share."""
-    return record.task, finetune_seed(record), record.backbone, _evaluated_on(record)
-
-
-def _identity(record: Record) -> str:
-    """What runs of one arm share, as text."""
-    shared = (
-        record.task,
-        record.method,
-        record.knobs,
-        record.preset,
-        record.backbone,
-        record.options,
-        _evaluated_on(record),
-        _training_rows(record),
-        device(record),
-        record.timing.get("threads"),
-        version(record.environment),
-    )
-    return json.dumps(shared, sort_keys=True, default=str)
+    backbone = record.backbone, backbone_identity(record)
+    return record.task, finetune_seed(record), backbone, evaluated_on(record)
 
 
 def _split(group: list[Record]) -> Iterator[tuple[Record, ...]]:
@@ -277,7 +253,10 @@ def _distinguish(arms: list[Arm]) -> Iterator[Arm]:
 
 
 def telling_traits(arm: Arm, group: Iterable[Arm]) -> list[str]:
-    """The arm's traits that are not those of all arms of the group, and training options that others set otherwise."""
+    """The arm's traits that are not those of all arms of the group, and training options that others set otherwise.
+
+    Where these leave it alike with others, the details follow in which it differs from them.
+    """
     others = list(group)
     columns = zip(*(_traits(other) for other in others), strict=True)
     traits = [trait for trait, column in zip(_traits(arm), columns, strict=True) if len(set(column)) > 1]
@@ -285,4 +264,19 @@ def telling_traits(arm: Arm, group: Iterable[Arm]) -> list[str]:
     for (stage, name), value in arm.trained_with.items():
         if any(other.trained_with.get((stage, name), value) != value for other in others):
             stages[stage].append(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}")
-    return traits + [f"{stage} {' '.join(options)}" for stage, options in stages.items()]
+    traits += [f"{stage} {' '.join(options)}" for stage, options in stages.items()]
+    return traits + _details(arm, [other for other in others if _traits(other) == _traits(arm)])
+
+
+def _details(arm: Arm, alike: list[Arm]) -> list[str]:
+    """Words for what tells an arm from others of the same traits: what no user named, and other training rows."""
+    first = arm.first
+    told = [
+        detail.words(first)
+        for detail in DETAILS
+        if len({repr(detail.value(other.first)) for other in alike}) > 1 and detail.value(first) is not None
+    ]
+    if any(of_other_training_data(one, two) for other in alike for one in arm.records for two in other.records):
+        known = fingerprint(first, "training") or fingerprint(first, "train")
+        told.append(f"training data {short(known)}")
+    return told

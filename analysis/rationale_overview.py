@@ -28,6 +28,7 @@ from analysis.rationales import (
     table_rows,
 )
 from analysis.report import replaced
+from analysis.spreadsheet import spreadsheet
 from analysis.summary import Summary
 from analysis.templating import TEMPLATES
 from bench.comparison_files import AVERAGE, POINTS, POINTS_CSV, SUMMARY, points_in, read_frame
@@ -107,7 +108,7 @@ def write_overview(folder: Path, out: Path) -> Path:
         InputError: there is no overview in it.
     """
     points = [drawn(point, out) for point in read_points(folder)]
-    write_aside(out / POINTS_CSV, read_frame(folder / POINTS).to_csv(index=False))
+    write_aside(out / POINTS_CSV, spreadsheet(read_frame(folder / POINTS)))
     page = TEMPLATES.get_template("rationale_points.html")
     shown = page.render(points=points, first=points[0].found.summary, sweep=sweep_figures(points, out / "figures"))
     write_aside(out / "index.html", shown)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from bench.comparison_files import PEOPLE
+
 HUMAN = "people"
 LISTED = 40
 """Documents in the list where no texts say which."""
@@ -89,7 +91,8 @@ def _view(
 ) -> DocumentView:
     row = rows[name, leader]
     rates = {method: _rate(rows[name, method]) for method in methods}
-    precision = float(row["average_precision"])
+    precision = math.nan if row["average_precision"] is None else float(row["average_precision"])
+    nobody = not int(row["n_rationale"])
     return DocumentView(
         name=name,
         label=str(row["label"]),
@@ -99,18 +102,22 @@ def _view(
         kept=int(row["token_predicted"]),
         error=-1.0 if math.isnan(rates[leader]) else rates[leader],
         precision=-1.0 if math.isnan(precision) else precision,
-        rates=tuple((method, _percent(rate)) for method, rate in rates.items()),
+        rates=tuple((method, _percent(rate, nobody=nobody)) for method, rate in rates.items()),
         panels=tuple(_panels(text, rates, layer=layer)) if text is not None else (),
     )
 
 
 def _rate(row: Mapping[str, Any]) -> float:
     other = float(row["n_tokens"] - row["n_rationale"])
-    return float(row["token_predicted"] - row["token_both"]) / other if other else math.nan
+    nothing_said = row["method"] == PEOPLE and not row["n_rationale"]
+    return float(row["token_predicted"] - row["token_both"]) / other if other and not nothing_said else math.nan
 
 
-def _percent(rate: float) -> str:
-    return "everything is marked" if math.isnan(rate) else f"{rate:.1%}"
+def _percent(rate: float, *, nobody: bool) -> str:
+    """The rate, or why there is none."""
+    if math.isnan(rate):
+        return "undefined, nothing is marked" if nobody else "undefined, everything is marked"
+    return f"{rate:.1%}"
 
 
 def _panels(text: Mapping[str, Any], rates: Mapping[str, float], *, layer: int) -> Iterator[Panel]:
@@ -118,7 +125,8 @@ def _panels(text: Mapping[str, Any], rates: Mapping[str, float], *, layer: int) 
     yield Panel(HUMAN, f"words marked: {sum(marked)}", _runs(tokens, marked, marked))
     for method, layers in text["selected"].items():
         selected = _inside(layers[str(layer)], len(tokens))
-        note = f"words selected: {sum(selected)}, false-positive rate: {_percent(rates[method])}"
+        rate = _percent(rates[method], nobody=not any(marked))
+        note = f"words selected: {sum(selected)}, false-positive rate: {rate}"
         yield Panel(method, note, _runs(tokens, selected, marked))
 
 

@@ -29,7 +29,7 @@ from analysis.rationale_texts import DocumentView, document_views
 from analysis.render import inline, render
 from analysis.summary import code
 from analysis.templating import TEMPLATES
-from bench.comparison_files import AVERAGE, read_frame, read_lines, summary_in
+from bench.comparison_files import AVERAGE, PEOPLE, read_frame, read_lines, summary_in
 from bench.store import write_aside
 
 REFERENCE = "adapler"
@@ -155,9 +155,11 @@ def facts(found: Agreement) -> tuple[tuple[str, str], ...]:
     model = [own["backbone"], f"preset {own['preset']}", counted("seed", own["seeds"])]
     if own.get("finetune_seeds", own["seeds"]) != own["seeds"]:
         model.append(f"fine-tuned with {counted('seed', own['finetune_seeds'])}")
+    unmarked = own.get("unmarked_documents", 0)
+    left_out = f"; none in {unmarked} documents, of which people's own row knows nothing" if unmarked else ""
     return (
         ("data", f"{own['task']}, {own['split']}: {own['documents']} documents, {own['tokens']:,} tokens"),
-        ("marked by people", f"{share:.1%} of the tokens"),
+        ("marked by people", f"{share:.1%} of the tokens{left_out}"),
         ("kept by AdapLeR", f"{kept} of the tokens, layer by layer"),
         ("FLOPs speed-up", f"{own['speedup']:.2f} on these documents"),
         ("accuracy", accuracy),
@@ -195,13 +197,14 @@ def _verdict(cell: Mapping[str, float]) -> str:
         return "undefined"
     value, low, high = -cell["difference"], -cell["difference_high"], -cell["difference_low"]
     word = "lower" if high < 0 else "higher" if low > 0 else "not told apart"
+    word = word if math.isfinite(low) else "not told apart by so few documents"
     return f"{word} ({_signed(value, low, high)})"
 
 
 def _signed(value: float, low: float, high: float) -> str:
-    """A difference with its interval; no negative zero."""
+    """A difference with its interval, if it has one; no negative zero."""
     value, low, high = (round(each, 3) + 0.0 for each in (value, low, high))
-    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]" if math.isfinite(low) else f"{value:+.3f}"
 
 
 def table_rows(found: Agreement) -> Iterator[tuple[str, list[tuple[str, str]]]]:
@@ -221,7 +224,7 @@ def _with_interval(cell: Mapping[str, float]) -> str:
     if not math.isfinite(cell["value"]):
         return "undefined"
     value, low, high = (round(cell[name], 3) + 0.0 for name in ("value", "low", "high"))
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]" if math.isfinite(low) else f"{value:.3f}"
 
 
 def part_rows(found: Comparison) -> Iterator[tuple[str, int, list[str]]]:
@@ -254,6 +257,8 @@ def group_tables(found: Comparison) -> list[tuple[str, str, list[tuple[str, int,
     """(title, metric, rows of (group, documents, mean per method)) by length and by class; means over layers."""
     own = found.documents.copy()
     own["fpr_equal"] = (own["token_predicted"] - own["token_both"]) / (own["n_tokens"] - own["n_rationale"])
+    own["fpr_equal"] = own["fpr_equal"].where((own["n_rationale"] > 0) | (own["method"] != PEOPLE))
+    own["average_precision"] = own["average_precision"].astype(float)
     lengths = own.drop_duplicates("annotation_id")["n_tokens"]
     edges = sorted(set(lengths.quantile([place / GROUPS for place in range(GROUPS + 1)], interpolation="higher")))
     groups = list(itertools.pairwise([edges[0] - 1, *(edges[1:] or edges)]))

@@ -1,19 +1,27 @@
-"""From a plot and its frame to SVG and PNG, the same bytes every time, and to SVG that a page can restyle."""
+"""From a plot and its frame to SVG and PNG, the same bytes every time, and to SVG that a page can restyle.
+
+Text may be of any script. SVG keeps its letters, for the reader's own fonts; in PNG a letter that the figures' font
+lacks is an empty box.
+"""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
-from typing import Protocol
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from pandas.api.types import is_numeric_dtype
 
 from analysis.style import RC, VARIABLES, WIDTH
+from bench.visible import visible
 
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # a date would differ on every run
 
@@ -33,14 +41,34 @@ class Drawn(Protocol):
 
 def render(plot: Drawn, frame: pd.DataFrame) -> tuple[str, bytes]:
     """A plot as SVG text and PNG bytes (2x), on its own canvas: no display and no global state is used."""
-    with mpl.rc_context({**RC, "svg.hashsalt": plot.name}):
-        figure = Figure(figsize=(WIDTH, plot.height(frame)), layout="constrained")
+    seen = texts_mapped(frame, visible)
+    with mpl.rc_context({**RC, "svg.hashsalt": plot.name}), _any_script():
+        figure = Figure(figsize=(WIDTH, plot.height(seen)), layout="constrained")
         FigureCanvasAgg(figure)
-        plot.draw(figure.subplots(), frame)
+        plot.draw(figure.subplots(), seen)
         vector, pixels = io.BytesIO(), io.BytesIO()
         figure.savefig(vector, format="svg", metadata=_NO_METADATA)
         figure.savefig(pixels, format="png", dpi=200)
     return vector.getvalue().decode("utf8"), pixels.getvalue()
+
+
+def texts_mapped(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    """The frame with another text for each of its texts; numbers and the rest stay as they are."""
+
+    def changed(value: Any) -> Any:
+        return change(value) if isinstance(value, str) else value
+
+    texts = [name for name in frame if not is_numeric_dtype(frame[name])]
+    return frame.assign(**{str(name): frame[name].map(changed) for name in texts})
+
+
+@contextmanager
+def _any_script() -> Iterator[None]:
+    """Letters that the font lacks, and scripts that are only set letter by letter, are nothing to warn a user of."""
+    with warnings.catch_warnings():
+        for message in (r"Glyph \d+ ", "Matplotlib currently does not support "):
+            warnings.filterwarnings("ignore", message=message, category=UserWarning)
+        yield
 
 
 def inline(svg: str, *, prefix: str, label: str) -> str:

@@ -22,6 +22,7 @@ from analysis.page import FigureView, Section, section, slug
 from analysis.plots import Plot
 from analysis.render import inline, render
 from analysis.selection import series
+from analysis.spreadsheet import spreadsheet
 from analysis.table import table
 from analysis.templating import TEMPLATES
 from bench.comparison_files import POINTS_CSV
@@ -103,7 +104,7 @@ def _swap(aside: Path, out: Path) -> None:
 
 def _write_task(task: str, runs: Runs, folder: Path, numbers: Mapping[str, int]) -> Section:
     stem = slug(task)
-    table(runs).to_csv(folder / "data" / f"{stem}-table.csv", index=False)
+    _write_csv(folder / "data" / f"{stem}-table.csv", table(runs))
     return section(task, runs, tuple(_write_figures(task, runs, folder, numbers)))
 
 
@@ -121,7 +122,7 @@ def _write_figure(plot: Plot, frame: pd.DataFrame, *, stem: str, folder: Path) -
     svg, png = render(plot, frame)
     (folder / "figures" / f"{stem}.svg").write_text(svg, encoding="utf8")
     (folder / "figures" / f"{stem}.png").write_bytes(png)
-    frame.to_csv(folder / "data" / f"{stem}.csv", index=False)
+    _write_csv(folder / "data" / f"{stem}.csv", frame)
     return FigureView(
         name=plot.name,
         title=plot.summary,
@@ -130,6 +131,10 @@ def _write_figure(plot: Plot, frame: pd.DataFrame, *, stem: str, folder: Path) -
         svg=inline(svg, prefix=stem, label=str(escape(f"{plot.summary}. {plot.caption}"))),
         run_ids=tuple(dict.fromkeys(" ".join(frame["run_ids"]).split())),
     )
+
+
+def _write_csv(path: Path, frame: pd.DataFrame) -> None:
+    path.write_text(spreadsheet(frame), encoding="utf8")
 
 
 def _page(sections: list[Section], runs: Runs) -> str:

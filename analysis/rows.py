@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from analysis.style import INK, MUTED, series_looks, shorten
+from analysis.style import INK, MUTED, columns, series_looks, shorten
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,6 +53,6 @@ def write_rows(ax: Axes, labels: Sequence[str], notes: Sequence[str]) -> None:
     ax.grid(visible=False, axis="y")
     place = ax.get_yaxis_transform()
     for row, (label, note) in enumerate(zip(labels, notes, strict=True)):
-        told = label if len(label) <= _LETTERS else shorten(_KNOB.sub("", label), _LETTERS)
+        told = label if columns(label) <= _LETTERS else shorten(_KNOB.sub("", label), _LETTERS)
         ax.text(0, row + 0.09, told, transform=place, va="top", ha="left", color=INK, fontsize=9.5)
         ax.text(1, row + 0.09, note, transform=place, va="top", ha="right", color=MUTED, fontsize=9.5)

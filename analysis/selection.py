@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from analysis.frames import Arm, Runs, telling_traits
+import math
+
+from analysis.frames import Arm, Runs
+from bench.choosing import fastest, holds_up, is_faster
 from bench.registry import METRICS
 
 TOLERANCE = 0.01
@@ -14,22 +17,18 @@ RULE = (
 )
 """The rule in words."""
 
-_ROUNDING = 1e-9  # 0.91 - 0.01 is a hair above 0.90 in binary
-
 
 def selected(runs: Runs) -> dict[str, Arm]:
     """Series name -> the arm chosen for it: one per method (backbone, preset, device and data apart).
 
     A series with no eligible point, or without a full model of the same seeds to compare with, is absent.
     """
-    chosen: dict[str, Arm] = {}
+    fit: dict[str, list[Arm]] = {}
     for arm in runs.arms:
-        if refusal(arm, runs):
-            continue
-        name = series(arm, runs)
-        if name not in chosen or _speedup(arm) > _speedup(chosen[name]):
-            chosen[name] = arm
-    return chosen
+        if not refusal(arm, runs):
+            fit.setdefault(series(arm, runs), []).append(arm)
+    chosen = {name: fastest(arms, _standing) for name, arms in fit.items()}
+    return {name: arm for name, arm in chosen.items() if arm is not None}
 
 
 def choices(runs: Runs) -> list[str]:
@@ -51,7 +50,7 @@ def choices(runs: Runs) -> list[str]:
 
 def series(arm: Arm, runs: Runs) -> str:
     """The method, with what else tells its series from another of the same method in these runs."""
-    return ", ".join([arm.first.method, *telling_traits(arm, runs.arms)])
+    return runs.series[arm.run_ids]
 
 
 def first_metric(arm: Arm) -> str:
@@ -82,9 +81,9 @@ def refusal(arm: Arm, runs: Runs) -> str:
     reference = Arm(label="", records=fulls).heldout(name) if fulls else None
     if own is None or reference is None or len(fulls) < len(found):
         return "lacks a full model of its seeds, or held-out scores"
-    if _speedup(arm) <= 1:
+    if not is_faster(_speedup(arm)):
         return "costs as much as the full model on held-out rows"
-    if own < reference - TOLERANCE - _ROUNDING:
+    if not holds_up(own, reference, TOLERANCE):
         return f"loses more than {TOLERANCE * 100:g} point on held-out rows"
     return ""
 
@@ -92,6 +91,11 @@ def refusal(arm: Arm, runs: Runs) -> str:
 def learnt_on_heldout(arm: Arm, option: str) -> bool:
     """Whether a stage of the arm's models read the held-out labels, as this option of it says."""
     return any(options.get(option) == "heldout" for record in arm.records for options in record.options.values())
+
+
+def _standing(arm: Arm) -> tuple[float, float]:
+    score = arm.heldout(first_metric(arm))
+    return _speedup(arm), math.nan if score is None else score
 
 
 def _speedup(arm: Arm) -> float:

@@ -153,7 +153,7 @@ def aligned(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFram
     for frame in (a, b):
         if frame["example_id"].duplicated().any():
             twice = frame.loc[frame["example_id"].duplicated(), "example_id"].iloc[0]
-            raise InputError(f"example {twice!r} occurs twice in one run; pairing needs one row per example")
+            raise InputError(f"example {twice!r:.40} occurs twice in one run; pairing needs one row per example")
     ids_a, ids_b = set(a["example_id"]), set(b["example_id"])
     if ids_a != ids_b:
         raise InputError(

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+from unicodedata import east_asian_width
 
 from analysis.frames import REFERENCE
 
@@ -97,6 +98,14 @@ def series_looks(frame: pd.DataFrame) -> dict[str, Look]:
     return {name: Look(INK, "*") for name in full} | found
 
 
+def columns(text: str) -> int:
+    """How wide a text is, in letters: one of Chinese, Japanese or Korean, or an emoji, is as wide as two."""
+    return len(text) if text.isascii() else sum(1 + (east_asian_width(letter) in "WF") for letter in text)
+
+
 def shorten(text: str, width: int) -> str:
-    """At most `width` letters of text, an ellipsis where some were cut."""
-    return text if len(text) <= width else f"{text[: width - 1]}…"
+    """Text at most as wide as `width` letters, with an ellipsis where some were cut."""
+    if columns(text) <= width:
+        return text
+    ends = [columns(text[:end]) for end in range(1, min(len(text), width) + 1)]
+    return f"{text[: sum(end < width for end in ends)]}…"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from analysis.frames import Runs
+from analysis.identity import same_examples
 from analysis.selection import first_metric, series
 from analysis.statistics import Interval, mean_difference
 from analysis.table import table
@@ -65,10 +66,11 @@ def number(value: object) -> float:
 
 
 def paired(runs: Runs, a: Sequence[str], b: Sequence[str]) -> list[tuple[str, str]]:
-    """Of two lists of runs the pairs of one seed, by rising seed."""
-    seeds = {record.run_id: record.seed for record in runs.records}
-    one, other = ({seeds[run_id]: run_id for run_id in ids} for ids in (a, b))
-    return [(one[seed], other[seed]) for seed in sorted(one.keys() & other.keys())]
+    """Of two lists of runs the pairs of one seed that report on the same texts, by rising seed."""
+    records = {record.run_id: record for record in runs.records}
+    one, other = ({records[run_id].seed: run_id for run_id in ids} for ids in (a, b))
+    pairs = [(one[seed], other[seed]) for seed in sorted(one.keys() & other.keys())]
+    return [(a, b) for a, b in pairs if same_examples(records[a], records[b])]
 
 
 def difference(runs: Runs, pairs: Sequence[tuple[str, str]], metric: str) -> Interval:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.frames import UNTIMED, Runs, finetune_seed, version
+from analysis.frames import Runs
+from analysis.identity import UNTIMED, finetune_seed, named_backbones, version
 from analysis.selection import RULE, first_metric
 from analysis.statistics import interval_note
 from analysis.table import table
@@ -107,7 +108,7 @@ def facts(runs: Runs) -> tuple[tuple[str, str], ...]:
     shared = [f"some start from one model, fine-tuned with seed {_listed(sorted(first))}"] if first else []
     return (
         *found,
-        ("backbone", _listed(record.backbone for record in runs.records)),
+        ("backbone", _listed(named_backbones(runs.records))),
         ("seeds", "; ".join([_listed(record.seed for record in runs.records), *shared, *([SEEDS_NOTE] * several)])),
         ("interval", interval_note(*runs.frames.values())),
         ("FLOPs", _listed(record.flops_convention for record in runs.records)),

@@ -2,6 +2,10 @@
 
 Every metric is a function of sums over documents, as in `eraser_eval`, so one draw of documents resamples all methods
 and layers alike, and a difference is taken within each resample.
+
+People's own marks are compared in the documents in which there are some: where people marked nothing, whatever stood
+for their choice would count as false. Other methods have ERASER's numbers, and differences are over what both are
+compared in.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.comparison_files import AVERAGE
+from bench.comparison_files import AVERAGE, PEOPLE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +27,9 @@ Values = NDArray[np.float64]
 
 RESAMPLES = 1000
 LEVEL = 0.95
+
+FEWEST = 2
+"""Documents without which there is no interval."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,8 @@ class RationaleMetric:
         summary: what it says.
         higher_is_better: which way is up.
         needs: a column that the documents must have.
-        terms: documents (a row each) -> (n, t) numbers that are summed.
+        terms: documents (a row each) -> (n, t) numbers that are summed; every second one is 1 where a document takes
+            part, and else 0.
         reduce: (..., t) sums -> (...) values.
     """
 
@@ -152,7 +160,8 @@ def compared(
     Returns:
         columns method, layer (`AVERAGE` for the mean over the layers in which it was measured), metric, documents,
         value, low, high (95 % interval), difference (value - that of `against` in the same layer), difference_low,
-        difference_high; NaN where a number does not exist.
+        difference_high; NaN where a number does not exist, and no interval of a number that fewer than two documents
+        decide: with others drawn it could be anything.
     """
     import pandas as pd
 
@@ -165,16 +174,37 @@ def compared(
             frames[str(method), int(str(layer))].append(frame.set_index("annotation_id").loc[names])
     rows: list[dict[str, object]] = []
     for metric in METRICS:
-        drawn = {
-            key: np.mean([metric.reduce(draws @ metric.terms(frame)) for frame in own], axis=0)
-            for key, own in frames.items()
-            if metric.needs in own[0]
-        }
-        drawn |= {(method, AVERAGE): _over_layers(drawn, method) for method in dict.fromkeys(key[0] for key in drawn)}
+        there = {key: own for key, own in frames.items() if metric.needs in own[0]}
+        drawn = _with_average({key: _drawn(metric, own, draws, key[0]) for key, own in there.items()})
+        rivals = {(PEOPLE, layer): own for (method, layer), own in there.items() if method == against}
+        beside_people = _with_average({key: _drawn(metric, own, draws, PEOPLE) for key, own in rivals.items()})
         for (method, layer), values in sorted(drawn.items()):
             known = {"method": method, "layer": layer, "metric": metric.name, "documents": len(names)}
-            rows.append(known | _summarised(values, drawn.get((against, layer)) if method != against else None))
+            other = beside_people.get((method, layer), drawn.get((against, layer)))
+            rows.append(known | _summarised(values, other if method != against else None))
     return pd.DataFrame(rows)
+
+
+def _drawn(metric: RationaleMetric, repeats: Sequence[pd.DataFrame], draws: Values, compared_as: str) -> Values:
+    """The mean over seeds of the metric of the documents, and of each resample, as far as they count for a method."""
+    return np.asarray(np.mean([_of_seed(metric, frame, draws, compared_as) for frame in repeats], axis=0))
+
+
+def _of_seed(metric: RationaleMetric, frame: pd.DataFrame, draws: Values, compared_as: str) -> Values:
+    """The metric of the documents as they are, and of each resample; these are NaN where too few documents decide."""
+    terms = metric.terms(frame)
+    if compared_as == PEOPLE:
+        terms = terms * (frame["n_rationale"].to_numpy(np.float64) > 0)[:, None]
+    found = metric.reduce(draws @ terms)
+    if np.count_nonzero(terms[:, 1::2].any(axis=1)) < FEWEST:
+        found[1:] = np.nan
+    return found
+
+
+def _with_average(drawn: Mapping[tuple[str, int], Values]) -> dict[tuple[str, int], Values]:
+    """What was drawn, and each method's mean over layers."""
+    methods = dict.fromkeys(method for method, _ in drawn)
+    return {**drawn, **{(method, AVERAGE): _over_layers(drawn, method) for method in methods}}
 
 
 def _over_layers(drawn: Mapping[tuple[str, int], Values], method: str) -> Values:

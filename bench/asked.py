@@ -12,6 +12,7 @@ import click
 from bench.console import quiet
 from bench.errors import InputError
 from bench.flags import given_values
+from bench.visible import visible
 
 if TYPE_CHECKING:
     from bench.plan import Plan, Settings
@@ -50,7 +51,7 @@ def planned(
         plan = make_plan(adapted(settings_from(given, device, seed=seed)))
         plan = replace(plan, made=frozenset(name for other in plans for name in other.names))
         seconds = estimate_seconds(plan, plan.missing_arms if measuring else ())
-        click.echo("\n".join(describe(plan, plan.arms if measuring else None, seconds)))
+        click.echo(visible("\n".join(describe(plan, plan.arms if measuring else None, seconds))))
         plans.append(plan)
     return plans
 

@@ -18,6 +18,7 @@ from bench.flags import FILE, FOLDER, MANY, MEASURING, ONE, SEED, SEEDS, SHARED,
 from bench.presets import PRESETS
 from bench.registry import EXPLAINERS, METHODS, METRICS, PLOTS, TASKS
 from bench.signals import Interruption, ending_signals, interruption
+from bench.visible import visible
 
 if TYPE_CHECKING:
     from bench.store import RunStore
@@ -101,7 +102,7 @@ def sweep_command(
     wanted = swept_methods(methods, given_values(given)["knobs"], controls=controls)
     runs, run_ids = run_and_report(seeds, device, out, {**given, "methods": wanted})
     for line in choices(Runs.read(runs, run_ids)) if run_ids else ():
-        click.echo(line)
+        click.echo(visible(line))
 
 
 def run_and_report(
@@ -181,40 +182,41 @@ def predict_command(
 @click.option("--task", type=Name(TASKS), help="Only this task's runs.")
 @click.option("--markdown", "in_markdown", is_flag=True, help="Also print the table in Markdown.")
 def report_command(folder: Path, out: Path, task: str | None, in_markdown: bool) -> None:
-    """Write the report of all finished runs in FOLDER, or of the rationales that were put together there."""
+    """Write the report of all finished runs in FOLDER: a store, its runs/ folder, or one run.
+
+    Of a folder of rationales that were put together, the report is theirs.
+    """
     from analysis import rationale_overview
     from analysis.frames import Runs
     from analysis.report import write_report
     from analysis.summary import markdown, summary
     from bench.comparison_files import OVERVIEW
-    from bench.store import RunStore
+    from bench.locations import finished_runs
 
-    if not folder.is_dir():
-        raise InputError(f"folder {folder} does not exist; give the runs/ folder of a store, or one with {OVERVIEW}")
     if (folder / OVERVIEW).is_file():
         if task:
             raise InputError(f"--task is {task}, but the rationales in {folder} are of one task; leave it out")
         page, found = rationale_overview.write_report(folder, out), rationale_overview.summary(folder)
     else:
-        store = RunStore(folder)
-        run_ids = [run_id for run_id in store.ids() if task in (None, store.record(run_id).task)]
+        store, run_ids = finished_runs(folder, task)
         page, found = write_report(store, run_ids, out), summary(Runs.read(store, run_ids))
     click.echo(f"report: {page}")
     if in_markdown:
-        click.echo(markdown(found))
+        click.echo(visible(markdown(found)))
 
 
 @bench.command("compare")
 @click.argument("a")
 @click.argument("b")
-@click.option("--store", type=FOLDER, default=Path(), help="Folder of runs/, for ids. [default: here]")
+@click.option("--store", type=FOLDER, default=Path(), help="A store or its runs/ folder, for ids. [default: here]")
 def compare_command(a: str, b: str, store: Path) -> None:
     """Compare runs A and B (ids, or their folders) example by example: metrics, paired difference, interval."""
     from analysis.compare import comparison
+    from bench.locations import run_store
     from bench.store import RunStore
 
     folders = {run: Path(run).resolve() for run in (a, b) if Path(run).is_dir()}
-    roots = {folder.parent for folder in folders.values()} or {store / "runs"}
+    roots = {folder.parent for folder in folders.values()} or {run_store(store).root}
     if len(roots) > 1:
         raise InputError(f"{a} and {b} lie in different folders; give two runs of one")
     one, other = (folders[run].name if run in folders else run for run in (a, b))
@@ -349,5 +351,5 @@ def is_input_error(error: ValueError) -> bool:
 
 def fail(message: str, code: int = 2) -> NoReturn:
     """One line, and the exit code."""
-    click.echo(f"bench: {' '.join(message.split())}", err=True)
+    click.echo(f"bench: {visible(' '.join(message.split()))}", err=True)
     sys.exit(code)

@@ -32,7 +32,7 @@ import numpy as np
 
 from bench import __version__
 from bench.artifacts import content_hash
-from bench.comparison_files import OVERVIEW, SUMMARY, forget_single, require_replaceable, summary_in
+from bench.comparison_files import OVERVIEW, PEOPLE, SUMMARY, forget_single, require_replaceable, summary_in
 from bench.errors import InputError
 from bench.explained import Shelf
 from bench.faithfulness import Eraser, Layers, highest, runs_of
@@ -293,10 +293,15 @@ def explained_by(method: str, read: Read, pooling: Pooling, watcher: Watcher) ->
 
 
 def selected(method: str, scores: Sequence[Values], kept: Sequence[Mask]) -> list[Mask]:
-    """The rationale of each document: what AdapLeR keeps, or as many tokens of the highest scores."""
+    """The rationale of each document: what AdapLeR keeps, or as many tokens of the highest scores.
+
+    People who marked nothing selected nothing.
+    """
     if EXPLAINERS[method].adaptive:
         return list(kept)
-    return [highest(values, int(own.sum())) for values, own in zip(scores, kept, strict=True)]
+    silent = [method == PEOPLE and not values.any() for values in scores]
+    counts = [0 if nothing else int(own.sum()) for nothing, own in zip(silent, kept, strict=True)]
+    return [highest(values, count) for values, count in zip(scores, counts, strict=True)]
 
 
 def predicted(read: Read, scores: Sequence[Values], chosen: Sequence[Mask], eraser: Eraser | None) -> list[Prediction]:

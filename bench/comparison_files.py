@@ -25,6 +25,9 @@ OVERVIEW = "overview.json"
 AVERAGE = -1
 """In the column `layer` of a table: the mean over the layers in which a metric was measured."""
 
+PEOPLE = "human"
+"""The method whose scores are people's own marks: of a document in which they marked nothing it says nothing."""
+
 POINTS, POINTS_CSV = "points.parquet", "points.csv"
 """The table of those."""
 

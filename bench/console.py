@@ -7,6 +7,8 @@ import os
 import sys
 from typing import Any
 
+from bench.visible import visible_line
+
 
 def progress_bars() -> Any:
     """The bars on standard error."""
@@ -35,10 +37,10 @@ def print_summary(text: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*text.columns)
+    table = Table(*map(visible_line, text.columns))
     for row in text.rows:
-        table.add_row(*row)
+        table.add_row(*map(visible_line, row))
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 240)
     console.print(table)
     for note in text.notes:
-        console.print(note, soft_wrap=True)
+        console.print(visible_line(note), soft_wrap=True)

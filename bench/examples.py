@@ -74,7 +74,9 @@ def load_data(
         cut=sum(sum(part["cut"][:]) for part in encoded.values()),
         counts={name: count(part, encoded[name], tokenizer) for name, part in parts.items()},
         overlap=overlap([train, heldout], parts["evaluation"]),
-        fingerprints={name: fingerprint(part, names=name == "evaluation") for name, part in parts.items()},
+        fingerprints={
+            name: fingerprint(part, names=name == "evaluation") for name, part in {**parts, "training": whole}.items()
+        },
     )
 
 

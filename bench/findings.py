@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 FILES = ("documents.parquet", "table.parquet", "words.parquet", "shown.jsonl")
 """What pages are made of, beside the summary."""
+
+WORDS = ["method", "layer", "part", "word", "unmarked", "selected"]
+"""Columns of the table of words, which has no row where everything is marked."""
 
 SHOWN = 24
 """Documents whose texts are kept for the page, evenly spread."""
@@ -66,7 +70,8 @@ class Findings:
         values = {row["annotation_id"]: row for row in lines}
         for document, prediction in zip(self.documents, predictions, strict=True):
             known = {"method": method, "layer": layer, "label": document.label, **values[document.annotation_id]}
-            self.rows.append(known | faithful_values(prediction))
+            row = known | faithful_values(prediction)
+            self.rows.append({name: math.nan if value is None else value for name, value in row.items()})
         self.words += [{"method": method, "layer": layer, **row} for row in self._word_counts(chosen)]
         for place in shown(len(self.documents)) if self.named else ():
             self.selections.setdefault(place, {}).setdefault(method, {})[layer] = runs_of(chosen[place])
@@ -97,7 +102,8 @@ class Findings:
 
         documents = pd.DataFrame(self.rows)
         table = agreement.compared([documents], against="adapler")
-        for name, frame in (("documents", documents), ("table", table), ("words", pd.DataFrame(self.words))):
+        words = pd.DataFrame(self.words, columns=WORDS)
+        for name, frame in (("documents", documents), ("table", table), ("words", words)):
             write_frame(self.out / f"{name}.parquet", frame)
         write_aside(self.out / "table.csv", table.to_csv(index=False))
         write_aside(self.out / "shown.jsonl", "".join(f"{line}\n" for line in self._texts()))
@@ -124,8 +130,9 @@ def shown(count: int) -> list[int]:
 
 
 def sizes(documents: Sequence[Document]) -> dict[str, int]:
-    """The number of tokens, and of those that people marked."""
+    """The number of tokens, of those that people marked, and of documents in which they marked none."""
     return {
+        "unmarked_documents": sum(not document.marked.any() for document in documents),
         "tokens": sum(len(document.tokens) for document in documents),
         "marked": int(sum(document.marked.sum() for document in documents)),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -68,6 +68,7 @@ def read_gold(task: Task, split: str, *, data_dir: Path | None, limit: int | Non
                 f"annotation {annotation.annotation_id!r} is about {len(annotation.docids)} documents, "
                 f"but a rationale is compared in one; give one per annotation"
             )
+    require_marks(task, split, annotations, limit=limit)
     wanted = dict.fromkeys(annotation.docids[0] for annotation in annotations)
     return Gold(split, annotations, {docid: data.documents[docid] for docid in wanted})
 
@@ -76,6 +77,20 @@ def require_rationales(task: Task) -> None:
     """Raise InputError where nobody marked anything."""
     if task.generate is None and not task.rationales:
         raise InputError(f"task {task.name!r} carries no rationales; --task movies, hatexplain and demo do")
+
+
+def require_marks(task: Task, split: str, annotations: Sequence[Annotation], *, limit: int | None) -> None:
+    """Check that people marked some token: nothing agrees or disagrees with people who marked none.
+
+    Raises:
+        InputError: no annotation has a span with a token in it.
+    """
+    if not any(span.start_token < span.end_token for annotation in annotations for span in annotation.spans):
+        remedy = "name another --split" if limit is None else "raise --limit or name another --split"
+        raise InputError(
+            f"nobody marked a token in the {len(annotations)} annotations of split {split!r} of task {task.name!r}: "
+            f"every evidence is empty, so there is nothing to hold explanations against; {remedy}"
+        )
 
 
 def marked_tokens(annotation: Annotation, length: int) -> NDArray[np.bool_]:

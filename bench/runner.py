@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from bench.artifacts import Job
 from bench.backbone_files import AGAIN, one_line
+from bench.choosing import holds_up
 from bench.errors import InputError
 from bench.evaluation import Runnable, answers, evaluate
 from bench.exclusive import alone, fresh_locks, require_whole_before, same_stages
@@ -127,6 +128,7 @@ def context_of(plan: Plan, job: Job, watch: Callable[[Any], None]) -> Context:
         train=plan.data.train.to_list(),
         heldout=plan.data.heldout.to_list(),
         score=scorer(plan),
+        holds_up=holds_up,
         options=job.options,
         seed=job.seed,
         device=plan.settings.device,
@@ -298,6 +300,11 @@ def record_of(
             "overlap": dataclasses.asdict(plan.data.overlap),
             "max_length": plan.max_length,
             "fingerprints": dict(plan.data.fingerprints),
+            "contents": {
+                f"{job.stage.name}.{name}": digest
+                for job in arm.job.chain
+                for name, digest in job.decided_by.get("contents", {}).items()
+            },
             "finetune_seed": arm.job.chain[0].seed,
             "synthetic": plan.task.synthetic,
         },

@@ -6,6 +6,7 @@ The point is kept in a file, one entry per task, which `bench run --config` read
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from bench.choosing import fastest, holds_up, is_faster
 from bench.errors import InputError
 from bench.evaluation import Reading, evaluate_readings
 from bench.exclusive import alone
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
 
 METHOD = "flexible"
 """What an entry without a method is for, as in the file that Flexible BERT's authors published."""
-
-_ROUNDING = 1e-9  # 0.91 - 0.01 is a hair above 0.90 in binary
 
 
 @dataclass(frozen=True)
@@ -147,15 +147,16 @@ def best(full: Point, found: Sequence[Point], *, allowed_drop: float) -> Point:
     Raises:
         InputError: none does.
     """
-    floor = full.score - allowed_drop - _ROUNDING
-    eligible = [point for point in found if point.score >= floor and point.speedup > 1]
-    if not eligible:
-        nearest = max(found, key=lambda point: point.score)
+    fit = [point for point in found if holds_up(point.score, full.score, allowed_drop) and is_faster(point.speedup)]
+    chosen = fastest(fit, lambda point: (point.speedup, point.score))
+    if chosen is None:
+        scores = [point.score for point in found if not math.isnan(point.score)]
+        nearest = f"the best scores {max(scores):.3f}" if scores else "none has a score"
         raise InputError(
-            f"none of {len(found)} points is faster and loses at most {allowed_drop:g} of {full.score:.3f}; the best "
-            f"scores {nearest.score:.3f}: give other knob values or a larger --allowed-drop"
+            f"none of {len(found)} points is faster and loses at most {allowed_drop:g} of {full.score:.3f}; {nearest}: "
+            "give other knob values or a larger --allowed-drop"
         )
-    return max(eligible, key=lambda point: (point.speedup, point.score))
+    return chosen
 
 
 def write_entry(path: Path, *, task: str, method: str, knobs: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 The scores of a document are divided by their sum, and a token is predicted where its share is at least 1/n, the share
 that each of n tokens has when all are alike; that is where its score is at least the mean score. The false-positive
 rate is the share of the tokens that nobody marked which are predicted. It is averaged over documents, and pooled:
-all false positives over all unmarked tokens.
+all false positives over all unmarked tokens. Where nobody marked anything anywhere, there is no such rate.
 """
 
 from __future__ import annotations
@@ -105,14 +105,15 @@ def agreement_scores(sums: Sums, *, level: bool) -> Flat:
         ),
     }
     if level:
+        some = np.where(marked > 0, 1.0, np.nan)
         found |= {
-            "fpr_mean_over_documents": ratio(sums["rate"], sums["with_other"]),
+            "fpr_mean_over_documents": some * ratio(sums["rate"], sums["with_other"]),
             "fpr_mean_over_documents_with_rationale": ratio(sums["rate_with_rationale"], sums["with_both"]),
-            "fpr_pooled": ratio(sums["wrong"], sums["other"]),
+            "fpr_pooled": some * ratio(sums["wrong"], sums["other"]),
             "fpr_pooled_documents_with_rationale": ratio(sums["wrong_with_rationale"], sums["other_with_rationale"]),
             "precision_mean_over_documents_with_rationale": ratio(sums["precision"], marked),
             "recall_mean_over_documents_with_rationale": ratio(sums["recall"], marked),
-            "precision_pooled": ratio(sums["right"], sums["predicted"]),
+            "precision_pooled": some * ratio(sums["right"], sums["predicted"]),
             "precision_pooled_documents_with_rationale": ratio(sums["right"], sums["predicted_with_rationale"]),
             "recall_pooled": ratio(sums["right"], sums["rationale"]),
         }

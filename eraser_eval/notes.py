@@ -20,7 +20,7 @@ def notes(scorer: Scorer, checks: Checks, *, sums: Mapping[str, Sums], threshold
         if name in sums:
             found += _soft(sums[name], unit)
     if "soft" in sums:
-        found += _level(scorer)
+        found += [*_level(scorer), *_unmarked(scorer, sums["agreement"])]
     if "lines" in sums:
         found += _lines(scorer.settings, checks, sums=sums["lines"], thresholds=thresholds)
     return found
@@ -69,6 +69,19 @@ def _level(scorer: Scorer) -> Iterator[str]:
         )
     if scorer.negative:
         yield f"{scorer.negative} documents have scores below 0: no false-positive rate at the level 1/n exists"
+
+
+def _unmarked(scorer: Scorer, sums: Sums) -> Iterator[str]:
+    documents, marked = int(sums["documents"][0]), int(sums["with_rationale"][0])
+    if scorer.negative or marked == documents:
+        return
+    if not marked:
+        yield "agreement: nobody marked a token, so no precision and no false-positive rate exists"
+        return
+    yield (
+        f"agreement.fpr_mean_over_documents and fpr_pooled count all that is predicted in {documents - marked} "
+        "documents without a marked token as false, people's own marks too; those of documents_with_rationale do not"
+    )
 
 
 def _lines(settings: Settings, checks: Checks, *, sums: Sums, thresholds: Sequence[int]) -> Iterator[str]:

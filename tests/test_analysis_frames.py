@@ -177,10 +177,10 @@ def test_runs_of_other_data_are_other_arms_and_series(changed: Mapping[str, Any]
 
 
 def test_evaluation_rows_of_other_content_are_not_averaged(tmp_path: Path) -> None:
-    """As many rows of the same split, but others: two arms, told apart by the hashes of their runs."""
+    """As many rows of the same split, but others: two arms, told apart by the fingerprints of the rows."""
     other = {**DATA, **OTHER_DATA["fingerprint"]}
     runs = read_runs(tmp_path, StoredRun("demo-full-0a1", data=DATA), StoredRun("demo-full-0a2", seed=2, data=other))
-    assert {arm.label for arm in runs.arms} == {"full, 0a1", "full, 0a2"}
+    assert {arm.label for arm in runs.arms} == {"full, evaluation data e1", "full, evaluation data e2"}
 
 
 def test_other_training_options_are_told(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ MAY_IMPORT = {
     "efficient_bert": set(),
     "eraser_eval": set(),
     "analysis": {
-        *("bench.registry", "bench.records", "bench.store", "bench.comparison_files", "bench.folders", "bench.errors")
+        *("bench.registry", "bench.records", "bench.store", "bench.comparison_files", "bench.folders", "bench.errors"),
+        *("bench.choosing", "bench.visible"),
     },
     "bench": {"efficient_bert", "eraser_eval"},
 }
@@ -100,6 +101,7 @@ def test_nothing_unpickles_or_runs_foreign_code(source: Path) -> None:
         ("import bench.cli", {"torch", "transformers", "datasets", "pandas", "numpy", "matplotlib", "pyarrow"}),
         ("import analysis.report; from bench.registry import PLOTS, METRICS; [*PLOTS, *METRICS]", {"torch"}),
         ("import eraser_eval.schema", {"torch", "transformers", "pandas"}),
+        ("import bench.choosing", {"torch", "transformers", "pandas", "numpy"}),
     ],
 )
 def test_importing_is_light(statement: str, heavy: set[str]) -> None:

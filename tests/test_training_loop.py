@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bench.choosing import holds_up
 from efficient_bert import (
     Batch,
     EfficientBertConfig,
@@ -70,6 +71,7 @@ def context(folder: Path, *, stage: Stage = FINETUNE, **changes: Any) -> Context
         "train": rows(40, 0),
         "heldout": rows(20, 1),
         "score": accuracy,
+        "holds_up": holds_up,
         "options": options,
         "seed": 3,
         "device": "cpu",

@@ -55,11 +55,13 @@ def _over(runs: Runs, row: pd.Series[Any], static: pd.DataFrame) -> tuple[str, f
     cheaper = static[
         (static["flops_speedup"] >= row["flops_speedup"]) & ~static["models"].map(row["models"].isdisjoint)
     ]
+    pairs = {rival: paired(runs, rival.split(), row["run_ids"].split()) for rival in cheaper["run_ids"]}
+    cheaper = cheaper[cheaper["run_ids"].map(pairs).astype(bool)]
     if row["static"] or cheaper.empty:
         return _NONE, math.nan, math.nan, math.nan
     judged = cheaper["heldout"] if cheaper["heldout"].notna().all() else cheaper["quality"]
     rival = cheaper.loc[judged.idxmax()]
-    apart = difference(runs, paired(runs, rival["run_ids"].split(), row["run_ids"].split()), row["y_metric"])
+    apart = difference(runs, pairs[rival["run_ids"]], row["y_metric"])
     return rival["arm"], apart.value, apart.low, apart.high
 
 

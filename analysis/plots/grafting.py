@@ -14,7 +14,7 @@ from analysis.curves import legend_above
 from analysis.frames import Runs
 from analysis.plots import Plot
 from analysis.selection import first_metric
-from analysis.style import INK, MUTED, SERIES, SURFACE
+from analysis.style import INK, MUTED, SERIES, SURFACE, shorten
 from analysis.subnets import difference, family, paired
 from bench.registry import METRICS
 
@@ -75,7 +75,7 @@ def _draw(ax: Axes, frame: pd.DataFrame) -> None:
         places,
         [
             ("mean over subnets" if np.isnan(width) else f"width {width:g}, depth {depth:.2g}")
-            + (f", {name}" if several else "")
+            + (f", {shorten(name, 64)}" if several else "")
             for name, width, depth in zip(frame["series"], frame["width"], frame["depth"], strict=True)
         ],
     )

@@ -39,6 +39,8 @@ class Context:
         train: training examples.
         heldout: a slice of the training split, never trained on: models are selected on it.
         score: (labels (n,), logits (n, C)) -> the task's first metric, higher is better.
+        holds_up: (a score, that of the whole model, how much may be lost) -> whether no more is lost: the rule by
+            which whoever trains chooses operating points, so that a stage keeps an epoch by no other.
         options: values of the stage's options and knobs.
         seed: of initialisation, order and dropout.
         device: "cpu" or "cuda".
@@ -53,6 +55,7 @@ class Context:
     train: Rows
     heldout: Rows
     score: Callable[[Tensor, Tensor], float]
+    holds_up: Callable[[float, float, float], bool]
     options: Mapping[str, Value]
     seed: int
     device: str

@@ -160,12 +160,12 @@ def own_rates(model: EfficientBertForSequenceClassification, options: Mapping[st
 
 
 def train_adapler(context: Context) -> Trained:
-    """Everything at once; of the epochs that lose less than a point, the fastest one is kept."""
+    """Everything at once; of the epochs that hold up, by default losing at most a point, the fastest one is kept."""
     options, tuned = context.options, context.model
     rows = with_saliency(context.train, context.stage_before() / FILE)
     device = PartialState(cpu=context.device == "cpu").device
     torch.nn.Module.to(tuned, device)
-    floor = judged(tuned, context, Policy()).score - float(options["allowed_drop"])
+    whole, allowed_drop = judged(tuned, context, Policy()).score, float(options["allowed_drop"])
     if float(options["distill"]):
         rows = kept(rows, context.folder / "teacher", name="teacher", compute=partial(answers, tuned))
     tuned.cpu()
@@ -176,7 +176,7 @@ def train_adapler(context: Context) -> Trained:
     def rank(model: EfficientBertForSequenceClassification, _: float) -> float:
         """The speed-up, or below every speed-up the score."""
         found = verdict(model)
-        return found.speedup if found.score > floor else found.score - 10.0
+        return found.speedup if context.holds_up(found.score, whole, allowed_drop) else found.score - 10.0
 
     torch.manual_seed(context.seed)
     start = tuned if options["start"] == "finetuned" else context.fresh()

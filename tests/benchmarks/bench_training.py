@@ -21,6 +21,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 from transformers import BertForSequenceClassification, DataCollatorWithPadding, Trainer, TrainingArguments
 
+from bench.choosing import holds_up
 from bench.data import encode, load_split
 from bench.registry import TASKS
 from efficient_bert import EfficientBertForSequenceClassification
@@ -61,6 +62,7 @@ def ours(minilm: MiniLM, rows: list[dict[str, Any]], folder: Path) -> None:
             train=rows,
             heldout=rows[:BATCH],
             score=constant,
+            holds_up=holds_up,
             options={**options, "epochs": 1, "batch_size": BATCH, "keep_epochs": 1},
             seed=0,
             device="cpu",

@@ -1,0 +1,49 @@
+"""Where finished runs lie, for who names a store, its runs/ folder, or one run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.errors import InputError
+from bench.store import RunStore
+
+RUNS = "runs"
+"""Of a store, the folder that holds its runs."""
+
+
+def run_store(folder: Path) -> RunStore:
+    """The runs of a store, or of a folder that holds runs itself."""
+    below = RunStore(folder / RUNS)
+    return below if below.root.is_dir() and not any(RunStore(folder).ids()) else RunStore(folder)
+
+
+def finished_runs(folder: Path, task: str | None = None) -> tuple[RunStore, list[str]]:
+    """The runs below a folder that is a store, its runs/ folder or one run: the store of runs, and their ids.
+
+    Args:
+        task: only runs of this one.
+
+    Raises:
+        InputError: the folder is not there, or holds no finished run (of that task).
+    """
+    if not folder.is_dir():
+        raise InputError(f"folder {folder} does not exist; give the runs/ folder of a store, the store, or one run's")
+    place = folder.resolve()
+    alone = place.name in RunStore(place.parent)
+    store = RunStore(place.parent) if alone else run_store(folder)
+    ids = [place.name] if alone else list(store.ids())
+    if not ids:
+        raise InputError(f"{_nothing_in(folder, store)}; make some with bench run --store, or name the right folder")
+    tasks = {run_id: store.record(run_id).task for run_id in ids} if task else {}
+    if task and task not in tasks.values():
+        known = ", ".join(sorted(set(tasks.values())))
+        raise InputError(f"{store.root} holds no finished run of task {task!r}, but of {known}; give one of these")
+    return store, [run_id for run_id in ids if tasks.get(run_id) == task]
+
+
+def _nothing_in(folder: Path, store: RunStore) -> str:
+    """What was looked for in vain: runs, and how many are under way."""
+    looked = f"{folder} holds no finished run"
+    looked += "" if folder.resolve().name == RUNS else f", and neither does {folder / RUNS}"
+    unfinished = len(list(store.root.glob(".*.partial")))
+    return f"{looked} ({unfinished} unfinished: their command goes on where it stopped)" if unfinished else looked
