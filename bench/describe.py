@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from bench.environment import crowded
+
 if TYPE_CHECKING:
     from bench.plan import Arm, Plan
 
@@ -29,8 +31,10 @@ def describe(plan: Plan, arms: Sequence[Arm] | None, seconds: float) -> Iterator
     others = plan.other_classes
     left = f", without its classifier of {len(others)} other classes: {', '.join(others)}" if others else ""
     yield f"backbone  {plan.backbone.name}, {plan.config.num_hidden_layers} layers, {plan.backbone.identity}{left}"
-    yield f"device    {environment['device']}: {environment['device_name']}, {environment['torch_threads']} threads"
-    missing_jobs, missing_arms = plan.missing_jobs, plan.missing_arms
+    crowd = crowded(environment)
+    threads = f"{environment['torch_threads']} threads{f', {crowd}' if crowd else ''}"
+    yield f"device    {environment['device']}: {environment['device_name']}, {threads}"
+    missing_jobs, missing_arms, timed_again = plan.missing_jobs, plan.missing_arms, plan.arms_timed_again
     for job in plan.jobs:
         options = ", ".join(f"{name} {value}" for name, value in job.options.items())
         yield f"stage     {job.stage.name}: {'to do' if job in missing_jobs else 'cached'} ({options})"
@@ -38,7 +42,8 @@ def describe(plan: Plan, arms: Sequence[Arm] | None, seconds: float) -> Iterator
     if runs or stages:
         yield f"fresh     forgets {runs} stored runs and {stages} stages of other commands, which came of these stages"
     for arm in arms or ():
-        yield f"run       {arm.label}: {'to do' if arm in missing_arms else 'cached'}"
+        state = "to do" if arm in missing_arms else "cached, timed again" if arm in timed_again else "cached"
+        yield f"run       {arm.label}: {state}"
     some, nothing = (" of training", "train") if arms is None else ("", "do")
     measured = f"about {duration(seconds)}{some}, measured from a few steps"
     yield f"time      {measured if seconds else f'nothing to {nothing}'}"

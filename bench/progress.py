@@ -25,6 +25,10 @@ class Watcher(Protocol):
         """A bar that counts to `total`."""
         ...
 
+    def say(self, line: str) -> None:
+        """Tell the user something that a bar does not."""
+        ...
+
 
 class Bars:
     """Shows rich's bars; where standard error is no terminal, one line at the end of each piece of work."""
@@ -74,3 +78,7 @@ class Bars:
         """A bar that counts to `total`."""
         with self._bar(name, total) as update:
             yield lambda amount: update(advance=amount)
+
+    def say(self, line: str) -> None:
+        """A line of its own."""
+        self.console.print(line, soft_wrap=True, markup=False)

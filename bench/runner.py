@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -33,19 +34,23 @@ Rows = Sequence[Mapping[str, Any]]
 
 def carry_out(plan: Plan, watcher: Watcher) -> list[str]:
     """Run every arm that is not stored yet; the ids of all arms' runs, the reference first."""
-    missing = plan.missing_arms
+    missing, stored = plan.missing_arms, plan.arms_timed_again
     if missing:
         train_missing(plan, watcher)
-    if missing and is_main_process():
-        wanted = [plan.arms[0], *missing]
+    if (missing or stored) and is_main_process():
+        wanted = [plan.arms[0], *missing, *stored]
         models = load_models(plan, wanted)
         ables = {arm.run_id: followed(plan, arm, models, watcher) for arm in wanted}
         results = {arm.run_id: evaluated(plan, arm, ables[arm.run_id], watcher) for arm in missing}
         tables = {run_id: table for run_id, (table, _) in results.items()}
+        tables |= {arm.run_id: plan.runs.examples(arm.run_id) for arm in stored}
         timing, tables = timed(plan, ables, tables, watcher)
         for arm in missing:
             able, table, heldout = ables[arm.run_id], tables[arm.run_id], results[arm.run_id][1]
-            plan.runs.put(record_of(plan, arm, able=able, table=table, heldout=heldout, timing=timing), table)
+            own = timing[arm.run_id]
+            plan.runs.put(record_of(plan, arm, able=able, table=table, heldout=heldout, timing=own), table)
+        for arm in stored:
+            plan.runs.put(timed_again(plan, arm, timing[arm.run_id]), tables[arm.run_id])
     return [arm.run_id for arm in plan.arms]
 
 
@@ -270,6 +275,13 @@ def record_of(
         shown=() if plan.task.sensitive else shown(plan, able),
         control_of=arm.method.control_of,
     )
+
+
+def timed_again(plan: Plan, arm: Arm, timing: Mapping[str, Any]) -> Record:
+    """A stored run's record with a new session's timing, which names what has changed since the run was evaluated."""
+    record = plan.runs.record(arm.run_id)
+    changed = {name: value for name, value in plan.environment.items() if record.environment.get(name) != value}
+    return replace(record, timing={**timing, "timed_again_with": changed})
 
 
 def shown(plan: Plan, able: Runnable, *, count: int = 2, pieces: int = 30) -> list[dict[str, Any]]:

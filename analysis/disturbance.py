@@ -1,0 +1,39 @@
+"""Latencies that are not to be trusted, as their session found them: marked wherever they are shown."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from analysis.frames import Arm, Runs
+from bench.records import Record
+
+MARK = "*"
+"""Stands right behind a number that was timed on a disturbed machine."""
+
+REMEDY = "no verdict is drawn from these; give the same command with --time-again when nothing else runs"
+
+
+def disturbances(records: Iterable[Record]) -> tuple[str, ...]:
+    """Why the latencies of these runs are marked; nothing for quiet ones, and for those that never looked."""
+    lines = [line for record in records for line in record.timing.get("disturbed_by", ())]
+    return tuple(dict.fromkeys(map(str, lines)))
+
+
+def disturbed(arm: Arm) -> bool:
+    """Whether any of an arm's latencies are marked."""
+    return bool(disturbances(arm.records))
+
+
+def note(runs: Runs) -> str:
+    """What the mark means for which arms, why, and what to do; empty where nothing is marked."""
+    arms: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for arm in runs.arms:
+        arms[disturbances(arm.records)].append(arm.label)
+    everyone = len(arms) == 1
+    marked = [
+        f"{'all arms' if everyone else ', '.join(labels)}: {', '.join(lines)}"
+        for lines, labels in arms.items()
+        if lines
+    ]
+    return f"{MARK} marks latencies of a busy or unsteady machine ({'; '.join(marked)}); {REMEDY}" if marked else ""
