@@ -35,7 +35,7 @@ def points(runs: Runs, x: str, y: str | None = None) -> pd.DataFrame:
 
     Returns:
         series, curve (points of one curve are joined), method, arm, knobs, x, its ends, y, its ends, y_metric,
-        pareto (a speed of a disturbed machine beats nobody), selected, examples, device, disturbed_by, run_ids; in
+        pareto (a speed of a disturbed machine beats nobody), selected, examples, device, disturbed, run_ids; in
         knob order.
     """
     frame = table(runs)
@@ -45,11 +45,12 @@ def points(runs: Runs, x: str, y: str | None = None) -> pd.DataFrame:
     frame["curve"] = _curves(runs)
     frame["knobs"] = frame["knobs"].where(frame["knobs"] != "", NO_KNOBS)
     frame["y_metric"] = name
-    trusted = frame["disturbed_by"].eq("") | (not METRICS[x].timed)
+    frame["disturbed"] = frame["disturbed_by"] != ""
+    trusted = ~frame["disturbed"] | (not METRICS[x].timed)
     frame["pareto"] = front(frame[x].where(trusted).tolist(), frame[vertical].tolist())
     columns = ["series", "curve", "method", "arm", "knobs"]
     columns += [f"{axis}{end}" for axis in (x, vertical) for end in ("", "_low", "_high")]
-    columns += ["y_metric", "pareto", "selected", "examples", "device", "disturbed_by", "run_ids"]
+    columns += ["y_metric", "pareto", "selected", "examples", "device", "disturbed", "run_ids"]
     return frame.loc[frame[x].notna() & frame[vertical].notna(), columns].reset_index(drop=True)
 
 
@@ -130,7 +131,7 @@ def _intervals(ax: Axes, frame: pd.DataFrame, axes: tuple[str, str], look: Look)
 
 def cross_disturbed(ax: Axes, frame: pd.DataFrame, x: str, y: str) -> None:
     """Cross out the points whose speed was taken on a disturbed machine."""
-    disturbed = frame[frame["disturbed_by"] != ""]
+    disturbed = frame[frame["disturbed"]]
     if len(disturbed):
         cross: dict[str, Any] = {"linestyle": "none", "marker": "x", "markersize": 12, "zorder": 5}
         ax.plot(disturbed[x], disturbed[y], **cross, markeredgecolor=INK, label="busy machine, no verdict")

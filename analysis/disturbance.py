@@ -16,8 +16,7 @@ REMEDY = "no verdict is drawn from these; give the same command with --time-agai
 
 def disturbances(records: Iterable[Record]) -> tuple[str, ...]:
     """Why the latencies of these runs are marked; nothing for quiet ones, and for those that never looked."""
-    lines = [line for record in records for line in record.timing.get("disturbed_by", ())]
-    return tuple(dict.fromkeys(map(str, lines)))
+    return tuple(dict.fromkeys(str(line) for record in records for line in record.timing.get("disturbed_by") or ()))
 
 
 def disturbed(arm: Arm) -> bool:

@@ -6,12 +6,12 @@ import shutil
 import subprocess
 
 
-def other_processes() -> int | None:
-    """How many other processes compute on the current GPU; None where that cannot be known.
+def other_processes(device: str) -> int | None:
+    """How many other processes compute on the current GPU; None on a CPU, or where that cannot be known.
 
     A container's driver may hide all processes or show this one too: one of those that are shown is taken for this.
     """
-    listing = _nvidia_smi("--query-compute-apps=pid")
+    listing = _nvidia_smi("--query-compute-apps=pid") if device == "cuda" else None
     return None if listing is None else max(0, len(listing) - 1)
 
 

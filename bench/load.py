@@ -183,7 +183,8 @@ def _waiting(load: Load, device: str) -> Iterator[str]:
     """Time in which the timed pass could not run; a thread may also wait for a GPU, which is no trouble."""
     waited = load.off_core or 0.0
     if device == "cpu" and waited > OFF_CORE and waited * load.seconds >= _LEAST_OFF_CORE:
-        crowd = f", as {load.threads} threads shared {load.cores} cores" if load.threads > load.cores else ""
+        crowd = f", as {load.threads} threads shared {load.cores} cores: set OMP_NUM_THREADS={load.cores}"
+        crowd = crowd if load.threads > load.cores else ""
         yield f"the timed thread was off its core for {waited:.0%} of the time{crowd}"
     if load.held_back and load.held_back > HELD_BACK * load.seconds:
         limit = "a quota" if load.quota is None else f"a quota of {load.quota:g} cores"

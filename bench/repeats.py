@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from statistics import median
 
 LIMIT = 1.25
-"""How many times as long as the fastest round, on the median example, the slowest one may take: 1.02 to 1.06 when nothing
-else runs, 1.01 to 1.19 beside one busy process."""
+"""How many times as long as the fastest round, on the median example, the slowest one may take.
+
+It is 1.06 when nothing else runs, 1.01 to 1.19 beside one busy process, and mostly more beside two.
+"""
 
 LEAST_EXAMPLES = 5
 """Fewer medians of single passes differ by chance."""

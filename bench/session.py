@@ -95,7 +95,9 @@ def measured(
             watcher.say(f"this machine is busy ({'; '.join(lines)}), and is about to be timed")
 
     inputs = [single(plan, row) for row in plan.data.evaluation.select(places).to_list()]
-    with watcher.counting(f"time {len(calls)} arms on {len(places)} examples", plan.rounds) as advance:
+    name = f"time {len(calls)} arms on {len(places)} examples"
+    others = [other_processes(device)]
+    with watcher.counting(name, plan.rounds, still=True) as advance:
         readings.append(reading())
         latencies = measure(
             calls,
@@ -107,8 +109,9 @@ def measured(
             advance=lambda: advance(1),
         )
         end = reading()
-    others = other_processes() if device == "cuda" else None
-    return latencies, between(readings[1], end, threads=threads, others_on_gpu=others)
+    others.append(other_processes(device))
+    most = max((count for count in others if count is not None), default=None)
+    return latencies, between(readings[1], end, threads=threads, others_on_gpu=most)
 
 
 def protocol_of(plan: Plan, run_ids: Sequence[str], places: Sequence[int]) -> dict[str, Any]:
