@@ -11,7 +11,7 @@ from bench.records import Record
 MARK = "*"
 """Stands right behind a number that was timed on a disturbed machine."""
 
-REMEDY = "no verdict is drawn from these; give the same command with --time-again when nothing else runs"
+REMEDY = "no verdict is drawn from these; when nothing else runs, time them anew: the same command with --time-again"
 
 
 def disturbances(records: Iterable[Record]) -> tuple[str, ...]:
@@ -25,14 +25,10 @@ def disturbed(arm: Arm) -> bool:
 
 
 def note(runs: Runs) -> str:
-    """What the mark means for which arms, why, and what to do; empty where nothing is marked."""
-    arms: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    """What the mark means: why, for which arms where not for all, and what to do; empty where nothing is marked."""
+    arms: dict[str, list[str]] = defaultdict(list)
     for arm in runs.arms:
-        arms[disturbances(arm.records)].append(arm.label)
-    everyone = len(arms) == 1
-    marked = [
-        f"{'all arms' if everyone else ', '.join(labels)}: {', '.join(lines)}"
-        for lines, labels in arms.items()
-        if lines
-    ]
-    return f"{MARK} marks latencies of a busy or unsteady machine ({'; '.join(marked)}); {REMEDY}" if marked else ""
+        for line in disturbances(arm.records):
+            arms[line].append(arm.label)
+    told = [line if len(labels) == len(runs.arms) else f"{', '.join(labels)}: {line}" for line, labels in arms.items()]
+    return f"{MARK} marks latencies of a busy or unsteady machine ({'; '.join(told)}); {REMEDY}" if told else ""

@@ -397,8 +397,10 @@ def check_time_again(plan: Plan) -> None:
     """Check that stored runs can be timed again where that is asked for.
 
     Raises:
-        InputError: nothing is timed at all, or the model of a stored run is gone.
+        InputError: all is done anew, nothing is timed at all, or the model of a stored run is gone.
     """
+    if plan.settings.time_again and plan.settings.fresh:
+        raise InputError("--time-again keeps the models and answers that --fresh makes anew; give one of the two")
     if plan.settings.time_again and not (plan.latency_examples and plan.rounds):
         raise InputError(
             "--time-again times stored runs again, but with 0 latency examples or rounds nothing is timed; leave it out"

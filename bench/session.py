@@ -21,7 +21,7 @@ from bench.repeats import disagreement
 from bench.timing import TURN, WARM_UP, Latencies, cuda_clock, measure, wall_clock
 from efficient_bert.memory import keep_freed_memory
 
-TIME_AGAIN = "time again with --time-again when nothing else runs"
+TIME_AGAIN = "when nothing else runs, time them anew: the same command with --time-again"
 """What to do about latencies that are not to be trusted."""
 
 
@@ -52,7 +52,7 @@ def timed(
     reference = plan.arms[0].run_id
     unsteady = {arm.run_id: unsteadiness(arm, latencies[arm.run_id]) for arm in plan.arms if arm.run_id in calls}
     timing = {
-        run_id: {**protocol, "disturbed_by": [*spoilt, *dict.fromkeys([*unsteady[reference], *unsteady[run_id]])]}
+        run_id: {**protocol, "disturbed_by": spoilt or list(dict.fromkeys(unsteady[reference] + unsteady[run_id]))}
         for run_id in tables
     }
     if lines := dict.fromkeys(line for each in timing.values() for line in each["disturbed_by"]):

@@ -194,11 +194,13 @@ def test_what_is_not_stored_yet_is_measured_as_ever(tmp_path: Path, machine: Mac
 def test_what_cannot_be_timed_again_is_refused_in_the_plan(
     tmp_path: Path, machine: Machine, settings: Settings
 ) -> None:
-    """A stored run whose model is gone, and a session of no examples, with what to do."""
+    """A stored run whose model is gone, a session of no examples, and a fresh start, with what to do."""
     plan = plan_in(tmp_path, settings)
     machine.carry_out(plan, QUIET)
     plan.artifacts.restart(plan.arms[0].job.id)
     with pytest.raises(InputError, match=r"cannot be timed again.*leave --time-again out, or give --fresh"):
         plan_in(tmp_path, settings, time_again=True)
+    with pytest.raises(InputError, match="give one of the two"):
+        plan_in(tmp_path, settings, time_again=True, fresh=True)
     with pytest.raises(InputError, match="nothing is timed"):
         plan_in(tmp_path, settings, time_again=True, rounds=0)

@@ -76,7 +76,7 @@ def test_the_table_marks_speeds_and_nothing_else(
     (note,) = [note for note in summary(runs_of(store)).notes if note.startswith("busy machine: *")]
     assert all(reason in note for reasons in disturbed_by.values() for reason in reasons)
     assert "--time-again" in note
-    assert ("all arms" in note) == (len(marked) == 3)
+    assert ("exit k=1: a quota" in note) == (QUOTA in disturbed_by["exit"] and len(marked) < 3)
     assert r"\*" in markdown(summary(runs_of(store)))
     frame = table(runs_of(store)).set_index("arm")
     assert set(frame.index[frame["disturbed_by"] != ""]) == marked
