@@ -41,6 +41,7 @@ MOMENTS = ("load_average", "runnable", "megahertz")
 """What a load says of its readings: by how much these rose, and what these were."""
 
 _LEAST_OFF_CORE, _LEAST_TICKS = 0.01, 0.1  # seconds: less is one preemption, or a few ticks of the kernel's clock
+_LEAST_SWAPPED = 2**20  # bytes
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,8 @@ def _company(load: Load) -> Iterator[str]:
 
 
 def _memory(load: Load) -> Iterator[str]:
-    if load.swapped and load.page_faults:
+    """Swapping that reached this process: others' idle pages may come and go."""
+    if (load.swapped or 0) >= _LEAST_SWAPPED and load.page_faults:
         yield f"memory was swapped ({load.swapped / 2**20:.0f} MiB, {load.page_faults} page faults of this process)"
 
 

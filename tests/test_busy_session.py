@@ -142,6 +142,15 @@ def test_a_system_that_tells_nothing_marks_nothing(tmp_path: Path, machine: Mach
         assert timing["load"]["off_core"] is None
 
 
+def test_a_plan_tells_of_more_threads_than_cores(tmp_path: Path, settings: Settings) -> None:
+    """The line of the device says how many may run at once and what to set; with enough cores it does not."""
+    plan = plan_in(tmp_path, settings)
+    for cores, told in ((2, True), (4, False)):
+        crowd = {**plan.environment, "torch_threads": 4, "usable_cores": cores, "cpu_quota": None}
+        (line,) = [line for line in describe(replace(plan, environment=crowd), (), 0.0) if line.startswith("device")]
+        assert ("4 threads, more than the 2 cores" in line) == ("set OMP_NUM_THREADS=2" in line) == told
+
+
 def test_an_arm_whose_round_was_slow_is_marked_alone(
     tmp_path: Path, machine: Machine, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
