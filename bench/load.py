@@ -211,8 +211,9 @@ def _company(load: Load) -> Iterator[str]:
 
 def _memory(load: Load) -> Iterator[str]:
     """Swapping that reached this process: others' idle pages may come and go."""
-    if (load.swapped or 0) >= _LEAST_SWAPPED and load.page_faults:
-        yield f"memory was swapped ({load.swapped / 2**20:.0f} MiB, {load.page_faults} page faults of this process)"
+    swapped = load.swapped or 0
+    if swapped >= _LEAST_SWAPPED and load.page_faults:
+        yield f"memory was swapped ({swapped / 2**20:.0f} MiB, {load.page_faults} page faults of this process)"
 
 
 def attempt(reading: Callable[[], T]) -> T | None:

@@ -46,15 +46,15 @@ class Bars:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        drawn = {"disable": not self.console.is_terminal, "auto_refresh": not still}
-        with Progress(*columns, console=self.console, **drawn) as progress:
+        shown = self.console.is_terminal
+        with Progress(*columns, console=self.console, disable=not shown, auto_refresh=not still) as progress:
             bar = progress.add_task(name, total=total, note="")
 
             def update(**changes: object) -> None:
                 progress.update(bar, refresh=still, **changes)  # type: ignore[arg-type]  # rich types each by itself
 
             yield update
-        if not self.console.is_terminal:
+        if not shown:
             self.console.print(f"{name}: done in {progress.tasks[0].elapsed or 0:.0f} s", soft_wrap=True)
 
     @contextmanager

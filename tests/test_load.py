@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
@@ -40,7 +41,7 @@ class CoreTimes(NamedTuple):
     guest: float
 
 
-def later(seconds: float = 10.0, *, alone: float = 0.999, threads: int = 1, **rises: float) -> Reading:
+def later(seconds: float = 10.0, *, alone: float = 0.999, threads: float = 1, **rises: float) -> Reading:
     """A reading after a session in which the timed thread ran nearly always, and some counters rose beyond that."""
     usual = {"wall": seconds, "running": seconds * alone, "used": seconds * threads, "busy": seconds * threads}
     changes: dict[str, Any] = {}
@@ -132,7 +133,7 @@ def test_nothing_that_fails_ends_a_measurement(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(psutil, name, broken)
     monkeypatch.setattr(load, "Path", missing)
     monkeypatch.setattr(load, "seconds_held_back", missing)
-    monkeypatch.setattr(load.os, "getloadavg", missing)
+    monkeypatch.setattr(os, "getloadavg", missing)
     found = read()
     blank = ("busy", "stolen", "held_back", "swapped", "too_hot", "load_average", "runnable", "megahertz")
     assert {getattr(found, name) for name in blank} == {None}
