@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.disturbance import MARK, disturbances, note
 from analysis.frames import Runs, timed
 from analysis.identity import device, fingerprint, named_backbones, same_examples
 from analysis.statistics import (
@@ -33,9 +34,9 @@ def compare(store: RunStore, a: str, b: str) -> pd.DataFrame:
     Returns:
         One row per metric: metric, a, a_low, a_high, b, b_low, b_high, difference (b - a), difference_low,
         difference_high (paired bootstrap over examples), better ("a" or "b" by the metric's direction; "" where
-        that interval holds 0 or McNemar's p is above 0.05), mcnemar_p (exact; accuracy only, and NaN where
-        texts are read in several windows), device (of the two timings; a timed metric is left out unless both runs
-        have it).
+        that interval holds 0, McNemar's p is above 0.05, or a speed was taken on a disturbed machine), mcnemar_p
+        (exact; accuracy only, and NaN where texts are read in several windows), device (of the two timings; a timed
+        metric is left out unless both runs have it), disturbed_by (why a speed is not to be trusted).
 
     Raises:
         InputError: a run is missing, or the two are of different tasks or example sets.
@@ -48,7 +49,11 @@ def compare(store: RunStore, a: str, b: str) -> pd.DataFrame:
     aligned(runs.frames[a], runs.frames[b])
     where = " / ".join(dict.fromkeys([device(one), device(other)]))
     rows = [_row(name, runs.frames[a], runs.frames[b]) for name in metric_names(runs.arms)]
-    return pd.DataFrame([{**row, "device": where} for row in rows if row])
+    frame = pd.DataFrame([{**row, "device": where, "disturbed_by": ""} for row in rows if row])
+    timed_rows = frame["metric"].map(lambda name: METRICS[name].timed)
+    if reasons := disturbances(runs.records):
+        frame.loc[timed_rows, ["better", "disturbed_by"]] = ["", "; ".join(reasons)]
+    return frame
 
 
 def require_paired(one: Record, other: Record) -> None:
@@ -115,7 +120,7 @@ def comparison(store: RunStore, a: str, b: str) -> Summary:
         (
             heading(row["metric"], frame),
             *(_cell(row, column) for column in ("a", "b", "difference")),
-            row["better"].upper(),
+            "withheld" if row["disturbed_by"] else row["better"].upper(),
             "" if math.isnan(row["mcnemar_p"]) else f"{row['mcnemar_p']:.2g}",
         )
         for _, row in frame.iterrows()
@@ -123,6 +128,7 @@ def comparison(store: RunStore, a: str, b: str) -> Summary:
     one, other = store.record(a), store.record(b)
     backbones = named_backbones([one, other])
     made = f" ({SYNTHETIC_NOTE})" if one.data.get("synthetic") else ""
+    busy = note(Runs(records=(one, other), frames={}))
     return Summary(
         columns=("metric", f"A {a}", f"B {b}", "B - A", "better", "McNemar p"),
         rows=tuple(rows),
@@ -133,6 +139,7 @@ def comparison(store: RunStore, a: str, b: str) -> Summary:
             f"interval: {interval_note(store.examples(a).to_pandas())}; B - A resamples both runs by the same examples",
             f"better: where the interval of B - A leaves out 0 and p, if there is one, is at most {1 - CONFIDENCE:g}",
             f"speeds: on {devices(frame)}, over the examples timed in both runs",
+            *([f"busy machine: {busy}"] if busy else []),
         ),
     )
 
@@ -140,4 +147,4 @@ def comparison(store: RunStore, a: str, b: str) -> Summary:
 def _cell(row: pd.Series[Any], column: str) -> str:
     sign = "+" if column == "difference" and row[column] > 0 else ""
     value, low, high = (number(row["metric"], float(row[name])) for name in (column, f"{column}_low", f"{column}_high"))
-    return f"{sign}{value} [{low}, {high}]"
+    return f"{sign}{value}{MARK if row['disturbed_by'] else ''} [{low}, {high}]"

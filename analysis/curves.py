@@ -36,8 +36,8 @@ def points(runs: Runs, x: str, y: str | None = None) -> pd.DataFrame:
 
     Returns:
         series, curve (points of one curve are joined), method, arm, knobs, x, its ends, y, its ends, y_metric,
-        pareto (among what reports on the same texts and, where time counts, was timed on the same device), selected,
-        examples, device, run_ids; in knob order.
+        pareto (among what reports on the same texts and, where time counts, was timed on the same device; a speed of a
+        disturbed machine beats nobody), selected, examples, device, disturbed, run_ids; in knob order.
     """
     frame = table(runs)
     name = y or first_metric(runs.arms[0])
@@ -46,10 +46,12 @@ def points(runs: Runs, x: str, y: str | None = None) -> pd.DataFrame:
     frame["curve"] = _curves(runs)
     frame["knobs"] = frame["knobs"].where(frame["knobs"] != "", NO_KNOBS)
     frame["y_metric"] = name
-    frame["pareto"] = _best(frame, x, vertical, _rivals(runs, timed=METRICS[x].timed))
+    frame["disturbed"] = frame["disturbed_by"] != ""
+    trusted = frame.assign(**{x: frame[x].where(~frame["disturbed"] | (not METRICS[x].timed))})
+    frame["pareto"] = _best(trusted, x, vertical, _rivals(runs, timed=METRICS[x].timed))
     columns = ["series", "curve", "method", "arm", "knobs"]
     columns += [f"{axis}{end}" for axis in (x, vertical) for end in ("", "_low", "_high")]
-    columns += ["y_metric", "pareto", "selected", "examples", "device", "run_ids"]
+    columns += ["y_metric", "pareto", "selected", "examples", "device", "disturbed", "run_ids"]
     return frame.loc[frame[x].notna() & frame[vertical].notna(), columns].reset_index(drop=True)
 
 
@@ -141,6 +143,14 @@ def _intervals(ax: Axes, frame: pd.DataFrame, axes: tuple[str, str], look: Look)
     line: dict[str, Any] = {"color": look.colour, "linewidth": 1.1, "alpha": 0.45, "zorder": 2}
     ax.hlines(frame[y], frame[f"{x}_low"], frame[f"{x}_high"], **line)
     ax.vlines(frame[x], frame[f"{y}_low"], frame[f"{y}_high"], **line)
+
+
+def cross_disturbed(ax: Axes, frame: pd.DataFrame, x: str, y: str) -> None:
+    """Cross out the points whose speed was taken on a disturbed machine."""
+    disturbed = frame[frame["disturbed"]]
+    if len(disturbed):
+        cross: dict[str, Any] = {"linestyle": "none", "marker": "x", "markersize": 12, "zorder": 5}
+        ax.plot(disturbed[x], disturbed[y], **cross, markeredgecolor=INK, label="busy machine, no verdict")
 
 
 def draw_front(ax: Axes, frame: pd.DataFrame, x: str, y: str, *, label: str = "Pareto front") -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.frames import REFERENCE, Runs
 from analysis.selection import RULE, first_metric
-from analysis.summary import facts, heading, headlined, number, shown
+from analysis.summary import facts, heading, headlined, marked, number, shown
 from analysis.table import table
 from bench.records import Record
 from bench.registry import METRICS
@@ -145,9 +145,9 @@ def _rows(frame: pd.DataFrame, names: list[str]) -> Iterator[Row]:
 
 
 def _value(name: str, row: pd.Series[Any]) -> Value:
-    value, low, high, spread = (float(row[f"{name}{part}"]) for part in ("", "_low", "_high", "_seed_sd"))
+    low, high, spread = (float(row[f"{name}{part}"]) for part in ("_low", "_high", "_seed_sd"))
     return Value(
-        text=number(name, value),
+        text=marked(name, row),
         interval="" if math.isnan(low) else f"{number(name, low)} to {number(name, high)}",
         spread="" if math.isnan(spread) else f"seeds' SD {spread * METRICS[name].scale:.2g}",
     )
@@ -165,7 +165,8 @@ def _environment(runs: Runs) -> Iterator[tuple[str, tuple[tuple[str, str], ...]]
 
 def _read_back(record: Record) -> dict[str, str]:
     """The environment and timing protocol of a run, flat, as text."""
-    return dict([*_flat("", record.environment), *_flat("timing", record.timing), *_flat("data", record.data)])
+    timing = {name: value for name, value in record.timing.items() if name != "disturbed_by"}  # is among the facts
+    return dict([*_flat("", record.environment), *_flat("timing", timing), *_flat("data", record.data)])
 
 
 def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

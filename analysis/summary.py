@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.disturbance import MARK, note
 from analysis.frames import Runs
 from analysis.identity import UNTIMED, finetune_seed, named_backbones, version
 from analysis.selection import RULE, first_metric
@@ -86,10 +87,18 @@ def number(name: str, value: float) -> str:
 
 def _cell(name: str, row: pd.Series[Any]) -> str:
     """A metric's value, for quality and speed-ups with the interval: `0.912 [0.893, 0.931]`."""
-    value, low, high = (float(row[column]) for column in (name, f"{name}_low", f"{name}_high"))
+    low, high = (float(row[f"{name}{end}"]) for end in ("_low", "_high"))
+    text = marked(name, row)
     if math.isnan(low) or not (METRICS[name].quality or name.endswith("_speedup")):
-        return number(name, value)
-    return f"{number(name, value)} [{number(name, low)}, {number(name, high)}]"
+        return text
+    return f"{text} [{number(name, low)}, {number(name, high)}]"
+
+
+def marked(name: str, row: pd.Series[Any]) -> str:
+    """A metric's value in a row of the table, with the mark where it was timed on a disturbed machine."""
+    value = float(row[name])
+    trusted = math.isnan(value) or not (METRICS[name].timed and row["disturbed_by"])
+    return number(name, value) + ("" if trusted else MARK)
 
 
 def facts(runs: Runs) -> tuple[tuple[str, str], ...]:
@@ -102,6 +111,7 @@ def facts(runs: Runs) -> tuple[tuple[str, str], ...]:
         found += [
             ("data", f"{task}{made}, {_split_of(only)}, {_span(frame['examples'])} examples"),
             ("hardware", f"{where}{_hardware(frame, only)}"),
+            *([("busy machine", f"{where}{why}")] if (why := note(only)) else []),
         ]
     several = any(len(arm.seeds) > 1 for arm in runs.arms)
     first = {finetune_seed(record) for record in runs.records if finetune_seed(record) != record.seed}

@@ -10,6 +10,7 @@ from statistics import fmean
 import numpy as np
 import pandas as pd
 
+from analysis.disturbance import disturbances
 from analysis.frames import Arm, Runs, timed
 from analysis.selection import first_metric, quality_metrics, selected, series
 from analysis.statistics import Interval, interval
@@ -19,7 +20,8 @@ from bench.registry import METRICS
 def table(runs: Runs) -> pd.DataFrame:
     """One row per arm.
 
-    Columns: task, series, method, arm, knobs, backbone, preset, synthetic, seeds, examples, timed_examples, device;
+    Columns: task, series, method, arm, knobs, backbone, preset, synthetic, seeds, examples, timed_examples, device,
+    disturbed_by (why its latencies are not to be trusted; empty where nothing says so);
     for each metric m: m, m_low, m_high (means over seeds) and m_seed_sd (NaN with one seed); heldout_<first
     metric>, heldout_flops_speedup, selected, run_ids. A metric that an arm lacks is NaN.
     """
@@ -48,6 +50,7 @@ def _row(arm: Arm, runs: Runs, *, chosen: bool) -> dict[str, object]:
         "examples": min(map(len, frames)),
         "timed_examples": min(len(timed(frame)) for frame in frames),
         "device": arm.device,
+        "disturbed_by": "; ".join(disturbances(arm.records)),
     }
     for name in metric_names([arm]):
         row |= _estimate(name, frames)

@@ -314,12 +314,15 @@ def list_command() -> None:
 @click.option("--device", help="cpu or cuda. [default: cuda where there is one]")
 def env_command(device: str | None) -> None:
     """What a measurement here would record of the machine, as JSON."""
-    from bench.environment import read_environment
+    from bench.environment import crowded, read_environment, read_load
     from bench.plan import check_device
 
     chosen = device or default_device()
     check_device(chosen)
-    click.echo(json.dumps(read_environment(chosen), indent=2))
+    environment = read_environment(chosen)
+    click.echo(json.dumps({**environment, "load": read_load()}, indent=2))
+    if line := crowded(environment):
+        click.echo(f"bench: {environment['torch_threads']} threads, {line}", err=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

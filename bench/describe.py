@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from bench.environment import crowded
 from bench.layouts import quoted
 
 if TYPE_CHECKING:
@@ -38,8 +39,10 @@ def describe(plan: Plan, arms: Sequence[Arm] | None, seconds: float) -> Iterator
     behind = "; ".join(filter(None, (unused, plan.other_head)))
     left = f", without {behind}" if behind else ""
     yield f"backbone  {plan.backbone.name}, {plan.config.num_hidden_layers} layers, {plan.backbone.identity}{left}"
-    yield f"device    {environment['device']}: {environment['device_name']}, {environment['torch_threads']} threads"
-    missing_jobs, missing_arms = plan.missing_jobs, plan.missing_arms
+    crowd = crowded(environment)
+    threads = f"{environment['torch_threads']} threads{f', {crowd}' if crowd else ''}"
+    yield f"device    {environment['device']}: {environment['device_name']}, {threads}"
+    missing_jobs, missing_arms, timed_again = plan.missing_jobs, plan.missing_arms, plan.arms_timed_again
     for job in plan.jobs:
         options = ", ".join(f"{name} {value}" for name, value in job.options.items())
         yield f"stage     {job.stage.name}: {'to do' if job in missing_jobs else 'cached'} ({options})"
@@ -47,7 +50,8 @@ def describe(plan: Plan, arms: Sequence[Arm] | None, seconds: float) -> Iterator
     if runs or stages:
         yield f"fresh     forgets {runs} stored runs and {stages} stages of other commands, which came of these stages"
     for arm in arms or ():
-        yield f"run       {arm.label}: {'to do' if arm in missing_arms else 'cached'}"
+        state = "to do" if arm in missing_arms else "cached, timed again" if arm in timed_again else "cached"
+        yield f"run       {arm.label}: {state}"
     yield from (f"left out  {each.method.name}: {each.left_out}" for each in plan.points if each.left_out)
     some, nothing = (" of training", "train") if arms is None else ("", "do")
     measured = f"about {duration(seconds)}{some}, measured from a few steps"

@@ -7,10 +7,14 @@ import os
 import platform
 import shutil
 import subprocess
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bench import __version__
+from bench.cgroups import quota
+from bench.load import attempt, between, read, usable_cores
 
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "fvcore", "numpy")
 
@@ -29,7 +33,8 @@ def read_environment(device: str) -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": _cpu_name(),
         "logical_cores": os.cpu_count(),
-        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "usable_cores": usable_cores(),
+        "cpu_quota": attempt(quota),
         "device": device,
         "device_name": torch.cuda.get_device_name(device) if gpu else _cpu_name(),
         "torch_threads": torch.get_num_threads(),
@@ -45,6 +50,25 @@ def read_environment(device: str) -> dict[str, Any]:
         "commit": commit,
         "dirty": dirty,
     }
+
+
+def crowded(environment: Mapping[str, Any]) -> str:
+    """How there are more threads than may run at once, and what to do; empty where there are not."""
+    limits = {"cores": environment["usable_cores"], "cores of a quota": environment["cpu_quota"]}
+    few, kind = min((limit, kind) for kind, limit in limits.items() if limit)
+    if environment["torch_threads"] <= few:
+        return ""
+    return f"more than the {few:g} {kind} that this process may use: set OMP_NUM_THREADS={max(1, int(few))}"
+
+
+def read_load(seconds: float = 0.5) -> dict[str, Any]:
+    """What the machine does at the moment: the load on it while this process sleeps for so long."""
+    import torch
+
+    before = read()
+    time.sleep(seconds)
+    found = between(before, read(), threads=torch.get_num_threads()).to_json()
+    return {name: value for name, value in found.items() if name != "off_core"}  # this process slept
 
 
 def _sdpa_kernels() -> list[str]:

@@ -25,8 +25,8 @@ def estimate_seconds(plan: Plan, arms: Sequence[Arm]) -> float:
     A training example costs what a few fine-tuning steps say, times the stage's own relative cost; evaluation and
     timing cost what a few single passes of the full model say, so that adaptive arms tend to take less.
     """
-    jobs = plan.missing_jobs
-    if not jobs and not arms:
+    jobs, timed_again = plan.missing_jobs, plan.arms_timed_again
+    if not jobs and not arms and not timed_again:
         return 0.0
     model = on_device(fresh_model(plan, plan.settings.seed), plan.settings.device)
     keep_freed_memory()
@@ -35,10 +35,10 @@ def estimate_seconds(plan: Plan, arms: Sequence[Arm]) -> float:
         per_example = seconds_per_training_example(plan, model)
         epochs = sum(int(job.options.get("epochs", 1)) * job.stage.step_cost(job.options) for job in jobs)
         seconds += epochs * len(plan.data.train) * per_example
-    if arms:
-        passes = len(plan.data.evaluation) + len(plan.data.heldout)
+    if arms or timed_again:
+        passes = len(arms) * (len(plan.data.evaluation) + len(plan.data.heldout))
         timed = min(plan.latency_examples, len(plan.data.evaluation)) * plan.rounds
-        seconds += len(arms) * (passes + timed) * seconds_per_pass(plan, model)
+        seconds += (passes + len([*arms, *timed_again]) * timed) * seconds_per_pass(plan, model)
     return seconds
 
 

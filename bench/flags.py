@@ -151,6 +151,11 @@ MEASURING = with_flags(
     ),
     click.option("--rounds", type=click.IntRange(0), help="Samples per timed example. [default: the preset's]"),
     click.option(
+        "--time-again",
+        is_flag=True,
+        help="Time stored runs again, without training or evaluating: after a session on a busy machine.",
+    ),
+    click.option(
         "--report", "out", type=FOLDER, default=Path("report"), show_default=True, help="Where the report goes."
     ),
 )

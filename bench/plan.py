@@ -52,6 +52,7 @@ class Settings:
         latency_examples, rounds: size of the timing session; 0 examples times nothing.
         store: folder that holds runs/, artifacts/ and explained/.
         fresh: do again what is finished.
+        time_again: time stored runs again, with the models that they were evaluated with.
         until: the stage that is trained, with those before it; by default every method's own.
     """
 
@@ -73,6 +74,7 @@ class Settings:
     rounds: int | None = None
     store: Path = Path()
     fresh: bool = False
+    time_again: bool = False
     until: str | None = None
 
     @property
@@ -166,6 +168,14 @@ class Plan:
     def missing_arms(self) -> tuple[Arm, ...]:
         """Arms to run: those that are not stored, or all with `fresh`."""
         return tuple(arm for arm in self.arms if self.is_missing(arm.run_id, self.runs))
+
+    @property
+    def arms_timed_again(self) -> tuple[Arm, ...]:
+        """Arms that are stored and only timed, where that is asked for."""
+        if not self.settings.time_again:
+            return ()
+        missing = {arm.run_id for arm in self.missing_arms} | self.made
+        return tuple(arm for arm in self.arms if arm.run_id not in missing)
 
     def is_missing(self, name: str, store: Folders) -> bool:
         """Whether this plan has to make what has this id in the store."""
@@ -365,7 +375,28 @@ def make_plan(settings: Settings) -> Plan:
         environment=read_environment(settings.device),
     )
     plan.arms  # noqa: B018 - checks every knob now, before anything is trained
+    check_time_again(plan)
     return plan
+
+
+def check_time_again(plan: Plan) -> None:
+    """Check that stored runs can be timed again where that is asked for.
+
+    Raises:
+        InputError: all is done anew, nothing is timed at all, or the model of a stored run is gone.
+    """
+    if plan.settings.time_again and plan.settings.fresh:
+        raise InputError("--time-again keeps the models and answers that --fresh makes anew; give one of the two")
+    if plan.settings.time_again and not (plan.latency_examples and plan.rounds):
+        raise InputError(
+            "--time-again times stored runs again, but with 0 latency examples or rounds nothing is timed; leave it out"
+        )
+    for arm in plan.arms_timed_again:
+        if arm.job.id not in plan.artifacts:
+            raise InputError(
+                f"run {arm.run_id} cannot be timed again, because its model {arm.job.id} is no longer in "
+                f"{plan.artifacts.root}; leave --time-again out, or give --fresh to train and measure anew"
+            )
 
 
 def reported_on(task: Task, split: str) -> Task:

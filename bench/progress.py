@@ -21,8 +21,12 @@ class Watcher(Protocol):
         """A bar for a training stage."""
         ...
 
-    def counting(self, name: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-        """A bar that counts to `total`."""
+    def counting(self, name: str, total: int, *, still: bool = False) -> AbstractContextManager[Callable[[int], None]]:
+        """A bar that counts to `total`; a still one is drawn only as it counts, never beside what is timed."""
+        ...
+
+    def say(self, line: str) -> None:
+        """Tell the user something that a bar does not."""
         ...
 
 
@@ -33,7 +37,7 @@ class Bars:
         self.console = Console(stderr=True, highlight=False)
 
     @contextmanager
-    def _bar(self, name: str, total: int | None) -> Iterator[Callable[..., None]]:
+    def _bar(self, name: str, total: int | None, *, still: bool = False) -> Iterator[Callable[..., None]]:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -42,14 +46,15 @@ class Bars:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as progress:
+        shown = self.console.is_terminal
+        with Progress(*columns, console=self.console, disable=not shown, auto_refresh=not still) as progress:
             bar = progress.add_task(name, total=total, note="")
 
             def update(**changes: object) -> None:
-                progress.update(bar, **changes)  # type: ignore[arg-type]  # rich types each field by itself
+                progress.update(bar, refresh=still, **changes)  # type: ignore[arg-type]  # rich types each by itself
 
             yield update
-        if not self.console.is_terminal:
+        if not shown:
             self.console.print(f"{name}: done in {progress.tasks[0].elapsed or 0:.0f} s", soft_wrap=True)
 
     @contextmanager
@@ -70,7 +75,11 @@ class Bars:
             yield watch
 
     @contextmanager
-    def counting(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A bar that counts to `total`."""
-        with self._bar(name, total) as update:
+    def counting(self, name: str, total: int, *, still: bool = False) -> Iterator[Callable[[int], None]]:
+        """A bar that counts to `total`; a still one is drawn only as it counts, never beside what is timed."""
+        with self._bar(name, total, still=still) as update:
             yield lambda amount: update(advance=amount)
+
+    def say(self, line: str) -> None:
+        """A line of its own."""
+        self.console.print(line, soft_wrap=True, markup=False)

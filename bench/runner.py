@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -42,30 +42,36 @@ Rows = Sequence[Mapping[str, Any]]
 
 def carry_out(plan: Plan, watcher: Watcher) -> list[str]:
     """Run every arm that is not stored yet; the ids of all arms' runs, the reference first."""
-    if plan.missing_arms:
+    if plan.missing_arms or plan.arms_timed_again:
         with fresh_locks(plan):
-            train_missing(plan, watcher)
+            if plan.missing_arms:
+                train_missing(plan, watcher)
             if is_main_process():
                 measure_missing(plan, watcher)
     return [arm.run_id for arm in plan.arms]
 
 
 def measure_missing(plan: Plan, watcher: Watcher) -> None:
-    """Evaluate, time and store every arm that is not stored yet, or has not been by another command meanwhile."""
-    with alone(plan.runs, [arm.run_id for arm in plan.missing_arms]):
+    """Evaluate, time and store the arms that no command has stored by now, and time others again."""
+    stored = plan.arms_timed_again
+    with alone(plan.runs, [arm.run_id for arm in (*plan.missing_arms, *stored)]):
         missing = [arm for arm in plan.missing_arms if arm.run_id not in plan.runs]
-        if not missing:
+        if not missing and not stored:
             return
-        wanted = [plan.arms[0], *missing]
+        wanted = [plan.arms[0], *missing, *stored]
         with same_stages(plan, [job for arm in wanted for job in arm.job.chain]):
             models = load_models(plan, wanted)
             ables = {arm.run_id: followed(plan, arm, models, watcher) for arm in wanted}
             results = {arm.run_id: evaluated(plan, arm, ables[arm.run_id], watcher) for arm in missing}
             tables = {run_id: table for run_id, (table, _) in results.items()}
+            tables |= {arm.run_id: plan.runs.examples(arm.run_id) for arm in stored}
             timing, tables = timed(plan, ables, tables, watcher)
         for arm in missing:
             able, table, heldout = ables[arm.run_id], tables[arm.run_id], results[arm.run_id][1]
-            plan.runs.put(record_of(plan, arm, able=able, table=table, heldout=heldout, timing=timing), table)
+            own = timing[arm.run_id]
+            plan.runs.put(record_of(plan, arm, able=able, table=table, heldout=heldout, timing=own), table)
+        for arm in stored:
+            plan.runs.put(timed_again(plan, arm, timing[arm.run_id]), tables[arm.run_id])
 
 
 def train_missing(plan: Plan, watcher: Watcher) -> None:
@@ -297,7 +303,7 @@ def record_of(
             "train_rows": len(plan.data.train),
             "heldout_rows": len(plan.data.heldout),
             "dropped_rows": plan.data.dropped,
-            "overlap": dataclasses.asdict(plan.data.overlap),
+            "overlap": asdict(plan.data.overlap),
             "max_length": plan.max_length,
             "fingerprints": dict(plan.data.fingerprints),
             "contents": {
@@ -321,6 +327,13 @@ def record_of(
         shown=() if plan.task.sensitive else shown(plan, able),
         control_of=arm.method.control_of,
     )
+
+
+def timed_again(plan: Plan, arm: Arm, timing: Mapping[str, Any]) -> Record:
+    """A stored run's record with a new session's timing, which names what has changed since the run was evaluated."""
+    record = plan.runs.record(arm.run_id)
+    changed = {name: value for name, value in plan.environment.items() if record.environment.get(name) != value}
+    return replace(record, timing={**timing, "timed_again_with": changed})
 
 
 def shown(plan: Plan, able: Runnable, *, count: int = 2, pieces: int = 30) -> list[dict[str, Any]]:

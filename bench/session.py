@@ -13,23 +13,62 @@ from bench.artifacts import content_hash
 from bench.data import DATA_SEED
 from bench.errors import InputError
 from bench.evaluation import Runnable
-from bench.plan import Plan
+from bench.gpus import other_processes
+from bench.load import Load, Reading, between, disturbances, read
+from bench.plan import Arm, Plan
 from bench.progress import Watcher
+from bench.repeats import disagreement
 from bench.timing import TURN, WARM_UP, Latencies, cuda_clock, measure, wall_clock
 from efficient_bert.memory import keep_freed_memory
 
+TIME_AGAIN = "when nothing else runs, time them anew: the same command with --time-again"
+"""What to do about latencies that are not to be trusted."""
+
 
 def timed(
-    plan: Plan, ables: Mapping[str, Runnable], tables: Mapping[str, pa.Table], watcher: Watcher
-) -> tuple[dict[str, Any], dict[str, pa.Table]]:
-    """One timing session of the arms beside the reference; the protocol, and the tables with the samples.
+    plan: Plan,
+    ables: Mapping[str, Runnable],
+    tables: Mapping[str, pa.Table],
+    watcher: Watcher,
+    *,
+    reading: Callable[[], Reading] = read,
+) -> tuple[dict[str, dict[str, Any]], dict[str, pa.Table]]:
+    """One timing session of the arms beside the reference: what is known of each arm's, and tables with the samples.
 
     Args:
         ables: run id -> what is timed, the plan's reference among them.
         tables: run id -> example table.
+        reading: reads the machine's counters.
     """
     if not plan.latency_examples or not plan.rounds:
-        return {}, dict(tables)
+        return {run_id: {} for run_id in tables}, dict(tables)
+    require_threads(plan)
+    keep_freed_memory()  # as a training before it in this process has done
+    places = sampled(plan)
+    calls = {run_id: forward(able) for run_id, able in ables.items()}
+    latencies, load = measured(plan, calls, places, watcher, reading)
+    protocol = {**protocol_of(plan, list(calls), places), "load": load.to_json()}
+    spoilt = disturbances(load, device=plan.settings.device)
+    reference = plan.arms[0].run_id
+    unsteady = {arm.run_id: unsteadiness(arm, latencies[arm.run_id]) for arm in plan.arms if arm.run_id in calls}
+    timing = {
+        run_id: {**protocol, "disturbed_by": spoilt or list(dict.fromkeys(unsteady[reference] + unsteady[run_id]))}
+        for run_id in tables
+    }
+    if lines := dict.fromkeys(line for each in timing.values() for line in each["disturbed_by"]):
+        watcher.say(f"latencies are marked: {'; '.join(lines)}; {TIME_AGAIN}")
+    return timing, {
+        run_id: with_samples(table, places, latencies[run_id], reference=latencies[reference])
+        for run_id, table in tables.items()
+    }
+
+
+def require_threads(plan: Plan) -> None:
+    """Check that this process still has the plan's number of threads.
+
+    Raises:
+        InputError: a library has changed it since.
+    """
     import torch
 
     if torch.get_num_threads() != plan.environment["torch_threads"]:
@@ -37,21 +76,48 @@ def timed(
             f"training left {torch.get_num_threads()} threads, but these runs are of "
             f"{plan.environment['torch_threads']}; set OMP_NUM_THREADS, or give the command again"
         )
-    keep_freed_memory()  # as a training before it in this process has done
-    places = sampled(plan)
-    calls = {run_id: forward(able) for run_id, able in ables.items()}
+
+
+def measured(
+    plan: Plan,
+    calls: Mapping[str, Callable[[Any], object]],
+    places: Sequence[int],
+    watcher: Watcher,
+    reading: Callable[[], Reading],
+) -> tuple[dict[str, Latencies], Load]:
+    """The latencies of each arm, and what the machine did meanwhile; what it did in the warm-up is a warning."""
+    device, threads = plan.settings.device, int(plan.environment["torch_threads"])
+    readings: list[Reading] = []
+
+    def ready() -> None:
+        readings.append(reading())
+        if lines := disturbances(between(readings[0], readings[1], threads=threads), device=device):
+            watcher.say(f"this machine is busy ({'; '.join(lines)}), and is about to be timed")
+
     inputs = [single(plan, row) for row in plan.data.evaluation.select(places).to_list()]
-    with watcher.counting(f"time {len(calls)} arms on {len(places)} examples", plan.rounds) as advance:
+    name = f"time {len(calls)} arms on {len(places)} examples"
+    others = [other_processes(device)]
+    with watcher.counting(name, plan.rounds, still=True) as advance:
+        readings.append(reading())
         latencies = measure(
             calls,
             inputs,
             rounds=plan.rounds,
             seed=plan.settings.seed,
-            stopwatch=cuda_clock() if plan.settings.device == "cuda" else wall_clock(),
+            stopwatch=cuda_clock() if device == "cuda" else wall_clock(),
+            ready=ready,
             advance=lambda: advance(1),
         )
-    protocol = {
-        "session": content_hash([datetime.now(UTC).isoformat(), sorted(calls)]),
+        end = reading()
+    others.append(other_processes(device))
+    most = max((count for count in others if count is not None), default=None)
+    return latencies, between(readings[1], end, threads=threads, others_on_gpu=most)
+
+
+def protocol_of(plan: Plan, run_ids: Sequence[str], places: Sequence[int]) -> dict[str, Any]:
+    """How a session timed, and with what."""
+    return {
+        "session": content_hash([datetime.now(UTC).isoformat(), sorted(run_ids)]),
         "device": plan.environment["device_name"],
         "clock": "wall clock and CUDA events, synchronised" if plan.settings.device == "cuda" else "wall clock",
         "batch_size": 1,
@@ -59,13 +125,15 @@ def timed(
         "rounds": plan.rounds,
         "warm_up_examples": min(WARM_UP, len(places)),
         "examples_per_turn": min(TURN, len(places)),
-        "threads": torch.get_num_threads(),
-        "arms": len(calls),
+        "threads": plan.environment["torch_threads"],
+        "arms": len(run_ids),
     }
-    own = latencies[plan.arms[0].run_id]
-    return protocol, {
-        run_id: with_samples(table, places, latencies[run_id], reference=own) for run_id, table in tables.items()
-    }
+
+
+def unsteadiness(arm: Arm, latencies: Latencies) -> list[str]:
+    """Why an arm does not agree with its own repeats; nothing where it does."""
+    line = disagreement(latencies.wall)
+    return [f"in {arm.label}, {line}"] if line else []
 
 
 def sampled(plan: Plan) -> list[int]:

@@ -73,6 +73,7 @@ def measure(
     rounds: int,
     seed: int,
     stopwatch: Stopwatch,
+    ready: Callable[[], None] = lambda: None,
     advance: Callable[[], None] = lambda: None,
 ) -> dict[str, Latencies]:
     """Time every arm on every example `rounds` times.
@@ -83,12 +84,14 @@ def measure(
         rounds: samples per arm and example.
         seed: of the order in each round.
         stopwatch: times one call.
+        ready: called after the warm-up.
         advance: called after each round.
     """
     names = list(arms)
     for example in examples[:WARM_UP]:
         for name in names:
             arms[name](example)
+    ready()
     found = {name: Latencies([[] for _ in examples], [[] for _ in examples]) for name in names}
     shuffler = random.Random(seed)  # noqa: S311 - an order, no secret
     turns = itertools.count()

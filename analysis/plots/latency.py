@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
+from analysis.disturbance import MARK, disturbed
 from analysis.frames import Runs, timed
 from analysis.plots import Plot
 from analysis.rows import draw_rows, row_height
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _PERCENTILES = (0, 1, 5, 10, 25, 50, 75, 90, 95, 99, 100)
-_COLUMNS = ["series", "method", "arm", "device", "percentile", "seconds", "samples", "run_ids"]
+_COLUMNS = ["series", "method", "arm", "device", "percentile", "seconds", "samples", "disturbed", "run_ids"]
 _LOG_ABOVE = 15  # p99 / p1 over all arms above which a linear axis hides the fast arms
 _MIDDLE = 0.66  # of a row: where its line lies
 
@@ -36,7 +37,7 @@ def _data(runs: Runs) -> pd.DataFrame:
             continue
         for percentile, value in zip(_PERCENTILES, np.percentile(samples, _PERCENTILES), strict=True):
             known = (series(arm, runs), arm.first.method, arm.label, arm.device, percentile, float(value), len(samples))
-            rows.append((*known, " ".join(arm.run_ids)))
+            rows.append((*known, disturbed(arm), " ".join(arm.run_ids)))
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
@@ -47,7 +48,8 @@ def _draw(ax: Axes, frame: pd.DataFrame) -> None:
         at = dict(zip(arm["percentile"], arm["seconds"], strict=True))
         _draw_spread(ax, at, height=row + _MIDDLE, colour=colour)
         note = ", ".join(f"p{p} {number(f'latency_p{p}_seconds', at[p])}" for p in (50, 90, 99)) + " ms"
-        return _label(arm["arm"].iloc[0], arm["device"].iloc[0], several=several), note
+        mark = MARK if arm["disturbed"].iloc[0] else ""
+        return _label(arm["arm"].iloc[0], arm["device"].iloc[0], several=several), note + mark
 
     draw_rows(ax, frame, draw_row)
     low, high = (frame.loc[frame["percentile"] == p, "seconds"] * 1000 for p in (1, 99))
@@ -58,7 +60,8 @@ def _draw(ax: Axes, frame: pd.DataFrame) -> None:
         ax.xaxis.set_minor_formatter(NullFormatter())
     else:
         ax.set_xlim(0, high.max() * 1.04)
-    ax.set_xlabel(textwrap.fill(f"Latency at batch 1 (ms) on {devices(frame)}", 72))
+    marked = f" ({MARK} busy or unsteady machine)" if frame["disturbed"].any() else ""
+    ax.set_xlabel(textwrap.fill(f"Latency at batch 1 (ms) on {devices(frame)}{marked}", 72))
 
 
 def _label(name: str, device: str, *, several: bool) -> str:

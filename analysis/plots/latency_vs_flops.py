@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis.curves import FLOPS_AXIS, draw_points, legend_above, points
+from analysis.curves import FLOPS_AXIS, cross_disturbed, draw_points, legend_above, points
 from analysis.frames import Runs
 from analysis.labels import label_points
 from analysis.plots import Plot
@@ -24,6 +24,7 @@ def _data(runs: Runs) -> pd.DataFrame:
 
 def _draw(ax: Axes, frame: pd.DataFrame) -> None:
     draw_points(ax, frame, "flops_speedup", "wall_speedup")
+    cross_disturbed(ax, frame, "flops_speedup", "wall_speedup")
     ax.axline((1, 1), slope=1, color=MUTED, linewidth=1, linestyle=(0, (5, 3)), zorder=1, label="equal savings")
     ax.set_xlabel(FLOPS_AXIS)
     ax.set_ylabel(textwrap.fill(f"Wall-clock speed-up at batch 1 on {devices(frame)}", 40))

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis.curves import FLOPS_AXIS, draw_front, draw_points, legend_above, points
+from analysis.curves import FLOPS_AXIS, cross_disturbed, draw_front, draw_points, legend_above, points
 from analysis.labels import label_points
 from analysis.plots import Plot
 from analysis.summary import devices
+from bench.registry import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +23,8 @@ def _tradeoff(name: str, *, saved: str, axis: str, summary: str, caption: str, o
     def draw(ax: Axes, frame: pd.DataFrame) -> None:
         draw_points(ax, frame, saved, "quality")
         draw_front(ax, frame, saved, "quality")
+        if METRICS[saved].timed:
+            cross_disturbed(ax, frame, saved, "quality")
         ax.set_xlabel(textwrap.fill(axis.format(devices=devices(frame)), 72))
         ax.set_ylabel(frame["y_metric"].iloc[0])
         legend_above(ax)
