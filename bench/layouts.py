@@ -66,6 +66,9 @@ def read_tsv(task: Task, split: str, paths: Sequence[Path]) -> Raw:
     require_columns(task, where=path, columns=wanted, present=header)
     columns = [header.index(name) for name in wanted]
     numbered = list(enumerate(lines, start=1))[headed:]
+    repeated = next((number for number, row in numbered if headed and row == lines[0]), None)
+    if repeated is not None:
+        raise InputError(f"{path}, line {repeated} is the header again; were two files joined? keep one header and set")
     if layout.broken:
         numbered = list(_mended(numbered, size=len(header), required=columns if labelled else []))
     _require_fields(path, numbered, size=len(header))

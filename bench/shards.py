@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.errors import InputError
 from eraser_eval.foreign import is_left_by_desktop
@@ -57,13 +58,13 @@ def arrow_files(folder: Path) -> list[Path]:
     """List the data files of a saved data set, whose names lie in its state.json.
 
     Raises:
-        InputError: state.json cannot be read, or does not list the files that are there, each once.
+        InputError: state.json cannot be read, or does not list the files that are there, each once; or the folder is
+            none of the splits that were saved together.
     """
-    state = folder / "state.json"
-    try:
-        listed = [str(each["filename"]) for each in json.loads(state.read_bytes())["_data_files"]]
-    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
-        raise InputError(f"{folder} cannot be read as a saved data set (its state.json); save it again") from error
+    splits = folder.parent / "dataset_dict.json"
+    if splits.is_file() and folder.name not in _entries(splits, lambda content: content["splits"]):
+        raise InputError(f"{splits} does not list {folder.name!r}, which an earlier data set left; save it again")
+    listed = _entries(folder / "state.json", lambda content: [each["filename"] for each in content["_data_files"]])
     there = {path.name for path in folder.glob("*.arrow") if COUNTED.fullmatch(path.stem)}
     lost = [name for name in listed if Path(name).name != name or not (folder / name).is_file()]
     for names, trouble in (
@@ -74,6 +75,14 @@ def arrow_files(folder: Path) -> list[Path]:
         if names:
             raise InputError(f"{folder} {trouble}: {_list(names)}; save the data set again into an empty folder")
     return require_whole(folder, folder.name, [folder / name for name in listed])
+
+
+def _entries(path: Path, read: Callable[[Any], list[Any]]) -> list[str]:
+    """Read a list of names from a file of a saved data set."""
+    try:
+        return [str(name) for name in read(json.loads(path.read_bytes()))]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
+        raise InputError(f"{path.parent} cannot be read as a saved data set ({path.name}); save it again") from error
 
 
 def require_whole(folder: Path, split: str, paths: Sequence[Path]) -> list[Path]:

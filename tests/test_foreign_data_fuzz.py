@@ -7,6 +7,8 @@ import tempfile
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,10 +17,31 @@ from transformers import BertTokenizer
 from bench.data import encode, hold_out, load_split
 from bench.errors import InputError
 from bench.registry import TASKS
-from tests.foreign_data import SECRET, Truth, folder
+from tests.foreign_data import COLUMNS, SECRET, Draw, Truth, json_lines, rows, tab_separated
+from tests.foreign_tables import parquet, save_to_disk
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
 """How many folders are made; a thorough search takes thousands."""
+
+
+def folder(draw: Draw, base: Path) -> Truth:
+    """Write a training split in some layout, sound or damaged."""
+    truth = rows(draw)
+    others = [parquet, save_to_disk] if truth.task != "hatexplain" else [json_lines, parquet]
+    layout = draw(st.sampled_from([*others, *([tab_separated] if COLUMNS[truth.task].tsv else [])]))
+    layout(draw, truth, base)
+    if draw(st.integers(0, 24)) == 0:
+        second_layout(draw, truth, base)
+    return truth
+
+
+def second_layout(draw: Draw, truth: Truth, base: Path) -> None:
+    """The same split once more."""
+    below = base / draw(st.sampled_from(["", "data", TASKS[truth.task].folder]))
+    below.mkdir(parents=True, exist_ok=True)
+    if not (below / "train.parquet").exists():
+        truth.spoil()
+        pq.write_table(pa.table({"sentence": ["x"]}), below / "train.parquet")
 
 
 def require_one_line(error: InputError) -> None:

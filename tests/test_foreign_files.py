@@ -174,6 +174,12 @@ def test_line_ends_are_no_part_of_a_field(tmp_path: Path, end: bytes) -> None:
     assert load("sst2", tmp_path, "test")["text"][:] == ["fine"]
 
 
+def test_files_that_were_joined_are_refused(tmp_path: Path) -> None:
+    """A second header in a file is no example, also where rows have no labels to tell it by."""
+    (tmp_path / "test.tsv").write_text("index\tsentence\n0\tfine\nindex\tsentence\n0\tfine\n")
+    assert "test.tsv, line 3 is the header again" in refusal("sst2", tmp_path, "test")
+
+
 @pytest.mark.parametrize(
     ("column", "part"),
     [

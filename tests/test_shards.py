@@ -136,6 +136,19 @@ def test_a_saved_data_set_is_held_against_its_state(tmp_path: Path) -> None:
     assert "cannot be read as a saved data set" in refusal(tmp_path)
 
 
+def test_a_split_that_an_earlier_saving_left_is_refused(tmp_path: Path) -> None:
+    """A folder that dataset_dict.json does not list belongs to another data set."""
+    saved(tmp_path, shards=1)
+    for content, part in (
+        ('{"splits": ["validation"]}', "does not list 'train'"),
+        ('{"splits": 7}', "cannot be read as a saved data set (dataset_dict.json)"),
+    ):
+        (tmp_path / "dataset_dict.json").write_text(content)
+        assert part in refusal(tmp_path)
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["train"]}')
+    assert load(tmp_path) == ["a", "b", "c"]
+
+
 @pytest.mark.parametrize("other", ["train.parquet", "train/0000.parquet", "glue/SST-2/train.parquet"])
 def test_a_split_in_two_layouts_is_refused(tmp_path: Path, other: str) -> None:
     """Neither TSV nor a saved data set nor parquet wins: both are named."""
