@@ -12,8 +12,8 @@ from typing import Any, cast
 import pandas as pd
 
 from bench.errors import InputError
+from bench.packs import RunReader
 from bench.records import Record
-from bench.store import RunStore
 
 REFERENCE = "full"
 """The method every speed-up is against: the whole model on every example."""
@@ -104,7 +104,7 @@ class Runs:
     frames: Mapping[str, pd.DataFrame]
 
     @classmethod
-    def read(cls, store: RunStore, run_ids: Iterable[str]) -> Runs:
+    def read(cls, store: RunReader, run_ids: Iterable[str]) -> Runs:
         """Read runs from `store`; a run named twice is read once.
 
         Raises:

@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 
 from analysis.style import RC, VARIABLES, WIDTH
 
-_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # a date would differ on every run
+NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+"""Of a figure: a date would differ on every run."""
 
 
 class Drawn(Protocol):
@@ -38,7 +39,7 @@ def render(plot: Drawn, frame: pd.DataFrame) -> tuple[str, bytes]:
         FigureCanvasAgg(figure)
         plot.draw(figure.subplots(), frame)
         vector, pixels = io.BytesIO(), io.BytesIO()
-        figure.savefig(vector, format="svg", metadata=_NO_METADATA)
+        figure.savefig(vector, format="svg", metadata=NO_METADATA)
         figure.savefig(pixels, format="png", dpi=200)
     return vector.getvalue().decode("utf8"), pixels.getvalue()
 

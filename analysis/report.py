@@ -45,8 +45,7 @@ def write_report(store: RunStore, run_ids: Iterable[str], out: Path) -> Path:
     with replaced(out, source=store.root) as aside:
         for folder in ("figures", "data"):
             (aside / folder).mkdir()
-        names = {series(arm, only) for only in runs.by_task.values() for arm in only.arms if not arm.reference}
-        numbers = {name: number for number, name in enumerate(sorted(names))}
+        numbers = series_numbers(runs)
         sections = [_write_task(task, only, aside, numbers) for task, only in runs.by_task.items()]
         (aside / "index.html").write_text(_page(sections, runs), encoding="utf8")
     return out / "index.html"
@@ -101,13 +100,25 @@ def _write_task(task: str, runs: Runs, folder: Path, numbers: Mapping[str, int])
 
 
 def _write_figures(task: str, runs: Runs, folder: Path, numbers: Mapping[str, int]) -> Iterator[FigureView]:
-    known = {**numbers, **{series(arm, runs): -1 for arm in runs.arms if arm.reference}}  # which is drawn in ink
     for plot in sorted(PLOTS.values(), key=lambda plot: (plot.order, plot.name)):
-        frame = plot.data(runs)
+        frame = plot_data(plot, runs, numbers)
         if not frame.empty:
-            if "series" in frame and set(frame["series"]) <= set(known):
-                frame = frame.assign(look=frame["series"].map(known))
             yield _write_figure(plot, frame, stem=f"{slug(task)}-{plot.name}", folder=folder)
+
+
+def series_numbers(runs: Runs) -> dict[str, int]:
+    """Number the series of all tasks, which gives each the same look in every figure."""
+    names = {series(arm, only) for only in runs.by_task.values() for arm in only.arms if not arm.reference}
+    return {name: number for number, name in enumerate(sorted(names))}
+
+
+def plot_data(plot: Plot, runs: Runs, numbers: Mapping[str, int]) -> pd.DataFrame:
+    """Return what a figure of one task's runs draws, with the number of each series' look; empty where it has nothing."""
+    frame = plot.data(runs)
+    known = {**numbers, **{series(arm, runs): -1 for arm in runs.arms if arm.reference}}  # which is drawn in ink
+    if "series" in frame and set(frame["series"]) <= set(known):
+        frame = frame.assign(look=frame["series"].map(known))
+    return frame
 
 
 def _write_figure(plot: Plot, frame: pd.DataFrame, *, stem: str, folder: Path) -> FigureView:
