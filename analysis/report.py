@@ -27,13 +27,13 @@ from analysis.templating import TEMPLATES
 from bench.comparison_files import POINTS_CSV
 from bench.errors import InputError
 from bench.folders import require_own
+from bench.packs import RunReader
 from bench.registry import PLOTS
-from bench.store import RunStore
 
 _CONTENT = {"index.html", "figures", "data", POINTS_CSV}
 
 
-def write_report(store: RunStore, run_ids: Iterable[str], out: Path) -> Path:
+def write_report(store: RunReader, run_ids: Iterable[str], out: Path) -> Path:
     """Write the report of some runs to the folder `out` and return its page.
 
     The folder is assembled aside and renamed; an earlier report there is replaced.
@@ -113,7 +113,7 @@ def series_numbers(runs: Runs) -> dict[str, int]:
 
 
 def plot_data(plot: Plot, runs: Runs, numbers: Mapping[str, int]) -> pd.DataFrame:
-    """Return what a figure of one task's runs draws, with the number of each series' look; empty where it has nothing."""
+    """Return what a figure of one task's runs draws, with each series' look; empty where it has nothing."""
     frame = plot.data(runs)
     known = {**numbers, **{series(arm, runs): -1 for arm in runs.arms if arm.reference}}  # which is drawn in ink
     if "series" in frame and set(frame["series"]) <= set(known):

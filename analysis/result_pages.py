@@ -149,7 +149,9 @@ def page(experiment: Experiment, results: Path, pages: Path) -> str:
         "## Commands",
         f"```sh\n{experiment.commands.strip()}\n```",
         "The table and all figures again, from the stored runs:",
-        "```sh\n" + "\n".join(f"bench report results/{part.results} --out report" for part in experiment.parts) + "\n```",
+        "```sh\n"
+        + "\n".join(f"bench report results/{part.results} --out report" for part in experiment.parts)
+        + "\n```",
     ]
     return "\n\n".join(sections) + "\n"
 

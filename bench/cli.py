@@ -185,7 +185,7 @@ def report_command(folder: Path, out: Path, task: str | None, in_markdown: bool)
     from analysis.report import write_report
     from analysis.summary import markdown, summary
     from bench.comparison_files import OVERVIEW
-    from bench.store import RunStore
+    from bench.packs import open_runs
 
     if not folder.is_dir():
         raise InputError(f"folder {folder} does not exist; give the runs/ folder of a store, or one with {OVERVIEW}")
@@ -194,7 +194,7 @@ def report_command(folder: Path, out: Path, task: str | None, in_markdown: bool)
             raise InputError(f"--task is {task}, but the rationales in {folder} are of one task; leave it out")
         page, found = rationale_overview.write_report(folder, out), rationale_overview.summary(folder)
     else:
-        store = RunStore(folder)
+        store = open_runs(folder)
         run_ids = [run_id for run_id in store.ids() if task in (None, store.record(run_id).task)]
         page, found = write_report(store, run_ids, out), summary(Runs.read(store, run_ids))
     click.echo(f"report: {page}")
@@ -217,6 +217,19 @@ def compare_command(a: str, b: str, store: Path) -> None:
         raise InputError(f"{a} and {b} lie in different folders; give two runs of one")
     one, other = (folders[run].name if run in folders else run for run in (a, b))
     print_summary(comparison(RunStore(roots.pop()), one, other))
+
+
+@bench.command("pack")
+@click.argument("runs", type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="Folder for records.jsonl and examples.parquet.")
+def pack_command(runs: Path, out: Path) -> None:
+    """Pack the finished runs in RUNS into two files, to keep them or to pass them on.
+
+    `bench report` and `bench compare` read such a folder as they read runs/.
+    """
+    from bench.packs import open_runs, pack
+
+    click.echo(f"packed: {len(pack(open_runs(runs), out))} runs in {out}")
 
 
 @bench.command("export")

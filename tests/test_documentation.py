@@ -1,4 +1,4 @@
-"""What README.md shows: its commands are real and its links lead somewhere."""
+"""What the documentation shows: its commands are real, its links lead somewhere, and no page is too long."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from pathlib import Path
 import click
 import pytest
 
-from analysis import rationale_overview
-from analysis.frames import Runs
-from analysis.summary import markdown, summary
 from bench.cli import bench
-from bench.comparison_files import OVERVIEW
 from bench.presets import PRESETS
 from bench.registry import METHODS, TASKS
-from bench.store import RunStore
 
 ROOT = Path(__file__).parents[1]
-PAGES = [path for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md") if path.exists()]
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")), *DOCS]
+MOST_BYTES = {"README.md": 12_288, "CONTRIBUTING.md": 6_144}
+"""Of a page; others may have 40 KB."""
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`([^`]+)`")
+FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(<?([^)\s>]+)>?[^)]*\)|\b(?:src|href|srcset)=\"([^\"]+)\"")
 
 
@@ -55,13 +56,19 @@ def check(arguments: list[str]) -> None:
     assert given.get("preset", "quick") in PRESETS
 
 
-def targets(text: str) -> list[str]:
-    """The files that a page links to or shows."""
-    found = [inline or attribute for inline, attribute in LINK.findall(text)]
-    return [link.partition("#")[0] for link in found if not re.match(r"[a-z]+:|#", link)]
+def targets(text: str) -> list[tuple[str, str]]:
+    """The (file, anchor) pairs that a page links to or shows; the file is empty for the page itself."""
+    links = [inline or attribute for inline, attribute in LINK.findall(FENCED.sub("", text))]
+    return [link.partition("#")[::2] for link in links if not re.match(r"[a-z]+:", link)]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def anchors(text: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = [line.lstrip("#").strip() for line in FENCED.sub("", text).splitlines() if re.match(r"#+ ", line)]
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@each_page
 def test_every_command_shown_is_a_real_one(page: Path) -> None:
     """Each `bench` command parses: its flags, names, knobs and values exist."""
     for arguments in commands(page.read_text(encoding="utf8")):
@@ -71,7 +78,7 @@ def test_every_command_shown_is_a_real_one(page: Path) -> None:
 
 def test_the_defaults_shown_are_those_of_the_presets() -> None:
     """Each cell is a preset's value, and in brackets those of tasks that differ; what a preset sets has a row."""
-    text = (ROOT / "README.md").read_text(encoding="utf8")
+    text = (ROOT / "docs" / "methods" / "adapler.md").read_text(encoding="utf8")
     (table,) = re.findall(r"<!-- defaults -->\n(.*?)<!-- /defaults -->", text, re.DOTALL)
     header, _, *rows = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in table.splitlines()]
     adapler = METHODS["adapler"]
@@ -91,7 +98,7 @@ def test_the_defaults_shown_are_those_of_the_presets() -> None:
                 assert value == found.get(name, known[name].default), (name, preset.name, task)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@each_page
 def test_every_target_shown_is_a_real_one(page: Path) -> None:
     """Each `make` command names a target of the Makefile."""
     known = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf8"), re.MULTILINE)
@@ -99,11 +106,32 @@ def test_every_target_shown_is_a_real_one(page: Path) -> None:
     assert set(shown) <= set(known)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_leads_to_a_file(page: Path) -> None:
-    """Each relative link and figure exists in the repository."""
-    missing = [link for link in targets(page.read_text(encoding="utf8")) if not (page.parent / link).exists()]
+@each_page
+def test_every_link_leads_somewhere(page: Path) -> None:
+    """Each relative link and figure exists in the repository, and each anchor is a heading of its page."""
+    missing = []
+    for name, anchor in targets(page.read_text(encoding="utf8")):
+        target = page.parent / name if name else page
+        if not target.exists() or (anchor and anchor not in anchors(target.read_text(encoding="utf8"))):
+            missing.append(f"{name}#{anchor}")
     assert missing == []
+
+
+@each_page
+def test_no_page_is_too_long(page: Path) -> None:
+    """The front page and the guide for contributors are short, and no page is longer than a reader can take."""
+    assert page.stat().st_size <= MOST_BYTES.get(page.relative_to(ROOT).as_posix(), 40_960)
+
+
+def test_every_page_is_within_two_clicks() -> None:
+    """Each page of the documentation is linked from README, or from a page that README links to."""
+    reached, seen = {ROOT / "README.md"}, set[Path]()
+    for _ in range(2):
+        for page in reached - seen:
+            links = {(page.parent / name).resolve() for name, _ in targets(page.read_text(encoding="utf8")) if name}
+            seen.add(page)
+            reached = reached | {link for link in links if link.suffix == ".md"}
+    assert set(DOCS) <= reached
 
 
 @pytest.mark.parametrize(
@@ -126,23 +154,12 @@ def test_a_wrong_command_would_be_found(line: str) -> None:
         check(arguments)
 
 
-def test_links_and_figures_are_found() -> None:
-    """Markdown links, figures and HTML attributes are read; addresses and anchors are left out."""
-    text = '[a](docs/a.md#top) ![b](b.svg "B") <img src="c.png"> [d](https://example.org) [e](#here)'
-    assert targets(text) == ["docs/a.md", "b.svg", "c.png"]
+def test_links_and_figures_are_read() -> None:
+    """Markdown links, figures, anchors and HTML attributes are read; addresses and code are left out."""
+    text = '[a](docs/a.md#top) ![b](b.svg "B") <img src="c.png"> [d](https://e.org) [e](#here)\n```\n[f](f)\n```\n'
+    assert targets(text) == [("docs/a.md", "top"), ("b.svg", ""), ("c.png", ""), ("", "here")]
 
 
-RESULTS = re.compile(r"<!-- results (\S+) -->\n(.*?)\n<!-- /results -->", re.DOTALL)
-
-
-def test_result_tables_are_those_of_the_stored_runs() -> None:
-    """Each results table in README is what `bench report --markdown` makes of the folder that it names."""
-    found = RESULTS.findall((ROOT / "README.md").read_text(encoding="utf8"))
-    assert found
-    for folder, table in found:
-        if (ROOT / folder / OVERVIEW).is_file():
-            text = rationale_overview.summary(ROOT / folder)
-        else:
-            store = RunStore(ROOT / folder)
-            text = summary(Runs.read(store, store.ids()))
-        assert table.strip() == markdown(text).strip()
+def test_anchors_are_those_of_headings() -> None:
+    """A heading's anchor is in small letters, with hyphens and without punctuation; code has no headings."""
+    assert anchors("# A `b`, c!\n```\n# no\n```\n## Add a method\n") == {"a-b-c", "add-a-method"}
