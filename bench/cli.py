@@ -14,7 +14,21 @@ from bench import __version__
 from bench.asked import configured, default_device, planned, settings_from
 from bench.console import print_summary, progress_bars, quiet
 from bench.errors import InputError
-from bench.flags import FILE, FOLDER, MANY, MEASURING, ONE, SEED, SEEDS, SHARED, Name, Share, WithKnobs, given_values
+from bench.flags import (
+    FILE,
+    FOLDER,
+    HELP_WIDTH,
+    MANY,
+    MEASURING,
+    ONE,
+    SEED,
+    SEEDS,
+    SHARED,
+    Name,
+    Share,
+    WithKnobs,
+    given_values,
+)
 from bench.presets import PRESETS
 from bench.registry import EXPLAINERS, METHODS, METRICS, PLOTS, TASKS
 
@@ -25,7 +39,7 @@ JSON_LINE = ("run_id", "task", "method", "knobs", "seed", "preset", "backbone", 
 """What the JSON line of a run repeats from its record."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "terminal_width": HELP_WIDTH})
 @click.version_option(__version__, prog_name="efficient-bert")
 def bench() -> None:
     """Train, run and honestly measure input-adaptive BERT.
@@ -310,8 +324,14 @@ def rationales_command(
 
 
 @bench.command("list")
-def list_command() -> None:
-    """Tasks, methods, explainers, metrics, plots and presets, a line each."""
+@click.argument("method", type=Name(METHODS), required=False)
+def list_command(method: str | None) -> None:
+    """List tasks, methods, explainers, metrics, plots and presets; or explain the knobs and stages of METHOD."""
+    from bench.method_help import method_lines
+
+    if method is not None:
+        click.echo("\n".join(method_lines(METHODS[method])))
+        return
     found = {f"{registry.kind}s": registry for registry in (TASKS, METHODS, EXPLAINERS, METRICS, PLOTS)}
     for kind, entries in {**found, "presets": PRESETS}.items():
         click.echo(kind)
