@@ -15,7 +15,7 @@ ifneq ($(realpath ../shared/golden),)
 export GOLDEN_DIR ?= $(realpath ../shared/golden)
 endif
 
-.PHONY: demo test lint types wheel benchmark clean help
+.PHONY: demo test lint types wheel benchmark results clean help
 .NOTPARALLEL: # the targets share one environment
 
 demo: $(VENV)/.installed-offline ## Train, run and report on the synthetic task: no download of data or models
@@ -37,6 +37,9 @@ wheel: $(VENV)/.installed-dev ## Build dist/*.whl
 
 benchmark: $(VENV)/.installed-dev ## Micro-benchmarks
 	$(BIN)/python -m pytest tests/benchmarks/bench_*.py --benchmark-only -s
+
+results: $(VENV)/.installed-offline ## Write the pages and figures of docs/results from the stored runs
+	$(BIN)/python -m analysis.result_pages experiments results docs/results
 
 clean: ## Remove the environment, builds and caches; runs/, artifacts/ and report/ stay
 	rm -rf $(VENV) build dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -23,12 +23,12 @@ from analysis.statistics import (
 from analysis.summary import SYNTHETIC_NOTE, Summary, devices, heading, number
 from analysis.table import metric_names
 from bench.errors import InputError
+from bench.packs import RunReader
 from bench.records import Record
 from bench.registry import METRICS
-from bench.store import RunStore
 
 
-def compare(store: RunStore, a: str, b: str) -> pd.DataFrame:
+def compare(store: RunReader, a: str, b: str) -> pd.DataFrame:
     """Every metric of runs `a` and `b`, and what changes from `a` to `b`.
 
     Returns:
@@ -109,7 +109,7 @@ def _spread(name: str, found: Interval) -> dict[str, float]:
     return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
-def comparison(store: RunStore, a: str, b: str) -> Summary:
+def comparison(store: RunReader, a: str, b: str) -> Summary:
     """`compare` as text, for a terminal.
 
     Raises:

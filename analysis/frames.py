@@ -26,8 +26,8 @@ from analysis.identity import (
 )
 from analysis.verified import require_recorded
 from bench.errors import InputError
+from bench.packs import RunReader
 from bench.records import Record
-from bench.store import RunStore
 
 REFERENCE = "full"
 """The method every speed-up is against: the whole model on every example."""
@@ -105,7 +105,7 @@ class Runs:
     frames: Mapping[str, pd.DataFrame]
 
     @classmethod
-    def read(cls, store: RunStore, run_ids: Iterable[str]) -> Runs:
+    def read(cls, store: RunReader, run_ids: Iterable[str]) -> Runs:
         """Read runs from `store`; a run named twice is read once.
 
         Raises:

@@ -23,7 +23,8 @@ from pandas.api.types import is_numeric_dtype
 from analysis.style import RC, VARIABLES, WIDTH
 from bench.visible import visible
 
-_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # a date would differ on every run
+NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+"""Of a figure: a date would differ on every run."""
 
 
 class Drawn(Protocol):
@@ -47,7 +48,7 @@ def render(plot: Drawn, frame: pd.DataFrame) -> tuple[str, bytes]:
         FigureCanvasAgg(figure)
         plot.draw(figure.subplots(), seen)
         vector, pixels = io.BytesIO(), io.BytesIO()
-        figure.savefig(vector, format="svg", metadata=_NO_METADATA)
+        figure.savefig(vector, format="svg", metadata=NO_METADATA)
         figure.savefig(pixels, format="png", dpi=200)
     return vector.getvalue().decode("utf8"), pixels.getvalue()
 

@@ -28,13 +28,13 @@ from analysis.templating import TEMPLATES
 from bench.comparison_files import POINTS_CSV
 from bench.errors import InputError
 from bench.folders import disk_errors_at, exclusive_lock, require_own
+from bench.packs import RunReader
 from bench.registry import PLOTS
-from bench.store import RunStore
 
 _CONTENT = {"index.html", "figures", "data", POINTS_CSV}
 
 
-def write_report(store: RunStore, run_ids: Iterable[str], out: Path) -> Path:
+def write_report(store: RunReader, run_ids: Iterable[str], out: Path) -> Path:
     """Write the report of some runs to the folder `out` and return its page.
 
     The folder is assembled aside and renamed; an earlier report there is replaced.
@@ -46,8 +46,7 @@ def write_report(store: RunStore, run_ids: Iterable[str], out: Path) -> Path:
     with replaced(out, source=store.root) as aside:
         for folder in ("figures", "data"):
             (aside / folder).mkdir()
-        names = {series(arm, only) for only in runs.by_task.values() for arm in only.arms if not arm.reference}
-        numbers = {name: number for number, name in enumerate(sorted(names))}
+        numbers = series_numbers(runs)
         sections = [_write_task(task, only, aside, numbers) for task, only in runs.by_task.items()]
         (aside / "index.html").write_text(_page(sections, runs), encoding="utf8")
     return out / "index.html"
@@ -109,13 +108,25 @@ def _write_task(task: str, runs: Runs, folder: Path, numbers: Mapping[str, int])
 
 
 def _write_figures(task: str, runs: Runs, folder: Path, numbers: Mapping[str, int]) -> Iterator[FigureView]:
-    known = {**numbers, **{series(arm, runs): -1 for arm in runs.arms if arm.reference}}  # which is drawn in ink
     for plot in sorted(PLOTS.values(), key=lambda plot: (plot.order, plot.name)):
-        frame = plot.data(runs)
+        frame = plot_data(plot, runs, numbers)
         if not frame.empty:
-            if "series" in frame and set(frame["series"]) <= set(known):
-                frame = frame.assign(look=frame["series"].map(known))
             yield _write_figure(plot, frame, stem=f"{slug(task)}-{plot.name}", folder=folder)
+
+
+def series_numbers(runs: Runs) -> dict[str, int]:
+    """Number the series of all tasks, which gives each the same look in every figure."""
+    names = {series(arm, only) for only in runs.by_task.values() for arm in only.arms if not arm.reference}
+    return {name: number for number, name in enumerate(sorted(names))}
+
+
+def plot_data(plot: Plot, runs: Runs, numbers: Mapping[str, int]) -> pd.DataFrame:
+    """Return what a figure of one task's runs draws, with each series' look; empty where it has nothing."""
+    frame = plot.data(runs)
+    known = {**numbers, **{series(arm, runs): -1 for arm in runs.arms if arm.reference}}  # which is drawn in ink
+    if "series" in frame and set(frame["series"]) <= set(known):
+        frame = frame.assign(look=frame["series"].map(known))
+    return frame
 
 
 def _write_figure(plot: Plot, frame: pd.DataFrame, *, stem: str, folder: Path) -> FigureView:

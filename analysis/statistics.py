@@ -7,10 +7,11 @@ together. It says how much a number would move with other texts of the same kind
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -78,9 +79,14 @@ def interval(
     Raises:
         InputError: the metric is not defined on these rows, or `confidence` lies outside (0, 1).
     """
-    value = metric.compute(examples)
-    statistic = _of_rows(metric, examples)
-    return _bootstrap(value, statistic, texts=texts_of(examples), confidence=confidence, resamples=resamples, seed=seed)
+    return _bootstrap(
+        metric.compute(examples),
+        lambda resampling: resampling.of(metric, examples),
+        texts=texts_of(examples),
+        confidence=confidence,
+        resamples=resamples,
+        seed=seed,
+    )
 
 
 def paired_difference(
@@ -116,10 +122,9 @@ def mean_difference(
     sides = [aligned(a, b) for a, b in pairs]
     for _, b in sides[1:]:
         aligned(sides[0][0], b)
-    statistics = [(_of_rows(metric, a), _of_rows(metric, b)) for a, b in sides]
     return _bootstrap(
         fmean(metric.compute(b) - metric.compute(a) for a, b in sides),
-        lambda rows: np.mean([of_b(rows) - of_a(rows) for of_a, of_b in statistics], axis=0),
+        lambda resampling: np.mean([resampling.of(metric, b) - resampling.of(metric, a) for a, b in sides], axis=0),
         texts=texts_of(sides[0][0]),
         confidence=confidence,
         resamples=resamples,
@@ -177,23 +182,61 @@ def texts_of(examples: pd.DataFrame) -> list[NDArray[np.int64]]:
     return np.split(np.argsort(numbers, kind="stable"), np.cumsum(np.bincount(numbers))[:-1])
 
 
-def _of_rows(metric: Metric, examples: pd.DataFrame) -> Callable[[NDArray[np.int64]], NDArray[np.float64]]:
-    """(..., n) row numbers -> (...) the metric on those rows."""
-    terms, reduce = metric.terms, metric.reduce
-    if terms is not None and reduce is not None:
+@dataclass(frozen=True)
+class _Resampling:
+    """Draws of texts with replacement, the same for every metric and run that has these texts.
+
+    Attributes:
+        texts: the row numbers of each text.
+        resamples: how many draws.
+        seed: of the draws.
+    """
+
+    texts: Sequence[NDArray[np.int64]]
+    resamples: int
+    seed: int
+
+    def of(self, metric: Metric, examples: pd.DataFrame) -> NDArray[np.float64]:
+        """Compute the metric on each draw's rows of the table [resamples]."""
+        terms, reduce = metric.terms, metric.reduce
+        if terms is None or reduce is None:
+            return np.asarray([metric.compute(examples.take(rows)) for rows in self._rows()], np.float64)
         values = terms(examples)
-        return lambda rows: reduce(values[rows])
+        if metric.additive:
+            by_text = np.add.reduceat(values[np.concatenate(self.texts)], self._starts, axis=0)
+            return reduce((_counts(len(self.texts), self.resamples, self.seed) @ by_text)[:, None, :])
+        if len(self.texts) < len(values):
+            return np.asarray([reduce(values[rows]) for rows in self._rows()], np.float64)
+        size = max(1, _BATCH_ROWS // len(values))
+        draws = _draws(len(self.texts), self.resamples, self.seed)
+        return np.concatenate([reduce(values[draws[start : start + size]]) for start in range(0, len(draws), size)])
 
-    def one_by_one(rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        flat = [metric.compute(examples.take(row)) for row in rows.reshape(-1, rows.shape[-1])]
-        return np.asarray(flat, np.float64).reshape(rows.shape[:-1])
+    @property
+    def _starts(self) -> NDArray[np.int64]:
+        """Where each text begins once its rows stand together [texts]."""
+        return np.cumsum([0, *map(len, self.texts[:-1])])
 
-    return one_by_one
+    def _rows(self) -> Iterator[NDArray[np.int64]]:
+        """Yield the row numbers of each draw."""
+        for draw in _draws(len(self.texts), self.resamples, self.seed):
+            yield np.concatenate([self.texts[text] for text in draw])
+
+
+@lru_cache(maxsize=2)
+def _draws(texts: int, resamples: int, seed: int) -> NDArray[np.int64]:
+    """Draw text numbers [resamples, texts]."""
+    return np.random.default_rng(seed).integers(0, texts, (resamples, texts))
+
+
+@lru_cache(maxsize=2)
+def _counts(texts: int, resamples: int, seed: int) -> NDArray[np.float64]:
+    """Count how often each text is drawn [resamples, texts]."""
+    return np.stack([np.bincount(draw, minlength=texts) for draw in _draws(texts, resamples, seed)]).astype(np.float64)
 
 
 def _bootstrap(
     value: float,
-    statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]],
+    statistic: Callable[[_Resampling], NDArray[np.float64]],
     *,
     texts: Sequence[NDArray[np.int64]],
     confidence: float,
@@ -202,25 +245,9 @@ def _bootstrap(
 ) -> Interval:
     if not 0 < confidence < 1:
         raise InputError(f"confidence is {confidence}, but coverage lies in (0, 1); 0.95 is usual")
-    count, rows = len(texts), sum(map(len, texts))
-    if count < 2:
+    if len(texts) < 2:
         return Interval(value, math.nan, math.nan)
-
-    def along_last(drawn: NDArray[Any], axis: int) -> NDArray[np.float64]:
-        found = np.moveaxis(drawn, axis, -1)
-        if count == rows:
-            return statistic(found)
-        each = [statistic(np.concatenate([texts[text] for text in one])) for one in found.reshape(-1, count)]
-        return np.reshape(each, found.shape[:-1])
-
-    found = stats.bootstrap(
-        (np.arange(count),),
-        along_last,
-        n_resamples=resamples or (RESAMPLES_LARGE if rows > LARGE else RESAMPLES),
-        batch=max(1, _BATCH_ROWS // rows),
-        vectorized=True,
-        method="percentile",
-        confidence_level=confidence,
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return Interval(value, float(found.low), float(found.high))
+    rows = sum(map(len, texts))
+    drawn = statistic(_Resampling(texts, resamples or (RESAMPLES_LARGE if rows > LARGE else RESAMPLES), seed))
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(value, float(low), float(high))

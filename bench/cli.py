@@ -14,7 +14,21 @@ from bench import __version__
 from bench.asked import configured, default_device, planned, settings_from
 from bench.console import print_summary, progress_bars, quiet
 from bench.errors import InputError, system_trouble
-from bench.flags import FILE, FOLDER, MANY, MEASURING, ONE, SEED, SEEDS, SHARED, Name, Share, WithKnobs, given_values
+from bench.flags import (
+    FILE,
+    FOLDER,
+    HELP_WIDTH,
+    MANY,
+    MEASURING,
+    ONE,
+    SEED,
+    SEEDS,
+    SHARED,
+    Name,
+    Share,
+    WithKnobs,
+    given_values,
+)
 from bench.presets import PRESETS
 from bench.registry import EXPLAINERS, METHODS, METRICS, PLOTS, TASKS
 from bench.signals import Interruption, ending_signals, interruption
@@ -27,7 +41,7 @@ JSON_LINE = ("run_id", "task", "method", "knobs", "seed", "preset", "backbone", 
 """What the JSON line of a run repeats from its record."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "terminal_width": HELP_WIDTH})
 @click.version_option(__version__, prog_name="efficient-bert")
 def bench() -> None:
     """Train, run and honestly measure input-adaptive BERT.
@@ -208,19 +222,35 @@ def report_command(folder: Path, out: Path, task: str | None, in_markdown: bool)
 @bench.command("compare")
 @click.argument("a")
 @click.argument("b")
-@click.option("--store", type=FOLDER, default=Path(), help="A store or its runs/ folder, for ids. [default: here]")
+@click.option(
+    "--store", type=FOLDER, default=Path(), help="A store, its runs/ folder or a pack, for ids. [default: here]"
+)
 def compare_command(a: str, b: str, store: Path) -> None:
     """Compare runs A and B (ids, or their folders) example by example: metrics, paired difference, interval."""
     from analysis.compare import comparison
     from bench.locations import run_store
-    from bench.store import RunStore
+    from bench.packs import open_runs
 
     folders = {run: Path(run).resolve() for run in (a, b) if Path(run).is_dir()}
     roots = {folder.parent for folder in folders.values()} or {run_store(store).root}
     if len(roots) > 1:
         raise InputError(f"{a} and {b} lie in different folders; give two runs of one")
     one, other = (folders[run].name if run in folders else run for run in (a, b))
-    print_summary(comparison(RunStore(roots.pop()), one, other))
+    print_summary(comparison(open_runs(roots.pop()), one, other))
+
+
+@bench.command("pack")
+@click.argument("runs", type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="Folder for records.jsonl and examples.parquet.")
+def pack_command(runs: Path, out: Path) -> None:
+    """Pack the finished runs of a store into two files, to keep them or to pass them on.
+
+    `bench report` and `bench compare --store` read such a folder as they read runs/.
+    """
+    from bench.locations import finished_runs
+    from bench.packs import pack
+
+    click.echo(f"packed: {len(pack(*finished_runs(runs), out))} runs in {out}")
 
 
 @bench.command("export")
@@ -301,8 +331,14 @@ def rationales_command(
 
 
 @bench.command("list")
-def list_command() -> None:
-    """Tasks, methods, explainers, metrics, plots and presets, a line each."""
+@click.argument("method", type=Name(METHODS), required=False)
+def list_command(method: str | None) -> None:
+    """List tasks, methods, explainers, metrics, plots and presets; or explain the knobs and stages of METHOD."""
+    from bench.method_help import method_lines
+
+    if method is not None:
+        click.echo("\n".join(method_lines(METHODS[method])))
+        return
     found = {f"{registry.kind}s": registry for registry in (TASKS, METHODS, EXPLAINERS, METRICS, PLOTS)}
     for kind, entries in {**found, "presets": PRESETS}.items():
         click.echo(kind)

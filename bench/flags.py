@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +16,15 @@ from bench.presets import PRESETS
 from bench.registry import METHODS, TASKS, Registry
 
 if TYPE_CHECKING:
-    from efficient_bert.knobs import Knob
+    from efficient_bert.knobs import Knob, Value
+    from efficient_bert.methods import Method
+    from efficient_bert.training import Stage
+
+HELP_WIDTH = 110
+"""Characters of a line of help."""
+
+ARGUMENTS = f"{__name__}.arguments"
+"""Of a context's `meta`: the arguments before they are parsed."""
 
 Flag = Callable[[Callable[..., None]], Callable[..., None]]
 """What gives a command flags."""
@@ -25,15 +35,15 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 class Name(click.ParamType[str]):
-    """A name from a registry; `--help` lists them, a wrong one is told the nearest."""
+    """A name from a registry; a wrong one is told the nearest."""
 
     def __init__(self, registry: Registry[Any]) -> None:
         self.registry = registry
         self.name = registry.kind
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
-        """All names, as `--help` shows them."""
-        return "[" + "|".join(self.registry) + "]"
+        """Return what `--help` shows; `bench list` has the names."""
+        return "NAME"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The name itself, checked."""
@@ -57,30 +67,82 @@ def flag(name: str) -> str:
 
 
 class WithKnobs(click.Command):
-    """A command that also takes every method's knobs and every stage's options as flags, found when asked."""
+    """A command that also takes every method's knobs and every stage's options as flags.
+
+    Its help shows those of the methods that are named beside `--help`.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the arguments, which `--help` is read from."""
+        ctx.meta[ARGUMENTS] = tuple(args)
+        return super().parse_args(ctx, args)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """The command's own flags and the found ones."""
-        knobs = every_knob()
+        """Return the command's own flags, and those of all methods."""
         stages = {stage.name: stage for method in METHODS.values() for stage in method.stage.chain}
-        found = [self.knob(name, knob, several=True) for name, knob in knobs.items()]
-        for stage in stages.values():
-            found += [self.knob(f"{stage.name}.{knob.name}", knob, several=False) for knob in stage.options]
+        extra = [knob_flag(knob) for knob in every_knob().values()]
+        extra += [option_flag(stage, knob) for stage in stages.values() for knob in stage.options]
         *own, help_flag = super().get_params(ctx)
-        return [*own, *found, help_flag]
+        return [*own, *extra, help_flag]
 
-    @staticmethod
-    def knob(name: str, knob: Knob, *, several: bool) -> click.Option:
-        """One flag; `several` values may be given, separated as the knob says."""
-        values = f"{knob.separator} ".join(map(str, knob.points)) if knob.points and several else knob.default
-        preset = not several or any(name in preset.knobs for preset in PRESETS.values())
-        default = f"the preset's, or {values}" if preset else values
-        destination = name.replace(".", "__")
-        return click.Option(
-            [flag(destination.replace("__", "-")), destination],
-            help=f"{knob.summary} [default: {default}]",
-            metavar=f"VALUE[{knob.separator}VALUE...]" if several else "VALUE",
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the command's own flags, then those of each method that is named, in groups."""
+        named = named_methods(ctx.meta.get(ARGUMENTS, ()))
+        with formatter.section("Options"):
+            formatter.write_dl(_records(super().get_params(ctx), ctx))
+        for method in named:
+            with formatter.section(f"Knobs of {method.name}"):
+                formatter.write_dl(_records([knob_flag(knob) for knob in method.all_knobs], ctx) or [("none", "")])
+        if named:
+            with formatter.section("Training stages and their options, as in --finetune-epochs 3"):
+                formatter.write("".join(f"{line}\n" for line in _stage_lines(named)))
+        with formatter.section("More"):
+            formatter.write_text(
+                f"bench list {named[0].name}: what each of its flags means, with its default"
+                if named
+                else f"bench {ctx.info_name} --method NAME --help: the flags of a method; bench list: all methods"
+            )
+
+
+def _records(flags: Iterable[click.Parameter], ctx: click.Context) -> list[tuple[str, str]]:
+    return [record for each in flags if (record := each.get_help_record(ctx)) is not None]
+
+
+def _stage_lines(methods: Sequence[Method]) -> Iterator[str]:
+    """Yield each stage's name with the names of its options, none broken at a hyphen."""
+    for stage in {stage.name: stage for method in methods for stage in method.stage.chain}.values():
+        options = " ".join(knob.name.replace("_", "-") for knob in stage.options)
+        first, rest = f"  {stage.name:10} ", " " * 13
+        yield from textwrap.wrap(
+            options, HELP_WIDTH - 2, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False
         )
+
+
+def named_methods(arguments: Sequence[str]) -> list[Method]:
+    """Return the methods that follow `--method` among unparsed arguments; a wrong name is passed over."""
+    names = [value for name, value in itertools.pairwise(arguments) if name == "--method"]
+    names += [word.partition("=")[2] for word in arguments if word.startswith("--method=")]
+    return [METHODS[name] for name in dict.fromkeys(names) if name in METHODS]
+
+
+def knob_flag(knob: Knob) -> click.Option:
+    """Return a knob's flag, which takes several values, separated as the knob says."""
+    values = f"{knob.separator} ".join(map(str, knob.points)) if knob.points else knob.default
+    preset = any(knob.name in preset.knobs for preset in PRESETS.values())
+    return _value_flag(knob.name, knob, several=True, default=f"the preset's, or {values}" if preset else values)
+
+
+def option_flag(stage: Stage, knob: Knob) -> click.Option:
+    """Return the flag of an option of a training stage."""
+    return _value_flag(f"{stage.name}__{knob.name}", knob, several=False, default=f"the preset's, or {knob.default}")
+
+
+def _value_flag(name: str, knob: Knob, *, several: bool, default: Value) -> click.Option:
+    return click.Option(
+        [flag(name.replace("__", "-")), name],
+        help=f"{knob.summary} [default: {default}]",
+        metavar=f"VALUE[{knob.separator}...]" if several else "VALUE",
+    )
 
 
 def every_knob() -> dict[str, Knob]:
@@ -104,16 +166,14 @@ def with_flags(*flags: Flag) -> Flag:
 
 
 SHARED = with_flags(
-    click.option("--task", type=Name(TASKS), required=True, help="What to measure on."),
+    click.option("--task", type=Name(TASKS), required=True, help="Data set to measure on; bench list has the names."),
     click.option("--preset", default="quick", show_default=True, help=f"{', '.join(PRESETS)}."),
     click.option("--backbone", metavar="NAME_OR_DIR", help="Any BERT in safetensors. [default: the preset's]"),
     click.option("--data-dir", type=FOLDER, envvar="EFFICIENT_BERT_DATA", help="Where data sets lie. [default: hub]"),
     click.option("--device", help="cpu or cuda. [default: cuda where there is one]"),
     click.option("--max-length", type=int, help="Word pieces per example. [default: the task's]"),
     click.option("--train-rows", type=click.IntRange(1), help="Train on a seeded draw of so many rows."),
-    click.option(
-        "--finetune-seed", type=SEED, help="Of the held-out rows and of fine-tuning alone. [default: that of --seed]"
-    ),
+    click.option("--finetune-seed", type=SEED, help="Of held-out rows and fine-tuning alone. [default: --seed]"),
     click.option(
         "--store", type=FOLDER, default=Path(), help="Folder of runs/, artifacts/ and explained/. [default: here]"
     ),
@@ -130,7 +190,7 @@ MANY = with_flags(
         "methods",
         type=Name(METHODS),
         multiple=True,
-        help="May be repeated. [default: all that train quickly]",
+        help="Model to measure; may be repeated. [default: all that train quickly]",
     ),
     SEEDS,
     click.option("--split", help="Report on this split. [default: the task's]"),
@@ -147,7 +207,10 @@ ONE = with_flags(
 
 MEASURING = with_flags(
     click.option(
-        "--latency-examples", type=click.IntRange(0), help="Examples to time, 0 for none. [default: the preset's]"
+        "--latency-examples",
+        type=click.IntRange(0),
+        metavar="INTEGER",
+        help="Examples to time, 0 for none. [default: the preset's]",
     ),
     click.option("--rounds", type=click.IntRange(0), help="Samples per timed example. [default: the preset's]"),
     click.option(

@@ -1,24 +1,25 @@
-"""Where finished runs lie, for who names a store, its runs/ folder, or one run."""
+"""Where finished runs lie, for who names a store, its runs/ folder, a pack, or one run."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from bench.errors import InputError
+from bench.packs import RunReader, open_runs
 from bench.store import RunStore
 
 RUNS = "runs"
 """Of a store, the folder that holds its runs."""
 
 
-def run_store(folder: Path) -> RunStore:
+def run_store(folder: Path) -> RunReader:
     """The runs of a store, or of a folder that holds runs itself."""
-    below = RunStore(folder / RUNS)
-    return below if below.root.is_dir() and not any(RunStore(folder).ids()) else RunStore(folder)
+    reader, below = open_runs(folder), RunStore(folder / RUNS)
+    return below if below.root.is_dir() and not any(reader.ids()) else reader
 
 
-def finished_runs(folder: Path, task: str | None = None) -> tuple[RunStore, list[str]]:
-    """The runs below a folder that is a store, its runs/ folder or one run: the store of runs, and their ids.
+def finished_runs(folder: Path, task: str | None = None) -> tuple[RunReader, list[str]]:
+    """The runs below a folder that is a store, its runs/ folder, a pack or one run: who reads them, and their ids.
 
     Args:
         task: only runs of this one.
@@ -30,7 +31,7 @@ def finished_runs(folder: Path, task: str | None = None) -> tuple[RunStore, list
         raise InputError(f"folder {folder} does not exist; give the runs/ folder of a store, the store, or one run's")
     place = folder.resolve()
     alone = place.name in RunStore(place.parent)
-    store = RunStore(place.parent) if alone else run_store(folder)
+    store: RunReader = RunStore(place.parent) if alone else run_store(folder)
     ids = [place.name] if alone else list(store.ids())
     if not ids:
         raise InputError(f"{_nothing_in(folder, store)}; make some with bench run --store, or name the right folder")
@@ -41,7 +42,7 @@ def finished_runs(folder: Path, task: str | None = None) -> tuple[RunStore, list
     return store, [run_id for run_id in ids if tasks.get(run_id) == task]
 
 
-def _nothing_in(folder: Path, store: RunStore) -> str:
+def _nothing_in(folder: Path, store: RunReader) -> str:
     """What was looked for in vain: runs, and how many are under way."""
     looked = f"{folder} holds no finished run"
     looked += "" if folder.resolve().name == RUNS else f", and neither does {folder / RUNS}"

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 if TYPE_CHECKING:
     from efficient_bert.training import Status
@@ -31,10 +41,11 @@ class Watcher(Protocol):
 
 
 class Bars:
-    """Shows rich's bars; where standard error is no terminal, one line at the end of each piece of work."""
+    """Shows rich's bars; where standard error is no terminal, a line every `every` seconds and one at the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, every: float = 25.0) -> None:
         self.console = Console(stderr=True, highlight=False)
+        self.every = every
 
     @contextmanager
     def _bar(self, name: str, total: int | None, *, still: bool = False) -> Iterator[Callable[..., None]]:
@@ -50,12 +61,36 @@ class Bars:
         with Progress(*columns, console=self.console, disable=not shown, auto_refresh=not still) as progress:
             bar = progress.add_task(name, total=total, note="")
 
-            def update(**changes: object) -> None:
-                progress.update(bar, refresh=still, **changes)  # type: ignore[arg-type]  # rich types each by itself
+            told = time.monotonic()
 
-            yield update
+            def update(**changes: object) -> None:
+                nonlocal told
+                progress.update(bar, refresh=still, **changes)  # type: ignore[arg-type]  # rich types each by itself
+                if still and not shown and time.monotonic() - told >= self.every:
+                    told = time.monotonic()
+                    self.say(progress_line(progress.tasks[0]))
+
+            with self._lines(progress.tasks[0]) if not shown and not still else nullcontext():
+                yield update
         if not shown:
             self.console.print(f"{name}: done in {progress.tasks[0].elapsed or 0:.0f} s", soft_wrap=True)
+
+    @contextmanager
+    def _lines(self, task: Task) -> Iterator[None]:
+        """Print how far the task is, from time to time, until the block ends."""
+        ended = threading.Event()
+
+        def tell() -> None:
+            while not ended.wait(self.every):
+                self.console.print(progress_line(task), soft_wrap=True)
+
+        teller = threading.Thread(target=tell, daemon=True)
+        teller.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            teller.join()
 
     @contextmanager
     def training(self, name: str) -> Iterator[Callable[[Status], None]]:
@@ -83,3 +118,16 @@ class Bars:
     def say(self, line: str) -> None:
         """A line of its own."""
         self.console.print(line, soft_wrap=True, markup=False)
+
+
+def progress_line(task: Task) -> str:
+    """Say how far a task is: `train finetune: 120 of 800 (15 %), 30 s so far, about 170 s left`."""
+    parts = [f"{task.elapsed or 0:.0f} s so far"]
+    done = ""
+    if task.total:
+        done = f"{task.completed:,.0f} of {task.total:,.0f} ({task.percentage:.0f} %), "
+        if task.time_remaining is not None:
+            parts.append(f"about {task.time_remaining:.0f} s left")
+    if note := task.fields["note"]:
+        parts.append(note)
+    return f"{task.description}: {done}{', '.join(parts)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -65,19 +66,32 @@ def test_help_imports_nothing_heavy() -> None:
     assert set(imported.split()) & heavy == set()
 
 
-def test_help_lists_every_name_and_flag() -> None:
-    """`bench run --help` names each task, method, knob and training option that is registered."""
-    text = call("run", "--help").out
-    knobs = {knob.name for method in METHODS.values() for knob in method.all_knobs}
-    options = {
-        f"{stage.name}-{knob.name}"
-        for method in METHODS.values()
-        for stage in method.stage.chain
-        for knob in stage.options
-    }
-    assert "|".join(TASKS) in text
-    assert "|".join(METHODS) in text
-    assert all(f"--{name.replace('_', '-')} " in text for name in knobs | options)
+@pytest.mark.parametrize("command", ["run", "sweep", "search", "train", "predict"])
+def test_help_is_short_and_names_the_flags_of_a_method(command: str) -> None:
+    """A command's help has at most 60 lines, also with a method, whose knobs and stages' options it names."""
+    assert len(call(command, "--help").out.splitlines()) <= 40
+    for name, method in METHODS.items():
+        text = call(command, "--method", name, "--help").out
+        assert len(text.splitlines()) <= 60
+        assert all(f"  --{knob.name.replace('_', '-')} " in text for knob in method.all_knobs)
+        for stage in method.stage.chain:
+            (line,) = re.findall(rf"^  {stage.name} +((?:.+\n)(?: {{13}}.+\n)*)", text, re.MULTILINE)
+            assert line.split() == [knob.name.replace("_", "-") for knob in stage.options]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_list_explains_a_method(name: str) -> None:
+    """`bench list METHOD` has a line for each knob and option, with its summary and its default."""
+    method, lines = METHODS[name], call("list", name).out.splitlines()
+    flags = {knob.name.replace("_", "-"): knob for knob in method.all_knobs}
+    for stage in method.stage.chain:
+        flags |= {f"{stage.name}-{knob.name}".replace("_", "-"): knob for knob in stage.options}
+    shown = {line.split()[0][2:]: number for number, line in enumerate(lines) if line.startswith("  --")}
+    assert set(shown) == set(flags)
+    for flag, knob in flags.items():
+        assert knob.summary in lines[shown[flag]]
+        default = f"default {knob.default}" if knob.default != "" else "not set by default"
+        assert default in lines[shown[flag] + 1]
 
 
 def test_list_names_everything() -> None:

@@ -34,6 +34,7 @@ class Metric:
         terms, reduce: the same statistic in two steps, so that thousands of resamples are one array operation:
             `terms` maps n examples to (n, k) float64 and `reduce` maps (..., n, k) to (...).
             Optional: without them a bootstrap calls `compute` once per resample.
+        additive: `reduce` needs the terms' sums over examples alone, so that a resample is a weighted sum.
     """
 
     name: str
@@ -48,3 +49,4 @@ class Metric:
     format: Callable[[float], str] = "{:z.3f}".format
     terms: Callable[[pd.DataFrame], NDArray[np.float64]] | None = None
     reduce: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None
+    additive: bool = False

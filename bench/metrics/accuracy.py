@@ -31,4 +31,5 @@ ACCURACY = Metric(
     quality=True,
     terms=_terms,
     reduce=ratio_of_sums,
+    additive=True,
 )

@@ -42,4 +42,5 @@ F1 = Metric(
     quality=True,
     terms=_terms,
     reduce=ratio_of_sums,
+    additive=True,
 )

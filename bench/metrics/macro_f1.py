@@ -46,4 +46,5 @@ MACRO_F1 = Metric(
     quality=True,
     terms=_terms,
     reduce=_reduce,
+    additive=True,
 )

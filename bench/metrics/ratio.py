@@ -67,4 +67,5 @@ def ratio_metric(
         format=format,
         terms=terms,
         reduce=ratio_of_sums,
+        additive=True,
     )

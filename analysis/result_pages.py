@@ -1,0 +1,210 @@
+"""The pages of stored results: for each experiment what was found, then the figures, then the tables, and its commands.
+
+    EXPERIMENTS/<name>.toml          question, answer, finding, details, commands, and which results belong to it
+    RESULTS/<part>/                  packed runs, or rationales that were put together
+    RESULTS/<part>/figures/*.svg     written here
+    RESULTS/overview.svg             written here, from EXPERIMENTS/overview.toml
+    PAGES/<name>.md, PAGES/index.md  written here
+
+Usage: python -m analysis.result_pages EXPERIMENTS RESULTS PAGES
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from analysis import rationale_overview
+from analysis.frames import Runs
+from analysis.overview import draw_overview, overview_data
+from analysis.render import render
+from analysis.report import plot_data, series_numbers
+from analysis.summary import Summary, markdown, summary
+from bench.comparison_files import OVERVIEW
+from bench.errors import InputError
+from bench.packs import open_runs
+from bench.registry import PLOTS
+from bench.store import write_aside
+
+PREFACE, OVERVIEW_SETTINGS = "index.md", "overview.toml"
+"""Of the experiments: what stands above the list of pages, and what the figure above all results draws."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of a part: the plot's name (of rationales the file's stem), and what it shows in words."""
+
+    plot: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """Results of an experiment that share a table.
+
+    Attributes:
+        results: folder of packed runs or of rationales, below the results.
+        title: heading of the table.
+        figures: those that the page shows.
+    """
+
+    results: str
+    title: str
+    figures: tuple[Figure, ...] = ()
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What one page says; texts are Markdown.
+
+    Attributes:
+        name: file stem of the page.
+        title, question, answer: one line each.
+        finding: what was found, in a few sentences.
+        details: what was done, and what else was seen.
+        commands: the shell commands that made the results.
+        parts: the tables.
+        order: position in the index, lowest first.
+    """
+
+    name: str
+    title: str
+    question: str
+    answer: str
+    finding: str
+    details: str
+    commands: str
+    parts: tuple[Part, ...]
+    order: int
+
+
+def read_experiment(path: Path) -> Experiment:
+    """Read an experiment's file.
+
+    Raises:
+        InputError: it is no TOML, or lacks a field or has one more.
+    """
+    try:
+        fields: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf8"))
+        parts = tuple(_part(fields_of_part) for fields_of_part in fields.pop("parts"))
+        return Experiment(name=path.stem, parts=parts, **fields)
+    except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is no experiment ({error}); compare it with another one beside it") from error
+
+
+def _part(fields: dict[str, Any]) -> Part:
+    return Part(fields["results"], fields["title"], tuple(Figure(**figure) for figure in fields.get("figures", ())))
+
+
+def write_pages(experiments: Path, results: Path, pages: Path) -> list[Path]:
+    """Write every experiment's page and figures, and the index; the pages.
+
+    Args:
+        experiments: folder of the experiments' files.
+        results: folder of the stored results; figures are written into it.
+        pages: folder of the pages.
+    """
+    pages.mkdir(parents=True, exist_ok=True)
+    files = [path for path in experiments.glob("*.toml") if path.name != OVERVIEW_SETTINGS]
+    known = sorted(map(read_experiment, files), key=lambda experiment: experiment.order)
+    written = [pages / f"{experiment.name}.md" for experiment in known]
+    for experiment, path in zip(known, written, strict=True):
+        write_aside(path, page(experiment, results, pages))
+    settings = experiments / OVERVIEW_SETTINGS
+    write_aside(results / "overview.svg", draw_overview(overview_data(settings, results)))
+    preface = (experiments / PREFACE).read_text(encoding="utf8")
+    write_aside(pages / "index.md", index(known, preface))
+    return [*written, pages / "index.md"]
+
+
+def index(experiments: Sequence[Experiment], preface: str) -> str:
+    """Return the page that lists all others, a line for each."""
+    rows = [f"| [{each.question}]({each.name}.md) | {each.answer} |" for each in experiments]
+    return "\n".join([preface.strip(), "", "| question | answer |", "| --- | --- |", *rows, ""])
+
+
+def page(experiment: Experiment, results: Path, pages: Path) -> str:
+    """Return an experiment's page, after writing its figures."""
+    back = Path(os.path.relpath(results, pages)).as_posix()
+    figures, tables = [], []
+    for part in experiment.parts:
+        write_figures(part, results / part.results)
+        figures += [f"![{each.alt}]({back}/{part.results}/figures/{each.plot}.svg)" for each in part.figures]
+        tables += [f"### {part.title}", _table(part, results)]
+    sections = [
+        f"# {experiment.title}",
+        f"*{experiment.question}*",
+        experiment.finding.strip(),
+        *figures,
+        "## Details",
+        experiment.details.strip(),
+        "## Tables",
+        *tables,
+        "## Commands",
+        f"```sh\n{experiment.commands.strip()}\n```",
+        "The table and all figures again, from the stored runs:",
+        "```sh\n"
+        + "\n".join(f"bench report results/{part.results} --out report" for part in experiment.parts)
+        + "\n```",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _table(part: Part, results: Path) -> str:
+    """Return a part's table in Markdown, folded where it is long."""
+    text = markdown(summarised(results / part.results)).strip()
+    return f"<details><summary>Every arm, and what its numbers belong to</summary>\n\n{text}\n\n</details>"
+
+
+def summarised(folder: Path) -> Summary:
+    """Return the table of a folder of results: packed runs, or rationales that were put together."""
+    if (folder / OVERVIEW).is_file():
+        return rationale_overview.summary(folder)
+    reader = open_runs(folder)
+    return summary(Runs.read(reader, reader.ids()))
+
+
+def write_figures(part: Part, folder: Path) -> None:
+    """Write the figures of a part as SVG into its folder."""
+    names = {figure.plot for figure in part.figures}
+    if not names:
+        return
+    drawn = _rationale_figures(folder) if (folder / OVERVIEW).is_file() else _run_figures(folder, names)
+    for name, svg in drawn:
+        if name in names:
+            (folder / "figures").mkdir(exist_ok=True)
+            write_aside(folder / "figures" / f"{name}.svg", svg)
+
+
+def _run_figures(folder: Path, names: set[str]) -> Iterator[tuple[str, str]]:
+    reader = open_runs(folder)
+    runs = Runs.read(reader, reader.ids())
+    for name in sorted(names):
+        frame = plot_data(PLOTS[name], runs, series_numbers(runs))
+        if frame.empty:
+            raise InputError(f"the runs in {folder} have nothing for the figure {name!r}; name another")
+        yield name, render(PLOTS[name], frame)[0]
+
+
+def _rationale_figures(folder: Path) -> Iterator[tuple[str, str]]:
+    with tempfile.TemporaryDirectory() as report:
+        rationale_overview.write_overview(folder, Path(report))
+        for path in sorted(Path(report, "figures").glob("*.svg")):
+            yield path.stem, path.read_text(encoding="utf8")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write the pages of the three folders named on the command line."""
+    experiments, results, pages = map(Path, arguments)
+    for path in write_pages(experiments, results, pages):
+        print(path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
