@@ -79,7 +79,7 @@ def test_one_odd_class_is_enough(logits: list[float]) -> None:
 
 def test_a_score_that_is_no_number_is_refused() -> None:
     """The same holds of a regression, whose answer has no probabilities."""
-    regression = {"classes": 1, "problem_type": "regression"}
+    regression: dict[str, Any] = {"classes": 1, "problem_type": "regression"}
     with pytest.raises(InputError, match="answer to example 'e5' is no finite number"):
         evaluate(able(spoilt(**regression), **regression), rows(5))
 

@@ -15,6 +15,7 @@ from analysis.compare import comparison
 from analysis.frames import Runs
 from analysis.statistics import texts_of
 from bench import evaluation
+from bench.backbones import resolve, tokenizer
 from bench.data import encode, fingerprint, load_split
 from bench.plan import Plan, Settings, make_plan
 from bench.registry import TASKS
@@ -78,8 +79,6 @@ def test_windows_name_their_text(tmp_path: Path) -> None:
     backbone = write_backbone(tmp_path / "bert")
     reviews = {"r#1": "the film was fine and the plot was very good", "r": "dull"}
     write_dataset(tmp_path / "movies", reviews, {"val": [Annotation(name, "", "POS", (), (name,)) for name in reviews]})
-    from bench.backbones import resolve, tokenizer
-
     table = load_split(MOVIES, "validation", data_dir=tmp_path / "movies", seed=0)
     encoded = encode(table, tokenizer(resolve(str(backbone))), max_length=6, windows=True)
     assert encoded["example_id"][:] == ["r#1#0", "r#1#1", "r#1#2", "r#0"]
@@ -119,7 +118,7 @@ def test_other_ids_are_other_data(tmp_path: Path, ids: Sequence[str]) -> None:
     """Ids of the file take part in what identifies the reported rows, and in nothing that decides training."""
     one, other = (
         load_split(HATEXPLAIN, "test", data_dir=write_lines(tmp_path / name, own), seed=0)
-        for name, own in (("one", ids), ("other", ids[1:] + ids[:1]))
+        for name, own in (("one", ids), ("other", [*ids[1:], *ids[:1]]))
     )
     assert fingerprint(one, names=True) != fingerprint(other, names=True)
     assert fingerprint(one) == fingerprint(other)

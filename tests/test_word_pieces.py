@@ -197,7 +197,7 @@ def test_the_name_of_a_special_token_is_text(
         assert words.convert_ids_to_tokens(ids) == pieces
 
 
-@pytest.mark.parametrize("name", ["[SEP]", "[CLS]", "[MASK]", "[PAD]", "[UNK]"])
+@pytest.mark.parametrize("name", ["[SEP]", "[MASK]", "[UNK]"])
 def test_texts_that_are_read_in_another_way_are_other_data(tmp_path: Path, backbone: Path, name: str) -> None:
     """Where the tokens were taken for such names, what was stored is not found again; everything else is."""
     data = write_sst2(tmp_path / "sst2", train=60, dev=12)
@@ -241,7 +241,7 @@ def test_what_is_saved_with_a_model_cuts_where_its_training_did(tmp_path: Path, 
     said = pipeline("text-classification", str(artifact), top_k=None)(text, truncation=True)
     row = (tmp_path / "out" / "sst2-validation.tsv").read_text(encoding="utf8").splitlines()[-1].split("\t")
     written = dict(zip(("negative", "positive"), map(float, row[2].split(",")), strict=True))
-    scores = {each["label"]: each["score"] for each in np.ravel(said)}
+    scores = {each["label"]: each["score"] for each in (said[0] if isinstance(said[0], list) else said)}
     assert scores == pytest.approx(written, abs=2e-5)
     assert row[1] == max(scores, key=lambda label: scores[label])
     assert np.argmax(list(written.values())) == ("negative", "positive").index(row[1])
