@@ -166,10 +166,12 @@ def kept_of(fraction: float, whole: int, *, name: str, units: str) -> int:
     count = round(fraction * whole) if 0 < fraction <= 1 else 0
     if not count:
         least = math.ceil(100 / whole) / 100
+        if 0 < fraction <= 1:
+            raise InputError(
+                f"{name} is {fraction:g}, which leaves none of {whole} {units}; give {least:.2f} or more, at most 1"
+            )
         raise InputError(
-            f"{name} is {fraction:g}, which leaves none of {whole} {units}; give {least:.2f} or more, at most 1"
-            if 0 < fraction <= 1
-            else f"{name} is {fraction:g}, but it is a fraction of the {whole} {units}, in (0, 1]; give {least:.2f} to 1"
+            f"{name} is {fraction:g}, but it is a fraction of the {whole} {units}, in (0, 1]; give {least:.2f} to 1"
         )
     return count
 

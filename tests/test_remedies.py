@@ -119,7 +119,7 @@ def numbers_of_knobs(method: str) -> dict[str, list[str]]:
     return {knob.name: wrong[knob.name] for knob in METHODS[method].all_knobs if knob.name in wrong}
 
 
-SIZES = {name: ((1, 1), (2, 2), (3, 2)) if method.suite else ((1, 1), (2, 2)) for name, method in METHODS.items()}
+SIZES = {name: ((1, 1), (2, 2), (3, 2)) if method.suite else ((2, 2),) for name, method in METHODS.items()}
 
 
 def cases() -> Iterator[Asked]:
@@ -132,7 +132,7 @@ def cases() -> Iterator[Asked]:
             **({"gates.class_weights": ["1", "-1,1"]} if "gates" in stages else {}),
         }
         for layers, heads in SIZES[method]:
-            for classes in (1, 2, 3):
+            for classes in (1, 3):
                 yield Asked(layers, heads, method, {}, classes)
             for name, values in {**numbers_of_knobs(method), **lists}.items():
                 yield from (Asked(layers, heads, method, {name: value}) for value in values)
@@ -152,7 +152,7 @@ def test_every_remedy_is_accepted() -> None:
                 after = replace(after, given={**after.given, "width_mult": "1"})
             now = after
         refused += bool(lines)
-    assert refused > 100
+    assert refused > 50
 
 
 @pytest.mark.parametrize("whole", range(1, 33))
