@@ -341,7 +341,7 @@ def test_a_damaged_backbone_is_refused_or_read_as_hugging_face_reads_it(data: st
                 AttributeError,
                 TypeError,
                 SafetensorError,
-            ):  # the file was damaged before
+            ):
                 break
         check(folder)
         shutil.rmtree(folder, ignore_errors=True)
