@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bench.errors import InputError
@@ -92,12 +93,7 @@ def check_values(settings: Settings, options: Mapping[str, Value], methods: Sequ
     of_stages = {f"{stage.name}.{knob.name}": knob for stage in stages.values() for knob in stage.options}
     given = [(knobs[name], value) for name, values in settings.knobs.items() for value in values]
     given += [(of_stages[name], value) for name, value in options.items() if name in of_stages]
-    refuse(refusals(*(parsing(knob, value) for knob, value in given)))
-
-
-def parsing(knob: Knob, value: Value) -> Callable[[], object]:
-    """A check that the knob takes the value."""
-    return lambda: knob.parse(value)
+    refuse(refusals(*(partial(knob.parse, value) for knob, value in given)))
 
 
 def unfit_stages(
@@ -111,16 +107,28 @@ def unfit_stages(
     Args:
         options: of each stage, knobs among them, by the stage's name.
     """
+    from efficient_bert import InputError as UnfitError
+
+    found: list[str] = []
+    for each in stage.chain:
+        own = options[each.name]
+        if found:  # there is no configuration to hold the rest against
+            found += refusals(partial(each.changes, config, own))
+            continue
+        try:
+            each.check(config, own, vocabulary)
+            config = configured(each, config, own)
+        except UnfitError as error:
+            found.append(str(error))
+    return found
+
+
+def configured(stage: Stage, before: EfficientBertConfig, options: Mapping[str, Value]) -> EfficientBertConfig:
+    """The configuration that a stage leaves."""
     from efficient_bert import EfficientBertConfig
 
-    found = []
-    for each in stage.chain:
-        own, before = options[each.name], config
-        changes: dict[str, object] = {}
-        found += refusals(lambda: changes.update(each.changes(before, own)))  # noqa: B023 - called at once
-        found += refusals(lambda: each.check(before, own, vocabulary))  # noqa: B023
-        config = EfficientBertConfig.from_bert(before, **changes) if changes else before
-    return found
+    changes = stage.changes(before, options)
+    return EfficientBertConfig.from_bert(before, **changes) if changes else before
 
 
 def grid(knobs: Sequence[Knob], chosen: Mapping[str, Sequence[Value]]) -> list[dict[str, Value]]:

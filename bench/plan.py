@@ -15,7 +15,7 @@ from bench.backbones import Backbone, inspect, resolve
 from bench.environment import read_environment
 from bench.errors import InputError
 from bench.examples import Data, load_data
-from bench.fitting import Misfit, Points, check_values, grid, refusals, refuse, unfit_stages
+from bench.fitting import Misfit, Points, check_values, configured, grid, refusals, refuse, unfit_stages
 from bench.folders import Folders, digest
 from bench.presets import Preset, preset_named
 from bench.registry import METHODS, TASKS
@@ -219,10 +219,13 @@ class Plan:
         """A method at the knob values given, else the preset's, else its own points, each held against the model."""
         chosen = {**{name: (value,) for name, value in self.preset.knobs.items()}, **self.settings.knobs}
         arms, misfits = [], []
+        known: dict[str, list[str]] = {}  # points share most of their training
         for knobs in grid(method.all_knobs, chosen):
             options = {stage.name: self.options_of(stage, knobs) for stage in method.stage.chain}
-            if untrained := unfit_stages(method.stage, self.config, options, self.vocabulary):
-                misfits.append(Misfit(tuple(untrained), untrained=True))
+            if (key := repr(options)) not in known:
+                known[key] = unfit_stages(method.stage, self.config, options, self.vocabulary)
+            if known[key]:
+                misfits.append(Misfit(tuple(known[key]), untrained=True))
                 continue
             arm = self.arm(method, knobs)
             if unfit := refusals(partial(method.check, self.config_after(arm.job), knobs)):
@@ -292,14 +295,10 @@ class Plan:
 
     def config_after(self, job: Job | None) -> EfficientBertConfig:
         """The configuration of the model that a job will make; without a job, the backbone's."""
-        from efficient_bert import EfficientBertConfig
-
         if job is None:
             return self.config
         if job.id not in self._configs:
-            before = self.config_after(job.after)
-            changes = job.stage.changes(before, job.options)
-            self._configs[job.id] = EfficientBertConfig.from_bert(before, **changes) if changes else before
+            self._configs[job.id] = configured(job.stage, self.config_after(job.after), job.options)
         return self._configs[job.id]
 
 

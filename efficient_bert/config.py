@@ -166,10 +166,12 @@ def kept_of(fraction: float, whole: int, *, name: str, units: str) -> int:
     count = round(fraction * whole) if 0 < fraction <= 1 else 0
     if not count:
         least = math.ceil(100 / whole) / 100
+        if 0 < fraction <= 1:
+            raise InputError(
+                f"{name} is {fraction:g}, which leaves none of {whole} {units}; give {least:.2f} or more, at most 1"
+            )
         raise InputError(
-            f"{name} is {fraction:g}, which leaves none of {whole} {units}; give {least:.2f} or more, at most 1"
-            if 0 < fraction <= 1
-            else f"{name} is {fraction:g}, but it is a fraction of the {whole} {units}; give {least:.2f} to 1"
+            f"{name} is {fraction:g}, but it is a fraction of the {whole} {units}, in (0, 1]; give {least:.2f} to 1"
         )
     return count
 
@@ -180,13 +182,13 @@ def example_fractions(whole: int) -> tuple[float, ...]:
     return tuple(fraction for count, fraction in found.items() if count)
 
 
-def kept_heads(width: float, heads: int) -> int:
+def kept_heads(width: float, heads: int, *, name: str = "the width") -> int:
     """Heads at a width: round(width * heads), half to even (DynaBERT, Hou et al., 2020, section 2.1).
 
     Raises:
         InputError: the width is not in (0, 1] or leaves no head.
     """
-    return kept_of(width, heads, name="the width", units="heads")
+    return kept_of(width, heads, name=name, units="heads")
 
 
 def check_widths(widths: Sequence[float], *, heads: int) -> None:

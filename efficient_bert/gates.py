@@ -96,11 +96,11 @@ def width_list(text: str, config: EfficientBertConfig) -> tuple[float, ...]:
     widths = numbers(text, name="width_mult_list")
     if len(widths) != len(config.widths):
         raise InputError(
-            f"width_mult_list is {text!r}, but the gates tell {len(config.widths)} classes apart; give "
-            f"--width-mult-list as many, for example their widths, {spelled(config.widths)}"
+            f"width_mult_list is {text!r}, but the gates tell {len(config.widths)} classes apart, the widths "
+            f"{config.widths}; give --width-mult-list as many, such as theirs, {spelled(config.widths)}"
         )
     for width in widths:
-        kept_heads(width, config.num_attention_heads)
+        kept_heads(width, config.num_attention_heads, name=f"width_mult_list is {text!r}: the width")
     return widths
 
 

@@ -70,7 +70,7 @@ class Knob:
     def interval(self) -> str:
         """The numbers that it takes, such as "[1, 10]", or "(0, 1]" where 0 is none of them."""
         opening = "(" if self.positive or math.isinf(self.low) else "["
-        return f"{opening}{self.low:.12g}, {self.high:.12g}{')' if math.isinf(self.high) else ']'}"
+        return f"{opening}{self.low:g}, {self.high:g}{')' if math.isinf(self.high) else ']'}"
 
 
 def numbers(text: str, *, name: str = "the list", separator: str = ",") -> tuple[float, ...]:

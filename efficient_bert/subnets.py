@@ -86,14 +86,13 @@ def layer_widths(text: str, config: EfficientBertConfig, *, depth: float = 1.0) 
     Raises:
         InputError: another number of widths, or a width or depth that leaves nothing.
     """
-    layers, widths = (
-        kept_layers(depth, config.num_hidden_layers, DepthRule(config.depth_rule)),
-        numbers(text, name="width_mult"),
-    )
+    kept_count(depth, config.num_hidden_layers, name="depth_mult")
+    layers = kept_layers(depth, config.num_hidden_layers, DepthRule(config.depth_rule))
+    widths = numbers(text, name="width_mult")
     if len(widths) not in (1, len(layers)):
         raise InputError(f"width_mult is {text!r}, but {len(layers)} layers run; give one width, or one for each")
     for width in widths:
-        kept_heads(width, config.num_attention_heads)
+        kept_heads(width, config.num_attention_heads, name=f"width_mult is {text!r}: the width")
     return Subnet(layers, widths if len(widths) == len(layers) else widths * len(layers))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from efficient_bert.config import EfficientBertConfig
+from efficient_bert.config import EfficientBertConfig, kept_heads
 from efficient_bert.decisions import Decision, Policy, View
 from efficient_bert.exits import exit_rule, require_exits
 from efficient_bert.knobs import Knob, Value
@@ -32,7 +32,7 @@ def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Va
 def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
     """Raise InputError where no exits are trained, the width leaves no head or the threshold fits no classes."""
     require_exits(config, "prefix_exit")
-    uniform(config, width=float(knobs["exit_width"]))
+    kept_heads(float(knobs["exit_width"]), config.num_attention_heads, name="exit_width")
     check_threshold(config, knobs)
 
 
