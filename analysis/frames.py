@@ -117,7 +117,8 @@ class Runs:
         records = tuple(store.record(run_id) for run_id in ids)
         frames = {run_id: store.examples(run_id).to_pandas() for run_id in ids}
         for record in records:
-            require_recorded(record, frames[record.run_id], store.folder(record.run_id))
+            path, remedy = store.table_path(record.run_id), store.remedy(record.run_id)
+            require_recorded(record, frames[record.run_id], path=path, remedy=remedy)
         return cls(records, frames)
 
     @cached_property

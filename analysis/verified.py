@@ -14,8 +14,11 @@ from bench.registry import METRICS
 _ROUNDING = 1e-6  # of another version of a library
 
 
-def require_recorded(record: Record, examples: pd.DataFrame, folder: Path) -> None:
+def require_recorded(record: Record, examples: pd.DataFrame, *, path: Path, remedy: str) -> None:
     """Check the metrics of a record against those of its table.
+
+    Args:
+        path, remedy: the table's file and what to do where it is damaged, for the message.
 
     Raises:
         InputError: one differs.
@@ -26,7 +29,6 @@ def require_recorded(record: Record, examples: pd.DataFrame, folder: Path) -> No
         computed = float(METRICS[name].compute(examples))
         if not math.isclose(recorded, computed, rel_tol=0, abs_tol=_ROUNDING):
             raise InputError(
-                f"{folder / 'examples.parquet'} is damaged, or record.json beside it: {name} is {computed:.6f} by the "
-                f"table and {recorded:.6f} by the record; delete the folder {folder} and run the same command again, "
-                "or measure again with --fresh"
+                f"{path} is damaged, or the record beside it: {name} of run {record.run_id} is {computed:.6f} by the "
+                f"table and {recorded:.6f} by the record; {remedy}"
             )

@@ -13,7 +13,7 @@ import click
 from bench import __version__
 from bench.asked import configured, default_device, planned, settings_from
 from bench.console import print_summary, progress_bars, quiet
-from bench.errors import InputError, system_trouble
+from bench.errors import InputError, is_input_error, system_trouble
 from bench.flags import (
     FILE,
     FOLDER,
@@ -222,9 +222,7 @@ def report_command(folder: Path, out: Path, task: str | None, in_markdown: bool)
 @bench.command("compare")
 @click.argument("a")
 @click.argument("b")
-@click.option(
-    "--store", type=FOLDER, default=Path(), help="A store, its runs/ folder or a pack, for ids. [default: here]"
-)
+@click.option("--store", type=FOLDER, default=Path(), help="A store, its runs/ folder or a pack. [default: here]")
 def compare_command(a: str, b: str, store: Path) -> None:
     """Compare runs A and B (ids, or their folders) example by example: metrics, paired difference, interval."""
     from analysis.compare import comparison
@@ -316,17 +314,20 @@ def rationales_command(
     from analysis.rationales import write_page
     from bench.comparison import METHODS as COMPARED
     from bench.comparison import Asked, compare, eraser_split, settings_of
+    from bench.folders import exclusive_lock
     from bench.overview import put_together
 
     chosen = tuple(dict.fromkeys(explainers.split(","))) if explainers else COMPARED
     own = {name: given.pop(name) for name in ("pooling", "erased", "precision", "show_text", "fresh", "out")}
     asked = Asked(chosen, eraser_split(given["task"], split), limit=limit, **own)
-    folders = compare(planned(seeds, device, given, measuring=False, adapted=settings_of), asked, progress_bars())
-    pages = [write_page(folder) for folder in folders]
-    put_together(folders, asked.out)
-    if len(folders) > 1:
-        pages = [rationale_overview.write_overview(asked.out, asked.out)]
-    print_summary(rationale_overview.summary(asked.out))
+    plans = planned(seeds, device, given, measuring=False, adapted=settings_of)
+    with exclusive_lock(asked.out.resolve()):
+        folders = compare(plans, asked, progress_bars())
+        pages = [write_page(folder) for folder in folders]
+        put_together(folders, asked.out)
+        if len(folders) > 1:
+            pages = [rationale_overview.write_overview(asked.out, asked.out)]
+        print_summary(rationale_overview.summary(asked.out))
     click.echo(f"rationales: {pages[0]}")
 
 
@@ -381,11 +382,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fail(str(error))
     else:
         sys.exit(code or 0)
-
-
-def is_input_error(error: ValueError) -> bool:
-    """Whether it is one of the packages' errors for wrong input (each leaf package has its own)."""
-    return any(kind.__name__ == InputError.__name__ for kind in type(error).__mro__)
 
 
 def fail(message: str, code: int = 2) -> NoReturn:

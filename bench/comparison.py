@@ -37,7 +37,7 @@ from bench.errors import InputError
 from bench.explained import Shelf
 from bench.faithfulness import Eraser, Layers, highest, runs_of
 from bench.findings import Findings
-from bench.folders import digest
+from bench.folders import digest, disk_errors_at
 from bench.gold import Gold, read_gold, require_rationales
 from bench.layouts import ERASER_SPLITS
 from bench.predictions import missing_stages, with_defaults
@@ -327,7 +327,8 @@ def predicted(read: Read, scores: Sequence[Values], chosen: Sequence[Mask], eras
 def gold_folder(gold: Gold, place: Path | None) -> Iterator[Path]:
     """The gold as the scorer reads it: at `place`, or else in a folder that is gone afterwards."""
     if place is not None:
-        gold.write(place)
+        with disk_errors_at(place):
+            gold.write(place)
         yield place
         return
     with tempfile.TemporaryDirectory() as folder:

@@ -11,6 +11,11 @@ class InputError(ValueError):
     """Something the user gave is wrong: the message says the value, the rule and the remedy, in one line."""
 
 
+def is_input_error(error: ValueError) -> bool:
+    """Whether it is one of the packages' errors for wrong input (each leaf package has its own)."""
+    return any(kind.__name__ == InputError.__name__ for kind in type(error).__mro__)
+
+
 def first_line(error: Exception) -> str:
     """What another library's error says first: the rest is for its developers."""
     return str(error).strip().partition("\n")[0]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bench.errors import InputError
 from bench.folders import Folders
-from bench.locks import exclusive_lock, is_main_process
+from bench.locks import exclusive_lock
 
 if TYPE_CHECKING:
     from bench.artifacts import Job
@@ -17,12 +17,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def alone(store: Folders, names: Iterable[str]) -> Iterator[None]:
-    """Keep other commands from making or forgetting these folders.
-
-    Of several processes that train together, the main one does.
-    """
+    """Keep other commands from making or forgetting these folders."""
     with ExitStack() as locks:
-        for name in sorted(names) if is_main_process() else ():  # in one order, so that no two wait for each other
+        for name in sorted(names):  # in one order, so that no two commands wait for each other
             locks.enter_context(exclusive_lock(store.folder(name)))
         yield
 

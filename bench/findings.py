@@ -16,6 +16,7 @@ from bench import agreement
 from bench.comparison_files import SUMMARY, write_frame
 from bench.digests import digests_of, marker_text
 from bench.faithfulness import runs_of
+from bench.folders import disk_errors_at
 from bench.parts_of_speech import parts_of_speech
 from bench.reading import Document, Mask
 from bench.store import write_aside
@@ -62,8 +63,9 @@ class Findings:
         """Write the prediction file of a method and layer and its scores, and keep every document's values."""
         name = f"{method}-layer{layer}"
         path, each = self.out / "predictions" / f"{name}.jsonl", self.out / "scores" / f".{name}.jsonl"
-        write_predictions(path, predictions)
-        report = score(self.gold, split=self.split, predictions=path, settings=Scoring(), per_document=each)
+        with disk_errors_at(path):
+            write_predictions(path, predictions)
+            report = score(self.gold, split=self.split, predictions=path, settings=Scoring(), per_document=each)
         write_aside(self.out / "scores" / f"{name}.json", json.dumps(report, indent=1))
         lines = [json.loads(line) for line in each.read_text(encoding="utf8").splitlines()]
         each.unlink()

@@ -18,8 +18,12 @@ from filelock import FileLock, Timeout
 def exclusive_lock(path: Path) -> Iterator[None]:
     """The lock of a file or folder, which need not be there; this process may hold it already.
 
-    The lock's file lies beside it, hidden, and goes with the lock.
+    The lock's file lies beside it, hidden, and goes with the lock. Of several processes that train together, the main
+    one takes it for all.
     """
+    if not is_main_process():
+        yield
+        return
     file = path.with_name(f".{path.name}.lock")
     file.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(file, is_singleton=True)

@@ -49,6 +49,14 @@ class RunReader(Protocol):
         """The table of examples of a run, in `example_schema`."""
         ...
 
+    def table_path(self, run_id: str) -> Path:
+        """The file that holds it."""
+        ...
+
+    def remedy(self, run_id: str) -> str:
+        """What to do where a run is damaged, as the end of a message."""
+        ...
+
 
 def open_runs(folder: Path) -> RunReader:
     """Open the runs in a folder: a pack, or the runs/ folder of a store."""
@@ -95,6 +103,14 @@ class PackedRuns:
         table = table.drop_columns("run_id").cast(example_schema(regression=regression))
         require_sound(table, record, path=path, remedy=REMEDY)
         return table
+
+    def table_path(self, run_id: str) -> Path:
+        """The file that holds all tables."""
+        return self.root / EXAMPLES
+
+    def remedy(self, run_id: str) -> str:
+        """What to do where the pack is damaged, as the end of a message."""
+        return REMEDY
 
     @cached_property
     def _records(self) -> dict[str, Record]:

@@ -66,7 +66,7 @@ class RunStore(Folders):
         if run_id not in self:
             known = ", ".join(self.ids()) or "none yet"
             raise InputError(f"no run {run_id!r} in {self.root}; there are: {known}")
-        path, remedy = self.folder(run_id) / self.marker, self._remedy(run_id)
+        path, remedy = self.folder(run_id) / self.marker, self.remedy(run_id)
         values = read_object(path, remedy=remedy)
         try:
             record = Record.from_values(values)
@@ -80,7 +80,11 @@ class RunStore(Folders):
         require_seal(values, path, remedy=remedy)
         return replace(record, shown=self._shown(record))
 
-    def _remedy(self, run_id: str) -> str:
+    def table_path(self, run_id: str) -> Path:
+        """The file that holds the run's table of examples."""
+        return self.folder(run_id) / "examples.parquet"
+
+    def remedy(self, run_id: str) -> str:
         """The remedy for a damaged run, as the end of a message."""
         return f"delete the folder {self.folder(run_id)} and run the same command again, or measure again with --fresh"
 
@@ -106,7 +110,7 @@ class RunStore(Folders):
             InputError: there is no such run, or its table is not the whole one that was stored.
         """
         record = self.record(run_id)
-        path, remedy = self.folder(run_id) / "examples.parquet", self._remedy(run_id)
+        path, remedy = self.table_path(run_id), self.remedy(run_id)
         require_unchanged(path.parent, record.digests, names=[path.name], remedy=remedy)
         try:
             table = pq.ParquetFile(path).read()

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from bench.cli import is_input_error
 from bench.comparison import Read, scores_of
-from bench.errors import InputError
+from bench.errors import InputError, is_input_error
 from bench.evaluation import Runnable
 from bench.explained import Shelf
 from bench.faithfulness import BUDGETS, Eraser, budget, highest, runs_of
