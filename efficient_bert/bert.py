@@ -106,18 +106,18 @@ class Layer(nn.Module):
         self.head_size = config.head_size
         self.neurons = config.neurons
 
-    def forward(self, hidden: Tensor, attend: Attend, *, heads: int, asking: Tensor | None = None) -> Tensor:
+    def forward(self, hidden: Tensor, attend: Attend, *, heads: int, queries: Tensor | None = None) -> Tensor:
         """(..., D) -> (..., D); `attend` decides which tokens see which.
 
         Args:
-            asking: the states whose outputs are wanted; all of `hidden` by default.
+            queries: the states whose outputs are wanted; all of `hidden` by default.
         """
         inner = heads * self.head_size
         projections = self.attention.self
-        asking = hidden if asking is None else asking
-        query = first_rows(projections.query, inner, asking)
+        queries = hidden if queries is None else queries
+        query = first_rows(projections.query, inner, queries)
         key, value = (first_rows(dense, inner, hidden) for dense in (projections.key, projections.value))
-        hidden = self.attention.output(attend(query, key, value), asking)
+        hidden = self.attention.output(attend(query, key, value), queries)
         widened = first_rows(self.intermediate.dense, self.neurons(heads), hidden)
         # in place where no gradient will ask for the input: a fresh (..., F) tensor is the layer's largest
         in_place = self.gelu and not torch.is_grad_enabled()

@@ -122,9 +122,9 @@ def with_probe(shares: Tensor, first: Tensor, probe: Tensor) -> Tensor:
     return scaled / (scaled.sum(-1, keepdim=True) + 1e-15)
 
 
-def on_live(predictor: ContributionPredictor, view: View) -> Tensor:
+def predict_live(predictor: ContributionPredictor, view: View) -> Tensor:
     """The predictor's numbers (B, L), computed on live tokens only where that saves work; any value elsewhere."""
-    if view.fades is not None or view.whole:
+    if view.fades is not None or view.unpadded:
         logits: Tensor = predictor(view.hidden)
         return logits
     packed: Tensor = predictor(view.hidden[view.mask])
@@ -165,8 +165,8 @@ def contribution_policy(
     def decide(view: View) -> Decision:
         predictor, eta = predictors[view.depth], etas[view.depth]
         # shares need more digits than half precision has
-        logits = on_live(predictor, view).to(contribution.eta.dtype)
-        if view.whole:
+        logits = predict_live(predictor, view).to(contribution.eta.dtype)
+        if view.unpadded:
             length, shares = logits.shape[1], logits.softmax(-1)
             return Decision(keep=shares >= eta / length, macs=length * predictor.macs, scores=shares)
         lengths = view.mask.sum(1)

@@ -41,6 +41,6 @@ def trace_flops(trace: Trace, config: EfficientBertConfig) -> Tensor:
 def full_flops(lengths: Tensor, config: EfficientBertConfig) -> Tensor:
     """(B,) int64 FLOPs of the full model, every layer at full width, on examples of these lengths (B,)."""
     heads = torch.tensor(config.heads_by_layer, device=lengths.device)
-    neurons = torch.tensor([config.neurons(own) for own in config.heads_by_layer], device=lengths.device)
+    neurons = torch.tensor([config.neurons(count) for count in config.heads_by_layer], device=lengths.device)
     layers = layer_macs(lengths[:, None], heads=heads, neurons=neurons, config=config).sum(1)
     return FLOPS_PER_MAC * (layers + head_macs(config))

@@ -29,23 +29,23 @@ class _Pass(nn.Module):
     def forward(self, input_ids: Tensor, mask: Tensor, token_type_ids: Tensor) -> tuple[Tensor, ...]:
         """The answers, and every exit's logits and every decision, lest the tracer drop their work as unused."""
         decided: list[Tensor] = []
-        policy, batch = watched(self.policy, decided), Batch(input_ids, mask, token_type_ids)
+        policy, batch = record_decisions(self.policy, decided), Batch(input_ids, mask, token_type_ids)
         output = run(self.model, batch, policy)
         return (output.logits, *output.exit_logits.values(), *decided)
 
 
-def watched(policy: Policy, decided: list[Tensor]) -> Policy:
+def record_decisions(policy: Policy, decided: list[Tensor]) -> Policy:
     """The same policy, whose decisions' tensors are also appended to `decided`."""
     decide = policy.decide
     if decide is None:
         return policy
 
-    def decide_and_tell(view: View) -> Decision:
+    def decide_and_record(view: View) -> Decision:
         decision = decide(view)
         decided.extend(part for part in vars(decision).values() if isinstance(part, Tensor))
         return decision
 
-    return replace(policy, decide=decide_and_tell)
+    return replace(policy, decide=decide_and_record)
 
 
 def attention_macs(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:

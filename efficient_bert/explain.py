@@ -14,7 +14,7 @@ from torch import Tensor
 
 from efficient_bert.decisions import first_states
 from efficient_bert.engine import Batch, Execution, Output, run
-from efficient_bert.hooks import output_through
+from efficient_bert.hooks import change_output
 from efficient_bert.model import EfficientBertForSequenceClassification
 
 STEPS = 20
@@ -31,7 +31,7 @@ def gradient_times_input(model: EfficientBertForSequenceClassification, batch: B
         classes: (B,) int64, the class whose logit is explained: for labels, the gold one. In a regression the one
             output is explained, whatever is given.
     """
-    with at_rest(model):
+    with without_dropout(model):
         embedded, gradient, _ = embedding_gradient(model, batch, classes)
     importance: Tensor = torch.linalg.vector_norm(embedded * gradient, dim=-1)
     return importance * batch.mask
@@ -51,13 +51,13 @@ def integrated_gradients(
         steps: points on the line, each a forward and a backward pass.
     """
     empty = Batch(torch.full_like(batch.input_ids, model.config.padding), batch.mask, batch.token_type_ids)
-    with at_rest(model):
+    with without_dropout(model):
         with torch.no_grad():
-            start, end = embedded_by(model, empty), embedded_by(model, batch)
+            start, end = embed(model, empty), embed(model, batch)
         total = torch.zeros_like(end)
         for step in range(steps):
-            place = start + (step + 0.5) / steps * (end - start)
-            total += embedding_gradient(model, batch, classes, embedded=place)[1]
+            point = start + (step + 0.5) / steps * (end - start)
+            total += embedding_gradient(model, batch, classes, embedded=point)[1]
     return ((end - start) * total / steps).sum(-1) * batch.mask
 
 
@@ -67,7 +67,7 @@ def attention(model: EfficientBertForSequenceClassification, batch: Batch) -> Te
     The row of [CLS] rather than the mean over all rows: the answer is read from [CLS] alone, and rows of tokens that
     it never looks at say nothing about the answer. A layer's scores of an example add up to 1.
     """
-    with at_rest(model):
+    with without_dropout(model):
         return cls_rows(batch, head_means(model, batch))
 
 
@@ -78,12 +78,12 @@ def attention_rollout(model: EfficientBertForSequenceClassification, batch: Batc
     of the layers, the newest on the left, and the row of [CLS] is read (Abnar and Zuidema, 2020, section 3). A layer's
     scores of an example add up to 1.
     """
-    with at_rest(model):
+    with without_dropout(model):
         means = head_means(model, batch)
-    own = torch.eye(means[0].shape[-1], device=means[0].device)
-    paths = [(means[0] + own) / 2]
+    identity = torch.eye(means[0].shape[-1], device=means[0].device)
+    paths = [(means[0] + identity) / 2]
     for mean in means[1:]:
-        paths.append((mean + own) / 2 @ paths[-1])
+        paths.append((mean + identity) / 2 @ paths[-1])
     return cls_rows(batch, paths)
 
 
@@ -101,7 +101,7 @@ def decision_scores(output: Output) -> Tensor:
 
 
 @contextmanager
-def at_rest(model: EfficientBertForSequenceClassification) -> Iterator[None]:
+def without_dropout(model: EfficientBertForSequenceClassification) -> Iterator[None]:
     """The model without dropout while the block runs."""
     training = model.training
     model.eval()
@@ -112,7 +112,7 @@ def at_rest(model: EfficientBertForSequenceClassification) -> Iterator[None]:
 
 
 @contextmanager
-def eager(model: EfficientBertForSequenceClassification) -> Iterator[None]:
+def eager_attention(model: EfficientBertForSequenceClassification) -> Iterator[None]:
     """The model with attention that shows its probabilities while the block runs."""
     chosen = model.config._attn_implementation
     model.config._attn_implementation = "eager"
@@ -129,20 +129,20 @@ def embedding_gradient(
 
     With `embedded` that embedding output is used instead of the batch's own.
     """
-    place = torch.zeros_like(classes, dtype=torch.int64) if model.config.regression else classes
+    answered = torch.zeros_like(classes, dtype=torch.int64) if model.config.regression else classes
 
-    def leaf(own: Tensor, *inputs: Tensor) -> Tensor:
-        return (own if embedded is None else embedded).detach().requires_grad_()
+    def leaf(output: Tensor, *inputs: Tensor) -> Tensor:
+        return (output if embedded is None else embedded).detach().requires_grad_()
 
-    with torch.enable_grad(), output_through(model.bert.embeddings, leaf):
-        output = run(model, batch, execution=Execution.SOFT, record=True, whole=False)
+    with torch.enable_grad(), change_output(model.bert.embeddings, leaf):
+        output = run(model, batch, execution=Execution.SOFT, record=True, all_tokens=False)
         states = output.hidden_states[0]
-        chosen = output.logits.gather(1, place[:, None]).squeeze(1)
+        chosen = output.logits.gather(1, answered[:, None]).squeeze(1)
         (gradient,) = torch.autograd.grad(chosen.sum(), states)
     return states.detach(), gradient, chosen.detach()
 
 
-def embedded_by(model: EfficientBertForSequenceClassification, batch: Batch) -> Tensor:
+def embed(model: EfficientBertForSequenceClassification, batch: Batch) -> Tensor:
     """(B, L, D): the embedding output."""
     positions = torch.arange(batch.mask.shape[1], device=batch.mask.device).expand_as(batch.mask)
     embedded: Tensor = model.bert.embeddings(batch.input_ids, positions, batch.token_type_ids)
@@ -151,9 +151,9 @@ def embedded_by(model: EfficientBertForSequenceClassification, batch: Batch) -> 
 
 def head_means(model: EfficientBertForSequenceClassification, batch: Batch) -> list[Tensor]:
     """Every layer's attention probabilities, the mean over heads, each (B, L, L)."""
-    with torch.no_grad(), eager(model):
-        seen = run(model, batch, execution=Execution.MASKED, record=True).attentions
-    return [probabilities.mean(1) for probabilities in seen]
+    with torch.no_grad(), eager_attention(model):
+        attentions = run(model, batch, execution=Execution.MASKED, record=True).attentions
+    return [probabilities.mean(1) for probabilities in attentions]
 
 
 def cls_rows(batch: Batch, layers: list[Tensor]) -> Tensor:

@@ -55,11 +55,11 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table | None:
 
 def checksum(tensors: Mapping[str, Tensor]) -> int:
     """CRC-32 of tensors and their names, in whatever order they come: a flipped bit gives another one."""
-    found = 0
+    crc = 0
     for name, tensor in sorted(tensors.items()):
         content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-        found = zlib.crc32(content, zlib.crc32(name.encode(), found))
-    return found
+        crc = zlib.crc32(content, zlib.crc32(name.encode(), crc))
+    return crc
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

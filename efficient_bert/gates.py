@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from efficient_bert.config import EfficientBertConfig, kept_heads
 from efficient_bert.decisions import Decision, Policy, View
 from efficient_bert.errors import InputError
-from efficient_bert.knobs import numbers, spelled
+from efficient_bert.knobs import format_numbers, parse_numbers
 
 
 class WidthGate(nn.Module):
@@ -46,13 +46,13 @@ class Gates(nn.ModuleList):
         self.span = config.num_hidden_layers // config.num_gates
         self.macs = gate_macs(config)
 
-    def at(self, layer: int) -> WidthGate | None:
+    def gate_before(self, layer: int) -> WidthGate | None:
         """The gate that is asked before this layer, if one is."""
         return None if layer % self.span else cast(WidthGate, self[layer // self.span])
 
     def all_logits(self, states: Tensor) -> Tensor:
         """The [CLS] states that each gate reads, (B, G, D) -> (B, G, K)."""
-        return torch.stack([gate(states[:, place]) for place, gate in enumerate(self)], dim=1)
+        return torch.stack([gate(states[:, number]) for number, gate in enumerate(self)], dim=1)
 
 
 def gate_policy(
@@ -73,7 +73,7 @@ def gate_policy(
 
     def decide(view: View) -> Decision:
         leave = done(view.logits) if done is not None and view.depth in exits else None
-        gate = gates.at(view.depth)
+        gate = gates.gate_before(view.depth)
         if gate is None:
             return Decision(leave=leave)
         # float64: a width that stands for a half of a head must round as in `kept_heads`
@@ -87,17 +87,17 @@ def gate_policy(
     return Policy(decide, exits=exits)
 
 
-def width_list(text: str, config: EfficientBertConfig) -> tuple[float, ...]:
+def class_widths(text: str, config: EfficientBertConfig) -> tuple[float, ...]:
     """The width at which each class of a gate runs, from "0.5,0.75,0.75,0.75".
 
     Raises:
         InputError: not as many numbers as the trained model has classes, or a width that leaves no head.
     """
-    widths = numbers(text, name="width_mult_list")
+    widths = parse_numbers(text, name="width_mult_list")
     if len(widths) != len(config.widths):
         raise InputError(
             f"width_mult_list is {text!r}, but the gates tell {len(config.widths)} classes apart, the widths "
-            f"{config.widths}; give --width-mult-list as many, such as theirs, {spelled(config.widths)}"
+            f"{config.widths}; give --width-mult-list as many, such as theirs, {format_numbers(config.widths)}"
         )
     for width in widths:
         kept_heads(width, config.num_attention_heads, name=f"width_mult_list is {text!r}: the width")
@@ -113,13 +113,13 @@ def width_labels(correct: Tensor) -> Tensor:
     return torch.cat([correct, last]).int().argmax(0)
 
 
-def balanced(labels: Tensor, classes: int) -> Tensor:
+def balanced_weights(labels: Tensor, classes: int) -> Tensor:
     """(K,) weights B / (K n_k) that give every class the same total; 0 where a class is empty."""
     counts = labels.bincount(minlength=classes).double()
     return torch.where(counts > 0, len(labels) / (classes * counts), 0.0)
 
 
-def gumbel_soft(logits: Tensor, draws: Tensor | None = None, *, temperature: float = 1.0) -> Tensor:
+def gumbel_softmax(logits: Tensor, draws: Tensor | None = None, *, temperature: float = 1.0) -> Tensor:
     """softmax((logits + noise) / temperature) over the last axis; Gumbel noise is -ln of exponential draws (..., K)."""
     noisy = logits if draws is None else logits - draws.log()
     return (noisy / temperature).softmax(-1)
@@ -132,12 +132,12 @@ def label_losses(probabilities: Tensor, labels: Tensor) -> Tensor:
         probabilities: (B, G, K) of states of a pass at the width that each example's label names.
         labels: (B,) int64.
     """
-    own = probabilities.gather(2, labels[:, None, None].expand(-1, probabilities.shape[1], 1)).squeeze(2)
-    each = -own.clamp(min=1e-6).log().sum(1) / own.numel()
+    of_labels = probabilities.gather(2, labels[:, None, None].expand(-1, probabilities.shape[1], 1)).squeeze(2)
+    each = -of_labels.clamp(min=1e-6).log().sum(1) / of_labels.numel()
     return each.new_zeros(probabilities.shape[2]).index_add(0, labels, each)
 
 
-def temperature(done: float, *, lowest: float = 0.5) -> float:
+def gumbel_temperature(done: float, *, lowest: float = 0.5) -> float:
     """Of the Gumbel softmax after a fraction of the training: from 1 towards 0.3, never below `lowest`."""
     return max(lowest, float(0.3**done))
 

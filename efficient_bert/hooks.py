@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def output_through(module: nn.Module, change: Callable[..., Tensor]) -> Iterator[None]:
+def change_output(module: nn.Module, change: Callable[..., Tensor]) -> Iterator[None]:
     """While the block runs, the module returns `change` of its output and its inputs."""
     hook = module.register_forward_hook(lambda module, inputs, output: change(output, *inputs))
     try:

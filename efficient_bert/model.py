@@ -124,9 +124,9 @@ class EfficientBertForSequenceClassification(PreTrainedModel):
         if lr_mode and record:
             raise InputError("lr_mode really drops tokens, so it has no padded states to return; ask without lr_mode")
         if lr_mode:
-            output = self.length_reduced(batch)
+            output = self.drop_tokens(batch)
         else:
-            output = run(self, batch, execution=Execution.SOFT, record=record, whole=record)
+            output = run(self, batch, execution=Execution.SOFT, record=record, all_tokens=record)
         result = SequenceClassifierOutput(
             loss=None if labels is None else self.loss(output.logits, labels),
             logits=output.logits,
@@ -134,11 +134,11 @@ class EfficientBertForSequenceClassification(PreTrainedModel):
             attentions=output.attentions if output_attentions else None,
         )
         if lr_mode:
-            kept = tuple(map(positions, output.trace.kept.unbind(1)))
+            kept = tuple(map(list_positions, output.trace.kept.unbind(1)))
             result = LengthReducedOutput(loss=result.loss, logits=result.logits, kept_positions=kept)
         return result if return_dict else result.to_tuple()
 
-    def length_reduced(self, batch: Batch) -> Output:
+    def drop_tokens(self, batch: Batch) -> Output:
         """The pass that really drops tokens by contribution.
 
         Raises:
@@ -170,24 +170,24 @@ class EfficientBertForSequenceClassification(PreTrainedModel):
         return self.gates
 
 
-def positions(kept: Tensor) -> Tensor:
+def list_positions(kept: Tensor) -> Tensor:
     """(B, L) bool -> (B, n) int64: where each row is true, ascending, filled with -1 to the largest count n."""
     counts = kept.sum(1)
-    places = torch.full((len(kept), int(counts.max())), -1)
-    places[torch.arange(places.shape[1]) < counts[:, None]] = kept.nonzero()[:, 1]
-    return places
+    listed = torch.full((len(kept), int(counts.max())), -1)
+    listed[torch.arange(listed.shape[1]) < counts[:, None]] = kept.nonzero()[:, 1]
+    return listed
 
 
-def reshaped(model: EfficientBertForSequenceClassification, **fields: Any) -> EfficientBertForSequenceClassification:
+def rebuild(model: EfficientBertForSequenceClassification, **fields: Any) -> EfficientBertForSequenceClassification:
     """The model under a configuration with other `fields`; parts that are new or of another size start afresh."""
     config = EfficientBertConfig(**{**model.config.to_dict(), **fields})
-    grown: EfficientBertForSequenceClassification = EfficientBertForSequenceClassification._from_config(
+    rebuilt: EfficientBertForSequenceClassification = EfficientBertForSequenceClassification._from_config(
         config, attn_implementation=model.config._attn_implementation
     )
-    fresh, own = grown.state_dict(), model.state_dict()
-    shared = {name for name in fresh.keys() & own.keys() if fresh[name].shape == own[name].shape}
-    grown.load_state_dict({**fresh, **{name: own[name] for name in shared}})
-    return grown
+    fresh, old = rebuilt.state_dict(), model.state_dict()
+    shared = {name for name in fresh.keys() & old.keys() if fresh[name].shape == old[name].shape}
+    rebuilt.load_state_dict({**fresh, **{name: old[name] for name in shared}})
+    return rebuilt
 
 
 AutoConfig.register(EfficientBertConfig.model_type, EfficientBertConfig, exist_ok=True)

@@ -26,16 +26,18 @@ class Units:
     count: int
     parts: tuple[tuple[Tensor, int], ...]
 
-    def taken(self, part: Tensor, axis: int, places: Tensor) -> Tensor:
-        """A part that holds, unit by unit, what the units at `places` hold."""
+    def select(self, part: Tensor, axis: int, indices: Tensor) -> Tensor:
+        """A part that holds, unit by unit, what the units at `indices` hold."""
         units: Tensor = part.unflatten(axis, (self.count, -1))
-        return units.index_select(axis, places).flatten(axis, axis + 1)
+        return units.index_select(axis, indices).flatten(axis, axis + 1)
 
 
 def heads_of(layer: Layer) -> Units:
     """The layer's heads."""
-    own = layer.attention.self
-    rows = [part for dense in (own.query, own.key, own.value) for part in (dense.weight, dense.bias)]
+    projections = layer.attention.self
+    rows = [
+        part for dense in (projections.query, projections.key, projections.value) for part in (dense.weight, dense.bias)
+    ]
     return Units(layer.heads, (*((part, 0) for part in rows), (layer.attention.output.dense.weight, 1)))
 
 

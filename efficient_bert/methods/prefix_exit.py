@@ -11,7 +11,7 @@ from efficient_bert.knobs import Knob, Value
 from efficient_bert.methods import Method
 from efficient_bert.methods.entropy_exit import BELOW_THRESHOLD, EXIT_THRESHOLD, check_threshold
 from efficient_bert.model import EfficientBertForSequenceClassification
-from efficient_bert.subnets import uniform
+from efficient_bert.subnets import uniform_subnet
 from efficient_bert.training.flexible import FINAL
 
 
@@ -21,7 +21,7 @@ def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Va
     In a regression, until two depths' scores differ by less than the threshold.
     """
     done, exits = exit_rule(model.config, float(knobs["exit_threshold"])), tuple(model.config.exit_depths)
-    subnet = uniform(model.config, width=float(knobs["exit_width"]))
+    subnet = uniform_subnet(model.config, width=float(knobs["exit_width"]))
 
     def decide(view: View) -> Decision:
         return Decision(leave=done(view.logits)) if view.depth in exits else Decision()

@@ -118,8 +118,8 @@ class Stage:
     changes: Callable[[EfficientBertConfig, Mapping[str, Value]], Mapping[str, Any]] = lambda config, options: {}
     check: Callable[[EfficientBertConfig, Mapping[str, Value], Mapping[str, int]], object] = lambda *given: None
     step_cost: Callable[[Mapping[str, Value]], float] = lambda options: 1.0
-    draws: bool = True
-    unseen: Callable[[int, Mapping[str, Value], int], Sequence[int]] = lambda rows, options, seed: range(rows)
+    uses_seed: bool = True
+    untouched_rows: Callable[[int, Mapping[str, Value], int], Sequence[int]] = lambda rows, options, seed: range(rows)
 
     @property
     def chain(self) -> tuple[Stage, ...]:

@@ -21,10 +21,10 @@ from efficient_bert.decisions import Policy
 from efficient_bert.engine import Execution, run
 from efficient_bert.fidelity import Fidelity
 from efficient_bert.knobs import Knob, Value
-from efficient_bert.model import EfficientBertForSequenceClassification, reshaped
+from efficient_bert.model import EfficientBertForSequenceClassification, rebuild
 from efficient_bert.training import Context, Rows, Stage, Trained
-from efficient_bert.training.batches import batch_of, by_length, collate, in_order
-from efficient_bert.training.kept import kept
+from efficient_bert.training.batches import batch_of, chunks, collate, compute_by_length
+from efficient_bert.training.cached_rows import with_cached
 from efficient_bert.training.loop import train, with_defaults
 from efficient_bert.training.objectives import keep_in_bounds, new_probe, soft_losses, two_objectives
 from efficient_bert.training.recipe import Backward, Inputs, Progress, Recipe
@@ -38,7 +38,7 @@ def with_contribution(
     model: EfficientBertForSequenceClassification, size: int, *, eta: float = 0.25
 ) -> EfficientBertForSequenceClassification:
     """The model with fresh contribution predictors of this size, and thresholds that start at `eta`."""
-    grown = reshaped(model, contribution_size=size)
+    grown = rebuild(model, contribution_size=size)
     with torch.no_grad():
         grown.contributions().eta.fill_(eta)
     return grown
@@ -65,13 +65,13 @@ def collate_maps(rows: Rows, *, pad_token_id: int) -> Inputs:
 
 
 @torch.inference_mode()
-def answers(model: EfficientBertForSequenceClassification, rows: Rows) -> Tensor:
+def full_logits(model: EfficientBertForSequenceClassification, rows: Rows) -> Tensor:
     """(rows, C): the whole model's logits."""
 
     def compute(chunk: Rows) -> Tensor:
         return run(model, batch_of(model, collate(chunk, pad_token_id=model.config.padding))).logits.float().cpu()
 
-    return by_length(rows, compute)
+    return compute_by_length(rows, compute)
 
 
 def sharpness_at(progress: Progress, options: Mapping[str, Value]) -> float:
@@ -109,7 +109,7 @@ def descend(
     return (losses.classification + gamma * losses.weighted_contribution(fidelity)).detach()
 
 
-def dropping(model: EfficientBertForSequenceClassification, batch: Inputs) -> Tensor:
+def pruned_logits(model: EfficientBertForSequenceClassification, batch: Inputs) -> Tensor:
     """Logits (B, C) with tokens dropped for good."""
     policy = contribution_policy(model.contributions())
     return run(model, batch_of(model, batch), policy, execution=Execution.MASKED).logits
@@ -125,11 +125,11 @@ class Verdict:
 
 
 @torch.inference_mode()
-def judged(model: EfficientBertForSequenceClassification, context: Context, policy: Policy) -> Verdict:
+def measure_heldout(model: EfficientBertForSequenceClassification, context: Context, policy: Policy) -> Verdict:
     """The held-out rows under a policy, in float32."""
     model.eval()
     logits, traces = [], []
-    for chunk in in_order(context.heldout):
+    for chunk in chunks(context.heldout):
         batch = batch_of(model, collate(chunk, pad_token_id=model.config.padding))
         output = run(model, batch, policy, execution=Execution.MASKED)
         logits.append(output.logits.float().cpu())
@@ -150,7 +150,7 @@ def observe(model: EfficientBertForSequenceClassification) -> dict[str, list[flo
     return {"eta": contribution.eta.tolist(), "theta": contribution.theta.tolist()}
 
 
-def own_rates(model: EfficientBertForSequenceClassification, options: Mapping[str, Value]) -> dict[str, float]:
+def learning_rates(model: EfficientBertForSequenceClassification, options: Mapping[str, Value]) -> dict[str, float]:
     """Learning rates of the thresholds and, where they have one, of the predictors, by the parameters' names."""
     rates = dict.fromkeys(THRESHOLDS, float(options["threshold_rate"]))
     if not float(options["predictor_rate"]):
@@ -165,18 +165,18 @@ def train_adapler(context: Context) -> Trained:
     rows = with_saliency(context.train, context.stage_before() / FILE)
     device = PartialState(cpu=context.device == "cpu").device
     torch.nn.Module.to(tuned, device)
-    whole, allowed_drop = judged(tuned, context, Policy()).score, float(options["allowed_drop"])
+    full_score, allowed_drop = measure_heldout(tuned, context, Policy()).score, float(options["allowed_drop"])
     if float(options["distill"]):
-        rows = kept(rows, context.folder / "teacher", name="teacher", compute=partial(answers, tuned))
+        rows = with_cached(rows, context.folder / "teacher", name="teacher", compute=partial(full_logits, tuned))
     tuned.cpu()
 
     def verdict(model: EfficientBertForSequenceClassification) -> Verdict:
-        return judged(model, context, contribution_policy(model.contributions()))
+        return measure_heldout(model, context, contribution_policy(model.contributions()))
 
     def rank(model: EfficientBertForSequenceClassification, _: float) -> float:
         """The speed-up, or below every speed-up the score."""
-        found = verdict(model)
-        return found.speedup if context.holds_up(found.score, whole, allowed_drop) else found.score - 10.0
+        result = verdict(model)
+        return result.speedup if context.holds_up(result.score, full_score, allowed_drop) else result.score - 10.0
 
     torch.manual_seed(context.seed)
     start = tuned if options["start"] == "finetuned" else context.fresh()
@@ -184,9 +184,9 @@ def train_adapler(context: Context) -> Trained:
     fidelity = Fidelity(str(options["fidelity"]))
     recipe = Recipe(
         descend=partial(descend, options=options),
-        predict=dropping,
+        predict=pruned_logits,
         collate=partial(collate_maps, pad_token_id=model.config.padding),
-        rates=own_rates(model, options),
+        rates=learning_rates(model, options),
         apart=THRESHOLDS,
         settle=lambda model: keep_in_bounds(model.contributions(), fidelity),
         rank=rank,

@@ -13,10 +13,10 @@ from accelerate.utils import reduce
 from torch import Tensor
 
 from efficient_bert.config import EfficientBertConfig
-from efficient_bert.hooks import output_through
+from efficient_bert.hooks import change_output
 from efficient_bert.knobs import Knob, Value
-from efficient_bert.model import EfficientBertForSequenceClassification, reshaped
-from efficient_bert.subnets import kept_count
+from efficient_bert.model import EfficientBertForSequenceClassification, rebuild
+from efficient_bert.subnets import count_layers
 from efficient_bert.training import Context, Stage, Trained
 from efficient_bert.training.loop import train, with_defaults
 from efficient_bert.training.recipe import Loss, Recipe, one_loss
@@ -85,7 +85,7 @@ def adversarial_loss(
     (gradient,) = torch.autograd.grad(plain, [words.weight], retain_graph=True)
     gradient = reduce(gradient * len(batch["labels"]), "sum")  # several processes move the same table
     move = radius * gradient / gradient.norm().clamp(min=torch.finfo(gradient.dtype).tiny)
-    with output_through(words, lambda embedded, ids: embedded + F.embedding(ids, move)):
+    with change_output(words, lambda embedded, ids: embedded + F.embedding(ids, move)):
         return plain + loss(model, batch)
 
 
@@ -105,17 +105,17 @@ def finetune(context: Context) -> Trained:
 
 def finetune_truncated(context: Context) -> Trained:
     """The first layers with the same embeddings, pooler and classifier, fine-tuned."""
-    model = reshaped(context.model, **truncated(context.model.config, context.options))
+    model = rebuild(context.model, **first_layers(context.model.config, context.options))
     return train(replace(context, model=model), task_recipe(context.options))
 
 
-def truncated(config: EfficientBertConfig, options: Mapping[str, Value]) -> dict[str, Any]:
+def first_layers(config: EfficientBertConfig, options: Mapping[str, Value]) -> dict[str, Any]:
     """The first round(depth_mult * N) layers, or an InputError where that is no layer at all."""
-    depth = kept_count(float(options["depth_mult"]), config.num_hidden_layers, name="depth_mult")
+    depth = count_layers(float(options["depth_mult"]), config.num_hidden_layers, name="depth_mult")
     return {"num_hidden_layers": depth, "exit_depths": [], "contribution_size": 0, "num_gates": 0}
 
 
-def passes(options: Mapping[str, Value]) -> float:
+def pass_cost(options: Mapping[str, Value]) -> float:
     """Forward and backward passes of a step; half a backward pass finds the gradient of the embeddings."""
     return (2.0 if float(options["rdrop"]) else 1.0) * (2.4 if float(options["adversarial"]) else 1.0)
 
@@ -131,7 +131,7 @@ FINETUNE = Stage(
         EMA,
         Knob("keep_epochs", "best epochs whose parameters are kept, for saliency maps", 3, low=1, high=100),
     ),
-    step_cost=passes,
+    step_cost=pass_cost,
 )
 
 TRUNCATE = Stage(
@@ -150,6 +150,6 @@ TRUNCATE = Stage(
             points=(0.5,),
         ),
     ),
-    changes=truncated,
-    step_cost=lambda options: passes(options) * float(options["depth_mult"]),
+    changes=first_layers,
+    step_cost=lambda options: pass_cost(options) * float(options["depth_mult"]),
 )

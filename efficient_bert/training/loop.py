@@ -34,9 +34,9 @@ from efficient_bert.knobs import Knob
 from efficient_bert.memory import keep_freed_memory
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training import Context, Status, Trained
-from efficient_bert.training.batches import LengthBuckets, in_order
+from efficient_bert.training.batches import LengthBuckets, chunks
 from efficient_bert.training.batches import collate as pad
-from efficient_bert.training.recipe import Progress, Recipe, parameter_groups, training_mode
+from efficient_bert.training.recipe import Progress, Recipe, parameter_groups, set_training_mode
 
 logger = logging.getLogger(__name__)
 
@@ -78,13 +78,13 @@ def native_precision(device: str) -> str:
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: Any) -> None:
     """One safetensors file, with a checksum of its tensors."""
-    whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    said = {**metadata, CHECKSUM: checksum(whole)}
+    contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    described = {**metadata, CHECKSUM: checksum(contiguous)}
     with aside(path) as part:
-        save_file(whole, part, metadata={name: json.dumps(value) for name, value in said.items()})
+        save_file(contiguous, part, metadata={name: json.dumps(value) for name, value in described.items()})
 
 
-def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def strip_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors whose name starts with `prefix`, under the rest of their name."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
@@ -127,13 +127,13 @@ class Trainer:
         while self.progress.epoch < self.epochs:
             self.train_epoch()
             self.finish_epoch()
-        best = self.progress.best(self.recipe.wanted)
+        best = self.progress.best(self.recipe.epochs_to_keep)
         self.model.load_state_dict(read_tensors(self.parameters(best[0]))[0])
         beside = {f"epochs/{epoch + 1:03d}.safetensors": self.parameters(epoch) for epoch in best[: self.recipe.keep]}
         return Trained(self.model.cpu().eval(), tuple(self.progress.scores), self.progress.history, beside)
 
     @property
-    def scored(self) -> EfficientBertForSequenceClassification:
+    def compared_model(self) -> EfficientBertForSequenceClassification:
         """The model whose epochs are compared and kept: the one that learns, or the running mean of it."""
         return self.model if self.mean is None else cast(EfficientBertForSequenceClassification, self.mean.module)
 
@@ -159,20 +159,20 @@ class Trainer:
         With it come the rows that are its own and those of the whole batch. A process without a row of a small batch
         borrows its first one, so that all of them take every step.
         """
-        every, own = self.accelerator.num_processes, self.accelerator.process_index
-        for places in islice(self.buckets(self.progress.epoch), self.progress.batch, None):
-            part = places[own::every]
-            rows = [self.context.train[place] for place in part or places[:1]]
-            yield send_to_device(self.collate(rows), self.accelerator.device), len(part), len(places)
+        processes, process = self.accelerator.num_processes, self.accelerator.process_index
+        for row_numbers in islice(self.buckets(self.progress.epoch), self.progress.batch, None):
+            part = row_numbers[process::processes]
+            rows = [self.context.train[number] for number in part or row_numbers[:1]]
+            yield send_to_device(self.collate(rows), self.accelerator.device), len(part), len(row_numbers)
 
     def train_epoch(self) -> None:
         """Run the rest of the epoch, with checkpoints."""
-        training_mode(self.model)
+        set_training_mode(self.model)
         started = saved = time.monotonic()
         examples = 0
-        for batch, own, whole in self.batches():
-            loss = self.step(batch, own / whole)
-            examples += whole
+        for batch, rows, batch_rows in self.batches():
+            loss = self.step(batch, rows / batch_rows)
+            examples += batch_rows
             now = time.monotonic()
             self.watch(loss, rate=examples / (now - started))
             if now - saved > CHECKPOINT_SECONDS:
@@ -244,10 +244,10 @@ class Trainer:
         progress = self.progress
         score = self.heldout_score()
         progress.scores.append(score)
-        progress.ranks.append(self.recipe.rank(self.scored, score))
-        best = progress.best(self.recipe.wanted)
+        progress.ranks.append(self.recipe.rank(self.compared_model, score))
+        best = progress.best(self.recipe.epochs_to_keep)
         if progress.epoch in best and self.accelerator.is_main_process:
-            save_tensors(self.parameters(progress.epoch), self.scored.state_dict())
+            save_tensors(self.parameters(progress.epoch), self.compared_model.state_dict())
         progress.epoch += 1
         progress.batch = 0
         self.save()
@@ -259,12 +259,12 @@ class Trainer:
 
     def heldout_score(self) -> float:
         """The context's score of the model that is compared."""
-        rows, model = self.context.heldout, self.scored
+        rows, model = self.context.heldout, self.compared_model
         model.eval()
         with torch.no_grad(), self.accelerator.autocast():
             logits = [
                 self.recipe.predict(model, {name: value.to(model.device) for name, value in batch.items()})
-                for batch in map(self.collate, in_order(rows))
+                for batch in map(self.collate, chunks(rows))
             ]
         answers = torch.cat(logits).float().cpu()
         if not answers.isfinite().all():
@@ -285,8 +285,8 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
-        for place, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{place}/{name}": torch.as_tensor(value) for name, value in state.items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{name}": torch.as_tensor(value) for name, value in state.items()}
         if self.mean is not None:
             tensors |= {f"mean/{name}": value for name, value in self.mean.state_dict().items()}
         tensors["random/cpu"] = torch.get_rng_state()
@@ -298,9 +298,9 @@ class Trainer:
         """Go on from the checkpoint; from the start, where it or an epoch that it speaks of is damaged."""
         try:
             tensors, metadata = read_tensors(self.checkpoint)
-            for epoch in Progress(**metadata["progress"]).best(self.recipe.wanted):
+            for epoch in Progress(**metadata["progress"]).best(self.recipe.epochs_to_keep):
                 read_tensors(self.parameters(epoch))
-            require_same_shapes(below("model/", tensors), self.model.state_dict())
+            require_same_shapes(strip_prefix("model/", tensors), self.model.state_dict())
         except (DamagedError, KeyError, TypeError) as error:
             logger.warning("%s; this stage trains from its start", error)
             return
@@ -308,13 +308,13 @@ class Trainer:
 
     def restore(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
         """Take over what a checkpoint holds."""
-        self.model.load_state_dict(below("model/", tensors))
+        self.model.load_state_dict(strip_prefix("model/", tensors))
         if self.mean is not None:
-            self.mean.load_state_dict(below("mean/", tensors))
+            self.mean.load_state_dict(strip_prefix("mean/", tensors))
         state: dict[int, dict[str, Tensor]] = {}
-        for name, value in below("optimizer/", tensors).items():
-            place, entry = name.split("/")
-            state.setdefault(int(place), {})[entry] = value
+        for name, value in strip_prefix("optimizer/", tensors).items():
+            index, entry = name.split("/")
+            state.setdefault(int(index), {})[entry] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self.progress = Progress(**metadata["progress"])
         self.schedule = self.schedule_from(self.progress.step)

@@ -75,7 +75,7 @@ def soft_losses(
     """
     contribution = model.contributions()
     policy = contribution_policy(contribution, sharpness=sharpness, probe=probe, fidelity=fidelity)
-    output = run(model, batch, policy, execution=Execution.SOFT, record=True, whole=False)
+    output = run(model, batch, policy, execution=Execution.SOFT, record=True, all_tokens=False)
     shares = [decision.scores for decision in output.decisions if decision.scores is not None]
     fades = [decision.fade for decision in output.decisions if decision.fade is not None]
     left = [
@@ -109,20 +109,20 @@ def divergences(
     The label is one saliency map for all layers, of which only what is `left` (B, L) of each token counts, and [CLS]
     theta times. An example's term shrinks as its last token beside [CLS] goes.
     """
-    found = []
-    for layer, (own, present) in enumerate(zip(shares, left, strict=True)):
-        label = normalised(saliency * present)
+    means = []
+    for layer, (predicted, present) in enumerate(zip(shares, left, strict=True)):
+        label = normalise(saliency * present)
         if layer:
-            label = normalised(torch.where(first, label * theta[layer - 1], label))
+            label = normalise(torch.where(first, label * theta[layer - 1], label))
         if fidelity == Fidelity.CORRECTED:
             label = label.detach()
-        wanted, given = label.clamp(SMALLEST_SHARE, 1), own.clamp(SMALLEST_SHARE, 1)
+        wanted, given = label.clamp(SMALLEST_SHARE, 1), predicted.clamp(SMALLEST_SHARE, 1)
         divergence = (wanted * (wanted / given).log()).sum(1)
-        found.append((divergence * present.masked_fill(first, 0.0).amax(1).detach()).mean())
-    return torch.stack(found)
+        means.append((divergence * present.masked_fill(first, 0.0).amax(1).detach()).mean())
+    return torch.stack(means)
 
 
-def normalised(weights: Tensor) -> Tensor:
+def normalise(weights: Tensor) -> Tensor:
     """(B, L), each row divided by its sum."""
     return weights / (weights.sum(1, keepdim=True) + 1e-15)
 
@@ -151,7 +151,11 @@ def two_objectives(
     """
     contribution = model.contributions()
     eta, theta = contribution.eta, contribution.theta
-    weights = [own for own in model.parameters() if own.requires_grad and own is not eta and own is not theta]
+    weights = [
+        parameter
+        for parameter in model.parameters()
+        if parameter.requires_grad and parameter is not eta and parameter is not theta
+    ]
     first = losses.classification + gamma * losses.weighted_contribution(fidelity)
     second = losses.classification + phi * losses.length
     backward(first, inputs=weights, retain_graph=True)

@@ -68,7 +68,7 @@ class Recipe:
     ema: float = 0.0
 
     @property
-    def wanted(self) -> int:
+    def epochs_to_keep(self) -> int:
         """How many of the best epochs' parameters are needed at the end."""
         return max(1, self.keep)
 
@@ -103,7 +103,7 @@ def parameter_groups(
     return [group for group in groups if group["params"]]
 
 
-def training_mode(model: nn.Module) -> None:
+def set_training_mode(model: nn.Module) -> None:
     """Dropout only within modules that learn: a frozen trunk gives the same states in every epoch."""
     model.train()
     for module in model.modules():

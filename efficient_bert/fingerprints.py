@@ -9,7 +9,7 @@ _BITS = 0xFFFFFFFF
 _TURNS = ((15, 0x2C1B3C6D), (12, 0x297A2D39))
 
 
-def scrambled(numbers: Tensor) -> Tensor:
+def scramble(numbers: Tensor) -> Tensor:
     """int64 -> int64 in [0, 2^32), a bit mixer: what lies close together lies anywhere afterwards."""
     for shift, factor in _TURNS:
         numbers = ((numbers ^ (numbers >> shift)) * factor) & _BITS
@@ -18,11 +18,11 @@ def scrambled(numbers: Tensor) -> Tensor:
 
 def fingerprints(ids: Tensor, mask: Tensor) -> Tensor:
     """(B,) int64 in [0, 2^32): of each row's live word pieces (B, L) in their order; padding changes nothing."""
-    placed = scrambled(ids * 0x9E3779B1 + mask.cumsum(1) * 0x85EBCA77)
+    placed = scramble(ids * 0x9E3779B1 + mask.cumsum(1) * 0x85EBCA77)
     return (placed * mask).sum(1) & _BITS
 
 
 def uniform_draws(numbers: Tensor, *, seed: int, turn: int) -> Tensor:
     """Fingerprints (B,) -> (B,) float64, uniform on [0, 1), another draw for each turn and seed."""
-    mixed = scrambled(torch.full_like(numbers, (seed * 0xC2B2AE3D + turn * 0x27D4EB2F) & _BITS))
-    return scrambled((numbers + mixed * 0x9E3779B1) & _BITS).double() / 2**32
+    mixed = scramble(torch.full_like(numbers, (seed * 0xC2B2AE3D + turn * 0x27D4EB2F) & _BITS))
+    return scramble((numbers + mixed * 0x9E3779B1) & _BITS).double() / 2**32
