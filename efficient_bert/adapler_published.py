@@ -30,23 +30,23 @@ PRESENT = 1e-6
 
 
 def bert_flops(lengths: Tensor, classes: int) -> Tensor:
-    """(B,) int64 FLOPs of BERT-base on examples of these unpadded lengths (B,)."""
+    """Count the FLOPs of BERT-base on examples of these unpadded lengths: (B,) -> (B,) int64."""
     return 37872 * lengths**2 + 170216500 * lengths + 1181953 + 1537 * classes
 
 
 def adapler_flops(tokens: Tensor, classes: int) -> Tensor:
-    """(B,) int64 FLOPs of AdapLeR on BERT-base; tokens (B, N) int64, those that each layer runs on."""
+    """Count the FLOPs of AdapLeR on BERT-base: tokens (B, N) int64 that each layer runs on -> (B,) int64."""
     layers = (3156 * tokens**2 + 14233554 * tokens).sum(1)
     return 1183537 + 1537 * (classes - 1) + 6152 * tokens[:, 0] + layers
 
 
 def speedup(lengths: Tensor, tokens: Tensor, classes: int) -> float:
-    """The ratio of the sums over a data set; lengths (B,) and tokens (B, N) int64."""
+    """Compute the ratio of the sums over a data set; lengths (B,) and tokens (B, N) int64."""
     return int(bert_flops(lengths, classes).sum()) / int(adapler_flops(tokens, classes).sum())
 
 
 def published_lengths(scores: Sequence[Tensor], eta: Tensor) -> Tensor:
-    """(B, N + 1) int64: tokens entering each predictor, and those charged to the last layer.
+    """Count the tokens that enter each predictor, and those charged to the last layer: (B, N + 1) int64.
 
     Args:
         scores: N of (B, L), the shares before each layer; L may fall, and a removed token that is there has share 0.
@@ -58,14 +58,17 @@ def published_lengths(scores: Sequence[Tensor], eta: Tensor) -> Tensor:
 def published_flops(
     model: EfficientBertForSequenceClassification, output: Output, knobs: Mapping[str, Value]
 ) -> tuple[Tensor, Tensor]:
-    """(B,) int64 each, AdapLeR's pass and the full model's, by `published_products` of what the pass decided."""
+    """Count the FLOPs of AdapLeR's pass and of the full model, (B,) int64 each, from what the pass decided."""
     eta = float(knobs["eta_scale"]) * model.contributions().eta
     scores = [decision.scores for decision in output.decisions if decision.scores is not None]
     return published_products(published_lengths(scores, eta).cpu(), model.config)
 
 
 def published_products(tokens: Tensor, config: EfficientBertConfig) -> tuple[Tensor, Tensor]:
-    """(B,) int64 FLOPs each, AdapLeR's pass and the full model's; tokens (B, N + 1) as `published_lengths` says."""
+    """Count the FLOPs of AdapLeR's pass and of the full model, (B,) int64 each.
+
+    `tokens` (B, N + 1) int64 is what `published_lengths` returns.
+    """
     entering, charged = tokens[:, 0], tokens[:, 1:]
     heads = torch.full_like(charged, config.num_attention_heads)
     neurons = torch.full_like(charged, config.intermediate_size)

@@ -116,7 +116,7 @@ class EfficientBertConfig(BertConfig):
         return tuple(self.layer_heads) or (self.num_attention_heads,) * self.num_hidden_layers
 
     def neurons(self, heads: int) -> int:
-        """Feed-forward neurons that go with that many heads: the same fraction."""
+        """Return the feed-forward neurons that go with `heads` heads: the same fraction."""
         return int(heads * self.intermediate_size // self.num_attention_heads)
 
     @property
@@ -131,12 +131,12 @@ class EfficientBertConfig(BertConfig):
 
     @property
     def regression(self) -> bool:
-        """Whether the one output is a real-valued score, as Hugging Face tells it."""
+        """Whether the one output is a real-valued score, by Hugging Face's rule."""
         return self.classes == 1 and self.problem_type in (None, "regression")
 
     @classmethod
     def from_bert(cls, source: BertConfig, **changes: Any) -> EfficientBertConfig:
-        """The same architecture as a BERT checkpoint's configuration, with `changes` applied.
+        """Make a configuration of the same architecture as a BERT checkpoint's, with `changes` applied.
 
         Raises:
             InputError: the checkpoint is no plain encoder, or the changes do not fit it.
@@ -158,7 +158,7 @@ def check_plain(fields: Mapping[str, Any]) -> None:
 
 
 def count_kept(fraction: float, total: int, *, name: str, units: str) -> int:
-    """Units that a fraction leaves of a whole: round(fraction * whole), half to even.
+    """Count the units that a fraction leaves of all: round(fraction * total), half to even.
 
     Raises:
         InputError: the fraction is not in (0, 1] or leaves none.
@@ -177,13 +177,13 @@ def count_kept(fraction: float, total: int, *, name: str, units: str) -> int:
 
 
 def example_fractions(total: int) -> tuple[float, ...]:
-    """Ascending fractions, the last one 1, that leave different numbers of so many units: for a message to propose."""
+    """Return ascending fractions up to 1 that leave different numbers of `total` units, for a message to propose."""
     by_count = {round(fraction * total): fraction for fraction in (0.25, 0.5, 0.75, 1.0)}
     return tuple(fraction for count, fraction in by_count.items() if count)
 
 
 def kept_heads(width: float, heads: int, *, name: str = "the width") -> int:
-    """Heads at a width: round(width * heads), half to even (DynaBERT, Hou et al., 2020, section 2.1).
+    """Count the heads at a width: round(width * heads), half to even (DynaBERT, Hou et al., 2020, section 2.1).
 
     Raises:
         InputError: the width is not in (0, 1] or leaves no head.

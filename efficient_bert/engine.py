@@ -83,7 +83,7 @@ class Output:
 
     @cached_property
     def trace(self) -> Trace:
-        """What ran; put together on demand, so that a timed pass does not pay for it."""
+        """What ran; built when it is first read, so that a timed pass does not pay for it."""
         return self._trace()
 
 
@@ -225,7 +225,7 @@ class Recorder:
 
     @cached_property
     def no_exits(self) -> Tensor:
-        """(0, all examples, C): the logits before any exit, made once and only where a policy is asked."""
+        """(0, all examples, C): the logits before any exit, made once and only for a policy that decides."""
         return torch.zeros(0, len(self.mask), self.config.classes, device=self.mask.device)
 
     def history(self) -> Tensor:

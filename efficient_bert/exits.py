@@ -40,7 +40,7 @@ def require_exits(config: EfficientBertConfig, method: str) -> None:
 
 
 def propose_depths(config: EfficientBertConfig, count: int) -> str:
-    """What to give so that `count` depths are trained, or that the model is too small for them."""
+    """Say what to give so that `count` depths are trained, or that the model is too small for them."""
     depths = example_fractions(config.num_hidden_layers)
     if len(depths) < count:
         return f"take a backbone of {count} layers or more"
@@ -48,48 +48,48 @@ def propose_depths(config: EfficientBertConfig, count: int) -> str:
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Entropy in nats of softmax(logits): (..., C) -> (...), finite also where a probability underflows to 0."""
+    """Compute the entropy in nats of softmax(logits): (..., C) -> (...); finite also for probabilities of 0."""
     log_probabilities = logits.log_softmax(-1)
     return -(log_probabilities.exp() * log_probabilities).sum(-1)
 
 
 def is_certain(logits: Tensor, threshold: float) -> Tensor:
-    """(E, B, C) -> (B,) bool: the newest exit's entropy is below `threshold` nats (DeeBERT, section 3.3)."""
+    """Check whether the newest exit's entropy is below `threshold` nats: (E, B, C) -> (B,) bool (DeeBERT, 3.3)."""
     return entropy(logits[-1]) < threshold
 
 
 def exits_agree(logits: Tensor, patience: int) -> Tensor:
-    """(E, B, C) -> (B,) bool: the newest `patience` + 1 exits predict one class (PABEE, section 3.2)."""
+    """Check whether the newest `patience` + 1 exits predict one class: (E, B, C) -> (B,) bool (PABEE, 3.2)."""
     predictions = logits[-patience - 1 :].argmax(-1)
     agree = (predictions == predictions[-1]).all(0)
     return agree & (logits.shape[0] > patience)
 
 
 def exit_rule(config: EfficientBertConfig, threshold: float) -> Done:
-    """Who is done at exits that Flexible BERT trains."""
+    """Return the rule by which examples leave at the exits that Flexible BERT trains."""
     return partial(scores_agree if config.regression else is_certain, threshold=threshold)
 
 
 def scores_agree(scores: Tensor, threshold: float) -> Tensor:
-    """(E, B, 1) -> (B,) bool: the two newest exits' scores differ by less than `threshold` (regression)."""
+    """Check whether the two newest exits' scores differ by less than `threshold`: (E, B, 1) -> (B,) bool."""
     if len(scores) < 2:
         return scores.new_zeros(scores.shape[1], dtype=torch.bool)
     return (scores[-1] - scores[-2]).abs().squeeze(-1) < threshold
 
 
 def stack_exit_logits(output: Output) -> Tensor:
-    """(E, B, C): the logits of a pass's exits."""
+    """Stack the logits of a pass's exits: (E, B, C)."""
     return torch.stack(list(output.exit_logits.values()))
 
 
 def leaving_exit(logits: Tensor, done: Done) -> Tensor:
-    """Exits' logits (E, B, C) -> (B,) int64: the first exit that lets each example go, E where none does."""
+    """Find the first exit at which each example leaves: logits (E, B, C) -> (B,) int64, E where it never does."""
     answers = torch.stack([done(logits[: exits + 1]) for exits in range(len(logits))])
     return torch.cat([answers, answers.new_ones(1, answers.shape[1])]).int().argmax(0)
 
 
 def replay(output: Output, done: Done) -> Output:
-    """A pass of all layers in which nobody left, as it would have been had they left by this rule.
+    """Return a pass in which nobody left as it would have been if examples had left by this rule.
 
     Nothing is decided, and so nothing spent, for those who leave. Of its `decisions`, hidden states and exits those of
     all are still there.

@@ -22,7 +22,7 @@ STEPS = 20
 
 
 def gradient_times_input(model: EfficientBertForSequenceClassification, batch: Batch, classes: Tensor) -> Tensor:
-    """(B, L): the Euclidean norm over D of h * d logit / d h, h the embedding output; 0 on padding.
+    """Compute the norm over D of h * d logit / d h, h the embedding output: (B, L); 0 on padding.
 
     The logit is that of the given class (not its loss or probability), without dropout: the saliency that AdapLeR's
     predictors learn (section 3.2). Leaves no gradient behind.
@@ -40,7 +40,7 @@ def gradient_times_input(model: EfficientBertForSequenceClassification, batch: B
 def integrated_gradients(
     model: EfficientBertForSequenceClassification, batch: Batch, classes: Tensor, *, steps: int = STEPS
 ) -> Tensor:
-    """(B, L): each token's part of logit(input) - logit(baseline), negative where it speaks against the class.
+    """Compute each token's part of logit(input) - logit(baseline): (B, L), negative where it speaks against the class.
 
     The gradient at the embedding output h is averaged over the straight line from the baseline's to h, in the middles
     of `steps` equal pieces, and multiplied by their difference (Sundararajan et al., 2017, section 3). The baseline is
@@ -62,7 +62,7 @@ def integrated_gradients(
 
 
 def attention(model: EfficientBertForSequenceClassification, batch: Batch) -> Tensor:
-    """(B, N, L): what [CLS] looks at in each layer, the mean of its attention probabilities over heads.
+    """Compute what [CLS] attends to in each layer, the mean of its attention probabilities over heads: (B, N, L).
 
     The row of [CLS] rather than the mean over all rows: the answer is read from [CLS] alone, and rows of tokens that
     it never looks at say nothing about the answer. A layer's scores of an example add up to 1.
@@ -72,7 +72,7 @@ def attention(model: EfficientBertForSequenceClassification, batch: Batch) -> Te
 
 
 def attention_rollout(model: EfficientBertForSequenceClassification, batch: Batch) -> Tensor:
-    """(B, N, L): how much of each input token reaches [CLS] through the layers up to this one.
+    """Compute how much of each input token reaches [CLS] through the layers up to this one: (B, N, L).
 
     Attention of layer i is (A_i + 1) / 2, A_i the mean over heads and 1 the residual connection; rollout is the product
     of the layers, the newest on the left, and the row of [CLS] is read (Abnar and Zuidema, 2020, section 3). A layer's
@@ -88,12 +88,12 @@ def attention_rollout(model: EfficientBertForSequenceClassification, batch: Batc
 
 
 def kept_tokens(output: Output) -> Tensor:
-    """(B, N, L): 1 where a token was there in a layer, 0 where it had gone or the layer did not run."""
+    """Mark the tokens that each layer ran on: (B, N, L), 1 for those, 0 for dropped tokens and skipped layers."""
     return output.trace.kept.to(output.logits)
 
 
 def decision_scores(output: Output) -> Tensor:
-    """(B, N, L): what a policy found each token to contribute before each layer; 0 for tokens that had gone.
+    """Stack the scores that a policy gave each token before each layer: (B, N, L); 0 for dropped tokens.
 
     Of a policy that scores every token before every layer, in a recorded pass in which nobody leaves.
     """
@@ -102,7 +102,7 @@ def decision_scores(output: Output) -> Tensor:
 
 @contextmanager
 def without_dropout(model: EfficientBertForSequenceClassification) -> Iterator[None]:
-    """The model without dropout while the block runs."""
+    """Switch the model's dropout off while the block runs."""
     training = model.training
     model.eval()
     try:
@@ -113,7 +113,7 @@ def without_dropout(model: EfficientBertForSequenceClassification) -> Iterator[N
 
 @contextmanager
 def eager_attention(model: EfficientBertForSequenceClassification) -> Iterator[None]:
-    """The model with attention that shows its probabilities while the block runs."""
+    """Use attention that records its probabilities while the block runs."""
     chosen = model.config._attn_implementation
     model.config._attn_implementation = "eager"
     try:
@@ -125,9 +125,9 @@ def eager_attention(model: EfficientBertForSequenceClassification) -> Iterator[N
 def embedding_gradient(
     model: EfficientBertForSequenceClassification, batch: Batch, classes: Tensor, *, embedded: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, L, D) embedding output, its gradient, and the (B,) logits of the classes; all detached.
+    """Compute the (B, L, D) embedding output, its gradient, and the (B,) logits of the classes; all detached.
 
-    With `embedded` that embedding output is used instead of the batch's own.
+    With `embedded` that embedding output is used instead of the batch's.
     """
     answered = torch.zeros_like(classes, dtype=torch.int64) if model.config.regression else classes
 
@@ -143,20 +143,20 @@ def embedding_gradient(
 
 
 def embed(model: EfficientBertForSequenceClassification, batch: Batch) -> Tensor:
-    """(B, L, D): the embedding output."""
+    """Compute the embedding output, (B, L, D)."""
     positions = torch.arange(batch.mask.shape[1], device=batch.mask.device).expand_as(batch.mask)
     embedded: Tensor = model.bert.embeddings(batch.input_ids, positions, batch.token_type_ids)
     return embedded
 
 
 def head_means(model: EfficientBertForSequenceClassification, batch: Batch) -> list[Tensor]:
-    """Every layer's attention probabilities, the mean over heads, each (B, L, L)."""
+    """Compute every layer's attention probabilities, the mean over heads, each (B, L, L)."""
     with torch.no_grad(), eager_attention(model):
         attentions = run(model, batch, execution=Execution.MASKED, record=True).attentions
     return [probabilities.mean(1) for probabilities in attentions]
 
 
 def cls_rows(batch: Batch, layers: list[Tensor]) -> Tensor:
-    """(B, N, L): the rows of [CLS] of N matrices, each (B, L, L)."""
+    """Stack the rows of [CLS] of N matrices, each (B, L, L): (B, N, L)."""
     rows = torch.stack([first_states(layer, batch.mask) for layer in layers], 1)
     return rows * batch.mask[:, None]

@@ -1,4 +1,4 @@
-"""Random numbers that are an example's own: they depend on its word pieces and a seed, never on its batch."""
+"""Random numbers of an example that depend on its word pieces and a seed, never on its batch."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ _TURNS = ((15, 0x2C1B3C6D), (12, 0x297A2D39))
 
 
 def scramble(numbers: Tensor) -> Tensor:
-    """int64 -> int64 in [0, 2^32), a bit mixer: what lies close together lies anywhere afterwards."""
+    """Mix the bits of numbers, so that close numbers lie anywhere afterwards: int64 -> int64 in [0, 2^32)."""
     for shift, factor in _TURNS:
         numbers = ((numbers ^ (numbers >> shift)) * factor) & _BITS
     return numbers ^ (numbers >> 15)
 
 
 def fingerprints(ids: Tensor, mask: Tensor) -> Tensor:
-    """(B,) int64 in [0, 2^32): of each row's live word pieces (B, L) in their order; padding changes nothing."""
+    """Hash each row's live word pieces (B, L) in their order: (B,) int64 in [0, 2^32); padding changes nothing."""
     placed = scramble(ids * 0x9E3779B1 + mask.cumsum(1) * 0x85EBCA77)
     return (placed * mask).sum(1) & _BITS
 
 
 def uniform_draws(numbers: Tensor, *, seed: int, turn: int) -> Tensor:
-    """Fingerprints (B,) -> (B,) float64, uniform on [0, 1), another draw for each turn and seed."""
+    """Draw a uniform number for each fingerprint: (B,) -> (B,) float64 in [0, 1), others for each turn and seed."""
     mixed = scramble(torch.full_like(numbers, (seed * 0xC2B2AE3D + turn * 0x27D4EB2F) & _BITS))
     return scramble((numbers + mixed * 0x9E3779B1) & _BITS).double() / 2**32

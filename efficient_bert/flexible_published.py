@@ -18,7 +18,7 @@ from efficient_bert.trace import Trace
 
 
 def published_flops(heads: Tensor, *, exits: Tensor, tokens: Tensor, config: EfficientBertConfig) -> Tensor:
-    """(B,) int64 FLOPs, which the authors' code prints in units of 1e10.
+    """Count the FLOPs, (B,) int64, which the authors' code prints in units of 1e10.
 
     Args:
         heads: (B, N) int64 of each layer, 0 where it did not run.
@@ -33,7 +33,7 @@ def published_flops(heads: Tensor, *, exits: Tensor, tokens: Tensor, config: Eff
 
 
 def published_counts(trace: Trace, config: EfficientBertConfig) -> tuple[Tensor, Tensor]:
-    """The counts of a pass of gates and exits and of the full model, each (B,) int64.
+    """Count the FLOPs of a pass of gates and exits and of the full model, (B,) int64 each.
 
     Each example counts at no more than its own length; the full model has no gates and one head.
     """

@@ -28,13 +28,13 @@ class WidthGate(nn.Module):
         self.choose = nn.Linear(config.hidden_size, len(config.widths))
 
     def forward(self, first: Tensor) -> Tensor:
-        """[CLS] states (..., D) -> (..., K) logits of the classes."""
+        """Compute the logits of the classes from [CLS] states: (..., D) -> (..., K)."""
         logits: Tensor = self.choose(F.relu(self.dense(first)))
         return logits
 
 
 def gate_macs(config: EfficientBertConfig) -> int:
-    """Multiply-adds of one gate on one example."""
+    """Count the multiply-adds of one gate on one example."""
     return int(config.hidden_size * (config.hidden_size + len(config.widths)))
 
 
@@ -47,11 +47,11 @@ class Gates(nn.ModuleList):
         self.macs = gate_macs(config)
 
     def gate_before(self, layer: int) -> WidthGate | None:
-        """The gate that is asked before this layer, if one is."""
+        """Return the gate that decides before this layer; None where no gate does."""
         return None if layer % self.span else cast(WidthGate, self[layer // self.span])
 
     def all_logits(self, states: Tensor) -> Tensor:
-        """The [CLS] states that each gate reads, (B, G, D) -> (B, G, K)."""
+        """Compute the logits of every gate from the [CLS] states that it reads: (B, G, D) -> (B, G, K)."""
         return torch.stack([gate(states[:, number]) for number, gate in enumerate(self)], dim=1)
 
 
@@ -62,7 +62,7 @@ def gate_policy(
     exits: tuple[int, ...] = (),
     done: Callable[[Tensor], Tensor] | None = None,
 ) -> Policy:
-    """Each example runs each layer at the width that its gate chooses, until it leaves.
+    """Make the policy under which each example runs each layer at the width that its gate chooses, until it leaves.
 
     Args:
         gates: the model's gates.
@@ -88,7 +88,7 @@ def gate_policy(
 
 
 def class_widths(text: str, config: EfficientBertConfig) -> tuple[float, ...]:
-    """The width at which each class of a gate runs, from "0.5,0.75,0.75,0.75".
+    """Parse the width at which each class of a gate runs, from "0.5,0.75,0.75,0.75".
 
     Raises:
         InputError: not as many numbers as the trained model has classes, or a width that leaves no head.
@@ -105,7 +105,7 @@ def class_widths(text: str, config: EfficientBertConfig) -> tuple[float, ...]:
 
 
 def width_labels(correct: Tensor) -> Tensor:
-    """(K - 1, B) bool, right at each width but the last, ascending -> (B,) int64 class of the smallest that is right.
+    """Find the smallest width that is right for each example: (K - 1, B) bool, ascending -> (B,) int64 class.
 
     Where none is, the class is K - 1: the full width, which need not be asked.
     """
@@ -114,19 +114,22 @@ def width_labels(correct: Tensor) -> Tensor:
 
 
 def balanced_weights(labels: Tensor, classes: int) -> Tensor:
-    """(K,) weights B / (K n_k) that give every class the same total; 0 where a class is empty."""
+    """Compute weights B / (K n_k) that give every class the same total, (K,); 0 where a class is empty."""
     counts = labels.bincount(minlength=classes).double()
     return torch.where(counts > 0, len(labels) / (classes * counts), 0.0)
 
 
 def gumbel_softmax(logits: Tensor, draws: Tensor | None = None, *, temperature: float = 1.0) -> Tensor:
-    """softmax((logits + noise) / temperature) over the last axis; Gumbel noise is -ln of exponential draws (..., K)."""
+    """Compute softmax((logits + noise) / temperature) over the last axis; without draws there is no noise.
+
+    Gumbel noise is -ln of exponential draws (..., K).
+    """
     noisy = logits if draws is None else logits - draws.log()
     return (noisy / temperature).softmax(-1)
 
 
 def label_losses(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """(K,): for each class, -ln p of its examples, over all gates, per gate and example of the batch.
+    """Compute for each class -ln p of its examples, over all gates, per gate and example of the batch: (K,).
 
     Args:
         probabilities: (B, G, K) of states of a pass at the width that each example's label names.
@@ -138,12 +141,12 @@ def label_losses(probabilities: Tensor, labels: Tensor) -> Tensor:
 
 
 def gumbel_temperature(done: float, *, lowest: float = 0.5) -> float:
-    """Of the Gumbel softmax after a fraction of the training: from 1 towards 0.3, never below `lowest`."""
+    """Return the temperature after a fraction of the training: from 1 towards 0.3, but at least `lowest`."""
     return max(lowest, float(0.3**done))
 
 
 def expected_width(probabilities: Tensor, widths: Sequence[float]) -> Tensor:
-    """(): mean over gates and examples of the expected width.
+    """Compute the mean over gates and examples of the expected width, ().
 
     Args:
         probabilities: (B, G, K).

@@ -38,7 +38,7 @@ def importance(
     *,
     fidelity: Fidelity = Fidelity.CORRECTED,
 ) -> Importance:
-    """Scores at full width, without dropout: magnitudes of the derivative, summed over batches.
+    """Score heads and neurons at full width, without dropout: magnitudes of the derivative, summed over batches.
 
     No parameter's `grad` is touched. As released, the gradients of earlier batches are never cleared, so that each
     batch adds the magnitude of the sum so far.
@@ -68,13 +68,13 @@ def importance(
 
 
 def scored_weights(layer: Layer) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The weights whose gradients are asked for."""
+    """Return the weights of a layer whose gradients are needed."""
     widen = layer.intermediate.dense
     return layer.attention.output.dense.weight, widen.weight, widen.bias, layer.output.dense.weight
 
 
 def derivatives(layer: Layer, gradients: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """(H,) and (F,): magnitudes for one layer from the gradients of its `scored_weights` weights."""
+    """Compute the magnitudes for one layer, (H,) and (F,), from the gradients of its `scored_weights`."""
     by_head, widen, bias, narrow = (
         weight * gradient for weight, gradient in zip(scored_weights(layer), gradients, strict=True)
     )

@@ -43,7 +43,7 @@ class Knob:
     before: Value | None = None
 
     def parse(self, given: Value) -> Value:
-        """`given`, often text from a command line, as this knob's type and within its bounds.
+        """Convert `given`, often text from a command line, to this knob's type and check its bounds.
 
         Raises:
             InputError: not a value of the knob's type, out of bounds, or not among the choices.
@@ -74,7 +74,7 @@ class Knob:
 
 
 def parse_numbers(text: str, *, name: str = "the list", separator: str = ",") -> tuple[float, ...]:
-    """The numbers of a list such as "0.25,0.5,1".
+    """Parse a list of numbers such as "0.25,0.5,1".
 
     Raises:
         InputError: something in it is no number.
@@ -87,5 +87,5 @@ def parse_numbers(text: str, *, name: str = "the list", separator: str = ",") ->
 
 
 def format_numbers(values: Sequence[float]) -> str:
-    """The list as text, every number as short as it can be written without losing a digit: "0.25,0.5,1"."""
+    """Write numbers as a list, each as short as possible without losing a digit: "0.25,0.5,1"."""
     return ",".join(f"{value:g}" if float(f"{value:g}") == value else repr(value) for value in values)

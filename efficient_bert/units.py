@@ -27,13 +27,13 @@ class Units:
     parts: tuple[tuple[Tensor, int], ...]
 
     def select(self, part: Tensor, axis: int, indices: Tensor) -> Tensor:
-        """A part that holds, unit by unit, what the units at `indices` hold."""
+        """Return a part that holds, unit by unit, what the units at `indices` hold."""
         units: Tensor = part.unflatten(axis, (self.count, -1))
         return units.index_select(axis, indices).flatten(axis, axis + 1)
 
 
 def heads_of(layer: Layer) -> Units:
-    """The layer's heads."""
+    """Return the layer's heads."""
     projections = layer.attention.self
     rows = [
         part for dense in (projections.query, projections.key, projections.value) for part in (dense.weight, dense.bias)
@@ -42,6 +42,6 @@ def heads_of(layer: Layer) -> Units:
 
 
 def neurons_of(layer: Layer) -> Units:
-    """The layer's neurons."""
+    """Return the layer's neurons."""
     widen, narrow = layer.intermediate.dense, layer.output.dense
     return Units(widen.out_features, ((widen.weight, 0), (widen.bias, 0), (narrow.weight, 1)))

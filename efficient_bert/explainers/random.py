@@ -11,7 +11,7 @@ from efficient_bert.explainers import Explainer, Question
 
 
 def explain(question: Question) -> Tensor:
-    """(B, 1, L): independent uniform numbers; a text has the same ones in every batch."""
+    """Return independent uniform numbers, (B, 1, L); a text has the same ones in every batch."""
     ids, mask = question.batch.input_ids.cpu(), question.batch.mask.cpu()
     scores = torch.zeros(mask.shape)
     for row, (word_pieces, present) in enumerate(zip(ids, mask, strict=True)):

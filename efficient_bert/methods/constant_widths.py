@@ -17,7 +17,7 @@ from efficient_bert.training.gating import GATES
 
 
 def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
-    """Every example runs each layer at the width that the gates' choices have on average."""
+    """Make the policy that runs each layer at the mean of the gates' choices, for every example."""
     widths = class_widths(str(knobs["width_mult_list"]), model.config)
     return subnet_policy(constant_widths(class_shares(model.config, knobs["class_rates"]), widths, model.config))
 

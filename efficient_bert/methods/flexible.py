@@ -18,7 +18,7 @@ from efficient_bert.training.gating import GATES
 
 
 def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
-    """Widths as the gates choose; an example leaves at the first depth whose entropy is below the threshold.
+    """Make the policy that runs widths as the gates choose, and leaves where the entropy is below the threshold.
 
     In a regression, where two depths' scores differ by less than the threshold.
     """

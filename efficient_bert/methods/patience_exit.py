@@ -30,7 +30,7 @@ def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
 
 
 def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
-    """Exit once `patience` + 1 successive exits predict the same class."""
+    """Make the policy that leaves once `patience` + 1 successive exits predict the same class."""
     done = AGREED.rule(model.config, knobs["patience"])
 
     def decide(view: View) -> Decision:

@@ -16,7 +16,7 @@ from efficient_bert.training.flexible import FINAL
 
 
 def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
-    """Every example at one width, until the entropy after a trained depth falls below the threshold.
+    """Make the policy of one width that leaves where the entropy after a trained depth is below the threshold.
 
     In a regression, until two depths' scores differ by less than the threshold.
     """

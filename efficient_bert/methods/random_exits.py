@@ -18,7 +18,7 @@ from efficient_bert.training.profiles import measure_profiles
 
 
 def exit_at_random(config: EfficientBertConfig, knobs: Mapping[str, Value], *, widths: Policy) -> Policy:
-    """Every example at the widths of this policy, until the depth that it drew."""
+    """Make the policy that runs the widths of another one, until the depth that an example's random number picks."""
     return random_exits(
         exit_shares(config, knobs["exit_rates"], float(knobs["exit_threshold"])),
         config.exit_depths,
@@ -28,13 +28,13 @@ def exit_at_random(config: EfficientBertConfig, knobs: Mapping[str, Value], *, w
 
 
 def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
-    """Every example at one width, until the depth that it drew."""
+    """Make the policy of one width that leaves at the depth that an example's random number picks."""
     one_width = subnet_policy(uniform_subnet(model.config, width=float(knobs["exit_width"])))
     return exit_at_random(model.config, knobs, widths=one_width)
 
 
 def measure(model: EfficientBertForSequenceClassification, rows: Rows, knobs: Mapping[str, Value]) -> None:
-    """How often what is left where at this width and this threshold."""
+    """Measure which share of examples leaves at each exit, at this width and this threshold."""
     measure_profiles(
         model, rows, device=model.device, width=float(knobs["exit_width"]), threshold=float(knobs["exit_threshold"])
     )

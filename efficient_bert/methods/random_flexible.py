@@ -20,13 +20,13 @@ from efficient_bert.training.profiles import measure_profiles
 
 
 def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
-    """Every example draws once its widths, and once the depth at which it leaves."""
+    """Make the policy that picks an example's widths by one random number, and its exit by another."""
     shares = staying_class_shares(model.config, knobs["class_rates"], float(knobs["exit_threshold"]))
     return exit_at_random(model.config, knobs, widths=draw_widths(model.config, knobs, shares=shares))
 
 
 def measure(model: EfficientBertForSequenceClassification, rows: Rows, knobs: Mapping[str, Value]) -> None:
-    """How often what is chosen at this list of widths and this threshold."""
+    """Measure which share of examples takes each width and each exit, at this list of widths and this threshold."""
     widths = class_widths(str(knobs["width_mult_list"]), model.config)
     measure_profiles(model, rows, device=model.device, widths=widths, threshold=float(knobs["exit_threshold"]))
 

@@ -19,7 +19,7 @@ from efficient_bert.training.profiles import measure_profiles
 
 
 def draw_widths(config: EfficientBertConfig, knobs: Mapping[str, Value], *, shares: ClassShares) -> Policy:
-    """Every example draws once, and runs each layer at the width of the class that its draw falls on there."""
+    """Make the policy that picks an example's class of width in every layer by one random number and the shares."""
     return random_widths(
         shares,
         class_widths(str(knobs["width_mult_list"]), config),
@@ -29,12 +29,12 @@ def draw_widths(config: EfficientBertConfig, knobs: Mapping[str, Value], *, shar
 
 
 def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
-    """Every example draws its classes by the shares of all."""
+    """Make the policy that picks an example's classes by the shares among all examples."""
     return draw_widths(model.config, knobs, shares=class_shares(model.config, knobs["class_rates"]))
 
 
 def measure(model: EfficientBertForSequenceClassification, rows: Rows, knobs: Mapping[str, Value]) -> None:
-    """How often the gates choose what at this list of widths."""
+    """Measure which share of examples the gates give each class, at this list of widths."""
     measure_profiles(model, rows, device=model.device, widths=class_widths(str(knobs["width_mult_list"]), model.config))
 
 

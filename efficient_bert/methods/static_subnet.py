@@ -14,7 +14,7 @@ from efficient_bert.training.flexible import FINAL
 
 
 def subnet_of(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> Subnet:
-    """The subnet of these knobs.
+    """Return the subnet of these knobs.
 
     Raises:
         InputError: a width or depth that leaves nothing, or not one width for each layer.
@@ -23,7 +23,7 @@ def subnet_of(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> Subnet
 
 
 def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
-    """Every example runs the subnet."""
+    """Make the policy under which every example runs the subnet."""
     return subnet_policy(subnet_of(model.config, knobs))
 
 

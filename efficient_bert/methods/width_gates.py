@@ -24,7 +24,7 @@ WIDTH_MULT_LIST = Knob(
 
 
 def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
-    """Each example runs each layer at the width of the class that the gate before it chooses."""
+    """Make the policy that runs each layer at the width of the class that the gate before it chooses."""
     return gate_policy(model.width_gates(), class_widths(str(knobs["width_mult_list"]), model.config))
 
 

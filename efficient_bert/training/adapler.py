@@ -37,7 +37,7 @@ THRESHOLDS = ("contribution.eta", "contribution.theta")
 def with_contribution(
     model: EfficientBertForSequenceClassification, size: int, *, eta: float = 0.25
 ) -> EfficientBertForSequenceClassification:
-    """The model with fresh contribution predictors of this size, and thresholds that start at `eta`."""
+    """Add fresh contribution predictors of this size to the model, with thresholds that start at `eta`."""
     grown = rebuild(model, contribution_size=size)
     with torch.no_grad():
         grown.contributions().eta.fill_(eta)
@@ -45,7 +45,9 @@ def with_contribution(
 
 
 def sharpness(epoch: int, epochs: int, fidelity: Fidelity = Fidelity.CORRECTED) -> float:
-    """Of the soft removal in this epoch, from 0: 50 x 50^e in three epochs, 10 x 3^e in ten, else from 10 to 100,000.
+    """Return the soft removal's sharpness in this epoch, counted from 0.
+
+    It is 50 x 50^e in three epochs, 10 x 3^e in ten, else it rises from 10 to 100,000.
 
     As released, 10 x 10^e in any other number of epochs, whatever it ends at.
     """
@@ -55,7 +57,7 @@ def sharpness(epoch: int, epochs: int, fidelity: Fidelity = Fidelity.CORRECTED) 
 
 
 def collate_maps(rows: Rows, *, pad_token_id: int) -> Inputs:
-    """The usual batch; where the rows have them, with saliency (B, L), 0 on padding, and a teacher's logits (B, C)."""
+    """Collate a batch; where the rows have them, with saliency (B, L), 0 on padding, and a teacher's logits (B, C)."""
     batch = collate(rows, pad_token_id=pad_token_id)
     if "saliency" in rows[0]:
         batch["saliency"] = pad_sequence([row["saliency"] for row in rows], batch_first=True)
@@ -66,7 +68,7 @@ def collate_maps(rows: Rows, *, pad_token_id: int) -> Inputs:
 
 @torch.inference_mode()
 def full_logits(model: EfficientBertForSequenceClassification, rows: Rows) -> Tensor:
-    """(rows, C): the whole model's logits."""
+    """Compute the full model's logits, (rows, C)."""
 
     def compute(chunk: Rows) -> Tensor:
         return run(model, batch_of(model, collate(chunk, pad_token_id=model.config.padding))).logits.float().cpu()
@@ -75,7 +77,10 @@ def full_logits(model: EfficientBertForSequenceClassification, rows: Rows) -> Te
 
 
 def sharpness_at(progress: Progress, options: Mapping[str, Value]) -> float:
-    """Of the soft removal in this step; as released, an epoch's value comes one step late, after 1000 in the first."""
+    """Return the soft removal's sharpness in this step.
+
+    As released, an epoch's value comes one step late, after 1000 in the first step.
+    """
     epoch, fidelity = progress.epoch, Fidelity(str(options["fidelity"]))
     late = fidelity == Fidelity.RELEASED and progress.batch == 0
     if late and not epoch:
@@ -91,7 +96,7 @@ def descend(
     *,
     options: Mapping[str, Value],
 ) -> Tensor:
-    """Both objectives on one soft pass; the first one is reported."""
+    """Descend on both objectives in one soft pass, and return the first one."""
     gamma, phi, fidelity = float(options["gamma"]), float(options["phi"]), Fidelity(str(options["fidelity"]))
     probe = new_probe(model.contributions())
     losses = soft_losses(
@@ -110,7 +115,7 @@ def descend(
 
 
 def pruned_logits(model: EfficientBertForSequenceClassification, batch: Inputs) -> Tensor:
-    """Logits (B, C) with tokens dropped for good."""
+    """Compute logits (B, C) with tokens really dropped."""
     policy = contribution_policy(model.contributions())
     return run(model, batch_of(model, batch), policy, execution=Execution.MASKED).logits
 
@@ -126,7 +131,7 @@ class Verdict:
 
 @torch.inference_mode()
 def measure_heldout(model: EfficientBertForSequenceClassification, context: Context, policy: Policy) -> Verdict:
-    """The held-out rows under a policy, in float32."""
+    """Measure the model on the held-out rows under a policy, in float32."""
     model.eval()
     logits, traces = [], []
     for chunk in chunks(context.heldout):
@@ -145,13 +150,13 @@ def measure_heldout(model: EfficientBertForSequenceClassification, context: Cont
 
 
 def observe(model: EfficientBertForSequenceClassification) -> dict[str, list[float]]:
-    """The thresholds, which tell how much is dropped."""
+    """Return the thresholds, which tell how much is dropped."""
     contribution = model.contributions()
     return {"eta": contribution.eta.tolist(), "theta": contribution.theta.tolist()}
 
 
 def learning_rates(model: EfficientBertForSequenceClassification, options: Mapping[str, Value]) -> dict[str, float]:
-    """Learning rates of the thresholds and, where they have one, of the predictors, by the parameters' names."""
+    """Return the learning rates of the thresholds and, where they have one, of the predictors, by parameter names."""
     rates = dict.fromkeys(THRESHOLDS, float(options["threshold_rate"]))
     if not float(options["predictor_rate"]):
         return rates
@@ -160,7 +165,7 @@ def learning_rates(model: EfficientBertForSequenceClassification, options: Mappi
 
 
 def train_adapler(context: Context) -> Trained:
-    """Everything at once; of the epochs that hold up, by default losing at most a point, the fastest one is kept."""
+    """Train model, predictors and thresholds, and keep the fastest epoch of those that lose little enough score."""
     options, tuned = context.options, context.model
     rows = with_saliency(context.train, context.stage_before() / FILE)
     device = PartialState(cpu=context.device == "cpu").device
@@ -174,7 +179,7 @@ def train_adapler(context: Context) -> Trained:
         return measure_heldout(model, context, contribution_policy(model.contributions()))
 
     def rank(model: EfficientBertForSequenceClassification, _: float) -> float:
-        """The speed-up, or below every speed-up the score."""
+        """Rank by the speed-up, or below every speed-up by the score."""
         result = verdict(model)
         return result.speedup if context.holds_up(result.score, full_score, allowed_drop) else result.score - 10.0
 

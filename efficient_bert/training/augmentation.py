@@ -1,6 +1,6 @@
 """More training rows by replacing words (TinyBERT, Jiao et al., 2020, algorithm 1), as word pieces.
 
-A word of one piece is replaced by what a masked language model expects in its place, beside the unmasked text; a word
+A word of one piece is replaced by what a masked language model expects at its position, beside the unmasked text; a word
 of several pieces by its nearest neighbours among word vectors, where there are any. The rows are kept in shards, so
 that a killed stage resumes, and get the answers of the fine-tuned model as labels.
 """
@@ -58,7 +58,7 @@ OPTIONS = (
 def variants(
     row: Mapping[str, Any], choices: Sequence[Choice], *, copies: int, chance: float, longest: int, seed: int
 ) -> Iterator[dict[str, Any]]:
-    """The row with other words, `copies` times; those of more than `longest` pieces are left out.
+    """Yield the row with other words, `copies` times, but no copy of more than `longest` pieces.
 
     The same row and seed give the same copies, whatever else is augmented.
     """
@@ -79,7 +79,7 @@ def variants(
 
 
 def augment(context: Context) -> Path | None:
-    """The file of augmented rows of a stage, computed shard by shard; None where no copies are wanted.
+    """Write the augmented rows of a stage shard by shard and return their file; None where no copies are wanted.
 
     No two rows have the same word pieces, and none those of a training row.
 
@@ -115,7 +115,7 @@ def shard_of(
     *,
     longest: int,
 ) -> list[dict[str, Any]]:
-    """The copies of some rows that are no longer than `longest`, labelled by the teacher."""
+    """Make the copies of some rows that are no longer than `longest`, labelled by the teacher."""
     options = context.options
     made = [
         copy
@@ -135,7 +135,7 @@ def shard_of(
 
 @torch.inference_mode()
 def teacher_labels(teacher: EfficientBertForSequenceClassification, rows: Rows) -> list[float]:
-    """The teacher's class, or in a regression its score, for each row."""
+    """Return the teacher's class, or in a regression its score, for each row."""
     batch: Batch = batch_of(
         teacher, collate([{**row, "label": 0} for row in rows], pad_token_id=teacher.config.padding)
     )
@@ -145,7 +145,7 @@ def teacher_labels(teacher: EfficientBertForSequenceClassification, rows: Rows) 
 
 
 def distinct_rows(train: Rows, shards: Sequence[Path]) -> Iterator[pa.Table]:
-    """The shards' rows whose word pieces neither a training row nor an earlier row has."""
+    """Yield the shards' rows whose word pieces neither a training row nor an earlier row has."""
     seen = {digest(row["input_ids"]) for row in train}
     for shard in shards:
         table = pq.read_table(shard, schema=SCHEMA)
@@ -157,7 +157,7 @@ def distinct_rows(train: Rows, shards: Sequence[Path]) -> Iterator[pa.Table]:
 
 
 def digest(ids: Sequence[int]) -> bytes:
-    """Sixteen bytes that stand for a row's word pieces, of which millions may be remembered."""
+    """Hash a row's word pieces to sixteen bytes, of which millions fit into memory."""
     return hashlib.blake2b(array("l", ids).tobytes(), digest_size=16).digest()
 
 
@@ -187,13 +187,16 @@ def check_sources(config: EfficientBertConfig, options: Mapping[str, Value], voc
 
 @cache
 def tokenizer_of(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a masked language model, a folder or a hub's name, to which "[SEP]" is a text; read once."""
+    """Load the tokenizer of a masked language model, once; a "[SEP]" in a text is no special piece to it.
+
+    The name is a folder or a hub's name.
+    """
     tokenizer: PreTrainedTokenizerBase = load_pretrained(AutoTokenizer, name, split_special_tokens=True)
     return tokenizer
 
 
 def load_pretrained(kind: Any, name: str, **options: Any) -> Any:
-    """What an Auto class finds under a name.
+    """Load what an Auto class finds under a name.
 
     Raises:
         InputError: nothing, or something else.
@@ -206,7 +209,7 @@ def load_pretrained(kind: Any, name: str, **options: Any) -> Any:
 
 
 def thesaurus_of(context: Context, longest: int) -> Thesaurus:
-    """The masked language model and the vectors that the options name, for rows of at most so many pieces."""
+    """Load the masked language model and the vectors that the options name, for rows of at most `longest` pieces."""
     check_sources(context.model.config, context.options, context.vocabulary)
     name, vectors = str(context.options["augment_model"]), str(context.options["augment_vectors"])
     model, report = load_pretrained(AutoModelForMaskedLM, name, use_safetensors=True, output_loading_info=True)
@@ -228,7 +231,7 @@ def thesaurus_of(context: Context, longest: int) -> Thesaurus:
 
 
 def with_augmented(rows: Rows, path: Path | None) -> Rows:
-    """The rows and, behind them, those of a file of augmented ones, where there is one."""
+    """Append the rows of a file of augmented ones, where there is one."""
     if path is None or not path.exists():
         return rows
     table = read_table(path, SCHEMA)

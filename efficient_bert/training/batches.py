@@ -43,19 +43,19 @@ class LengthBuckets:
 
 
 def random_order(count: int, generator: torch.Generator) -> list[int]:
-    """A random order of 0..count-1."""
+    """Return a random order of 0..count-1."""
     order: list[int] = torch.randperm(count, generator=generator).tolist()
     return order
 
 
 def batch_of(model: EfficientBertForSequenceClassification, inputs: Mapping[str, Tensor]) -> Batch:
-    """A collated batch on the model's device."""
+    """Move a collated batch to the model's device."""
     names = ("input_ids", "attention_mask", "token_type_ids")
     return Batch.of({name: inputs[name].to(model.device) for name in names})
 
 
 def collate(rows: Rows, *, pad_token_id: int) -> dict[str, Tensor]:
-    """Right-padded int64 `input_ids`, `token_type_ids` and `attention_mask` (B, L), and `labels` (B,)."""
+    """Pad rows on the right: int64 `input_ids`, `token_type_ids` and `attention_mask` (B, L), and `labels` (B,)."""
     longest = max(len(row["input_ids"]) for row in rows)
     ids = torch.full((len(rows), longest), pad_token_id)
     types, mask = torch.zeros_like(ids), torch.zeros_like(ids)
@@ -69,7 +69,7 @@ def collate(rows: Rows, *, pad_token_id: int) -> dict[str, Tensor]:
 
 
 def chunks(rows: Sequence[Row], size: int = 64) -> Iterator[Sequence[Row]]:
-    """All rows, `size` at a time."""
+    """Yield all rows in order, `size` at a time."""
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
 
@@ -91,7 +91,7 @@ def length_order(rows: Rows, *, first_by: str = "") -> list[int]:
 
 
 def compute_by_length(rows: Rows, compute: Callable[[Rows], Tensor], *, first_by: str = "") -> Tensor:
-    """What `compute` says of each row, (rows, ...), asked in batches of rows that are alike in length."""
+    """Compute something for each row, (rows, ...), in batches of rows of similar length."""
     order = length_order(rows, first_by=first_by)
     packed = torch.cat([compute([rows[row] for row in chunk]) for chunk in chunks(order)])
     return torch.empty_like(packed).index_copy(0, torch.tensor(order), packed)

@@ -17,7 +17,7 @@ SHARD = 4096
 
 
 def with_cached(rows: Rows, folder: Path, *, name: str, compute: Callable[[Rows], Tensor]) -> Rows:
-    """The rows, each with its part of what `compute` says of a shard, (rows, ...), under `name`."""
+    """Add to each row, under `name`, its part of what `compute` gives for a shard, (rows, ...)."""
     folder.mkdir(parents=True, exist_ok=True)
     cached = []
     for number, shard in enumerate(chunks(rows, SHARD)):
@@ -31,7 +31,7 @@ def with_cached(rows: Rows, folder: Path, *, name: str, compute: Callable[[Rows]
 
 
 def read_shard(path: Path, name: str, *, rows: int) -> Tensor | None:
-    """The numbers of so many rows that a shard holds; None where there is none, or it is damaged."""
+    """Read the numbers of so many rows from a shard; None where there is none, or it is damaged."""
     try:
         values = read_tensors(path)[0][name]
     except (DamagedError, KeyError):

@@ -28,12 +28,12 @@ from efficient_bert.training.recipe import one_loss
 
 
 def inner_exits(config: EfficientBertConfig) -> dict[str, Any]:
-    """An exit head of its own after every inner layer."""
+    """Return the configuration's new fields: an exit head of its own after every inner layer."""
     return {"exit_depths": list(range(1, config.num_hidden_layers)), "shared_head": False}
 
 
 def with_exits(model: EfficientBertForSequenceClassification) -> EfficientBertForSequenceClassification:
-    """The model with an exit head after every inner layer, each starting as a copy of the final head."""
+    """Add an exit head after every inner layer to the model, each a copy of the final head."""
     grown = rebuild(model, **inner_exits(model.config))
     for depth in grown.config.exit_depths:
         head = cast(ExitHead, grown.exits[str(depth)])
@@ -44,7 +44,7 @@ def with_exits(model: EfficientBertForSequenceClassification) -> EfficientBertFo
 
 @torch.inference_mode()
 def exit_states(model: EfficientBertForSequenceClassification, rows: Rows) -> Tensor:
-    """[CLS] states at every exit depth, (rows, E, D), of the model without dropout."""
+    """Compute the [CLS] states at every exit depth, without dropout: (rows, E, D)."""
 
     def compute(chunk: Rows) -> Tensor:
         batch = batch_of(model, collate(chunk, pad_token_id=model.config.padding))
@@ -55,7 +55,7 @@ def exit_states(model: EfficientBertForSequenceClassification, rows: Rows) -> Te
 
 
 def collate_states(rows: Rows) -> dict[str, Tensor]:
-    """`states` (B, E, D) and `labels` (B,)."""
+    """Stack `states` (B, E, D) and `labels` (B,) of rows."""
     return {
         "states": torch.stack([row["states"] for row in rows]),
         "labels": torch.tensor([row["label"] for row in rows]),
@@ -63,24 +63,24 @@ def collate_states(rows: Rows) -> dict[str, Tensor]:
 
 
 def head_logits(model: EfficientBertForSequenceClassification, batch: Mapping[str, Tensor]) -> Tensor:
-    """Logits of every exit head on its states, (E, B, C)."""
+    """Compute the logits of every exit head on its states, (E, B, C)."""
     depths = enumerate(model.config.exit_depths)
     return torch.stack([model.classify(batch["states"][:, number], depth=depth) for number, depth in depths])
 
 
 def exits_loss(model: EfficientBertForSequenceClassification, batch: Mapping[str, Tensor]) -> Tensor:
-    """The sum of the exits' mean cross-entropies."""
+    """Compute the sum of the exits' mean cross-entropies."""
     logits = head_logits(model, batch).float()
     return sum((F.cross_entropy(one, batch["labels"]) for one in logits), start=logits.new_zeros(()))
 
 
 def mean_exit(model: EfficientBertForSequenceClassification, batch: Mapping[str, Tensor]) -> Tensor:
-    """The exits' mean probabilities (B, C): what the epochs are selected by."""
+    """Compute the exits' mean probabilities (B, C), by which epochs are selected."""
     return head_logits(model, batch).float().softmax(-1).mean(0)
 
 
 def train_exits(context: Context) -> Trained:
-    """Exit heads only; every other parameter stays as it was, to the bit."""
+    """Train exit heads only; every other parameter stays as it was, to the bit."""
     model = with_exits(context.model).eval()
     torch.nn.Module.to(model, PartialState(cpu=context.device == "cpu").device)
     for name, parameter in model.named_parameters():

@@ -46,7 +46,7 @@ SELECTION = 4
 
 @torch.inference_mode()
 def labels_of(model: EfficientBertForSequenceClassification, rows: Rows, *, tolerance: float = 0.5) -> Tensor:
-    """(rows,) int64: the class of the smallest width, at full depth and without dropout, that is right.
+    """Find the class of the smallest width that is right, at full depth and without dropout: (rows,) int64.
 
     In a regression a score is right within less than `tolerance`.
     """
@@ -64,7 +64,7 @@ def labels_of(model: EfficientBertForSequenceClassification, rows: Rows, *, tole
 
 @torch.inference_mode()
 def states_of(model: EfficientBertForSequenceClassification, rows: Rows) -> Tensor:
-    """(rows, G, D): what each gate reads in a pass at the width that the row's `gate_label` names."""
+    """Compute what each gate reads in a pass at the width that the row's `gate_label` names: (rows, G, D)."""
     span = model.width_gates().span
     widths = torch.tensor(model.config.widths, dtype=torch.float64, device=model.device)
 
@@ -79,7 +79,7 @@ def states_of(model: EfficientBertForSequenceClassification, rows: Rows) -> Tens
 
 
 def with_states(rows: Rows, *, pad_token_id: int) -> dict[str, Tensor]:
-    """A padded batch with `states` (B, G, D) and `gate_labels` (B,)."""
+    """Collate a padded batch with `states` (B, G, D) and `gate_labels` (B,)."""
     return {
         **collate(rows, pad_token_id=pad_token_id),
         "states": torch.stack([row["states"] for row in rows]),
@@ -88,7 +88,7 @@ def with_states(rows: Rows, *, pad_token_id: int) -> dict[str, Tensor]:
 
 
 def class_weights(text: str, labels: Tensor, classes: int) -> Tensor:
-    """(K,) weights: "balanced" on these labels, "none" for equal ones, or the numbers of a list.
+    """Return (K,) weights: "balanced" on these labels, "none" for equal ones, or the numbers of a list.
 
     Raises:
         InputError: not one number for each class.
@@ -97,7 +97,7 @@ def class_weights(text: str, labels: Tensor, classes: int) -> Tensor:
 
 
 def parse_class_weights(text: str, classes: int) -> list[float]:
-    """K weights that need no labels: "none" for equal ones, or the numbers of a list.
+    """Parse K weights that need no labels: "none" for equal ones, or the numbers of a list.
 
     Raises:
         InputError: not one finite number for each class.
@@ -118,7 +118,7 @@ def gate_loss(
     options: Mapping[str, Value],
     heat: float | None = None,
 ) -> Tensor:
-    """The classes' losses, weighted, and the width's distance from its target.
+    """Compute the classes' losses, weighted, and the width's distance from its target.
 
     Args:
         heat: temperature of the noisy softmax; None for the plain cross-entropy.
@@ -134,18 +134,18 @@ def gate_loss(
 
 
 def gated_logits(model: EfficientBertForSequenceClassification, inputs: Inputs) -> Tensor:
-    """Logits (B, C) of passes whose widths the gates choose."""
+    """Compute logits (B, C) of passes whose widths the gates choose."""
     policy = gate_policy(model.width_gates(), model.config.widths)
     return run(model, batch_of(model, inputs), policy, execution=Execution.MASKED).logits
 
 
 def new_gates(config: EfficientBertConfig, gates: int) -> dict[str, Any]:
-    """So many gates, one for each layer where their number is 0."""
+    """Return the configuration's new field: so many gates, one for each layer where their number is 0."""
     return {"num_gates": gates or config.num_hidden_layers}
 
 
 def with_gates(model: EfficientBertForSequenceClassification, gates: int) -> EfficientBertForSequenceClassification:
-    """The model with fresh gates, one for each layer where their number is 0; only they learn."""
+    """Add fresh gates to the model, one for each layer where their number is 0; only they learn."""
     grown = rebuild(model, **new_gates(model.config, gates))
     grown.eval()
     for name, parameter in grown.named_parameters():
@@ -154,7 +154,7 @@ def with_gates(model: EfficientBertForSequenceClassification, gates: int) -> Eff
 
 
 def folds(context: Context) -> tuple[Rows, Rows]:
-    """Rows that train the gates, and rows that select the epoch."""
+    """Return rows that train the gates, and rows that select the epoch."""
     if context.options["label_split"] == "train":
         return context.train, context.heldout
     learn, select = heldout_folds(len(context.heldout), context.seed)
@@ -167,19 +167,19 @@ def folds(context: Context) -> tuple[Rows, Rows]:
 
 
 def heldout_folds(rows: int, seed: int) -> tuple[list[int], list[int]]:
-    """Places of held-out rows that train the gates, and of those that select the epoch."""
+    """Return the numbers of held-out rows that train the gates, and of those that select the epoch."""
     order = random_order(rows, torch.Generator().manual_seed(seed))
     cut = max(1, rows // SELECTION)
     return order[cut:], order[:cut]
 
 
 def untouched_rows(rows: int, options: Mapping[str, Value], seed: int) -> Sequence[int]:
-    """Places of the held-out rows that the gates do not learn on."""
+    """Return the numbers of the held-out rows that the gates do not learn on."""
     return range(rows) if options["label_split"] == "train" else heldout_folds(rows, seed)[1]
 
 
 def train_gates(context: Context) -> Trained:
-    """The gates alone; every other parameter stays as it was. The epoch of least loss on unseen rows is kept.
+    """Train the gates alone; every other parameter stays as it was. The epoch of least loss on other rows is kept.
 
     On those rows it is measured how often the gates choose each width, and how many would leave where.
     """

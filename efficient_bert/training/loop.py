@@ -59,12 +59,12 @@ OPTIMISATION = (
 
 
 def with_defaults(**defaults: float | int | str) -> tuple[Knob, ...]:
-    """`OPTIMISATION` with other defaults."""
+    """Return `OPTIMISATION` with other defaults."""
     return tuple(replace(knob, default=defaults.get(knob.name, knob.default)) for knob in OPTIMISATION)
 
 
 def native_precision(device: str) -> str:
-    """ "bf16" where the device multiplies bfloat16 faster than float32, else "no" (float32).
+    """Return "bf16" where the device multiplies bfloat16 faster than float32, else "no" (float32).
 
     Of CPUs those with AMX, and those with AVX-512's bfloat16 products unless Intel made them: there these have no more
     throughput than float32's, and the conversions come on top. Float32 where torch cannot tell.
@@ -77,7 +77,7 @@ def native_precision(device: str) -> str:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: Any) -> None:
-    """One safetensors file, with a checksum of its tensors."""
+    """Write tensors to one safetensors file, with their checksum."""
     contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     described = {**metadata, CHECKSUM: checksum(contiguous)}
     with aside(path) as part:
@@ -85,7 +85,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: Any) -> 
 
 
 def strip_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose name starts with `prefix`, under the rest of their name."""
+    """Return the tensors whose name starts with `prefix`, under the rest of their name."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
@@ -138,25 +138,25 @@ class Trainer:
         return self.model if self.mean is None else cast(EfficientBertForSequenceClassification, self.mean.module)
 
     def parameters(self, epoch: int) -> Path:
-        """Where an epoch's parameters are kept while it is among the best."""
+        """Return the file of an epoch's parameters, which is kept while the epoch is among the best."""
         return self.context.folder / f"epoch-{epoch + 1:03d}.safetensors"
 
     def schedule_from(self, step: int) -> LambdaLR:
-        """The learning rate's rise and fall, at `step`; it sets the optimiser's rate."""
+        """Make the learning rate's schedule, at `step`; it sets the optimiser's rate."""
         warmup = round(float(self.context.options["warmup"]) * self.steps)
         optimizer = self.optimizer.optimizer
         schedule: LambdaLR = get_linear_schedule_with_warmup(optimizer, warmup, self.steps, last_epoch=step - 1)
         return schedule
 
     def buckets(self, epoch: int) -> LengthBuckets:
-        """The places of each batch of an epoch."""
+        """Return the row numbers of each batch of an epoch."""
         size = int(self.context.options["batch_size"])
         return LengthBuckets(self.lengths, batch_size=size, seed=self.context.seed, epoch=epoch)
 
     def batches(self) -> Iterator[tuple[Mapping[str, Tensor], int, int]]:
-        """This process's part of what is left of the current epoch's batches, on the device.
+        """Yield this process's part of what is left of the current epoch's batches, on the device.
 
-        With it come the rows that are its own and those of the whole batch. A process without a row of a small batch
+        With it come two counts: its rows, and those of the whole batch. A process without a row of a small batch
         borrows its first one, so that all of them take every step.
         """
         processes, process = self.accelerator.num_processes, self.accelerator.process_index
@@ -180,7 +180,7 @@ class Trainer:
                 saved = time.monotonic()
 
     def step(self, batch: Mapping[str, Tensor], share: float) -> float:
-        """One optimiser step, to which this process's rows contribute their share; their loss, checked to be finite."""
+        """Take one optimiser step, to which this process's rows contribute `share`, and return their finite loss."""
         scale = share * self.accelerator.num_processes  # the gradients' mean over processes is that of the batch
 
         def backward(loss: Tensor, **asked: Any) -> None:
@@ -207,26 +207,26 @@ class Trainer:
 
     @property
     def remedy(self) -> str:
-        """What to do about numbers that are none."""
+        """What to do about numbers that are not finite."""
         options = self.context.options
         precise = "" if options["precision"] == "no" else " or set the precision to 'no'"
         return f"lower the learning rate (it is {options['learning_rate']}){precise}"
 
     def observe(self) -> None:
-        """Remember what the recipe watches, and at which step."""
+        """Record what the recipe watches, and at which step."""
         seen = self.recipe.observe(self.model)
         for name, value in ({"step": self.progress.step, **seen} if seen else {}).items():
             self.progress.history.setdefault(name, []).append(value)
 
     def average_gradients(self) -> None:
-        """The mean over processes; a single process has it already."""
+        """Average the gradients over processes; a single process has their mean already."""
         if self.accelerator.num_processes > 1:
             for parameter in self.model.parameters():
                 if parameter.grad is not None:
                     parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
 
     def clip_gradients(self) -> None:
-        """Each norm to the limit: of the parameters that the recipe sets apart, and of all others."""
+        """Clip each norm to the limit: of the parameters that the recipe sets apart, and of all others."""
         limit = float(self.context.options["max_grad_norm"])
         if not limit:
             return
@@ -258,7 +258,7 @@ class Trainer:
         self.watch(math.nan, rate=math.nan, score=score)
 
     def heldout_score(self) -> float:
-        """The context's score of the model that is compared."""
+        """Measure the context's score of the model that is compared."""
         rows, model = self.context.heldout, self.compared_model
         model.eval()
         with torch.no_grad(), self.accelerator.autocast():
@@ -295,7 +295,7 @@ class Trainer:
         save_tensors(self.checkpoint, tensors, progress=vars(self.progress))
 
     def resume(self) -> None:
-        """Go on from the checkpoint; from the start, where it or an epoch that it speaks of is damaged."""
+        """Continue from the checkpoint; from the start, where it or an epoch that it names is damaged."""
         try:
             tensors, metadata = read_tensors(self.checkpoint)
             for epoch in Progress(**metadata["progress"]).best(self.recipe.epochs_to_keep):
@@ -327,7 +327,7 @@ class Trainer:
 
 
 def running_mean(model: nn.Module, decay: float) -> AveragedModel:
-    """An exponential moving average of the parameters, whose decay rises to `decay` over the first steps.
+    """Make an exponential moving average of the parameters, whose decay rises to `decay` over the first steps.
 
     After t updates the decay is at most (1 + t) / (10 + t), so that little is left of where a short training began.
     """

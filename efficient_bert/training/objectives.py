@@ -42,7 +42,7 @@ class Losses:
     length: Tensor
 
     def weighted_contribution(self, fidelity: Fidelity = Fidelity.CORRECTED) -> Tensor:
-        """() the layers' divergences weighted by N, N - 1, .., 1 and summed.
+        """Sum the layers' divergences, weighted by N, N - 1, .., 1: ().
 
         Corrected, the weights are scaled to the sum that twelve layers have, so that the published gamma weighs as
         much in a model of any depth.
@@ -64,7 +64,7 @@ def soft_losses(
     probe: Tensor | None = None,
     fidelity: Fidelity = Fidelity.CORRECTED,
 ) -> Losses:
-    """The losses of a soft pass.
+    """Compute the losses of a soft pass.
 
     Args:
         classes: (B,) int64 gold classes; scores in a regression.
@@ -104,7 +104,7 @@ def divergences(
     theta: Tensor,
     fidelity: Fidelity,
 ) -> Tensor:
-    """(N,): before each layer the mean over examples of KL(label || shares), in nats.
+    """Compute before each layer the mean over examples of KL(label || shares), in nats: (N,).
 
     The label is one saliency map for all layers, of which only what is `left` (B, L) of each token counts, and [CLS]
     theta times. An example's term shrinks as its last token beside [CLS] goes.
@@ -123,12 +123,12 @@ def divergences(
 
 
 def normalise(weights: Tensor) -> Tensor:
-    """(B, L), each row divided by its sum."""
+    """Divide each row by its sum: (B, L) -> (B, L)."""
     return weights / (weights.sum(1, keepdim=True) + 1e-15)
 
 
 def new_probe(contribution: Contribution) -> Tensor:
-    """(N - 1,) ones that want a gradient."""
+    """Return (N - 1,) ones that want a gradient."""
     return torch.ones_like(contribution.theta, requires_grad=True)
 
 
@@ -167,7 +167,7 @@ def two_objectives(
 
 @torch.no_grad()
 def keep_in_bounds(contribution: Contribution, fidelity: Fidelity = Fidelity.CORRECTED) -> None:
-    """After an optimiser step: eta within [0.01, 1]; theta positive, which the authors' code forgets."""
+    """Clamp eta to [0.01, 1] and theta to positive values, which the authors' code forgets, after an optimiser step."""
     contribution.eta.clamp_(0.01, 1.0)
     if fidelity == Fidelity.CORRECTED:
         contribution.theta.clamp_(min=0.001)

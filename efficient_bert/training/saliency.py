@@ -35,14 +35,14 @@ SCHEMA = pa.schema({"example_id": pa.string(), "saliency": pa.list_(pa.float32()
 
 
 def row_digest(row: Mapping[str, Any]) -> str:
-    """16 hexadecimal digits of the SHA-256 of an example's word pieces and its label."""
+    """Hash an example's word pieces and label to 16 hexadecimal digits of SHA-256."""
     return hashlib.sha256(json.dumps([list(row["input_ids"]), row["label"]]).encode()).hexdigest()[:16]
 
 
 def saliency_of(
     models: Sequence[EfficientBertForSequenceClassification], rows: Rows, *, batch_size: int, precision: str = "no"
 ) -> list[list[float]]:
-    """Each row's map, one number for every word piece: the mean over the models, rows of like length together."""
+    """Compute each row's map, one number for every word piece: the mean over the models."""
     maps: dict[int, list[float]] = {}
     for numbers in chunks(length_order(rows), batch_size):
         inputs = collate([rows[number] for number in numbers], pad_token_id=models[0].config.padding)
@@ -57,7 +57,7 @@ def saliency_of(
 
 
 def extract(context: Context) -> Trained:
-    """The maps of all training rows, shards shared out among processes; the model is passed on as it is."""
+    """Extract the maps of all training rows, shards shared among processes; the model is passed on as it is."""
     state = PartialState(cpu=context.device == "cpu")
     models = best_epochs(context)
     precision, batch_size = str(context.options["precision"]), int(context.options["batch_size"])
@@ -82,13 +82,13 @@ def extract(context: Context) -> Trained:
 
 
 def is_stored(shard: Path, digests: Sequence[str]) -> bool:
-    """Whether a killed attempt has kept the maps of these rows, and they are not damaged."""
+    """Check whether a killed attempt has stored the maps of these rows, undamaged."""
     table = read_table(shard, SCHEMA)
     return table is not None and table["row"].to_pylist() == digests
 
 
 def best_epochs(context: Context) -> list[EfficientBertForSequenceClassification]:
-    """The models of the best epochs that fine-tuning kept, on the device.
+    """Load the models of the best epochs that fine-tuning kept, on the device.
 
     Raises:
         InputError: none is there, or one is damaged.
@@ -108,7 +108,7 @@ def best_epochs(context: Context) -> list[EfficientBertForSequenceClassification
 
 
 def with_saliency(rows: Rows, path: Path) -> Rows:
-    """The rows, each with its own `saliency`, (length,) float32, found by its id.
+    """Add to each row its `saliency`, (length,) float32, matched by its id.
 
     Raises:
         InputError: the file cannot be read, lacks a row's map, or has one of other word pieces or another label.

@@ -28,10 +28,10 @@ Span = tuple[int, int, str]
 """First piece of a word, the piece after its last, and its text."""
 
 Masked = tuple[Sequence[int], int]
-"""The word pieces of a row, and the place of the one that is asked for."""
+"""The word pieces of a row, and the position of the one that is masked."""
 
 Choice = tuple[int, int, Sequence[Sequence[int]]]
-"""A word's place, as in `Span`, and the word pieces of each candidate."""
+"""A word's first piece and the piece after its last, as in `Span`, and the word pieces of each candidate."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Thesaurus:
         return {word: row for row, word in enumerate(words)}, words, torch.nn.functional.normalize(vectors, dim=1)
 
     def nearest_words(self, word: str) -> list[list[int]]:
-        """The pieces of the words whose vectors are nearest by cosine, the word itself left out."""
+        """Return the pieces of the words whose vectors are nearest by cosine, without the word itself."""
         row_of, words, vectors = self.neighbours
         if word not in row_of:
             return []
@@ -83,7 +83,7 @@ class Thesaurus:
         return [self.tokenizer.encode(words[row], add_special_tokens=False) for row in nearest]
 
     def expected_pieces(self, masked: Sequence[Masked]) -> list[list[int]]:
-        """The pieces that are likeliest at each place; rows of one length share passes, and none is padded."""
+        """Return the likeliest pieces at each position; rows of one length share passes, and none is padded."""
         pieces_of: list[list[int]] = [[]] * len(masked)
         by_length: dict[int, list[int]] = {}
         for number, (ids, _) in enumerate(masked):
@@ -97,7 +97,7 @@ class Thesaurus:
 
     @torch.inference_mode()
     def likeliest_pieces(self, masked_rows: Sequence[Masked]) -> list[list[int]]:
-        """One pass over rows of one length, each masked at its place and followed by itself where that fits."""
+        """Run one pass over rows of one length, each masked at its position and followed by itself where that fits."""
         device, rows = self.model.device, torch.arange(len(masked_rows))
         ids, positions = (torch.tensor(part) for part in zip(*masked_rows, strict=True))
         again = ids[:, 1:] if 2 * ids.shape[1] - 1 <= self.model.config.max_position_embeddings else ids[:, :0]
@@ -111,7 +111,7 @@ class Thesaurus:
         return likeliest
 
     def choices(self, rows: Sequence[Sequence[int]]) -> list[list[Choice]]:
-        """Of each row, every word that has candidates."""
+        """Return for each row every word that has candidates."""
         spans = [words_of(self.tokenizer.convert_ids_to_tokens(list(ids))) for ids in rows]
         masked = [
             (ids, start)
@@ -131,7 +131,7 @@ class Thesaurus:
 
 
 def read_vectors(path: Path) -> tuple[list[str], Tensor]:
-    """The first `VECTORS` words of a file, and their vectors (V, d).
+    """Read the first `VECTORS` words of a file, and their vectors (V, d).
 
     A first line that counts words and numbers is passed over. The next one's length gives d; what stands before a
     line's last d numbers is its word, which may have blanks.
@@ -164,7 +164,7 @@ def read_vectors(path: Path) -> tuple[list[str], Tensor]:
 
 
 def words_of(pieces: Sequence[str]) -> list[Span]:
-    """The words that may be replaced: letters a to z alone, and no stop words."""
+    """Return the words that may be replaced: letters a to z alone, and no stop words."""
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
     starts = [index for index, piece in enumerate(pieces) if not piece.startswith("##")]
