@@ -5,32 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from eraser_eval.checks import Checks
-from eraser_eval.errors import shown
+from eraser_eval.errors import shorten
 from eraser_eval.faithfulness import DEFAULT_THRESHOLDS, KINDS
 from eraser_eval.scorer import Scorer, Settings
 from eraser_eval.table import Sums
 
 
 def notes(scorer: Scorer, checks: Checks, *, sums: Mapping[str, Sums], thresholds: Sequence[int]) -> list[str]:
-    """One line each, in a fixed order."""
-    found = [*_file(scorer, checks)]
+    """Return what a reader has to know, one line each, in a fixed order."""
+    lines = [*_file(scorer, checks)]
     if "hard" in sums:
-        found += _hard(scorer, sums["hard"])
+        lines += _hard(scorer, sums["hard"])
     for name, unit in (("soft", "token"), ("sentences", "sentence")):
         if name in sums:
-            found += _soft(sums[name], unit)
+            lines += _soft(sums[name], unit)
     if "soft" in sums:
-        found += [*_level(scorer), *_unmarked(scorer, sums["agreement"])]
+        lines += [*_level(scorer), *_unmarked(scorer, sums["agreement"])]
     if "lines" in sums:
-        found += _lines(scorer.settings, checks, sums=sums["lines"], thresholds=thresholds)
-    return found
+        lines += _lines(scorer.settings, checks, sums=sums["lines"], thresholds=thresholds)
+    return lines
 
 
 def _file(scorer: Scorer, checks: Checks) -> Iterator[str]:
     if scorer.gold.empty:
         yield f"{scorer.gold.empty} gold spans are empty: they count as spans that nobody can find"
-    for field, place in checks.ignored.items():
-        yield f"the field {shown(field)} is not ERASER's and was ignored, first in line {place.line}"
+    for field, where in checks.ignored.items():
+        yield f"the field {shorten(field)} is not ERASER's and was ignored, first in line {where.line}"
     if checks.odd:
         yield f"{checks.odd} lines predict a class that is not the most probable one of their classification_scores"
 

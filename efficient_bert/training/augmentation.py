@@ -1,8 +1,8 @@
 """More training rows by replacing words (TinyBERT, Jiao et al., 2020, algorithm 1), as word pieces.
 
-A word of one piece is replaced by what a masked language model expects at its position, beside the unmasked text; a word
-of several pieces by its nearest neighbours among word vectors, where there are any. The rows are kept in shards, so
-that a killed stage resumes, and get the answers of the fine-tuned model as labels.
+A word of one piece is replaced by what a masked language model expects at its position, beside the unmasked text; a
+word of several pieces by its nearest neighbours among word vectors, where there are any. The rows are kept in shards,
+so that a killed stage resumes, and get the answers of the fine-tuned model as labels.
 """
 
 from __future__ import annotations
