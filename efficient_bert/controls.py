@@ -50,10 +50,10 @@ def profile_policy(profile: Sequence[float], order: Order) -> Policy:
     """Make the policy that keeps a rounded fraction of the text's tokens in each layer: [CLS], and at least one."""
 
     def decide(view: View) -> Decision:
-        wanted = (view.length * profile[view.depth]).round().clamp(min=1)
+        counts = (view.length * profile[view.depth]).round().clamp(min=1)
         rank = order(view).masked_fill(~view.mask, torch.iinfo(torch.int64).min)
         rank = rank.masked_fill(first_token(view.mask), torch.iinfo(torch.int64).max)
-        return Decision(keep=rank.argsort(1, descending=True).argsort(1) < wanted[:, None])
+        return Decision(keep=rank.argsort(1, descending=True).argsort(1) < counts[:, None])
 
     return Policy(decide)
 

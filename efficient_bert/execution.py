@@ -91,10 +91,10 @@ class Gathered:
             return state
         return state._select_rows([row for row, leaves in enumerate(decision.leave.tolist()) if not leaves])
 
-    def _select_rows(self, wanted: list[int]) -> Gathered:
-        if len(wanted) == len(self.live.rows):
+    def _select_rows(self, row_numbers: list[int]) -> Gathered:
+        if len(row_numbers) == len(self.live.rows):
             return self
-        layout, indices = self.live.keep_rows(wanted)
+        layout, indices = self.live.keep_rows(row_numbers)
         return replace(self, values=self.values.index_select(0, indices), live=layout)
 
     def for_first_tokens(self) -> Gathered:

@@ -79,9 +79,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, metadata
 
 
-def require_same_shapes(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+def require_same_shapes(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     """Raise DamagedError where tensors are not those of a model, by name and shape."""
-    odd = [name for name in {*tensors, *wanted} if name not in tensors or name not in wanted]
-    odd += [name for name in {*tensors} & {*wanted} if tensors[name].shape != wanted[name].shape]
-    if odd:
-        raise DamagedError(f"a checkpoint is damaged: tensor {min(odd)} is missing, or not the model's")
+    different = [name for name in {*tensors, *expected} if name not in tensors or name not in expected]
+    different += [name for name in {*tensors} & {*expected} if tensors[name].shape != expected[name].shape]
+    if different:
+        raise DamagedError(f"a checkpoint is damaged: tensor {min(different)} is missing, or not the model's")

@@ -47,14 +47,14 @@ def importance(
         batches: (batch, (B,) int64 classes, or scores in a regression).
     """
     layers, modes = model.bert.encoder.layers, [(module, module.training) for module in model.modules()]
-    wanted = [weight for layer in layers for weight in scored_weights(layer)]
-    running = [torch.zeros_like(weight) for weight in wanted]
+    weights = [weight for layer in layers for weight in scored_weights(layer)]
+    running = [torch.zeros_like(weight) for weight in weights]
     heads = torch.zeros(len(layers), layers[0].heads, device=model.device)
     neurons = torch.zeros(len(layers), layers[0].intermediate.dense.out_features, device=model.device)
     model.eval()
     for batch, classes in batches:
         loss = model.loss(run(model, batch, execution=Execution.SOFT, all_tokens=False).logits.float(), classes)
-        gradients = list(torch.autograd.grad(loss, wanted))
+        gradients = list(torch.autograd.grad(loss, weights))
         if fidelity == Fidelity.RELEASED:
             running = gradients = [one + other for one, other in zip(running, gradients, strict=True)]
         with torch.no_grad():

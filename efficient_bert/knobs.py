@@ -82,8 +82,8 @@ def parse_numbers(text: str, *, name: str = "the list", separator: str = ",") ->
     try:
         return tuple(float(part) for part in text.split(separator))
     except ValueError:
-        apart = {",": "commas", "/": "slashes"}[separator]
-        raise InputError(f"{name} is {text!r}, but it takes numbers separated by {apart}") from None
+        separators = {",": "commas", "/": "slashes"}[separator]
+        raise InputError(f"{name} is {text!r}, but it takes numbers separated by {separators}") from None
 
 
 def format_numbers(values: Sequence[float]) -> str:

@@ -90,13 +90,13 @@ class Layout:
         lengths = (len(indices),) if len(keep) == 1 else tuple(keep.sum(1).tolist())
         return Layout(self.positions.index_select(0, indices), lengths, self.rows), indices
 
-    def keep_rows(self, wanted: Sequence[int]) -> tuple[Layout, Tensor]:
+    def keep_rows(self, row_numbers: Sequence[int]) -> tuple[Layout, Tensor]:
         """Return the layout of the rows with these numbers (ascending), and their tokens' indices here, ascending."""
         device = self.positions.device
         stays = torch.zeros(len(self.lengths), dtype=torch.bool, device=device)
-        stays[list(wanted)] = True
+        stays[list(row_numbers)] = True
         indices = stays.repeat_interleave(torch.tensor(self.lengths, device=device)).nonzero()[:, 0]
-        lengths, rows = tuple(self.lengths[row] for row in wanted), tuple(self.rows[row] for row in wanted)
+        lengths, rows = tuple(self.lengths[row] for row in row_numbers), tuple(self.rows[row] for row in row_numbers)
         return Layout(self.positions.index_select(0, indices), lengths, rows), indices
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, *, heads: int, eager: bool) -> Tensor:

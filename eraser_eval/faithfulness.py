@@ -65,9 +65,9 @@ def choose_thresholds(available: Sequence[float], requested: Sequence[float] | N
 
     Without `requested` they are the official ones if the file has them all, and else all of the file.
     """
-    wanted = sorted(DEFAULT_THRESHOLDS if requested is None else requested)
-    indices = [index for each in wanted for index, share in enumerate(available) if same_threshold(each, share)]
-    if len(indices) == len(wanted):
+    needed = sorted(DEFAULT_THRESHOLDS if requested is None else requested)
+    indices = [index for each in needed for index, share in enumerate(available) if same_threshold(each, share)]
+    if len(indices) == len(needed):
         return tuple(indices)
     return tuple(range(len(available))) if requested is None else None
 

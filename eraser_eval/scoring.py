@@ -77,9 +77,9 @@ def score(
 
 def _is_input(path: Path, folder: Path, predictions: Path) -> bool:
     """Check whether a file to write is the prediction file or belongs to the data set."""
-    wanted, documents = path.resolve(), (folder / "docs").resolve()
+    output, documents = path.resolve(), (folder / "docs").resolve()
     inputs = (predictions, folder / "docs.jsonl", *(folder / f"{split}.jsonl" for split in SPLITS))
-    return wanted in {each.resolve() for each in inputs} or documents in wanted.parents
+    return output in {each.resolve() for each in inputs} or documents in output.parents
 
 
 def validate(folder: Path, *, splits: Sequence[str], predictions: Path | None = None) -> dict[str, int]:

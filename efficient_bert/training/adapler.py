@@ -192,8 +192,8 @@ def train_adapler(context: Context) -> Trained:
         predict=pruned_logits,
         collate=partial(collate_maps, pad_token_id=model.config.padding),
         rates=learning_rates(model, options),
-        apart=THRESHOLDS,
-        settle=lambda model: keep_in_bounds(model.contributions(), fidelity),
+        norm_group=THRESHOLDS,
+        after_step=lambda model: keep_in_bounds(model.contributions(), fidelity),
         rank=rank,
         observe=observe,
     )

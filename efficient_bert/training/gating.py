@@ -53,11 +53,11 @@ def labels_of(model: EfficientBertForSequenceClassification, rows: Rows, *, tole
     policies = [subnet_policy(uniform_subnet(model.config, width=width)) for width in model.config.widths[:-1]]
 
     def compute(chunk: Rows) -> Tensor:
-        batch, wanted = next(labelled_batches(model, chunk))
+        batch, labels = next(labelled_batches(model, chunk))
         answers = torch.stack([run(model, batch, policy).logits for policy in policies])
         if model.config.regression:
-            return width_labels((answers[..., 0] - wanted).abs() < tolerance).cpu()
-        return width_labels(answers.argmax(-1) == wanted).cpu()
+            return width_labels((answers[..., 0] - labels).abs() < tolerance).cpu()
+        return width_labels(answers.argmax(-1) == labels).cpu()
 
     return compute_by_length(rows, compute)
 

@@ -71,9 +71,9 @@ def native_precision(device: str) -> str:
     """
     if device == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
-    able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    products = able.get("avx512_bf16") and not str(able.get("cpu_name")).startswith("Intel")
-    return "bf16" if able.get("amx_bf16") or products else "no"
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    products = capabilities.get("avx512_bf16") and not str(capabilities.get("cpu_name")).startswith("Intel")
+    return "bf16" if capabilities.get("amx_bf16") or products else "no"
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: Any) -> None:
@@ -183,9 +183,9 @@ class Trainer:
         """Take one optimiser step, to which this process's rows contribute `share`, and return their finite loss."""
         scale = share * self.accelerator.num_processes  # the gradients' mean over processes is that of the batch
 
-        def backward(loss: Tensor, **asked: Any) -> None:
+        def backward(loss: Tensor, **keywords: Any) -> None:
             with torch.autocast(loss.device.type, enabled=False):
-                self.accelerator.backward(loss * scale, **asked)
+                self.accelerator.backward(loss * scale, **keywords)
 
         with self.accelerator.autocast():
             value = self.recipe.descend(self.model, batch, self.progress, backward).item()
@@ -194,7 +194,7 @@ class Trainer:
         self.average_gradients()
         self.clip_gradients()
         self.optimizer.step()
-        self.recipe.settle(self.model)
+        self.recipe.after_step(self.model)
         if self.mean is not None:
             self.mean.update_parameters(self.model)
         self.schedule.step()
@@ -226,14 +226,15 @@ class Trainer:
                     parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
 
     def clip_gradients(self) -> None:
-        """Clip each norm to the limit: of the parameters that the recipe sets apart, and of all others."""
+        """Clip each norm to the limit: of the recipe's `norm_group`, and of all others."""
         limit = float(self.context.options["max_grad_norm"])
         if not limit:
             return
         self.accelerator.unscale_gradients()
-        for apart in (True, False):
+        group = self.recipe.norm_group
+        for in_group in (True, False):
             named = self.model.named_parameters()
-            nn.utils.clip_grad_norm_([each for name, each in named if (name in self.recipe.apart) == apart], limit)
+            nn.utils.clip_grad_norm_([each for name, each in named if (name in group) == in_group], limit)
 
     def finish_epoch(self) -> None:
         """Score on the held-out rows; the best epochs so far are kept.

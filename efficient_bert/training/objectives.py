@@ -116,8 +116,8 @@ def divergences(
             label = normalise(torch.where(first, label * theta[layer - 1], label))
         if fidelity == Fidelity.CORRECTED:
             label = label.detach()
-        wanted, given = label.clamp(SMALLEST_SHARE, 1), predicted.clamp(SMALLEST_SHARE, 1)
-        divergence = (wanted * (wanted / given).log()).sum(1)
+        target, share = label.clamp(SMALLEST_SHARE, 1), predicted.clamp(SMALLEST_SHARE, 1)
+        divergence = (target * (target / share).log()).sum(1)
         means.append((divergence * present.masked_fill(first, 0.0).amax(1).detach()).mean())
     return torch.stack(means)
 

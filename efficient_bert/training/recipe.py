@@ -51,8 +51,8 @@ class Recipe:
         predict: (model, batch) -> logits (B, C), scored with the context's score.
         collate: rows -> batch with `labels`; pads word pieces by default.
         rates: name of a parameter -> its own learning rate; it has no weight decay.
-        apart: names of the parameters that together have a gradient norm of their own.
-        settle: called after every optimiser step.
+        norm_group: names of parameters whose common gradient norm is clipped apart from that of the others.
+        after_step: called after every optimiser step.
         rank: (model, held-out score) -> what the best epoch is highest in; the score by default.
         observe: model -> numbers to remember of it, about a hundred times in a training.
         keep: how many of the best epochs' parameters are kept beside the model; 0 for none.
@@ -63,8 +63,8 @@ class Recipe:
     predict: Predict
     collate: Collate | None = None
     rates: Mapping[str, float] = field(default_factory=dict)
-    apart: Collection[str] = ()
-    settle: Callable[[Model], None] = lambda model: None
+    norm_group: Collection[str] = ()
+    after_step: Callable[[Model], None] = lambda model: None
     rank: Callable[[Model, float], float] = lambda model, score: score
     observe: Callable[[Model], Mapping[str, Any]] = lambda model: {}
     keep: int = 0

@@ -154,9 +154,9 @@ def read_vectors(path: Path) -> tuple[list[str], Tensor]:
             except ValueError:
                 word, vector = "", []
             if not word or not all(map(math.isfinite, vector)):
-                wanted = f"{size} finite numbers" if vectors else "its numbers"
+                expected = f"{size} finite numbers" if vectors else "its numbers"
                 raise InputError(
-                    f"{path}, line {number} is no word in UTF-8 with {wanted}; mend it, or give another file"
+                    f"{path}, line {number} is no word in UTF-8 with {expected}; mend it, or give another file"
                 )
             words.append(word)
             vectors.append(vector)
