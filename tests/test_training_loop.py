@@ -343,7 +343,8 @@ def test_gradients_set_apart_are_clipped_apart(tmp_path: Path) -> None:
         norms.append((float(torch.cat(own[True]).norm()), float(torch.cat(own[False]).norm())))
 
     recipe = one_loss(lambda model, batch: 1000 * classification_loss(model, batch), classify)
-    train(context(tmp_path, options={"epochs": 1, "max_grad_norm": 0.5}), replace(recipe, norm_group=apart, after_step=note))
+    given = context(tmp_path, options={"epochs": 1, "max_grad_norm": 0.5})
+    train(given, replace(recipe, norm_group=apart, after_step=note))
     assert [norm for pair in norms for norm in pair] == pytest.approx([0.5] * 2 * STEPS, rel=1e-4)
 
 

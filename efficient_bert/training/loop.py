@@ -231,9 +231,8 @@ class Trainer:
         if not limit:
             return
         self.accelerator.unscale_gradients()
-        group = self.recipe.norm_group
+        group, named = self.recipe.norm_group, list(self.model.named_parameters())
         for in_group in (True, False):
-            named = self.model.named_parameters()
             nn.utils.clip_grad_norm_([each for name, each in named if (name in group) == in_group], limit)
 
     def finish_epoch(self) -> None:
