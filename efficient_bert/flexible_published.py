@@ -17,8 +17,8 @@ from efficient_bert.gates import gate_macs
 from efficient_bert.trace import Trace
 
 
-def published_flops(heads: Tensor, *, exits: Tensor, tokens: Tensor, config: EfficientBertConfig) -> Tensor:
-    """Count the FLOPs, (B,) int64, which the authors' code prints in units of 1e10.
+def pass_flops(heads: Tensor, *, exits: Tensor, tokens: Tensor, config: EfficientBertConfig) -> Tensor:
+    """Count the FLOPs of a pass, (B,) int64, which the authors' code prints in units of 1e10.
 
     Args:
         heads: (B, N) int64 of each layer, 0 where it did not run.
@@ -38,6 +38,6 @@ def published_counts(trace: Trace, config: EfficientBertConfig) -> tuple[Tensor,
     Each example counts at no more than its own length; the full model has no gates and one head.
     """
     stayed = trace.exit_depth == config.num_hidden_layers
-    spent = published_flops(trace.heads, exits=trace.head_runs - stayed.long(), tokens=trace.length, config=config)
+    spent = pass_flops(trace.heads, exits=trace.head_runs - stayed.long(), tokens=trace.length, config=config)
     full_layer = 4 * config.hidden_size**2 + 2 * config.hidden_size * config.intermediate_size
     return spent, FLOPS_PER_MAC * (trace.length * config.num_hidden_layers * full_layer + head_macs(config))

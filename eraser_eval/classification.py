@@ -68,7 +68,7 @@ def classification_scores(sums: Sums, classes: Classes) -> Flat:
     if "gold_0" not in sums:
         return scores
     parts = {
-        label: _report(*(sums[f"{kind}_{number}"] for kind in ("both", "predicted", "gold")))
+        label: _class_scores(*(sums[f"{kind}_{number}"] for kind in ("both", "predicted", "gold")))
         for label, number in sorted(classes.numbers.items())
     }
     support = np.stack([part["support"] for part in parts.values()])
@@ -83,6 +83,6 @@ def classification_scores(sums: Sums, classes: Classes) -> Flat:
     return scores
 
 
-def _report(both: Array, predicted: Array, gold: Array) -> dict[str, Array]:
+def _class_scores(both: Array, predicted: Array, gold: Array) -> dict[str, Array]:
     precision, recall = ratio(both, predicted, empty=0.0), ratio(both, gold, empty=0.0)
     return {"precision": precision, "recall": recall, "f1-score": f1(precision, recall), "support": gold}

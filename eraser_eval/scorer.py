@@ -106,13 +106,13 @@ class Scorer:
             values |= self._soft(spans, entry.soft)
         if entry.sentences is not None:
             sentences = NO_SPANS if pair is None else self.gold.sentences[pair]
-            areas = ranking(_mask(sentences, len(entry.sentences)), entry.sentences)._asdict()
+            areas = ranking(_mask_up_to(sentences, len(entry.sentences)), entry.sentences)._asdict()
             self.sentences.append(areas)
             values |= {f"sentence_{name}": _none_if_undefined(value) for name, value in areas.items()}
         return values
 
     def _soft(self, spans: Spans, scores: Array) -> DocumentRow:
-        marked = _mask(spans, len(scores))
+        marked = _mask_up_to(spans, len(scores))
         low, high = (scores.min(), scores.max()) if len(scores) else (0.0, 1.0)
         self.constant += bool(low == high)
         self.negative += bool(low < 0)
@@ -124,7 +124,7 @@ class Scorer:
         return values if low < 0 else {**values, **level.document_row()}
 
 
-def _mask(spans: Spans, length: int) -> NDArray[np.bool_]:
+def _mask_up_to(spans: Spans, length: int) -> NDArray[np.bool_]:
     """Mark which of `length` tokens or sentences lie in a span."""
     mask = np.zeros(length, np.bool_)
     for start, end in spans.tolist():

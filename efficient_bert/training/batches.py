@@ -31,18 +31,18 @@ class LengthBuckets:
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(self.seed)
-        order = random_order(len(self.lengths), generator)
+        order = random_permutation(len(self.lengths), generator)
         batches: list[list[int]] = []
         for start in range(0, len(order), self.batch_size * POOL):
             pool = sorted(order[start : start + self.batch_size * POOL], key=lambda row: self.lengths[row])
             batches += [pool[first : first + self.batch_size] for first in range(0, len(pool), self.batch_size)]
-        return iter([batches[number] for number in random_order(len(batches), generator)])
+        return iter([batches[number] for number in random_permutation(len(batches), generator)])
 
     def __len__(self) -> int:
         return -(-len(self.lengths) // self.batch_size)
 
 
-def random_order(count: int, generator: torch.Generator) -> list[int]:
+def random_permutation(count: int, generator: torch.Generator) -> list[int]:
     """Return a random order of 0..count-1."""
     order: list[int] = torch.randperm(count, generator=generator).tolist()
     return order

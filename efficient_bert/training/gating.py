@@ -33,7 +33,14 @@ from efficient_bert.knobs import Knob, Value, format_numbers, parse_numbers
 from efficient_bert.model import EfficientBertForSequenceClassification, rebuild
 from efficient_bert.subnets import subnet_policy, uniform_subnet
 from efficient_bert.training import Context, Rows, Stage, Trained
-from efficient_bert.training.batches import batch_of, chunks, collate, compute_by_length, labelled_batches, random_order
+from efficient_bert.training.batches import (
+    batch_of,
+    chunks,
+    collate,
+    compute_by_length,
+    labelled_batches,
+    random_permutation,
+)
 from efficient_bert.training.cached_rows import with_cached
 from efficient_bert.training.flexible import FINAL
 from efficient_bert.training.loop import train, with_defaults
@@ -168,7 +175,7 @@ def folds(context: Context) -> tuple[Rows, Rows]:
 
 def heldout_folds(rows: int, seed: int) -> tuple[list[int], list[int]]:
     """Return the numbers of held-out rows that train the gates, and of those that select the epoch."""
-    order = random_order(rows, torch.Generator().manual_seed(seed))
+    order = random_permutation(rows, torch.Generator().manual_seed(seed))
     cut = max(1, rows // SELECTION)
     return order[cut:], order[:cut]
 

@@ -14,7 +14,7 @@ from efficient_bert import EfficientBertConfig, Execution, run
 from efficient_bert.config import kept_heads
 from efficient_bert.cost import head_macs, layer_macs
 from efficient_bert.exits import entropy, is_certain
-from efficient_bert.flexible_published import published_flops
+from efficient_bert.flexible_published import pass_flops
 from efficient_bert.gates import balanced_weights, gate_macs, gate_policy, gumbel_softmax, label_losses, width_labels
 from efficient_bert.subnets import uniform_subnet
 from tests.golden.flexible_bert_set import FOLDER, Golden, close, flops_file, our_name, record
@@ -182,7 +182,7 @@ def test_flops() -> None:
         assert heads.tolist() == case["layer_heads"]
         padded = F.pad(heads, (0, sizes["layers"] - len(heads)))[None]
         runs = torch.tensor([case["exit_heads_run"]])
-        released = published_flops(padded, exits=runs, tokens=torch.tensor([sizes["sequence_length"]]), config=config)
+        released = pass_flops(padded, exits=runs, tokens=torch.tensor([sizes["sequence_length"]]), config=config)
         assert released.tolist() == [2 * case["counter_macs"]]
         assert released.item() / 1e10 == pytest.approx(case["released_value"], rel=1e-12)
         neurons = torch.tensor([config.neurons(own) for own in heads.tolist()])
