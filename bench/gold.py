@@ -19,9 +19,9 @@ from bench.rationales import annotated
 from bench.rows import class_name
 from bench.sources import places
 from eraser_eval.documents import tokens
-from eraser_eval.errors import shown
+from eraser_eval.errors import shorten
 from eraser_eval.fields import name as identifier
-from eraser_eval.lines import Place, read_objects
+from eraser_eval.lines import Location, read_objects
 from eraser_eval.schema import Annotation, EraserDataset, Evidence, read_dataset, write_dataset
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _beside(task: Task, split: str, data_dir: Path) -> EraserDataset | None:
         if not isinstance(text, str):
             raise InputError(f"{place}: {layout.text!r} is a {type(text).__name__}, but must be a string")
         if docid in documents:
-            raise InputError(f"{place}: its id {shown(docid)} is there twice; give each row its own")
+            raise InputError(f"{place}: its id {shorten(docid)} is there twice; give each row its own")
         documents[docid] = text
         spans = _spans(row["rationale_spans"], size=len(tokens(text)), place=place)
         evidences = tuple((Evidence(docid, start, end),) for start, end in spans)
@@ -144,7 +144,7 @@ def _beside(task: Task, split: str, data_dir: Path) -> EraserDataset | None:
     return EraserDataset(documents, {split: tuple(annotations)})
 
 
-def _spans(found: object, *, size: int, place: Place) -> list[tuple[int, int]]:
+def _spans(found: object, *, size: int, place: Location) -> list[tuple[int, int]]:
     """The [start, end) of a text of `size` tokens; what else a field holds may be a text, and is not shown."""
     pairs: list[Any] = found if isinstance(found, list) else [found]
     for pair in pairs:

@@ -286,7 +286,7 @@ class Plan:
         """The seed of a stage; one that draws nothing follows from the stage before, whatever the seed."""
         if stage.after is None:
             return self.settings.first_seed
-        return self.settings.seed if stage.draws else self.seed_of(stage.after)
+        return self.settings.seed if stage.uses_seed else self.seed_of(stage.after)
 
     @cached_property
     def _configs(self) -> dict[str, EfficientBertConfig]:

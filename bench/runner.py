@@ -231,7 +231,7 @@ def runnable(plan: Plan, arm: Arm, models: Mapping[str, EfficientBertForSequence
     """The arm's model with its policy."""
     model = models[arm.job.id]
     policy = arm.method.policy(model, arm.knobs)
-    counted = arm.method.released_flops
+    counted = arm.method.published_flops
     released = (lambda model, output: counted(model, output, arm.knobs)) if counted else None
     return Runnable(model, policy, plan.config, plan.settings.device, released)
 

@@ -117,10 +117,10 @@ def together(arms: Sequence[Arm]) -> list[tuple[Arm, list[Arm]]]:
 
 def read_by(arm: Arm, config: EfficientBertConfig, output: Output) -> Output:
     """The arm's own pass, read off one in which nobody left."""
-    from efficient_bert.exits import replayed
+    from efficient_bert.exits import replay
 
     leaving = arm.method.leaving
-    return replayed(output, leaving.rule(config, arm.knobs[leaving.knob])) if leaving else output
+    return replay(output, leaving.rule(config, arm.knobs[leaving.knob])) if leaving else output
 
 
 def unseen(plan: Plan, arms: Sequence[Arm]) -> list[int]:
@@ -132,7 +132,7 @@ def unseen(plan: Plan, arms: Sequence[Arm]) -> list[int]:
     rows = range(len(plan.data.heldout))
     left = set(rows)
     for job in (job for arm in arms for job in arm.job.chain):
-        left &= set(job.stage.unseen(len(rows), job.options, job.seed))
+        left &= set(job.stage.untouched_rows(len(rows), job.options, job.seed))
     if not left:
         raise InputError(
             f"of {len(rows)} held-out rows none is left to search on: importance or gates learn on them; give "
@@ -165,10 +165,10 @@ def write_entry(path: Path, *, task: str, method: str, knobs: Mapping[str, Any])
     Raises:
         InputError: the file is there and holds something else.
     """
-    from efficient_bert.knobs import numbers
+    from efficient_bert.knobs import parse_numbers
 
     separators = {knob.name: knob.separator for knob in METHODS[method].all_knobs}
-    entry = {name: numbers(str(value)) if separators[name] != "," else value for name, value in knobs.items()}
+    entry = {name: parse_numbers(str(value)) if separators[name] != "," else value for name, value in knobs.items()}
     with exclusive_lock(path):  # another command may be about to put its own task's entry
         others = {name: entry for name, entry in kept(path).items() if plain(name) != task}
         write_aside(path, json.dumps({**others, task: {"method": method, **entry}}, indent=2) + "\n")
@@ -234,6 +234,6 @@ def plain(name: str) -> str:
 
 def typed(value: Any) -> str:
     """A value of the file as it would be typed on the command line."""
-    from efficient_bert.knobs import spelled
+    from efficient_bert.knobs import format_numbers
 
-    return spelled(value) if isinstance(value, list) else str(value)
+    return format_numbers(value) if isinstance(value, list) else str(value)

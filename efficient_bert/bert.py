@@ -34,7 +34,7 @@ class Embeddings(nn.Module):
         self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, input_ids: Tensor, positions: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Three (...) int64 tensors -> (..., D)."""
+        """Embed tokens: three (...) int64 tensors -> (..., D)."""
         words = self.word_embeddings(input_ids) + self.token_type_embeddings(token_type_ids)
         embedded: Tensor = self.LayerNorm(words + self.position_embeddings(positions))
         return self.dropout(embedded) if self.training else embedded
@@ -50,7 +50,7 @@ class Projection(nn.Module):
         self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, inputs: Tensor, residual: Tensor) -> Tensor:
-        """(..., n), (..., D) -> (..., D), through the first n input columns."""
+        """Project inputs through their first n columns and add the residual: (..., n), (..., D) -> (..., D)."""
         width = inputs.shape[-1]
         weight = self.dense.weight if width == self.dense.in_features else self.dense.weight[:, :width]
         projected = F.linear(inputs, weight, self.dense.bias)
@@ -106,18 +106,18 @@ class Layer(nn.Module):
         self.head_size = config.head_size
         self.neurons = config.neurons
 
-    def forward(self, hidden: Tensor, attend: Attend, *, heads: int, asking: Tensor | None = None) -> Tensor:
-        """(..., D) -> (..., D); `attend` decides which tokens see which.
+    def forward(self, hidden: Tensor, attend: Attend, *, heads: int, queries: Tensor | None = None) -> Tensor:
+        """Run the layer: (..., D) -> (..., D); `attend` decides which tokens see which.
 
         Args:
-            asking: the states whose outputs are wanted; all of `hidden` by default.
+            queries: the states whose outputs are wanted; all of `hidden` by default.
         """
         inner = heads * self.head_size
         projections = self.attention.self
-        asking = hidden if asking is None else asking
-        query = first_rows(projections.query, inner, asking)
+        queries = hidden if queries is None else queries
+        query = first_rows(projections.query, inner, queries)
         key, value = (first_rows(dense, inner, hidden) for dense in (projections.key, projections.value))
-        hidden = self.attention.output(attend(query, key, value), asking)
+        hidden = self.attention.output(attend(query, key, value), queries)
         widened = first_rows(self.intermediate.dense, self.neurons(heads), hidden)
         # in place where no gradient will ask for the input: a fresh (..., F) tensor is the layer's largest
         in_place = self.gelu and not torch.is_grad_enabled()
@@ -127,7 +127,7 @@ class Layer(nn.Module):
 
 
 def first_rows(dense: nn.Linear, rows: int, inputs: Tensor) -> Tensor:
-    """The first `rows` outputs of a dense layer, computing only those: (..., D) -> (..., rows)."""
+    """Compute the first `rows` outputs of a dense layer, and only those: (..., D) -> (..., rows)."""
     if rows == dense.out_features:
         return F.linear(inputs, dense.weight, dense.bias)
     return F.linear(inputs, dense.weight[:rows], dense.bias[:rows])
@@ -154,7 +154,7 @@ class Pooler(nn.Module):
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, first: Tensor) -> Tensor:
-        """[CLS] states (B, D) -> (B, D)."""
+        """Pool [CLS] states: (B, D) -> (B, D)."""
         return torch.tanh(self.dense(first))
 
 

@@ -98,7 +98,7 @@ class EfficientBertConfig(BertConfig):
     def _check_widths(self) -> None:
         layers, heads = self.num_hidden_layers, self.num_attention_heads
         if self.layer_heads and (
-            len(self.layer_heads) != layers or any(own not in range(1, heads + 1) for own in self.layer_heads)
+            len(self.layer_heads) != layers or any(count not in range(1, heads + 1) for count in self.layer_heads)
         ):
             raise InputError(f"layer_heads is {self.layer_heads}, but {layers} layers each have 1 to {heads} heads")
         check_gates(self.num_gates, layers=layers)
@@ -116,7 +116,7 @@ class EfficientBertConfig(BertConfig):
         return tuple(self.layer_heads) or (self.num_attention_heads,) * self.num_hidden_layers
 
     def neurons(self, heads: int) -> int:
-        """Feed-forward neurons that go with that many heads: the same fraction."""
+        """Return the feed-forward neurons that go with `heads` heads: the same fraction."""
         return int(heads * self.intermediate_size // self.num_attention_heads)
 
     @property
@@ -131,12 +131,12 @@ class EfficientBertConfig(BertConfig):
 
     @property
     def regression(self) -> bool:
-        """Whether the one output is a real-valued score, as Hugging Face tells it."""
+        """Whether the one output is a real-valued score, by Hugging Face's rule."""
         return self.classes == 1 and self.problem_type in (None, "regression")
 
     @classmethod
     def from_bert(cls, source: BertConfig, **changes: Any) -> EfficientBertConfig:
-        """The same architecture as a BERT checkpoint's configuration, with `changes` applied.
+        """Make a configuration of the same architecture as a BERT checkpoint's, with `changes` applied.
 
         Raises:
             InputError: the checkpoint is no plain encoder, or the changes do not fit it.
@@ -145,8 +145,8 @@ class EfficientBertConfig(BertConfig):
         if fields.pop("model_type", None) == BertConfig.model_type:
             check_plain(fields)
         if "id2label" in changes or "num_labels" in changes:  # the source's own classes would contradict them
-            own = ("id2label", "label2id", "problem_type")
-            fields = {name: value for name, value in fields.items() if name not in own}
+            class_fields = ("id2label", "label2id", "problem_type")
+            fields = {name: value for name, value in fields.items() if name not in class_fields}
         return cls(**{**fields, **changes})
 
 
@@ -157,38 +157,38 @@ def check_plain(fields: Mapping[str, Any]) -> None:
             raise InputError(f"{name} is {fields[name]!r}, but it must be {usual!r}: nothing else is computed here")
 
 
-def kept_of(fraction: float, whole: int, *, name: str, units: str) -> int:
-    """Units that a fraction leaves of a whole: round(fraction * whole), half to even.
+def count_kept(fraction: float, total: int, *, name: str, units: str) -> int:
+    """Count the units that a fraction leaves of all: round(fraction * total), half to even.
 
     Raises:
         InputError: the fraction is not in (0, 1] or leaves none.
     """
-    count = round(fraction * whole) if 0 < fraction <= 1 else 0
+    count = round(fraction * total) if 0 < fraction <= 1 else 0
     if not count:
-        least = math.ceil(100 / whole) / 100
+        least = math.ceil(100 / total) / 100
         if 0 < fraction <= 1:
             raise InputError(
-                f"{name} is {fraction:g}, which leaves none of {whole} {units}; give {least:.2f} or more, at most 1"
+                f"{name} is {fraction:g}, which leaves none of {total} {units}; give {least:.2f} or more, at most 1"
             )
         raise InputError(
-            f"{name} is {fraction:g}, but it is a fraction of the {whole} {units}, in (0, 1]; give {least:.2f} to 1"
+            f"{name} is {fraction:g}, but it is a fraction of the {total} {units}, in (0, 1]; give {least:.2f} to 1"
         )
     return count
 
 
-def example_fractions(whole: int) -> tuple[float, ...]:
-    """Ascending fractions, the last one 1, that leave different numbers of so many units: for a message to propose."""
-    found = {round(fraction * whole): fraction for fraction in (0.25, 0.5, 0.75, 1.0)}
-    return tuple(fraction for count, fraction in found.items() if count)
+def example_fractions(total: int) -> tuple[float, ...]:
+    """Return ascending fractions up to 1 that leave different numbers of `total` units, for a message to propose."""
+    by_count = {round(fraction * total): fraction for fraction in (0.25, 0.5, 0.75, 1.0)}
+    return tuple(fraction for count, fraction in by_count.items() if count)
 
 
 def kept_heads(width: float, heads: int, *, name: str = "the width") -> int:
-    """Heads at a width: round(width * heads), half to even (DynaBERT, Hou et al., 2020, section 2.1).
+    """Count the heads at a width: round(width * heads), half to even (DynaBERT, Hou et al., 2020, section 2.1).
 
     Raises:
         InputError: the width is not in (0, 1] or leaves no head.
     """
-    return kept_of(width, heads, name=name, units="heads")
+    return count_kept(width, heads, name=name, units="heads")
 
 
 def check_widths(widths: Sequence[float], *, heads: int) -> None:

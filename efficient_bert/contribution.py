@@ -47,7 +47,7 @@ class ContributionPredictor(nn.Module):
         self.activation = ACT2FN[config.hidden_act]
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(..., D) -> (...)."""
+        """Score each token: (..., D) -> (...)."""
         # turned over, because the kernel for contiguous tensors takes longer to start than so few numbers take
         scores: Tensor = self.score(self.activation(self.dense(hidden).mT).mT)
         return scores.squeeze(-1)
@@ -75,12 +75,12 @@ class Contribution(nn.Module):
         self.theta = nn.Parameter(torch.ones(layers - 1))
 
     def predictor(self, layer: int) -> ContributionPredictor:
-        """The predictor before this layer."""
+        """Return the predictor before this layer."""
         return cast(ContributionPredictor, self.predictors[layer])
 
 
 def soft_removal(shares: Tensor, threshold: Tensor, *, sharpness: float) -> Tensor:
-    """What is added to a token's attention logit: from -beta / sharpness up to 0 above the threshold, steep below.
+    """Return what is added to a token's attention logit: -beta / sharpness to 0 above the threshold, steep below.
 
     Args:
         shares: any shape, in [0, 1].
@@ -94,12 +94,12 @@ def soft_removal(shares: Tensor, threshold: Tensor, *, sharpness: float) -> Tens
 
 
 def first_token(mask: Tensor) -> Tensor:
-    """(B, L) bool -> (B, L) bool, true at each row's first live token, [CLS]."""
+    """Mark each row's first live token, [CLS]: (B, L) bool -> (B, L) bool."""
     return mask & (mask.cumsum(1) == 1)
 
 
 def presence(mask: Tensor, fades: Sequence[Tensor], *, dtype: torch.dtype, fidelity: Fidelity) -> Tensor:
-    """How much of each token is left after these fades, (B, L) in [0, 1]; 0 on padding."""
+    """Compute how much of each token is left after these fades: (B, L) in [0, 1]; 0 on padding."""
     left = mask.to(dtype)
     if fidelity == Fidelity.CORRECTED:
         return sum(fades, start=torch.zeros_like(left)).exp() * left
@@ -109,7 +109,7 @@ def presence(mask: Tensor, fades: Sequence[Tensor], *, dtype: torch.dtype, fidel
 
 
 def contribution_shares(logits: Tensor, mask: Tensor, fades: Sequence[Tensor], *, fidelity: Fidelity) -> Tensor:
-    """The predictor's (B, L) numbers as shares of what is left after these fades; 0 on padding."""
+    """Turn the predictor's (B, L) numbers into shares of what is left after these fades; 0 on padding."""
     if fidelity == Fidelity.CORRECTED:
         return sum(fades, start=logits).masked_fill(~mask, -math.inf).softmax(-1)
     left = logits.softmax(-1) * presence(mask, fades, dtype=logits.dtype, fidelity=fidelity)
@@ -117,14 +117,14 @@ def contribution_shares(logits: Tensor, mask: Tensor, fades: Sequence[Tensor], *
 
 
 def with_probe(shares: Tensor, first: Tensor, probe: Tensor) -> Tensor:
-    """The share of [CLS] times the probe, and all shares normalised again: the same shares while the probe is 1."""
+    """Multiply the share of [CLS] by the probe and normalise all shares again; a probe of 1 changes nothing."""
     scaled = torch.where(first, shares * probe.clamp(min=0.001), shares)
     return scaled / (scaled.sum(-1, keepdim=True) + 1e-15)
 
 
-def on_live(predictor: ContributionPredictor, view: View) -> Tensor:
-    """The predictor's numbers (B, L), computed on live tokens only where that saves work; any value elsewhere."""
-    if view.fades is not None or view.whole:
+def predict_live(predictor: ContributionPredictor, view: View) -> Tensor:
+    """Compute the predictor's numbers (B, L), on live tokens only where that saves work; other cells hold any value."""
+    if view.fades is not None or view.unpadded:
         logits: Tensor = predictor(view.hidden)
         return logits
     packed: Tensor = predictor(view.hidden[view.mask])
@@ -139,7 +139,7 @@ def contribution_policy(
     probe: Tensor | None = None,
     fidelity: Fidelity = Fidelity.CORRECTED,
 ) -> Policy:
-    """Tokens whose share is below the threshold go, before every layer; in `soft` execution they fade.
+    """Make the policy that drops tokens with too small a share before every layer; in `soft` execution they fade.
 
     Args:
         contribution: the model's predictors and thresholds. Hard decisions know the thresholds as they are now, soft
@@ -165,8 +165,8 @@ def contribution_policy(
     def decide(view: View) -> Decision:
         predictor, eta = predictors[view.depth], etas[view.depth]
         # shares need more digits than half precision has
-        logits = on_live(predictor, view).to(contribution.eta.dtype)
-        if view.whole:
+        logits = predict_live(predictor, view).to(contribution.eta.dtype)
+        if view.unpadded:
             length, shares = logits.shape[1], logits.softmax(-1)
             return Decision(keep=shares >= eta / length, macs=length * predictor.macs, scores=shares)
         lengths = view.mask.sum(1)

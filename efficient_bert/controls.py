@@ -1,4 +1,4 @@
-"""Controls for methods that drop tokens: as many are dropped, layer by layer, whatever they say.
+"""Controls for methods that drop tokens: as many are dropped in each layer, whatever the tokens say.
 
 A control answers what choosing is worth, tokens and how many of each text: it runs the same model, at the lengths of a
 profile, on tokens that were not chosen by anything they mean.
@@ -14,9 +14,9 @@ from torch import Tensor
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.contribution import first_token
 from efficient_bert.decisions import Decision, Policy, View
-from efficient_bert.draws import scrambled
 from efficient_bert.errors import InputError
-from efficient_bert.knobs import Knob, Value, numbers
+from efficient_bert.fingerprints import scramble
+from efficient_bert.knobs import Knob, Value, parse_numbers
 
 OWN = "own"
 
@@ -32,34 +32,34 @@ Order = Callable[[View], Tensor]
 """View -> (B, L) numbers; tokens with the lowest ones go first."""
 
 
-def first_come(view: View) -> Tensor:
-    """The end of the text goes first."""
+def text_order(view: View) -> Tensor:
+    """Return an order in which the end of the text goes first."""
     return -view.positions
 
 
-def shuffled(seed: int) -> Order:
-    """A random order of positions, one for each seed and length of text: the same in every layer and batch."""
+def random_order(seed: int) -> Order:
+    """Return a random order of positions, one for each seed and length of text: the same in every layer and batch."""
 
     def order(view: View) -> Tensor:
-        return scrambled(view.positions * 0x9E3779B1 + view.length[:, None] * 0x85EBCA77 + seed * 0xC2B2AE3D)
+        return scramble(view.positions * 0x9E3779B1 + view.length[:, None] * 0x85EBCA77 + seed * 0xC2B2AE3D)
 
     return order
 
 
 def profile_policy(profile: Sequence[float], order: Order) -> Policy:
-    """Before each layer the rounded fraction of the text's tokens stays, [CLS] among them and never fewer than one."""
+    """Make the policy that keeps a rounded fraction of the text's tokens in each layer: [CLS], and at least one."""
 
     def decide(view: View) -> Decision:
-        wanted = (view.length * profile[view.depth]).round().clamp(min=1)
+        counts = (view.length * profile[view.depth]).round().clamp(min=1)
         rank = order(view).masked_fill(~view.mask, torch.iinfo(torch.int64).min)
         rank = rank.masked_fill(first_token(view.mask), torch.iinfo(torch.int64).max)
-        return Decision(keep=rank.argsort(1, descending=True).argsort(1) < wanted[:, None])
+        return Decision(keep=rank.argsort(1, descending=True).argsort(1) < counts[:, None])
 
     return Policy(decide)
 
 
 def read_profile(config: EfficientBertConfig, given: Value) -> list[float]:
-    """The profile that was typed, or the one that the model was found to have.
+    """Return the typed profile, or the one that was measured of the model.
 
     Raises:
         InputError: not one falling fraction for each layer, or none was given and the model has none.
@@ -70,7 +70,7 @@ def read_profile(config: EfficientBertConfig, given: Value) -> list[float]:
                 f"the model has no length profile of its own; give --profile with {config.num_hidden_layers} fractions"
             )
         return list(config.length_profile)
-    fractions = list(numbers(str(given), name="profile", separator="/"))
+    fractions = list(parse_numbers(str(given), name="profile", separator="/"))
     falling = all(after <= before for before, after in zip([1.0, *fractions], fractions, strict=False))
     if len(fractions) != config.num_hidden_layers or not falling or not fractions[-1] > 0:
         raise InputError(
@@ -81,7 +81,7 @@ def read_profile(config: EfficientBertConfig, given: Value) -> list[float]:
 
 
 def falling_fractions(layers: int) -> str:
-    """A profile of so many layers for a message to propose: from all tokens down to one of `layers`."""
+    """Return a profile of `layers` layers for a message to propose: from all tokens down to one of `layers`."""
     return "/".join(f"{(layers - layer) / layers:.3g}" for layer in range(layers))
 
 

@@ -22,25 +22,25 @@ FLOPS_PER_MAC = 2
 
 
 def layer_macs(tokens: Tensor, *, heads: Tensor, neurons: Tensor, config: EfficientBertConfig) -> Tensor:
-    """Multiply-adds of layers run on so many tokens at such widths; int64 tensors that broadcast."""
+    """Count the multiply-adds of layers run on so many tokens at such widths; int64 tensors that broadcast."""
     hidden, inner = config.hidden_size, heads * config.head_size
     return tokens * (4 * hidden * inner + 2 * hidden * neurons) + 2 * tokens**2 * inner
 
 
 def head_macs(config: EfficientBertConfig) -> int:
-    """Multiply-adds of one classification head, pooler and classifier, on one example."""
+    """Count the multiply-adds of one classification head, pooler and classifier, on one example."""
     return int(config.hidden_size * (config.hidden_size + config.classes))
 
 
 def trace_flops(trace: Trace, config: EfficientBertConfig) -> Tensor:
-    """(B,) int64 FLOPs of each example's pass: layers, heads and the policy's own modules."""
+    """Count the FLOPs of each example's pass, (B,) int64: layers, classification heads and the policy's own modules."""
     layers = layer_macs(trace.tokens, heads=trace.heads, neurons=trace.neurons, config=config).sum(1)
     return FLOPS_PER_MAC * (layers + trace.head_runs * head_macs(config) + trace.decision_macs.sum(1))
 
 
 def full_flops(lengths: Tensor, config: EfficientBertConfig) -> Tensor:
-    """(B,) int64 FLOPs of the full model, every layer at full width, on examples of these lengths (B,)."""
+    """Count the FLOPs of the full model, every layer at full width, on examples of these lengths (B,): (B,) int64."""
     heads = torch.tensor(config.heads_by_layer, device=lengths.device)
-    neurons = torch.tensor([config.neurons(own) for own in config.heads_by_layer], device=lengths.device)
+    neurons = torch.tensor([config.neurons(count) for count in config.heads_by_layer], device=lengths.device)
     layers = layer_macs(lengths[:, None], heads=heads, neurons=neurons, config=config).sum(1)
     return FLOPS_PER_MAC * (layers + head_macs(config))

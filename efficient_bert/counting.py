@@ -27,29 +27,29 @@ class _Pass(nn.Module):
         self.policy = policy
 
     def forward(self, input_ids: Tensor, mask: Tensor, token_type_ids: Tensor) -> tuple[Tensor, ...]:
-        """The answers, and every exit's logits and every decision, lest the tracer drop their work as unused."""
+        """Return answers, every exit's logits and every decision, so that the tracer drops none as unused."""
         decided: list[Tensor] = []
-        policy, batch = watched(self.policy, decided), Batch(input_ids, mask, token_type_ids)
+        policy, batch = record_decisions(self.policy, decided), Batch(input_ids, mask, token_type_ids)
         output = run(self.model, batch, policy)
         return (output.logits, *output.exit_logits.values(), *decided)
 
 
-def watched(policy: Policy, decided: list[Tensor]) -> Policy:
-    """The same policy, whose decisions' tensors are also appended to `decided`."""
+def record_decisions(policy: Policy, decided: list[Tensor]) -> Policy:
+    """Return the same policy, whose decisions' tensors are also appended to `decided`."""
     decide = policy.decide
     if decide is None:
         return policy
 
-    def decide_and_tell(view: View) -> Decision:
+    def decide_and_record(view: View) -> Decision:
         decision = decide(view)
         decided.extend(part for part in vars(decision).values() if isinstance(part, Tensor))
         return decision
 
-    return replace(policy, decide=decide_and_tell)
+    return replace(policy, decide=decide_and_record)
 
 
 def attention_macs(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
-    """fvcore's handle for `scaled_dot_product_attention`: both products, 2 B h L S d multiply-adds.
+    """Count the two products of `scaled_dot_product_attention` for fvcore: 2 B h L S d multiply-adds.
 
     Args:
         inputs: the operator's traced values; query (B, h, L, d) and key (B, h, S, d) come first.
@@ -64,7 +64,7 @@ def count_with_fvcore(
     batch: Batch,
     policy: Policy | None = None,
 ) -> int:
-    """FLOPs (2 x fvcore's multiply-adds) of one pass over the whole batch, fused or eager attention."""
+    """Count the FLOPs (2 x fvcore's multiply-adds) of one pass over the whole batch, fused or eager attention."""
     module = _Pass(model, policy or Policy()).eval()
     with torch.no_grad(), warnings.catch_warnings():
         # fvcore scripts and traces with torch.jit, which says of itself that it is deprecated
@@ -84,7 +84,7 @@ def count_with_torch(
     batch: Batch,
     policy: Policy | None = None,
 ) -> int:
-    """FLOPs by `FlopCounterMode`; runs eager attention, because the mode misses the fused kernel on a CPU."""
+    """Count the FLOPs by `FlopCounterMode`, with eager attention: the mode misses the fused kernel on a CPU."""
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:

@@ -25,8 +25,9 @@ class View:
         length: (B,) int64, tokens that entered layer 0.
         logits: (E, B, C) from the exits so far: the history lives here, so policies carry no state.
         fades: in `soft` execution the fades decided so far, each (B, L), oldest first; None where decisions are hard.
-        numbers: (B,) int64 that each example's word pieces make, the same in any batch; for policies that draw.
-        whole: every cell of `mask` is known to be true, so that nothing needs to ask it.
+        fingerprints: (B,) int64 that each example's word pieces make, the same in any batch; for policies that choose
+            at random.
+        unpadded: every cell of `mask` is known to be true, so that nothing needs to read it.
     """
 
     depth: int
@@ -36,11 +37,11 @@ class View:
     length: Tensor
     logits: Tensor
     fades: tuple[Tensor, ...] | None = None
-    numbers: Tensor | None = None
-    whole: bool = False
+    fingerprints: Tensor | None = None
+    unpadded: bool = False
 
     def first(self) -> Tensor:
-        """(B, D): the states of each example's first token, [CLS]."""
+        """Return (B, D): the state of each example's first token, [CLS]."""
         return first_states(self.hidden, self.mask)
 
 
@@ -75,16 +76,16 @@ class Policy:
         exits: depths at which an exit head is evaluated.
         layers: indices of the layers that run, ascending; None runs all.
         widths: of each of the layers that run, for examples whose width no decision names; None for the full width.
-        draws: it reads the view's `numbers`.
+        needs_fingerprints: it reads the view's `fingerprints`.
     """
 
     decide: Callable[[View], Decision] | None = None
     exits: tuple[int, ...] = ()
     layers: tuple[int, ...] | None = None
     widths: tuple[float, ...] | None = None
-    draws: bool = False
+    needs_fingerprints: bool = False
 
 
 def first_states(states: Tensor, mask: Tensor) -> Tensor:
-    """(B, L, D) states and (B, L) mask -> (B, D), the state of each row's first live token, [CLS]."""
+    """Return the state of each row's first live token, [CLS]: states (B, L, D) and mask (B, L) -> (B, D)."""
     return states[torch.arange(len(mask), device=mask.device), mask.int().argmax(1)]

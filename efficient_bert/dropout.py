@@ -11,7 +11,7 @@ LEVELS = 2**16
 
 
 def dropout(values: Tensor, rate: float) -> Tensor:
-    """(...) -> (...): each value zero with probability `rate`, the others divided by 1 - rate.
+    """Set each value to zero with probability `rate` and divide the others by 1 - rate: (...) -> (...).
 
     On a CPU the probability is the nearest of `LEVELS` steps; 0 and 1, and what rounds to them, are left to torch.
     Srivastava et al., 2014, section 4.
@@ -33,5 +33,5 @@ class Dropout(nn.Dropout):
     """`nn.Dropout` by `dropout`."""
 
     def forward(self, values: Tensor) -> Tensor:
-        """(...) -> (...)."""
+        """Drop values in training, and return them unchanged otherwise: (...) -> (...)."""
         return dropout(values, self.p) if self.training else values

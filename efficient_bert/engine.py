@@ -11,7 +11,7 @@ examples are done, how wide the next layer runs. The loop turns decisions into r
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -21,11 +21,11 @@ from torch import Tensor
 
 from efficient_bert.config import EfficientBertConfig, kept_heads
 from efficient_bert.decisions import Decision, Policy
-from efficient_bert.draws import fingerprints
 from efficient_bert.errors import InputError
 from efficient_bert.execution import Gathered, Masks, Padded, State
-from efficient_bert.ragged import Layout
-from efficient_bert.trace import Step, Trace, trace_of
+from efficient_bert.fingerprints import fingerprints
+from efficient_bert.layout import Layout
+from efficient_bert.trace import DecisionCost, Step, Trace, build_trace
 
 if TYPE_CHECKING:
     from efficient_bert.model import EfficientBertForSequenceClassification
@@ -49,7 +49,7 @@ class Batch:
 
     @classmethod
     def of(cls, inputs: Mapping[str, Tensor]) -> Batch:
-        """From what a tokenizer returns; a missing attention mask means no padding.
+        """Make a batch of what a tokenizer returns; a missing attention mask means no padding.
 
         Raises:
             InputError: a row holds no token at all.
@@ -71,7 +71,7 @@ class Output:
         hidden_states: with `record`, the embeddings and every layer's output, each (B, L, D).
         attentions: with `record` and eager attention, every layer's probabilities, each (B, H, L, L).
         decisions: the policy's answer before every layer, for the rows that were still there,
-            in the order in which they lie (a gathered pass puts rows of one width together).
+            in the order in which the state holds them (a gathered pass puts rows of one width side by side).
     """
 
     logits: Tensor
@@ -83,7 +83,7 @@ class Output:
 
     @cached_property
     def trace(self) -> Trace:
-        """What ran; put together on demand, so that a timed pass does not pay for it."""
+        """What ran; built when it is first read, so that a timed pass does not pay for it."""
         return self._trace()
 
 
@@ -94,14 +94,14 @@ def run(
     *,
     execution: Execution = Execution.GATHERED,
     record: bool = False,
-    whole: bool = True,
+    all_tokens: bool = True,
 ) -> Output:
-    """One forward pass of `model` over `batch` as `policy` decides; without a policy, the full model.
+    """Run one forward pass of `model` over `batch` as `policy` decides; without a policy, the full model.
 
     Args:
         record: keep hidden states, and attention probabilities under eager attention (padded executions only).
-        whole: run the last layer for every token. Without it, in a soft pass, it runs for [CLS] alone, from which the
-            answer is read: the last recorded states of the others are those that entered it, the last attention
+        all_tokens: run the last layer for every token. If false, in a soft pass, it runs for [CLS] alone, from which
+            the answer is read: the last recorded states of the others are those that entered it, the last attention
             probabilities (B, H, 1, L). The trace counts all tokens in any case.
 
     Raises:
@@ -112,37 +112,35 @@ def run(
     check_exits(model, policy)
     layers = model.bert.encoder.layers
     order = range(len(layers)) if policy.layers is None else policy.layers
-    recorder = Recorder(batch, model.config, record=record, leaving=execution != Execution.SOFT)
-    state = start(model, batch, execution=execution, seen=recorder.seen)
+    recorder = Recorder(batch, model.config, record=record, may_leave=execution != Execution.SOFT)
+    state = embed_batch(model, batch, execution=execution, attentions=recorder.attentions)
     recorder.state(state)
     lengths = batch.mask.sum(1)
-    numbers = fingerprints(batch.input_ids, batch.mask) if policy.draws else None
-    decided: dict[int, float] = {}
-    for depth, place in enumerate(order):
+    numbers = fingerprints(batch.input_ids, batch.mask) if policy.needs_fingerprints else None
+    chosen_widths: dict[int, float] = {}
+    for depth, index in enumerate(order):
         if depth in policy.exits:
             recorder.exit(depth, state.live.rows, model.classify(state.first(), depth=depth))
         if policy.decide is not None:
-            decision = policy.decide(state.view(depth, lengths=lengths, logits=recorder.history(), numbers=numbers))
-            recorder.decision(decision, state.live.rows, layer=place)
+            view = state.view(depth, lengths=lengths, logits=recorder.history(), fingerprints=numbers)
+            decision = policy.decide(view)
+            recorder.decision(decision, state.live.rows, layer=index)
             if decision.width is not None:
-                decided = dict(zip(state.live.rows, decision.width.tolist(), strict=True))
+                chosen_widths = dict(zip(state.live.rows, decision.width.tolist(), strict=True))
             state = state.apply(decision)
             if not state.live.rows:
                 break
-        layer = layers[place]
+        layer = layers[index]
         width = 1.0 if policy.widths is None else policy.widths[depth]
-        heads = tuple(kept_heads(decided.get(row, width), layer.heads) for row in state.live.rows)
-        recorder.step(Step(place, state.live, heads, tuple(map(layer.neurons, heads))))
-        state = (state if whole or depth < len(order) - 1 else briefly(state)).run(layer, heads)
+        heads = tuple(kept_heads(chosen_widths.get(row, width), layer.heads) for row in state.live.rows)
+        recorder.step(Step(index, state.live, heads, tuple(map(layer.neurons, heads))))
+        if not all_tokens and depth == len(order) - 1:
+            state = state.for_first_tokens()
+        state = state.run(layer, heads)
         recorder.state(state)
     if state.live.rows:
         recorder.final(state.live.rows, model.classify(state.first()))
     return recorder.output()
-
-
-def briefly(state: State) -> State:
-    """The state whose next layer runs for first tokens alone, where a soft pass allows it."""
-    return replace(state, brief=True) if isinstance(state, Padded) and state.soft else state
 
 
 def check_exits(model: EfficientBertForSequenceClassification, policy: Policy) -> None:
@@ -155,14 +153,22 @@ def check_exits(model: EfficientBertForSequenceClassification, policy: Policy) -
         )
 
 
-def start(
+def embed_batch(
     model: EfficientBertForSequenceClassification,
     batch: Batch,
     *,
     execution: Execution,
-    seen: list[Tensor] | None,
+    attentions: list[Tensor] | None,
 ) -> State:
-    """The embedded batch in the form that `execution` works on."""
+    """Embed a batch into the state that `execution` works on.
+
+    Args:
+        attentions: where a padded execution appends attention probabilities; None where they are not wanted.
+
+    Raises:
+        InputError: an example has more word pieces than the model takes.
+        ValueError: attention probabilities are wanted of a gathered execution.
+    """
     longest, most = batch.mask.shape[1], model.config.max_position_embeddings
     if longest > most:
         raise InputError(f"an example has {longest} word pieces, but the model takes {most}; truncate it")
@@ -170,12 +176,12 @@ def start(
     rows = tuple(range(len(batch.mask)))
     embed = model.bert.embeddings
     if execution == Execution.GATHERED:
-        if seen is not None:
+        if attentions is not None:
             raise ValueError("record needs a padded batch: use masked or soft execution")
-        places = batch.mask.flatten().nonzero().squeeze(1)
-        positions = places % longest
+        cells = batch.mask.flatten().nonzero().squeeze(1)
+        positions = cells % longest
         layout = Layout(positions, tuple(batch.mask.sum(1).tolist()), rows)
-        ids, types = (part.flatten().index_select(0, places) for part in (batch.input_ids, batch.token_type_ids))
+        ids, types = (part.flatten().index_select(0, cells) for part in (batch.input_ids, batch.token_type_ids))
         return Gathered(embed(ids, positions, types), layout, eager)
     positions = torch.arange(batch.mask.shape[1], device=batch.mask.device).expand_as(batch.mask)
     padded = embed(batch.input_ids, positions, batch.token_type_ids)
@@ -185,7 +191,7 @@ def start(
         soft=execution == Execution.SOFT,
         eager=eager,
         dropout=model.config.attention_probs_dropout_prob,
-        seen=seen,
+        attentions=attentions,
     )
 
 
@@ -193,64 +199,64 @@ class Recorder:
     """What a pass leaves behind, collected while the loop runs; rows are numbered as in the batch.
 
     Attributes:
-        seen: where attention probabilities go; None where they are not wanted.
+        attentions: where attention probabilities go; None where they are not wanted.
     """
 
-    def __init__(self, batch: Batch, config: EfficientBertConfig, *, record: bool, leaving: bool) -> None:
+    def __init__(self, batch: Batch, config: EfficientBertConfig, *, record: bool, may_leave: bool) -> None:
         self.mask = batch.mask
         self.config = config
         self.record = record
-        self.leaving = leaving
-        self.seen: list[Tensor] | None = [] if record else None
+        self.may_leave = may_leave
+        self.attentions: list[Tensor] | None = [] if record else None
         self.exits: dict[int, Tensor] = {}
         self.answers: list[tuple[tuple[int, ...], Tensor]] = []
         self.states: list[Tensor] = []
         self.decisions: list[Decision] = []
         self.steps: list[Step] = []
-        self.heads: list[tuple[int, ...]] = []
-        self.spent: list[tuple[int, tuple[int, ...], Tensor | int]] = []
+        self.head_evaluations: list[tuple[int, ...]] = []
+        self.decision_costs: list[DecisionCost] = []
 
-    def place(self, rows: Sequence[int], values: Tensor) -> Tensor:
-        """(rows, ...) -> (all examples, ...), zeros elsewhere."""
+    def scatter(self, rows: Sequence[int], values: Tensor) -> Tensor:
+        """Scatter rows into the batch, with zeros elsewhere: (rows, ...) -> (all examples, ...)."""
         if tuple(rows) == tuple(range(len(self.mask))):
             return values
-        places = torch.tensor(rows, device=self.mask.device)
-        return values.new_zeros(len(self.mask), *values.shape[1:]).index_copy(0, places, values)
+        indices = torch.tensor(rows, device=self.mask.device)
+        return values.new_zeros(len(self.mask), *values.shape[1:]).index_copy(0, indices, values)
 
     @cached_property
-    def nothing(self) -> Tensor:
-        """(0, all examples, C): the history before any exit, made once and only where a policy is asked."""
+    def no_exits(self) -> Tensor:
+        """(0, all examples, C): the logits before any exit, made once and only for a policy that decides."""
         return torch.zeros(0, len(self.mask), self.config.classes, device=self.mask.device)
 
     def history(self) -> Tensor:
-        """(E, all examples, C): logits of the exits so far."""
-        return torch.stack(list(self.exits.values())) if self.exits else self.nothing
+        """Return (E, all examples, C): the logits of the exits so far."""
+        return torch.stack(list(self.exits.values())) if self.exits else self.no_exits
 
     def state(self, state: State) -> None:
-        """What enters the next layer."""
+        """Record what enters the next layer."""
         if self.record:
             self.states.append(state.values)
 
     def step(self, step: Step) -> None:
-        """A layer runs."""
+        """Record that a layer runs."""
         self.steps.append(step)
 
     def exit(self, depth: int, rows: tuple[int, ...], logits: Tensor) -> None:
-        """An exit head was evaluated on `rows`."""
-        self.exits[depth] = self.place(rows, logits)
-        self.heads.append(rows)
+        """Record that an exit head was evaluated on `rows`."""
+        self.exits[depth] = self.scatter(rows, logits)
+        self.head_evaluations.append(rows)
 
     def final(self, rows: tuple[int, ...], logits: Tensor) -> None:
-        """The final head was evaluated on `rows`."""
+        """Record that the final head was evaluated on `rows`."""
         self.answers.append((rows, logits))
-        self.heads.append(rows)
+        self.head_evaluations.append(rows)
 
     def decision(self, decision: Decision, rows: tuple[int, ...], *, layer: int) -> None:
-        """A decision was taken before a layer: its cost, and the answers of those who leave, where anybody may."""
+        """Record a decision before a layer: its cost, and the answers of the examples that leave, where any may."""
         self.decisions.append(decision)
         if decision.macs is not None:
-            self.spent.append((layer, rows, decision.macs))
-        if decision.leave is None or not self.leaving:
+            self.decision_costs.append(DecisionCost(layer, rows, decision.macs))
+        if decision.leave is None or not self.may_leave:
             return
         left = [row for row, leaves in zip(rows, decision.leave.tolist(), strict=True) if leaves]
         if left and not self.exits:
@@ -260,24 +266,29 @@ class Recorder:
             self.answers.append((tuple(left), newest[left]))
 
     def logits(self) -> Tensor:
-        """(B, C): each example's answer in its place."""
-        logits = self.place(*self.answers[0])
+        """Return (B, C): each example's answer, in the order of the batch."""
+        logits = self.scatter(*self.answers[0])
         for rows, answer in self.answers[1:]:
-            logits = logits + self.place(rows, answer)
+            logits = logits + self.scatter(rows, answer)
         return logits
 
     def output(self) -> Output:
-        """The finished pass."""
+        """Return the finished pass."""
         return Output(
             logits=self.logits(),
             exit_logits=self.exits,
             hidden_states=tuple(self.states),
-            attentions=tuple(self.seen or ()),
+            attentions=tuple(self.attentions or ()),
             decisions=tuple(self.decisions),
             _trace=self.trace,
         )
 
     def trace(self) -> Trace:
-        """What ran."""
-        layers = self.config.num_hidden_layers
-        return trace_of(self.steps, mask=self.mask, layers=layers, heads=self.heads, spent=self.spent)
+        """Build the trace of the pass."""
+        return build_trace(
+            self.steps,
+            mask=self.mask,
+            layers=self.config.num_hidden_layers,
+            head_evaluations=self.head_evaluations,
+            decision_costs=self.decision_costs,
+        )

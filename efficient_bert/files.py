@@ -28,7 +28,7 @@ class DamagedError(InputError):
 
 @contextmanager
 def aside(path: Path) -> Iterator[Path]:
-    """A file of this process alone that takes the place of `path` once it is written."""
+    """Give a file of this process alone, which replaces `path` once it is written."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part
@@ -38,14 +38,14 @@ def aside(path: Path) -> Iterator[Path]:
 
 
 def write_tables(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
-    """One parquet file of these tables, which are asked for one by one; its pages carry checksums."""
+    """Write tables, taken one by one, to one parquet file; its pages carry checksums."""
     with aside(path) as part, pq.ParquetWriter(part, schema, write_page_checksum=True) as writer:
         for table in tables:
             writer.write_table(table)
 
 
 def read_table(path: Path, schema: pa.Schema) -> pa.Table | None:
-    """What `write_tables` wrote; None where there is none, of another schema, or it is damaged."""
+    """Read what `write_tables` wrote; None where no file is, or it has another schema or is damaged."""
     try:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
     except (OSError, pa.ArrowException, ValueError):
@@ -54,16 +54,16 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table | None:
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> int:
-    """CRC-32 of tensors and their names, in whatever order they come: a flipped bit gives another one."""
-    found = 0
+    """Compute the CRC-32 of tensors and their names, in any order; a flipped bit gives another one."""
+    crc = 0
     for name, tensor in sorted(tensors.items()):
         content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-        found = zlib.crc32(content, zlib.crc32(name.encode(), found))
-    return found
+        crc = zlib.crc32(content, zlib.crc32(name.encode(), crc))
+    return crc
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `save_tensors` wrote: tensors and metadata.
+    """Read what `save_tensors` wrote: tensors and metadata.
 
     Raises:
         DamagedError: it is not there, or not as it was written.
@@ -79,9 +79,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, metadata
 
 
-def require_same_shapes(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+def require_same_shapes(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     """Raise DamagedError where tensors are not those of a model, by name and shape."""
-    odd = [name for name in {*tensors, *wanted} if name not in tensors or name not in wanted]
-    odd += [name for name in {*tensors} & {*wanted} if tensors[name].shape != wanted[name].shape]
-    if odd:
-        raise DamagedError(f"a checkpoint is damaged: tensor {min(odd)} is missing, or not the model's")
+    different = [name for name in {*tensors, *expected} if name not in tensors or name not in expected]
+    different += [name for name in {*tensors} & {*expected} if tensors[name].shape != expected[name].shape]
+    if different:
+        raise DamagedError(f"a checkpoint is damaged: tensor {min(different)} is missing, or not the model's")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from efficient_bert.config import EfficientBertConfig, kept_heads
 from efficient_bert.decisions import Decision, Policy, View
 from efficient_bert.errors import InputError
-from efficient_bert.knobs import numbers, spelled
+from efficient_bert.knobs import format_numbers, parse_numbers
 
 
 class WidthGate(nn.Module):
@@ -28,13 +28,13 @@ class WidthGate(nn.Module):
         self.choose = nn.Linear(config.hidden_size, len(config.widths))
 
     def forward(self, first: Tensor) -> Tensor:
-        """[CLS] states (..., D) -> (..., K) logits of the classes."""
+        """Compute the logits of the classes from [CLS] states: (..., D) -> (..., K)."""
         logits: Tensor = self.choose(F.relu(self.dense(first)))
         return logits
 
 
 def gate_macs(config: EfficientBertConfig) -> int:
-    """Multiply-adds of one gate on one example."""
+    """Count the multiply-adds of one gate on one example."""
     return int(config.hidden_size * (config.hidden_size + len(config.widths)))
 
 
@@ -46,13 +46,13 @@ class Gates(nn.ModuleList):
         self.span = config.num_hidden_layers // config.num_gates
         self.macs = gate_macs(config)
 
-    def at(self, layer: int) -> WidthGate | None:
-        """The gate that is asked before this layer, if one is."""
+    def gate_before(self, layer: int) -> WidthGate | None:
+        """Return the gate that decides before this layer; None where no gate does."""
         return None if layer % self.span else cast(WidthGate, self[layer // self.span])
 
     def all_logits(self, states: Tensor) -> Tensor:
-        """The [CLS] states that each gate reads, (B, G, D) -> (B, G, K)."""
-        return torch.stack([gate(states[:, place]) for place, gate in enumerate(self)], dim=1)
+        """Compute the logits of every gate from the [CLS] states that it reads: (B, G, D) -> (B, G, K)."""
+        return torch.stack([gate(states[:, number]) for number, gate in enumerate(self)], dim=1)
 
 
 def gate_policy(
@@ -62,7 +62,7 @@ def gate_policy(
     exits: tuple[int, ...] = (),
     done: Callable[[Tensor], Tensor] | None = None,
 ) -> Policy:
-    """Each example runs each layer at the width that its gate chooses, until it leaves.
+    """Make the policy under which each example runs each layer at the width that its gate chooses, until it leaves.
 
     Args:
         gates: the model's gates.
@@ -73,7 +73,7 @@ def gate_policy(
 
     def decide(view: View) -> Decision:
         leave = done(view.logits) if done is not None and view.depth in exits else None
-        gate = gates.at(view.depth)
+        gate = gates.gate_before(view.depth)
         if gate is None:
             return Decision(leave=leave)
         # float64: a width that stands for a half of a head must round as in `kept_heads`
@@ -87,17 +87,17 @@ def gate_policy(
     return Policy(decide, exits=exits)
 
 
-def width_list(text: str, config: EfficientBertConfig) -> tuple[float, ...]:
-    """The width at which each class of a gate runs, from "0.5,0.75,0.75,0.75".
+def class_widths(text: str, config: EfficientBertConfig) -> tuple[float, ...]:
+    """Parse the width at which each class of a gate runs, from "0.5,0.75,0.75,0.75".
 
     Raises:
         InputError: not as many numbers as the trained model has classes, or a width that leaves no head.
     """
-    widths = numbers(text, name="width_mult_list")
+    widths = parse_numbers(text, name="width_mult_list")
     if len(widths) != len(config.widths):
         raise InputError(
             f"width_mult_list is {text!r}, but the gates tell {len(config.widths)} classes apart, the widths "
-            f"{config.widths}; give --width-mult-list as many, such as theirs, {spelled(config.widths)}"
+            f"{config.widths}; give --width-mult-list as many, such as theirs, {format_numbers(config.widths)}"
         )
     for width in widths:
         kept_heads(width, config.num_attention_heads, name=f"width_mult_list is {text!r}: the width")
@@ -105,7 +105,7 @@ def width_list(text: str, config: EfficientBertConfig) -> tuple[float, ...]:
 
 
 def width_labels(correct: Tensor) -> Tensor:
-    """(K - 1, B) bool, right at each width but the last, ascending -> (B,) int64 class of the smallest that is right.
+    """Find the smallest width that is right for each example: (K - 1, B) bool, ascending -> (B,) int64 class.
 
     Where none is, the class is K - 1: the full width, which need not be asked.
     """
@@ -113,37 +113,40 @@ def width_labels(correct: Tensor) -> Tensor:
     return torch.cat([correct, last]).int().argmax(0)
 
 
-def balanced(labels: Tensor, classes: int) -> Tensor:
-    """(K,) weights B / (K n_k) that give every class the same total; 0 where a class is empty."""
+def balanced_weights(labels: Tensor, classes: int) -> Tensor:
+    """Compute weights B / (K n_k) that give every class the same total, (K,); 0 where a class is empty."""
     counts = labels.bincount(minlength=classes).double()
     return torch.where(counts > 0, len(labels) / (classes * counts), 0.0)
 
 
-def gumbel_soft(logits: Tensor, draws: Tensor | None = None, *, temperature: float = 1.0) -> Tensor:
-    """softmax((logits + noise) / temperature) over the last axis; Gumbel noise is -ln of exponential draws (..., K)."""
+def gumbel_softmax(logits: Tensor, draws: Tensor | None = None, *, temperature: float = 1.0) -> Tensor:
+    """Compute softmax((logits + noise) / temperature) over the last axis; without draws there is no noise.
+
+    Gumbel noise is -ln of exponential draws (..., K).
+    """
     noisy = logits if draws is None else logits - draws.log()
     return (noisy / temperature).softmax(-1)
 
 
 def label_losses(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """(K,): for each class, -ln p of its examples, over all gates, per gate and example of the batch.
+    """Compute for each class -ln p of its examples, over all gates, per gate and example of the batch: (K,).
 
     Args:
         probabilities: (B, G, K) of states of a pass at the width that each example's label names.
         labels: (B,) int64.
     """
-    own = probabilities.gather(2, labels[:, None, None].expand(-1, probabilities.shape[1], 1)).squeeze(2)
-    each = -own.clamp(min=1e-6).log().sum(1) / own.numel()
+    of_labels = probabilities.gather(2, labels[:, None, None].expand(-1, probabilities.shape[1], 1)).squeeze(2)
+    each = -of_labels.clamp(min=1e-6).log().sum(1) / of_labels.numel()
     return each.new_zeros(probabilities.shape[2]).index_add(0, labels, each)
 
 
-def temperature(done: float, *, lowest: float = 0.5) -> float:
-    """Of the Gumbel softmax after a fraction of the training: from 1 towards 0.3, never below `lowest`."""
+def gumbel_temperature(done: float, *, lowest: float = 0.5) -> float:
+    """Return the temperature after a fraction of the training: from 1 towards 0.3, but at least `lowest`."""
     return max(lowest, float(0.3**done))
 
 
 def expected_width(probabilities: Tensor, widths: Sequence[float]) -> Tensor:
-    """(): mean over gates and examples of the expected width.
+    """Compute the mean over gates and examples of the expected width, ().
 
     Args:
         probabilities: (B, G, K).

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def output_through(module: nn.Module, change: Callable[..., Tensor]) -> Iterator[None]:
-    """While the block runs, the module returns `change` of its output and its inputs."""
+def change_output(module: nn.Module, change: Callable[..., Tensor]) -> Iterator[None]:
+    """Make the module return `change` of its output and its inputs while the block runs."""
     hook = module.register_forward_hook(lambda module, inputs, output: change(output, *inputs))
     try:
         yield

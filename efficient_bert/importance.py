@@ -38,7 +38,7 @@ def importance(
     *,
     fidelity: Fidelity = Fidelity.CORRECTED,
 ) -> Importance:
-    """Scores at full width, without dropout: magnitudes of the derivative, summed over batches.
+    """Score heads and neurons at full width, without dropout: magnitudes of the derivative, summed over batches.
 
     No parameter's `grad` is touched. As released, the gradients of earlier batches are never cleared, so that each
     batch adds the magnitude of the sum so far.
@@ -47,36 +47,36 @@ def importance(
         batches: (batch, (B,) int64 classes, or scores in a regression).
     """
     layers, modes = model.bert.encoder.layers, [(module, module.training) for module in model.modules()]
-    wanted = [weight for layer in layers for weight in scored(layer)]
-    running = [torch.zeros_like(weight) for weight in wanted]
+    weights = [weight for layer in layers for weight in scored_weights(layer)]
+    running = [torch.zeros_like(weight) for weight in weights]
     heads = torch.zeros(len(layers), layers[0].heads, device=model.device)
     neurons = torch.zeros(len(layers), layers[0].intermediate.dense.out_features, device=model.device)
     model.eval()
     for batch, classes in batches:
-        loss = model.loss(run(model, batch, execution=Execution.SOFT, whole=False).logits.float(), classes)
-        gradients = list(torch.autograd.grad(loss, wanted))
+        loss = model.loss(run(model, batch, execution=Execution.SOFT, all_tokens=False).logits.float(), classes)
+        gradients = list(torch.autograd.grad(loss, weights))
         if fidelity == Fidelity.RELEASED:
             running = gradients = [one + other for one, other in zip(running, gradients, strict=True)]
         with torch.no_grad():
-            for place, layer in enumerate(layers):
-                found = derivatives(layer, gradients[4 * place : 4 * place + 4])
-                heads[place] += found[0]
-                neurons[place] += found[1]
+            for index, layer in enumerate(layers):
+                scores = derivatives(layer, gradients[4 * index : 4 * index + 4])
+                heads[index] += scores[0]
+                neurons[index] += scores[1]
     for module, training in modes:
         module.training = training
     return Importance(heads, neurons)
 
 
-def scored(layer: Layer) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The weights whose gradients are asked for."""
+def scored_weights(layer: Layer) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the weights of a layer whose gradients are needed."""
     widen = layer.intermediate.dense
     return layer.attention.output.dense.weight, widen.weight, widen.bias, layer.output.dense.weight
 
 
 def derivatives(layer: Layer, gradients: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """(H,) and (F,): magnitudes for one layer from the gradients of its `scored` weights."""
+    """Compute the magnitudes for one layer, (H,) and (F,), from the gradients of its `scored_weights`."""
     by_head, widen, bias, narrow = (
-        weight * gradient for weight, gradient in zip(scored(layer), gradients, strict=True)
+        weight * gradient for weight, gradient in zip(scored_weights(layer), gradients, strict=True)
     )
     heads = by_head.sum(0).view(layer.heads, -1).sum(1).abs()
     return heads, (widen.sum(1) + bias).abs() + narrow.sum(0).abs()

@@ -43,7 +43,7 @@ class Knob:
     before: Value | None = None
 
     def parse(self, given: Value) -> Value:
-        """`given`, often text from a command line, as this knob's type and within its bounds.
+        """Convert `given`, often text from a command line, to this knob's type and check its bounds.
 
         Raises:
             InputError: not a value of the knob's type, out of bounds, or not among the choices.
@@ -61,7 +61,7 @@ class Knob:
         if isinstance(value, str):
             if self.choices and value not in self.choices:
                 raise InputError(f"{self.name} is {value!r}, but it is one of {', '.join(self.choices)}")
-            return spelled(numbers(value, name=self.name)) if self.listed else value
+            return format_numbers(parse_numbers(value, name=self.name)) if self.listed else value
         if not self.low <= value <= self.high or (self.positive and not value):
             raise InputError(f"{self.name} is {value}, but it lies in {self.interval}")
         return value
@@ -73,8 +73,8 @@ class Knob:
         return f"{opening}{self.low:g}, {self.high:g}{')' if math.isinf(self.high) else ']'}"
 
 
-def numbers(text: str, *, name: str = "the list", separator: str = ",") -> tuple[float, ...]:
-    """The numbers of a list such as "0.25,0.5,1".
+def parse_numbers(text: str, *, name: str = "the list", separator: str = ",") -> tuple[float, ...]:
+    """Parse a list of numbers such as "0.25,0.5,1".
 
     Raises:
         InputError: something in it is no number.
@@ -82,10 +82,10 @@ def numbers(text: str, *, name: str = "the list", separator: str = ",") -> tuple
     try:
         return tuple(float(part) for part in text.split(separator))
     except ValueError:
-        apart = {",": "commas", "/": "slashes"}[separator]
-        raise InputError(f"{name} is {text!r}, but it takes numbers separated by {apart}") from None
+        separators = {",": "commas", "/": "slashes"}[separator]
+        raise InputError(f"{name} is {text!r}, but it takes numbers separated by {separators}") from None
 
 
-def spelled(values: Sequence[float]) -> str:
-    """The list as text, every number as short as it can be written without losing a digit: "0.25,0.5,1"."""
+def format_numbers(values: Sequence[float]) -> str:
+    """Write numbers as a list, each as short as possible without losing a digit: "0.25,0.5,1"."""
     return ",".join(f"{value:g}" if float(f"{value:g}") == value else repr(value) for value in values)

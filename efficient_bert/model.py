@@ -76,14 +76,14 @@ class EfficientBertForSequenceClassification(PreTrainedModel):
             initialization.ones_(module.theta)
 
     def classify(self, first: Tensor, *, depth: int | None = None) -> Tensor:
-        """[CLS] states (B, D) -> logits (B, C), by the exit head at `depth` or, without one, the final head."""
+        """Classify [CLS] states (B, D) by the exit head at `depth`, or by the final head without one: (B, C) logits."""
         head = None if depth is None or self.config.shared_head else cast(ExitHead, self.exits[str(depth)])
         pooled = (head.pooler if head else self.bert.pooler)(first)
         logits: Tensor = (head or self).classifier(self.dropout(pooled) if self.training else pooled)
         return logits
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy of logits (B, C) and classes (B,); mean squared error in a regression."""
+        """Compute the mean cross-entropy of logits (B, C) and classes (B,); mean squared error in a regression."""
         if self.config.regression:
             return F.mse_loss(logits[:, 0], labels.to(logits.dtype))
         return F.cross_entropy(logits, labels)
@@ -99,7 +99,7 @@ class EfficientBertForSequenceClassification(PreTrainedModel):
         return_dict: bool = True,
         lr_mode: bool = False,
     ) -> SequenceClassifierOutput | tuple[Any, ...]:
-        """The full model on a padded batch, as Hugging Face's; in `lr_mode`, length reduction by contribution.
+        """Run the full model on a padded batch, as Hugging Face does; in `lr_mode`, drop tokens by contribution.
 
         Args:
             input_ids: (B, L) int64.
@@ -124,9 +124,9 @@ class EfficientBertForSequenceClassification(PreTrainedModel):
         if lr_mode and record:
             raise InputError("lr_mode really drops tokens, so it has no padded states to return; ask without lr_mode")
         if lr_mode:
-            output = self.length_reduced(batch)
+            output = self.drop_tokens(batch)
         else:
-            output = run(self, batch, execution=Execution.SOFT, record=record, whole=record)
+            output = run(self, batch, execution=Execution.SOFT, record=record, all_tokens=record)
         result = SequenceClassifierOutput(
             loss=None if labels is None else self.loss(output.logits, labels),
             logits=output.logits,
@@ -134,12 +134,12 @@ class EfficientBertForSequenceClassification(PreTrainedModel):
             attentions=output.attentions if output_attentions else None,
         )
         if lr_mode:
-            kept = tuple(map(positions, output.trace.kept.unbind(1)))
+            kept = tuple(map(list_positions, output.trace.kept.unbind(1)))
             result = LengthReducedOutput(loss=result.loss, logits=result.logits, kept_positions=kept)
         return result if return_dict else result.to_tuple()
 
-    def length_reduced(self, batch: Batch) -> Output:
-        """The pass that really drops tokens by contribution.
+    def drop_tokens(self, batch: Batch) -> Output:
+        """Run the pass that really drops tokens by contribution.
 
         Raises:
             InputError: the model has no contribution predictors.
@@ -147,7 +147,7 @@ class EfficientBertForSequenceClassification(PreTrainedModel):
         return run(self, batch, contribution_policy(self.contributions()))
 
     def contributions(self) -> Contribution:
-        """The contribution predictors and thresholds.
+        """Return the contribution predictors and thresholds.
 
         Raises:
             InputError: the model has none.
@@ -160,7 +160,7 @@ class EfficientBertForSequenceClassification(PreTrainedModel):
         return self.contribution
 
     def width_gates(self) -> Gates:
-        """The width gates.
+        """Return the width gates.
 
         Raises:
             InputError: the model has none.
@@ -170,24 +170,24 @@ class EfficientBertForSequenceClassification(PreTrainedModel):
         return self.gates
 
 
-def positions(kept: Tensor) -> Tensor:
-    """(B, L) bool -> (B, n) int64: where each row is true, ascending, filled with -1 to the largest count n."""
+def list_positions(kept: Tensor) -> Tensor:
+    """List where each row is true, ascending, filled with -1 to the largest count n: (B, L) bool -> (B, n) int64."""
     counts = kept.sum(1)
-    places = torch.full((len(kept), int(counts.max())), -1)
-    places[torch.arange(places.shape[1]) < counts[:, None]] = kept.nonzero()[:, 1]
-    return places
+    listed = torch.full((len(kept), int(counts.max())), -1)
+    listed[torch.arange(listed.shape[1]) < counts[:, None]] = kept.nonzero()[:, 1]
+    return listed
 
 
-def reshaped(model: EfficientBertForSequenceClassification, **fields: Any) -> EfficientBertForSequenceClassification:
-    """The model under a configuration with other `fields`; parts that are new or of another size start afresh."""
+def rebuild(model: EfficientBertForSequenceClassification, **fields: Any) -> EfficientBertForSequenceClassification:
+    """Rebuild the model under a configuration with other `fields`; new parts and parts of another size start afresh."""
     config = EfficientBertConfig(**{**model.config.to_dict(), **fields})
-    grown: EfficientBertForSequenceClassification = EfficientBertForSequenceClassification._from_config(
+    rebuilt: EfficientBertForSequenceClassification = EfficientBertForSequenceClassification._from_config(
         config, attn_implementation=model.config._attn_implementation
     )
-    fresh, own = grown.state_dict(), model.state_dict()
-    shared = {name for name in fresh.keys() & own.keys() if fresh[name].shape == own[name].shape}
-    grown.load_state_dict({**fresh, **{name: own[name] for name in shared}})
-    return grown
+    fresh, old = rebuilt.state_dict(), model.state_dict()
+    shared = {name for name in fresh.keys() & old.keys() if fresh[name].shape == old[name].shape}
+    rebuilt.load_state_dict({**fresh, **{name: old[name] for name in shared}})
+    return rebuilt
 
 
 AutoConfig.register(EfficientBertConfig.model_type, EfficientBertConfig, exist_ok=True)

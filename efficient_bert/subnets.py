@@ -14,11 +14,11 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
-from efficient_bert.config import EfficientBertConfig, kept_heads, kept_of
+from efficient_bert.config import EfficientBertConfig, count_kept, kept_heads
 from efficient_bert.decisions import Policy
 from efficient_bert.errors import InputError
 from efficient_bert.importance import Importance
-from efficient_bert.knobs import numbers
+from efficient_bert.knobs import parse_numbers
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.units import Units, heads_of, neurons_of
 
@@ -48,47 +48,47 @@ class Subnet:
     widths: tuple[float, ...]
 
 
-def kept_count(depth: float, layers: int, *, name: str = "the depth") -> int:
-    """Layers at a fraction of them: round(depth * layers), half to even.
+def count_layers(depth_mult: float, layers: int, *, name: str = "the depth") -> int:
+    """Count the layers that a fraction of them leaves: round(depth_mult * layers), half to even.
 
     Raises:
         InputError: the fraction is not in (0, 1] or leaves no layer.
     """
-    return kept_of(depth, layers, name=name, units="layers")
+    return count_kept(depth_mult, layers, name=name, units="layers")
 
 
-def kept_layers(depth: float, layers: int, rule: DepthRule = DepthRule.PREFIX) -> tuple[int, ...]:
-    """Indices of the layers that are left."""
-    count = kept_count(depth, layers)
+def kept_layers(depth_mult: float, layers: int, rule: DepthRule = DepthRule.PREFIX) -> tuple[int, ...]:
+    """Return the indices of the layers that a fraction of them leaves, ascending."""
+    count = count_layers(depth_mult, layers)
     if rule == DepthRule.PREFIX:
         return tuple(range(count))
     if rule == DepthRule.FLOOR:
-        return tuple(math.floor(place / depth) for place in range(count))
-    return tuple(place * layers // count - 1 for place in range(1, count + 1))
+        return tuple(math.floor(index / depth_mult) for index in range(count))
+    return tuple(number * layers // count - 1 for number in range(1, count + 1))
 
 
-def uniform(
-    config: EfficientBertConfig, *, width: float, depth: float = 1.0, rule: DepthRule = DepthRule.PREFIX
+def uniform_subnet(
+    config: EfficientBertConfig, *, width: float, depth_mult: float = 1.0, rule: DepthRule = DepthRule.PREFIX
 ) -> Subnet:
-    """The subnet with one width in every layer.
+    """Return the subnet with one width in every layer, and a fraction `depth_mult` of the layers.
 
     Raises:
         InputError: a width or depth that leaves nothing.
     """
     kept_heads(width, config.num_attention_heads)
-    layers = kept_layers(depth, config.num_hidden_layers, rule)
+    layers = kept_layers(depth_mult, config.num_hidden_layers, rule)
     return Subnet(layers, (width,) * len(layers))
 
 
-def layer_widths(text: str, config: EfficientBertConfig, *, depth: float = 1.0) -> Subnet:
-    """The layers left at this depth with the widths of a text: one for all, or "1,0.5,..", one for each that runs.
+def layer_widths(text: str, config: EfficientBertConfig, *, depth_mult: float = 1.0) -> Subnet:
+    """Parse a subnet's widths: one for all layers left at `depth_mult`, or "1,0.5,..", one for each that runs.
 
     Raises:
         InputError: another number of widths, or a width or depth that leaves nothing.
     """
-    kept_count(depth, config.num_hidden_layers, name="depth_mult")
-    layers = kept_layers(depth, config.num_hidden_layers, DepthRule(config.depth_rule))
-    widths = numbers(text, name="width_mult")
+    count_layers(depth_mult, config.num_hidden_layers, name="depth_mult")
+    layers = kept_layers(depth_mult, config.num_hidden_layers, DepthRule(config.depth_rule))
+    widths = parse_numbers(text, name="width_mult")
     if len(widths) not in (1, len(layers)):
         raise InputError(f"width_mult is {text!r}, but {len(layers)} layers run; give one width, or one for each")
     for width in widths:
@@ -97,37 +97,37 @@ def layer_widths(text: str, config: EfficientBertConfig, *, depth: float = 1.0) 
 
 
 def subnet_policy(subnet: Subnet) -> Policy:
-    """Every example runs the subnet; the final head answers."""
+    """Make the policy under which every example runs the subnet; the final head answers."""
     return Policy(layers=subnet.layers, widths=subnet.widths)
 
 
-def ranked(scores: Tensor) -> Tensor:
-    """(..., U) scores -> (..., U) int64 units, the most important one first."""
+def rank_units(scores: Tensor) -> Tensor:
+    """Rank units, the most important one first: (..., U) scores -> (..., U) int64 unit numbers."""
     return scores.argsort(dim=-1, descending=True, stable=True)
 
 
 @torch.no_grad()
 def rewire(model: EfficientBertForSequenceClassification, importance: Importance) -> None:
     """Put every layer's heads and neurons in order of importance, in place; the full model stays the same function."""
-    heads, neurons = ranked(importance.heads), ranked(importance.neurons)
+    heads, neurons = rank_units(importance.heads), rank_units(importance.neurons)
     for layer, by_head, by_neuron in zip(model.bert.encoder.layers, heads, neurons, strict=True):
         reorder(heads_of(layer), by_head)
         reorder(neurons_of(layer), by_neuron)
 
 
 def reorder(units: Units, order: Tensor) -> None:
-    """The unit that was at order[i] comes to place i."""
+    """Move the unit at order[i] to position i, for every i, in place."""
     for part, axis in units.parts:
-        part.copy_(units.taken(part, axis, order))
+        part.copy_(units.select(part, axis, order))
 
 
 def export(model: EfficientBertForSequenceClassification, subnet: Subnet) -> EfficientBertForSequenceClassification:
-    """A model of the subnet's size alone, with copies of its weights; its own full width is the subnet.
+    """Copy a subnet's weights into a model of that size, whose full width is the subnet.
 
-    Exits, gates and contribution predictors, which belong to the whole model, are left behind.
+    Exits, gates and contribution predictors, which belong to the full model, are left behind.
     """
-    own = model.config.heads_by_layer
-    heads = [kept_heads(width, own[layer]) for layer, width in zip(subnet.layers, subnet.widths, strict=True)]
+    by_layer = model.config.heads_by_layer
+    heads = [kept_heads(width, by_layer[layer]) for layer, width in zip(subnet.layers, subnet.widths, strict=True)]
     left_behind = {"exit_depths": [], "contribution_size": 0, "num_gates": 0, "widths": []}
     left_behind |= {"depths": [], "depth_rule": DepthRule.PREFIX.value}
     left_behind |= {"gate_profile": [], "exit_profile": [], "staying_profile": []}
@@ -139,7 +139,7 @@ def export(model: EfficientBertForSequenceClassification, subnet: Subnet) -> Eff
     source = model.state_dict()
     dense.load_state_dict(
         {
-            name: leading(source[original(name, subnet.layers)], value.shape)
+            name: leading_corner(source[source_name(name, subnet.layers)], value.shape)
             for name, value in dense.state_dict().items()
         }
     )
@@ -147,15 +147,15 @@ def export(model: EfficientBertForSequenceClassification, subnet: Subnet) -> Eff
     return dense
 
 
-def original(name: str, layers: Sequence[int]) -> str:
-    """The name in the whole model of a parameter of a layer that may have moved."""
+def source_name(name: str, layers: Sequence[int]) -> str:
+    """Return the name in the full model of a subnet's parameter, whose layer may have another index there."""
     before, stem, rest = name.partition("encoder.layer.")
     if not stem:
         return name
-    place, _, parameter = rest.partition(".")
-    return f"{before}{stem}{layers[int(place)]}.{parameter}"
+    index, _, parameter = rest.partition(".")
+    return f"{before}{stem}{layers[int(index)]}.{parameter}"
 
 
-def leading(whole: Tensor, shape: torch.Size) -> Tensor:
-    """The corner of a tensor that has this shape."""
-    return whole[tuple(slice(size) for size in shape)]
+def leading_corner(tensor: Tensor, shape: torch.Size) -> Tensor:
+    """Return the leading corner of a tensor that has this shape."""
+    return tensor[tuple(slice(size) for size in shape)]

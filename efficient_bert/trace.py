@@ -1,11 +1,11 @@
-"""What ran: tokens, heads and neurons per example and layer, and where each example left.
+"""What ran: tokens, attention heads and neurons per example and layer, and where each example left.
 
 A trace is all that cost, rationales and most plots read. B examples, N layers, L input positions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,19 +21,34 @@ class Live(Protocol):
         """The examples, as numbered in the batch."""
         ...
 
-    def kept(self, length: int) -> Tensor:
-        """(rows, length) bool: their live positions."""
+    def live_positions(self, length: int) -> Tensor:
+        """Return (rows, length) bool: the live positions of each of `rows`."""
         ...
 
 
 @dataclass(frozen=True)
 class Step:
-    """One layer run on some rows: `heads` and `neurons` hold one entry for each of `live.rows`."""
+    """One layer run on some rows; one entry of `attention_heads` and of `neurons` for each of `live.rows`."""
 
     layer: int
     live: Live
-    heads: tuple[int, ...]
+    attention_heads: tuple[int, ...]
     neurons: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class DecisionCost:
+    """What one decision of a policy cost.
+
+    Attributes:
+        layer: the layer before which it was taken.
+        rows: the examples that it was taken for.
+        macs: multiply-adds, (rows,) int64 or one number for each of them.
+    """
+
+    layer: int
+    rows: Sequence[int]
+    macs: Tensor | int
 
 
 @dataclass(frozen=True)
@@ -43,7 +58,7 @@ class Trace:
     Attributes:
         length: (B,) tokens entering layer 0.
         exit_depth: (B,) layers run, 1..N.
-        tokens, heads, neurons: (B, N) per layer, 0 where the layer did not run.
+        tokens, heads, neurons: (B, N) per layer, 0 where the layer did not run; `heads` are attention heads.
         kept: (B, N, L) bool, the positions that were live in each layer.
         head_runs: (B,) classification heads evaluated: exits, and the final pooler and classifier.
         decision_macs: (B, N) multiply-adds that the policy's own modules spent before each layer.
@@ -59,9 +74,13 @@ class Trace:
     decision_macs: Tensor
 
     def until(self, depths: Tensor, *, head_runs: Tensor) -> Trace:
-        """What would have run, had each example left after the first (B,) layers, with (B,) heads evaluated by then.
+        """Cut the trace of a pass of all layers as if each example had left after its first (B,) layers.
 
-        Of a pass of all layers; a decision before the layer that did not run any more is not charged.
+        A decision before a layer that does not run any more is not charged.
+
+        Args:
+            depths: (B,) int64 layers that run.
+            head_runs: (B,) int64 classification heads evaluated by then.
         """
         ran = torch.arange(self.tokens.shape[1]) < depths[:, None]
         return Trace(
@@ -76,43 +95,60 @@ class Trace:
         )
 
 
-def trace_of(
-    steps: Sequence[Step],
+def build_trace(
+    steps: Iterable[Step],
     *,
     mask: Tensor,
     layers: int,
-    heads: Sequence[Sequence[int]],
-    spent: Sequence[tuple[int, Sequence[int], Tensor | int]],
+    head_evaluations: Iterable[Sequence[int]],
+    decision_costs: Iterable[DecisionCost],
 ) -> Trace:
-    """Gather steps into one trace.
+    """Build the trace of one pass from what its loop recorded.
 
     Args:
+        steps: the layers that ran.
         mask: the batch's (B, L) attention mask.
-        heads: the rows of each evaluation of a classification head.
-        spent: of each decision that cost something the layer it was taken before, the rows, and their multiply-adds,
-            or one number for each of them.
+        layers: how many the model has, N.
+        head_evaluations: for each evaluation of a classification head, the rows that it ran on.
+        decision_costs: of the decisions that cost something.
     """
-    batch, length = mask.shape
-    widths = torch.zeros(batch, layers, dtype=torch.int64)
-    neurons, decision_macs = widths.clone(), widths.clone()
-    head_runs = torch.zeros(batch, dtype=torch.int64)
-    for rows in heads:
-        head_runs[list(rows)] += 1
-    for layer, rows, macs in spent:
-        decision_macs[list(rows), layer] = macs if isinstance(macs, int) else macs.cpu()
-    kept = torch.zeros(batch, layers, length, dtype=torch.bool)
-    for step in steps:
-        rows = list(step.live.rows)
-        widths[rows, step.layer] = torch.tensor(step.heads)
-        neurons[rows, step.layer] = torch.tensor(step.neurons)
-        kept[rows, step.layer] = step.live.kept(length).cpu()
+    attention_heads, neurons, kept = _layer_counts(steps, mask=mask, layers=layers)
     return Trace(
         length=mask.sum(1).cpu(),
         exit_depth=kept.any(2).sum(1),
         tokens=kept.sum(2),
-        heads=widths,
+        heads=attention_heads,
         neurons=neurons,
         kept=kept,
-        head_runs=head_runs,
-        decision_macs=decision_macs,
+        head_runs=_count_rows(head_evaluations, examples=len(mask)),
+        decision_macs=_decision_macs(decision_costs, examples=len(mask), layers=layers),
     )
+
+
+def _layer_counts(steps: Iterable[Step], *, mask: Tensor, layers: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Collect attention heads and neurons, (B, N) int64 each, and live positions (B, N, L) bool."""
+    examples, length = mask.shape
+    attention_heads, neurons = torch.zeros(2, examples, layers, dtype=torch.int64)
+    kept = torch.zeros(examples, layers, length, dtype=torch.bool)
+    for step in steps:
+        rows = list(step.live.rows)
+        attention_heads[rows, step.layer] = torch.tensor(step.attention_heads)
+        neurons[rows, step.layer] = torch.tensor(step.neurons)
+        kept[rows, step.layer] = step.live.live_positions(length).cpu()
+    return attention_heads, neurons, kept
+
+
+def _count_rows(evaluations: Iterable[Sequence[int]], *, examples: int) -> Tensor:
+    """Count in how many evaluations each example occurs: (B,) int64."""
+    counts = torch.zeros(examples, dtype=torch.int64)
+    for rows in evaluations:
+        counts[list(rows)] += 1
+    return counts
+
+
+def _decision_macs(costs: Iterable[DecisionCost], *, examples: int, layers: int) -> Tensor:
+    """Collect the multiply-adds of decisions: (B, N) int64."""
+    macs = torch.zeros(examples, layers, dtype=torch.int64)
+    for cost in costs:
+        macs[list(cost.rows), cost.layer] = cost.macs if isinstance(cost.macs, int) else cost.macs.cpu()
+    return macs

@@ -26,20 +26,22 @@ class Units:
     count: int
     parts: tuple[tuple[Tensor, int], ...]
 
-    def taken(self, part: Tensor, axis: int, places: Tensor) -> Tensor:
-        """A part that holds, unit by unit, what the units at `places` hold."""
+    def select(self, part: Tensor, axis: int, indices: Tensor) -> Tensor:
+        """Return a part that holds, unit by unit, what the units at `indices` hold."""
         units: Tensor = part.unflatten(axis, (self.count, -1))
-        return units.index_select(axis, places).flatten(axis, axis + 1)
+        return units.index_select(axis, indices).flatten(axis, axis + 1)
 
 
 def heads_of(layer: Layer) -> Units:
-    """The layer's heads."""
-    own = layer.attention.self
-    rows = [part for dense in (own.query, own.key, own.value) for part in (dense.weight, dense.bias)]
+    """Return the layer's heads."""
+    projections = layer.attention.self
+    rows = [
+        part for dense in (projections.query, projections.key, projections.value) for part in (dense.weight, dense.bias)
+    ]
     return Units(layer.heads, (*((part, 0) for part in rows), (layer.attention.output.dense.weight, 1)))
 
 
 def neurons_of(layer: Layer) -> Units:
-    """The layer's neurons."""
+    """Return the layer's neurons."""
     widen, narrow = layer.intermediate.dense, layer.output.dense
     return Units(widen.out_features, ((widen.weight, 0), (widen.bias, 0), (narrow.weight, 1)))

@@ -19,14 +19,14 @@ from eraser_eval.scoring import score, validate
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """A wrong argument is input like any other: one line."""
+        """Raise InputError for a wrong argument, as for any other wrong input."""
         raise InputError(f"{message}; see python -m eraser_eval --help")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The arguments of both commands."""
-    found = _Parser(prog="python -m eraser_eval", description="Score rationales in ERASER's format.")
-    commands = found.add_subparsers(dest="command", required=True, metavar="{score,validate}")
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of both commands."""
+    parser = _Parser(prog="python -m eraser_eval", description="Score rationales in ERASER's format.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{score,validate}")
     score_, check = (
         commands.add_parser("score", help="score a prediction file"),
         commands.add_parser("validate", help="check a data set, and a prediction file if one is given"),
@@ -39,14 +39,14 @@ def parser() -> argparse.ArgumentParser:
         )
         command.add_argument("--json", action="store_true", help="print JSON, with all digits")
     _add_settings(score_)
-    return found
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code comes back."""
+    """Run a command and return its exit code."""
     try:
-        given = parser().parse_args(arguments)
-        print(_validated(given) if given.command == "validate" else _scored(given), flush=True)
+        given = build_parser().parse_args(arguments)
+        print(_validate(given) if given.command == "validate" else _score(given), flush=True)
     except InputError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -79,7 +79,7 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
     command.add_argument("--per-document", type=Path, metavar="FILE", help="write the values of each document there")
 
 
-def _scored(given: argparse.Namespace) -> str:
+def _score(given: argparse.Namespace) -> str:
     settings = Settings(
         iou_thresholds=tuple(given.iou_thresholds),
         aopc_thresholds=None if given.aopc_thresholds is None else tuple(given.aopc_thresholds),
@@ -97,7 +97,7 @@ def _scored(given: argparse.Namespace) -> str:
     return json.dumps(report, indent=1, allow_nan=False) if given.json else table(report)
 
 
-def _validated(given: argparse.Namespace) -> str:
+def _validate(given: argparse.Namespace) -> str:
     if given.predictions is not None and given.split is None:
         raise InputError("--predictions needs --split; say which split is predicted")
     splits = present_splits(given.data) if given.split is None else (given.split,)

@@ -29,7 +29,7 @@ class Level(NamedTuple):
     true_positives: int
 
     def document_row(self) -> dict[str, float | None]:
-        """The rates of the document, None where nothing was marked (precision, recall) or everything (fpr)."""
+        """Return the rates of the document, None where nothing was marked (precision, recall) or everything (fpr)."""
         wrong, other = self.predicted - self.true_positives, self.tokens - self.rationale
         return {
             "n_tokens": self.tokens,
@@ -44,13 +44,13 @@ class Level(NamedTuple):
 
 
 def at_uniform_level(marked: NDArray[np.bool_], scores: Array) -> Level:
-    """What is predicted at the uniform level, from `scores` [n], none negative, and `marked` [n]."""
+    """Count what is predicted at the uniform level, from `scores` [n], none negative, and `marked` [n]."""
     chosen = above_uniform_level(scores)
     return Level(len(scores), int(marked.sum()), int(chosen.sum()), int((chosen & marked).sum()))
 
 
 def above_uniform_level(scores: Array) -> NDArray[np.bool_]:
-    """Which scores [n] are at least their mean, decided as if the decimal numbers had been calculated exactly.
+    """Mark the scores [n] that are at least their mean, as exact arithmetic on the decimal numbers would.
 
     Equal scores are all at the level, also where all are 0.
     """
@@ -69,7 +69,7 @@ def above_uniform_level(scores: Array) -> NDArray[np.bool_]:
 
 
 def agreement_terms(table: Terms) -> Terms:
-    """What is summed over documents of the columns average_precision and those of `Level`."""
+    """Compute what is summed over documents, from the columns average_precision and those of `Level`."""
     tokens, rationale, predicted, right = (table[name] for name in Level._fields)
     marked, other = rationale > 0, tokens - rationale
     wrong = predicted - right
@@ -93,9 +93,9 @@ def agreement_terms(table: Terms) -> Terms:
 
 
 def agreement_scores(sums: Sums, *, level: bool) -> Flat:
-    """The block agreement; without `level` only what needs no scores above 0."""
+    """Compute the block agreement; without `level` only what needs no scores above 0."""
     marked = sums["with_rationale"]
-    found = {
+    scores = {
         "documents": sums["documents"],
         "documents_with_rationale": marked,
         "documents_all_rationale": sums["all_rationale"],
@@ -106,7 +106,7 @@ def agreement_scores(sums: Sums, *, level: bool) -> Flat:
     }
     if level:
         some = np.where(marked > 0, 1.0, np.nan)
-        found |= {
+        scores |= {
             "fpr_mean_over_documents": some * ratio(sums["rate"], sums["with_other"]),
             "fpr_mean_over_documents_with_rationale": ratio(sums["rate_with_rationale"], sums["with_both"]),
             "fpr_pooled": some * ratio(sums["wrong"], sums["other"]),
@@ -117,4 +117,4 @@ def agreement_scores(sums: Sums, *, level: bool) -> Flat:
             "precision_pooled_documents_with_rationale": ratio(sums["right"], sums["predicted_with_rationale"]),
             "recall_pooled": ratio(sums["right"], sums["rationale"]),
         }
-    return {("agreement", name): value for name, value in found.items()}
+    return {("agreement", name): value for name, value in scores.items()}

@@ -4,11 +4,11 @@ A model scores word pieces, people mark words, ERASER counts tokens separated by
 characters [start, end) of one text, so an `Alignment` says in which coarse unit each fine unit lies: `pool` carries
 values to the coarse units, `spread` back, and pooling what was spread gives the values back exactly.
 
-    pieces = aligned(piece_offsets, token_offsets(text))
+    pieces = align(piece_offsets, token_offsets(text))
     scores = pieces.pool(piece_scores, how="sum")               # [tokens]
     keep = pieces.spread(token_mask, how="max")                 # [pieces]
 
-Documents longer than a model's input are read in windows: `windows` cuts them, `merged` puts the values together.
+Documents longer than a model's input are read in windows: `windows` cuts them, `merge_windows` joins the values.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ class Alignment:
         return np.bincount(self.units[self.units >= 0], minlength=self.size) > 0
 
     def pool(self, values: ArrayLike, *, how: Pooling, fill: float = 0.0) -> NDArray[np.float64]:
-        """Values of the coarse units [coarse] from those of the fine units [fine]; `fill` where there is none.
+        """Pool values of fine units [fine] into those of coarse units [coarse]; `fill` where a unit has none.
 
         Raises:
             InputError: there are more or fewer values than fine units, or the pooling is unknown.
         """
         given = _values(values, length=len(self.units), how=how)
         inside = self.units >= 0
-        return _pooled(given[inside], self.units[inside], size=self.size, how=how, fill=fill)
+        return _pool(given[inside], self.units[inside], size=self.size, how=how, fill=fill)
 
     def spread(self, values: ArrayLike, *, how: Pooling, fill: float = 0.0) -> NDArray[np.float64]:
-        """Values of the fine units [fine] from those of the coarse units [coarse]; `fill` outside of them.
+        """Spread values of coarse units [coarse] over fine units [fine]; `fill` outside of them.
 
         Every fine unit has its coarse unit's value; for a sum the first has it and the others 0, so that `pool` with
         the same `how` gives back exactly what was spread.
@@ -68,15 +68,15 @@ class Alignment:
         """
         given = _values(values, length=self.size, how=how)
         inside = np.flatnonzero(self.units >= 0)
-        found = np.full(len(self.units), fill)
-        found[inside] = given[self.units[inside]]
+        fine = np.full(len(self.units), fill)
+        fine[inside] = given[self.units[inside]]
         if how == "sum":
             first = np.unique(self.units[inside], return_index=True)[1]
-            found[np.delete(inside, first)] = 0.0
-        return found
+            fine[np.delete(inside, first)] = 0.0
+        return fine
 
-    def then(self, coarser: Alignment) -> Alignment:
-        """From this one's fine units to another one's coarse units: pieces to words, then words to tokens.
+    def compose(self, coarser: Alignment) -> Alignment:
+        """Join this alignment with a coarser one: pieces to words and words to tokens give pieces to tokens.
 
         Raises:
             InputError: the coarse units of this one are not the fine units of the other.
@@ -84,18 +84,18 @@ class Alignment:
         if self.size != len(coarser.units):
             raise InputError(f"{self.size} units cannot be aligned with {len(coarser.units)}; align the same units")
         inside = self.units >= 0
-        found = np.full(len(self.units), -1, np.int64)
-        found[inside] = coarser.units[self.units[inside]]
-        return Alignment(found, coarser.size)
+        units = np.full(len(self.units), -1, np.int64)
+        units[inside] = coarser.units[self.units[inside]]
+        return Alignment(units, coarser.size)
 
 
 def token_offsets(document: str) -> Offsets:
-    """The characters of each ERASER token of a document [n, 2]."""
+    """Return the characters of each ERASER token of a document, [n, 2]."""
     return np.array([match.span() for match in TOKEN.finditer(document)], np.int64).reshape(-1, 2)
 
 
-def aligned(fine: ArrayLike, coarse: ArrayLike) -> Alignment:
-    """Which of the `coarse` runs [c, 2] each of the `fine` runs [f, 2] lies in; of several, where most of it lies.
+def align(fine: ArrayLike, coarse: ArrayLike) -> Alignment:
+    """Find the `coarse` run [c, 2] that each `fine` run [f, 2] lies in; of several, the one that holds most of it.
 
     Runs are characters of one text. Empty runs (special tokens, padding) and runs between the coarse ones lie in none.
     The coarse runs must be ascending and apart; the fine ones may be in any order, and may overlap.
@@ -121,7 +121,7 @@ def aligned(fine: ArrayLike, coarse: ArrayLike) -> Alignment:
 
 
 def windows(length: int, *, size: int, overlap: int = 0) -> Iterator[range]:
-    """Runs of at most `size` of `length` pieces that cover them all, neighbours sharing `overlap`; none for nothing.
+    """Yield runs of at most `size` of `length` pieces that cover all; neighbours share `overlap` pieces.
 
     Raises:
         InputError: `size` is not above `overlap`, or `overlap` is negative.
@@ -134,21 +134,21 @@ def windows(length: int, *, size: int, overlap: int = 0) -> Iterator[range]:
             return
 
 
-def merged(
+def merge_windows(
     values: Sequence[ArrayLike],
     content: Sequence[ArrayLike],
-    places: Sequence[range],
+    pieces: Sequence[range],
     *,
     length: int,
     how: Pooling = "mean",
     fill: float = 0.0,
 ) -> NDArray[np.float64]:
-    """Values of the pieces of a document [length] from those of its windows, each [l] with special tokens and padding.
+    """Merge the values of a document's windows, each [l] with special tokens and padding, into [length] values.
 
     Args:
         values: a value per position of each window.
         content: which positions of each window are pieces of the document: not [CLS], [SEP] or padding.
-        places: which pieces of the document those are, as `windows` gave them.
+        pieces: which pieces of the document those are, as `windows` gave them.
         length: the number of pieces of the document.
         how: what becomes of a piece that several windows saw.
         fill: the value of a piece that no window saw.
@@ -156,33 +156,34 @@ def merged(
     Raises:
         InputError: a window has other numbers of values, positions and pieces, or a piece beyond `length`.
     """
-    found: list[NDArray[np.float64]] = [np.empty(0)]
-    for number, (each, inside, place) in enumerate(zip(values, content, places, strict=True)):
-        there, mask = np.asarray(each, np.float64), np.asarray(inside, np.bool_)
-        if there.shape != mask.shape or int(mask.sum()) != len(place):
+    parts: list[NDArray[np.float64]] = [np.empty(0)]
+    for number, (each, inside, window_pieces) in enumerate(zip(values, content, pieces, strict=True)):
+        window_values, mask = np.asarray(each, np.float64), np.asarray(inside, np.bool_)
+        if window_values.shape != mask.shape or int(mask.sum()) != len(window_pieces):
             raise InputError(
-                f"window {number} has {mask.sum()} pieces in {there.shape} values, but {len(place)} places"
+                f"window {number} has {mask.sum()} pieces in {window_values.shape} values, but {len(window_pieces)} "
+                "places"
             )
-        found.append(there[mask])
-    units = np.array([piece for place in places for piece in place], np.int64)
+        parts.append(window_values[mask])
+    units = np.array([piece for window_pieces in pieces for piece in window_pieces], np.int64)
     if len(units) and not (units.min() >= 0 and units.max() < length):
         raise InputError(f"a window reaches piece {units.max()}, but the document has {length} pieces; count from 0")
-    return Alignment(units, length).pool(np.concatenate(found), how=how, fill=fill)
+    return Alignment(units, length).pool(np.concatenate(parts), how=how, fill=fill)
 
 
-def _pooled(
+def _pool(
     values: NDArray[np.float64], units: NDArray[np.int64], *, size: int, how: Pooling, fill: float
 ) -> NDArray[np.float64]:
     counts = np.bincount(units, minlength=size)
-    found = np.full(size, -np.inf)
-    np.maximum.at(found, units, values)
+    pooled = np.full(size, -np.inf)
+    np.maximum.at(pooled, units, values)
     if how == "mean":
         # Measured from the largest, equal values have exactly their own mean.
-        found += np.bincount(units, values - found[units], minlength=size) / np.maximum(counts, 1)
+        pooled += np.bincount(units, values - pooled[units], minlength=size) / np.maximum(counts, 1)
     elif how == "sum":
-        found = np.bincount(units, values, minlength=size)
-    found[counts == 0] = fill
-    return found
+        pooled = np.bincount(units, values, minlength=size)
+    pooled[counts == 0] = fill
+    return pooled
 
 
 def _values(values: ArrayLike, *, length: int, how: Pooling) -> NDArray[np.float64]:
@@ -195,8 +196,8 @@ def _values(values: ArrayLike, *, length: int, how: Pooling) -> NDArray[np.float
 
 
 def _offsets(offsets: ArrayLike) -> Offsets:
-    found = np.asarray(offsets, np.int64).reshape(-1, 2)
-    if (found[:, 1] < found[:, 0]).any():
-        start, end = found[found[:, 1] < found[:, 0]][0]
+    runs = np.asarray(offsets, np.int64).reshape(-1, 2)
+    if (runs[:, 1] < runs[:, 0]).any():
+        start, end = runs[runs[:, 1] < runs[:, 0]][0]
         raise InputError(f"a run of characters [{start}, {end}) ends before it starts; give (start, end)")
-    return found
+    return runs

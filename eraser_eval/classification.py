@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from eraser_eval.errors import InputError, shown
+from eraser_eval.errors import InputError, shorten
 from eraser_eval.table import Array, Flat, Sums, Table, Terms, f1, ratio
 
 RESERVED = ("accuracy", "macro avg", "weighted avg")
@@ -33,42 +33,42 @@ class Classes:
         """
         for label in (gold, predicted):
             if label in RESERVED:
-                raise InputError(f"a class is called {shown(label)}, as a row of the report is; rename it")
+                raise InputError(f"a class is called {shorten(label)}, as a row of the report is; rename it")
         codes = [self.numbers.setdefault(label, len(self.numbers)) for label in (gold, predicted)]
         self.table.append({"gold": codes[0], "predicted": codes[1]})
 
     def terms(self, table: Terms) -> Terms:
-        """What is summed over annotations: for each class whether it is gold, predicted, and both."""
+        """Compute what is summed over annotations: for each class whether it is gold, predicted, and both."""
         gold, predicted = table["gold"], table["predicted"]
-        found = {"rows": np.ones_like(gold), "right": (gold == predicted).astype(float)}
+        terms = {"rows": np.ones_like(gold), "right": (gold == predicted).astype(float)}
         for number in range(len(self.numbers) if len(self.numbers) <= REPORTED else 0):
             is_gold, is_predicted = gold == number, predicted == number
-            found |= {
+            terms |= {
                 f"gold_{number}": is_gold.astype(float),
                 f"predicted_{number}": is_predicted.astype(float),
                 f"both_{number}": (is_gold & is_predicted).astype(float),
             }
-        return found
+        return terms
 
     def sums(self) -> Sums:
-        """The sums over all annotations [1], of any number of classes."""
+        """Sum over all annotations [1], for any number of classes."""
         codes = {name: np.array(column).astype(np.int64) for name, column in self.table.columns.items()}
         right = codes["gold"] == codes["predicted"]
-        found = {"rows": np.array([float(len(right))]), "right": np.array([float(right.sum())])}
+        sums = {"rows": np.array([float(len(right))]), "right": np.array([float(right.sum())])}
         for name, each in {**codes, "both": codes["gold"][right]}.items():
             counts = np.bincount(each, minlength=len(self.numbers))
-            found |= {f"{name}_{number}": np.array([float(count)]) for number, count in enumerate(counts)}
-        return found
+            sums |= {f"{name}_{number}": np.array([float(count)]) for number, count in enumerate(counts)}
+        return sums
 
 
 def classification_scores(sums: Sums, classes: Classes) -> Flat:
-    """The official numbers accuracy and prf of the block classification_scores."""
+    """Compute the official numbers accuracy and prf of the block classification_scores."""
     accuracy = ratio(sums["right"], sums["rows"])
-    found: Flat = {("classification_scores", "accuracy"): accuracy}
+    scores: Flat = {("classification_scores", "accuracy"): accuracy}
     if "gold_0" not in sums:
-        return found
+        return scores
     parts = {
-        label: _report(*(sums[f"{kind}_{number}"] for kind in ("both", "predicted", "gold")))
+        label: _class_scores(*(sums[f"{kind}_{number}"] for kind in ("both", "predicted", "gold")))
         for label, number in sorted(classes.numbers.items())
     }
     support = np.stack([part["support"] for part in parts.values()])
@@ -77,12 +77,12 @@ def classification_scores(sums: Sums, classes: Classes) -> Flat:
             name: ratio((weights * [parts[label][name] for label in sorted(classes.numbers)]).sum(0), weights.sum(0))
             for name in ("precision", "recall", "f1-score")
         } | {"support": sums["rows"]}
-    place = ("classification_scores", "prf")
-    found |= {(*place, label, name): value for label, part in parts.items() for name, value in part.items()}
-    found[(*place, "accuracy")] = accuracy
-    return found
+    key = ("classification_scores", "prf")
+    scores |= {(*key, label, name): value for label, part in parts.items() for name, value in part.items()}
+    scores[(*key, "accuracy")] = accuracy
+    return scores
 
 
-def _report(both: Array, predicted: Array, gold: Array) -> dict[str, Array]:
+def _class_scores(both: Array, predicted: Array, gold: Array) -> dict[str, Array]:
     precision, recall = ratio(both, predicted, empty=0.0), ratio(both, gold, empty=0.0)
     return {"precision": precision, "recall": recall, "f1-score": f1(precision, recall), "support": gold}

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from eraser_eval.errors import InputError, shown
+from eraser_eval.errors import InputError, shorten
 from eraser_eval.fields import name, text
 from eraser_eval.foreign import is_left_by_desktop
 from eraser_eval.lines import read_objects, read_text
@@ -27,18 +27,18 @@ class Size(NamedTuple):
 
 
 def tokens(document: str) -> list[str]:
-    """The tokens of a document, in order."""
+    """Split a document into its tokens, in order."""
     return TOKEN.findall(document)
 
 
 def size(document: str) -> Size:
-    """How many tokens and sentences a document has."""
-    found = document.encode("utf8", "surrogatepass")
-    return Size(len(found.split()), sum(map(bool, map(bytes.strip, found.split(b"\n")))))
+    """Count the tokens and sentences of a document."""
+    encoded = document.encode("utf8", "surrogatepass")
+    return Size(len(encoded.split()), sum(map(bool, map(bytes.strip, encoded.split(b"\n")))))
 
 
 def read_documents(folder: Path) -> Iterator[tuple[str, str]]:
-    """(docid, text) of every document of a data set, one after the other.
+    """Yield (docid, text) of every document of a data set, one after the other.
 
     Raises:
         InputError: there is no layout of documents or two, or a document is malformed or there twice.
@@ -48,7 +48,7 @@ def read_documents(folder: Path) -> Iterator[tuple[str, str]]:
     if lines.is_file() and paths:
         raise InputError(f"{folder} has both docs.jsonl and docs/; remove the one that is not meant")
     if lines.is_file():
-        yield from _documents_of(lines)
+        yield from _read_lines(lines)
     elif files.is_dir():
         yield from ((path.name, read_text(path)) for path in paths)
     else:
@@ -56,7 +56,7 @@ def read_documents(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def read_sizes(folder: Path) -> dict[str, Size]:
-    """Docid -> size of every document; one text at a time is in memory.
+    """Read docid -> size of every document; one text at a time is in memory.
 
     Raises:
         InputError: as `read_documents`.
@@ -70,13 +70,14 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in inside if path.is_file() and not is_left_by_desktop(path.name))
 
 
-def _documents_of(path: Path) -> Iterator[tuple[str, str]]:
+def _read_lines(path: Path) -> Iterator[tuple[str, str]]:
     seen: set[str] = set()
-    for place, row in read_objects(path):
+    for where, row in read_objects(path):
         if "docid" not in row or "document" not in row:
-            raise InputError(f"{place}: a document needs the strings 'docid' and 'document', it has {shown(list(row))}")
-        docid = name(row["docid"], "docid", place)
+            fields = shorten(list(row))
+            raise InputError(f"{where}: a document needs the strings 'docid' and 'document', it has {fields}")
+        docid = name(row["docid"], "docid", where)
         if docid in seen:
-            raise InputError(f"{place}: document {shown(docid)} is there twice; keep one")
+            raise InputError(f"{where}: document {shorten(docid)} is there twice; keep one")
         seen.add(docid)
-        yield docid, text(row, "document", place)
+        yield docid, text(row, "document", where)

@@ -28,8 +28,8 @@ _SHORT.maxlist = _SHORT.maxdict = _SHORT.maxtuple = 4
 _SHORT.maxlevel = 3
 
 
-def shown(value: object) -> str:
-    """A value in one short line, of an object its keys alone; JSON's constants under their own names."""
+def shorten(value: object) -> str:
+    """Write a value in one short line, of an object its keys alone; JSON's constants under JSON's names."""
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else _SHORT.repr(value)

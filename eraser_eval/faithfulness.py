@@ -21,56 +21,59 @@ DEFAULT_THRESHOLDS = (0.01, 0.05, 0.1, 0.2, 0.5)
 
 
 def line_values(prediction: Prediction, tokens: int) -> dict[str, float]:
-    """What one annotation contributes; nothing for a field that it does not have.
+    """Compute what one annotation contributes; nothing for a field that it does not have.
 
     `tokens` is the length of its documents with evidence, of which tokens_to_flip is a share.
     """
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     if prediction.tokens_to_flip is not None:
-        found["tokens_to_flip"] = prediction.tokens_to_flip / tokens if tokens else math.nan
+        values["tokens_to_flip"] = prediction.tokens_to_flip / tokens if tokens else math.nan
     if prediction.scores is None or prediction.classification is None:
-        return found
+        return values
     before, label = prediction.scores, prediction.classification
     for kind, after in _kinds(prediction.erased).items():
-        found[kind] = before[label] - after[label]
-        found[f"{kind}_entropy"] = entropy(before) - entropy(after)
-        found[f"{kind}_kl"] = divergence(after, before)
+        values[kind] = before[label] - after[label]
+        values[f"{kind}_entropy"] = entropy(before) - entropy(after)
+        values[f"{kind}_kl"] = divergence(after, before)
     for index, erased in enumerate((prediction.thresholded or {}).values()):
         for kind, after in _kinds(erased).items():
-            found[f"{kind}@{index}"] = before[label] - after[label]
-    return found
+            values[f"{kind}@{index}"] = before[label] - after[label]
+    return values
 
 
 def entropy(distribution: Distribution) -> float:
-    """H(p) in nats, of p divided by its sum."""
+    """Compute H(p) in nats, of p divided by its sum."""
     total = sum(distribution.values())
     return -sum(p / total * math.log(p / total) for p in distribution.values() if p > 0)
 
 
 def divergence(after: Distribution, before: Distribution) -> float:
-    """KL(after || before) in nats, each divided by its sum; infinite where `before` rules out what `after` does not."""
+    """Compute KL(after || before) in nats, each divided by its sum.
+
+    It is infinite where `before` rules out what `after` does not.
+    """
     total, base = sum(after.values()), sum(before.values())
-    found = 0.0
+    nats = 0.0
     for label, p in after.items():
         if p > 0:
-            found += p / total * math.log((p / total) / (before[label] / base)) if before[label] > 0 else math.inf
-    return found
+            nats += p / total * math.log((p / total) / (before[label] / base)) if before[label] > 0 else math.inf
+    return nats
 
 
-def chosen_thresholds(there: Sequence[float], asked: Sequence[float] | None) -> tuple[int, ...] | None:
-    """Where the thresholds to use lie among those of the file, ascending; None where one that is needed is missing.
+def choose_thresholds(available: Sequence[float], requested: Sequence[float] | None) -> tuple[int, ...] | None:
+    """Find the indices of the thresholds to use among those of the file; None where a needed one is missing.
 
-    Without `asked` they are the official ones if the file has them all, and else all of the file.
+    Without `requested` they are the official ones if the file has them all, and else all of the file.
     """
-    wanted = sorted(DEFAULT_THRESHOLDS if asked is None else asked)
-    found = [index for each in wanted for index, share in enumerate(there) if same_threshold(each, share)]
-    if len(found) == len(wanted):
-        return tuple(found)
-    return tuple(range(len(there))) if asked is None else None
+    needed = sorted(DEFAULT_THRESHOLDS if requested is None else requested)
+    indices = [index for each in needed for index, share in enumerate(available) if same_threshold(each, share)]
+    if len(indices) == len(needed):
+        return tuple(indices)
+    return tuple(range(len(available))) if requested is None else None
 
 
 def faithfulness_terms(table: Terms) -> Terms:
-    """What is summed over annotations: the finite values, and how many are."""
+    """Compute what is summed over annotations: the finite values, and how many there are."""
     terms: dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]] = {}
     for name, values in table.items():
         finite = np.isfinite(values)
@@ -80,23 +83,23 @@ def faithfulness_terms(table: Terms) -> Terms:
 
 
 def faithfulness_scores(sums: Sums, thresholds: Sequence[int]) -> Flat:
-    """The official numbers among classification_scores, as far as there are any; infinite KLs are left undefined."""
-    block, found = "classification_scores", Flat()
+    """Compute the official numbers of classification_scores that exist; infinite KLs are left undefined."""
+    block, scores = "classification_scores", Flat()
     for kind in KINDS:
         if kind in sums:
             for name in (kind, f"{kind}_entropy", f"{kind}_kl"):
-                whole = sums[f"{name}#"] == sums["rows"]
-                found[block, name] = np.where(whole, ratio(sums[name], sums["rows"]), np.nan)
-            found["corrected", block, f"{kind}_kl"] = ratio(sums[f"{kind}_kl"], sums[f"{kind}_kl#"])
+                all_finite = sums[f"{name}#"] == sums["rows"]
+                scores[block, name] = np.where(all_finite, ratio(sums[name], sums["rows"]), np.nan)
+            scores["corrected", block, f"{kind}_kl"] = ratio(sums[f"{kind}_kl"], sums[f"{kind}_kl#"])
         points = [ratio(sums[f"{kind}@{index}"], sums["rows"]) for index in thresholds if f"{kind}@{index}" in sums]
-        found |= {(block, f"{kind}_aopc_points", index): point for index, point in enumerate(points)}
+        scores |= {(block, f"{kind}_aopc_points", index): point for index, point in enumerate(points)}
         if points:
-            found[block, f"{kind}_aopc"] = np.mean(points, axis=0)
+            scores[block, f"{kind}_aopc"] = np.mean(points, axis=0)
     if "tokens_to_flip" in sums:
-        found[("tokens_to_flip_mean_fraction",)] = ratio(sums["tokens_to_flip"], sums["tokens_to_flip#"])
-    return found
+        scores[("tokens_to_flip_mean_fraction",)] = ratio(sums["tokens_to_flip"], sums["tokens_to_flip#"])
+    return scores
 
 
 def _kinds(erased: Erased) -> Mapping[str, Distribution]:
-    found = {"comprehensiveness": erased.comprehensiveness, "sufficiency": erased.sufficiency}
-    return {kind: after for kind, after in found.items() if after is not None}
+    by_kind = {"comprehensiveness": erased.comprehensiveness, "sufficiency": erased.sufficiency}
+    return {kind: after for kind, after in by_kind.items() if after is not None}

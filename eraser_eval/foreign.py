@@ -40,7 +40,7 @@ def explain(start: bytes, *, markup: bool = False) -> str | None:
 
 
 def is_left_by_desktop(name: str) -> bool:
-    """Tell whether a file's name is of those that desktops and editors leave: hidden, a backup, a lock, an index."""
+    """Check whether a file's name is one that desktops and editors leave: hidden, a backup, a lock, an index."""
     lower = name.lower()
     autosaved = lower.startswith("#") and lower.endswith("#")
     return lower in LEFT or autosaved or lower.startswith(STARTS_LEFT) or lower.endswith(ENDS_LEFT)

@@ -80,18 +80,18 @@ class Gold:
         self.first.append(len(self.docids))
 
     def pairs(self, row: int) -> dict[str, int]:
-        """Docid -> number of the pair, of each document of an annotation."""
+        """Return docid -> number of the pair, for each document of an annotation."""
         return {self.docids[pair]: pair for pair in range(self.first[row], self.first[row + 1])}
 
     def evidence_tokens(self, row: int) -> int:
-        """The length of the documents that have evidence, or of all of the annotation's where none has."""
+        """Count the tokens of the documents that have evidence, or of all documents where none has."""
         pairs = self.pairs(row)
-        found = [docid for docid, pair in pairs.items() if len(self.spans[pair])]
-        return sum(self.sizes[docid].tokens for docid in found or pairs)
+        with_evidence = [docid for docid, pair in pairs.items() if len(self.spans[pair])]
+        return sum(self.sizes[docid].tokens for docid in with_evidence or pairs)
 
 
 def read_gold(folder: Path, split: str) -> Gold:
-    """The gold of a split, packed while it is read.
+    """Read the gold of a split, packed while it is read.
 
     Raises:
         InputError: the documents or the split are missing or malformed, or the split is empty.

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from eraser_eval.errors import InputError, shown
+from eraser_eval.errors import InputError, shorten
 from eraser_eval.foreign import START, explain
 
 LINE_LIMIT = 16 * 2**20
@@ -32,7 +32,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Location:
     """A line of a file, counted from 1."""
 
     path: Path
@@ -42,18 +42,18 @@ class Place:
         return f"{self.path}, line {self.line}"
 
 
-def read_objects(path: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
-    """(place, object) of every line that is not blank.
+def read_objects(path: Path) -> Iterator[tuple[Location, dict[str, Any]]]:
+    """Yield (location, object) of every line that is not blank.
 
     Raises:
         InputError: the file cannot be read, or a line is not one JSON object.
     """
     for number, line in enumerate(_lines(path), start=1):
-        place = Place(path, number)
+        where = Location(path, number)
         if len(line) > LINE_LIMIT:
-            raise InputError(f"{place} is longer than {LINE_LIMIT:,} bytes, the limit of one line; is it JSON lines?")
+            raise InputError(f"{where} is longer than {LINE_LIMIT:,} bytes, the limit of one line; is it JSON lines?")
         if not line.isspace():
-            yield place, _object(line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line, place)
+            yield where, _object(line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line, where)
 
 
 def write_objects(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -69,7 +69,7 @@ def write_objects(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
             file: IO[bytes] = stack.enter_context(aside.open("wb"))
             if path.suffix == ".gz":
                 file = cast(IO[bytes], stack.enter_context(gzip.GzipFile("", "wb", fileobj=file, mtime=0)))
-            file.writelines(_encoded(row, Place(path, number)) for number, row in enumerate(rows, start=1))
+            file.writelines(_encode(row, Location(path, number)) for number, row in enumerate(rows, start=1))
         aside.replace(path)
     except OSError as error:
         raise InputError(
@@ -80,28 +80,28 @@ def write_objects(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_text(path: Path) -> str:
-    """A whole file of text.
+    """Read a whole file of text.
 
     Raises:
         InputError: it cannot be read, is larger than `LINE_LIMIT`, or is not UTF-8.
     """
     try:
         with path.open("rb") as file:
-            found = file.read(LINE_LIMIT + 1)
+            content = file.read(LINE_LIMIT + 1)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); pass another file") from error
-    _require_plain(found[:START], path, markup=True)
-    if len(found) > LINE_LIMIT:
+    _require_plain(content[:START], path, markup=True)
+    if len(content) > LINE_LIMIT:
         raise InputError(f"{path} is longer than {LINE_LIMIT:,} bytes, the limit of one document; split it")
-    return decoded(found.removeprefix(BYTE_ORDER_MARK), path).replace("\r\n", "\n").replace("\r", "\n")
+    return decode(content.removeprefix(BYTE_ORDER_MARK), path).replace("\r\n", "\n").replace("\r", "\n")
 
 
-def decoded(found: bytes, place: Place | Path) -> str:
-    """Bytes as text, refused where they are not UTF-8."""
+def decode(content: bytes, where: Location | Path) -> str:
+    """Decode bytes, which must be UTF-8."""
     try:
-        return found.decode()
+        return content.decode()
     except UnicodeDecodeError as error:
-        raise InputError(f"{place} is not UTF-8 (byte {error.start}); convert it") from error
+        raise InputError(f"{where} is not UTF-8 (byte {error.start}); convert it") from error
 
 
 def _require_plain(start: bytes, path: Path, *, markup: bool = False) -> None:
@@ -111,7 +111,7 @@ def _require_plain(start: bytes, path: Path, *, markup: bool = False) -> None:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file, at most one byte above the limit of each."""
+    """Yield the lines of a file, each cut at one byte above the limit."""
     try:
         with ExitStack() as stack:
             opened = stack.enter_context(path.open("rb"))
@@ -128,58 +128,58 @@ def _lines(path: Path) -> Iterator[bytes]:
         raise InputError(f"{path} cannot be read ({error.strerror or error}); pass a file of JSON lines") from error
 
 
-def _encoded(row: Mapping[str, Any], place: Place) -> bytes:
+def _encode(row: Mapping[str, Any], where: Location) -> bytes:
     try:
         return json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     except ValueError as error:
         raise InputError(
-            f"{place} cannot be written as JSON in UTF-8 ({error}); give finite numbers and text"
+            f"{where} cannot be written as JSON in UTF-8 ({error}); give finite numbers and text"
         ) from error
 
 
-def _object(line: bytes, place: Place) -> dict[str, Any]:
-    text = decoded(line, place)
+def _object(line: bytes, where: Location) -> dict[str, Any]:
+    text = decode(line, where)
     try:
         row = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise InputError(
-            f"{place} is no JSON text ({error.msg}, column {error.colno}); each line is one object"
+            f"{where} is no JSON text ({error.msg}, column {error.colno}); each line is one object"
         ) from error
     except RecursionError as error:
-        raise InputError(f"{place} is nested too deeply; each line is one object of a few levels") from error
+        raise InputError(f"{where} is nested too deeply; each line is one object of a few levels") from error
     except ValueError as error:
-        raise InputError(f"{place} is no JSON text ({_reason(error)}); each line is one object") from error
+        raise InputError(f"{where} is no JSON text ({_reason(error)}); each line is one object") from error
     if not isinstance(row, dict):
-        raise InputError(f"{place} is a {type(row).__name__}, but each line must be a JSON object")
+        raise InputError(f"{where} is a {type(row).__name__}, but each line must be a JSON object")
     if HALF.search(text):
-        _whole(row, place)
+        _check_surrogates(row, where)
     return row
 
 
 def _reason(error: ValueError) -> str:
-    """What is wrong; Python's own words on long numbers speak to its programmers."""
+    """Say what is wrong, but not in Python's words on long numbers, which are for programmers."""
     return str(error) if isinstance(error, _DoubleKeyError) else "a number of too many digits"
 
 
-def _whole(row: Mapping[str, Any], place: Place) -> None:
+def _check_surrogates(row: Mapping[str, Any], where: Location) -> None:
     try:
         json.dumps(row, ensure_ascii=False).encode()
     except RecursionError as error:
-        raise InputError(f"{place} is nested too deeply; each line is one object of a few levels") from error
+        raise InputError(f"{where} is nested too deeply; each line is one object of a few levels") from error
     except UnicodeEncodeError as error:
-        raise InputError(f"{place} has half a surrogate pair, which is no text; write the whole character") from error
+        raise InputError(f"{where} has half a surrogate pair, which is no text; write the whole character") from error
 
 
 class _DoubleKeyError(ValueError):
     """A key of an object occurs twice."""
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
         names = [name for name, _ in pairs]
-        raise _DoubleKeyError(f"the key {shown(next(name for name in names if names.count(name) > 1))} occurs twice")
-    return found
+        raise _DoubleKeyError(f"the key {shorten(next(name for name in names if names.count(name) > 1))} occurs twice")
+    return fields
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique)
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys)

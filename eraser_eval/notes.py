@@ -5,37 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from eraser_eval.checks import Checks
-from eraser_eval.errors import shown
+from eraser_eval.errors import shorten
 from eraser_eval.faithfulness import DEFAULT_THRESHOLDS, KINDS
 from eraser_eval.scorer import Scorer, Settings
 from eraser_eval.table import Sums
 
 
 def notes(scorer: Scorer, checks: Checks, *, sums: Mapping[str, Sums], thresholds: Sequence[int]) -> list[str]:
-    """One line each, in a fixed order."""
-    found = [*_file(scorer, checks)]
+    """Return what a reader has to know, one line each, in a fixed order."""
+    lines = [*_file_notes(scorer, checks)]
     if "hard" in sums:
-        found += _hard(scorer, sums["hard"])
+        lines += _hard_notes(scorer, sums["hard"])
     for name, unit in (("soft", "token"), ("sentences", "sentence")):
         if name in sums:
-            found += _soft(sums[name], unit)
+            lines += _soft_notes(sums[name], unit)
     if "soft" in sums:
-        found += [*_level(scorer), *_unmarked(scorer, sums["agreement"])]
+        lines += [*_level_notes(scorer), *_unmarked_notes(scorer, sums["agreement"])]
     if "lines" in sums:
-        found += _lines(scorer.settings, checks, sums=sums["lines"], thresholds=thresholds)
-    return found
+        lines += _lines_notes(scorer.settings, checks, sums=sums["lines"], thresholds=thresholds)
+    return lines
 
 
-def _file(scorer: Scorer, checks: Checks) -> Iterator[str]:
+def _file_notes(scorer: Scorer, checks: Checks) -> Iterator[str]:
     if scorer.gold.empty:
         yield f"{scorer.gold.empty} gold spans are empty: they count as spans that nobody can find"
-    for field, place in checks.ignored.items():
-        yield f"the field {shown(field)} is not ERASER's and was ignored, first in line {place.line}"
+    for field, where in checks.ignored.items():
+        yield f"the field {shorten(field)} is not ERASER's and was ignored, first in line {where.line}"
     if checks.odd:
         yield f"{checks.odd} lines predict a class that is not the most probable one of their classification_scores"
 
 
-def _hard(scorer: Scorer, sums: Sums) -> Iterator[str]:
+def _hard_notes(scorer: Scorer, sums: Sums) -> Iterator[str]:
     if not sums["span_predicted"][0]:
         yield "no span is predicted anywhere: precision, recall and F1 are 0"
     if not sums["span_gold"][0]:
@@ -49,7 +49,7 @@ def _hard(scorer: Scorer, sums: Sums) -> Iterator[str]:
             )
 
 
-def _soft(sums: Sums, unit: str) -> Iterator[str]:
+def _soft_notes(sums: Sums, unit: str) -> Iterator[str]:
     block = f"{unit}_soft_metrics"
     documents, marked, mixed = (int(sums[name][0]) for name in ("documents", "marked", "mixed"))
     if marked != documents:
@@ -61,7 +61,7 @@ def _soft(sums: Sums, unit: str) -> Iterator[str]:
         yield f"{block}: no document has both marked and other {unit}s; ROC AUC and average precision are undefined"
 
 
-def _level(scorer: Scorer) -> Iterator[str]:
+def _level_notes(scorer: Scorer) -> Iterator[str]:
     if scorer.constant:
         yield (
             f"{scorer.constant} documents have one score for all tokens: the AUPRC of such a document is half of 1 + "
@@ -71,7 +71,7 @@ def _level(scorer: Scorer) -> Iterator[str]:
         yield f"{scorer.negative} documents have scores below 0: no false-positive rate at the level 1/n exists"
 
 
-def _unmarked(scorer: Scorer, sums: Sums) -> Iterator[str]:
+def _unmarked_notes(scorer: Scorer, sums: Sums) -> Iterator[str]:
     documents, marked = int(sums["documents"][0]), int(sums["with_rationale"][0])
     if scorer.negative or marked == documents:
         return
@@ -84,7 +84,7 @@ def _unmarked(scorer: Scorer, sums: Sums) -> Iterator[str]:
     )
 
 
-def _lines(settings: Settings, checks: Checks, *, sums: Sums, thresholds: Sequence[int]) -> Iterator[str]:
+def _lines_notes(settings: Settings, checks: Checks, *, sums: Sums, thresholds: Sequence[int]) -> Iterator[str]:
     for kind in KINDS:
         infinite = int((sums["rows"] - sums[f"{kind}_kl#"])[0]) if f"{kind}_kl#" in sums else 0
         if infinite:

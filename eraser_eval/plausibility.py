@@ -17,7 +17,7 @@ KINDS = ("span", "token")
 
 
 def hard_counts(gold: NDArray[np.int32], predicted: NDArray[np.int32], thresholds: Sequence[float]) -> dict[str, float]:
-    """What one pair contributes.
+    """Count what one pair contributes.
 
     Args:
         gold: the marked spans [k, 2], distinct.
@@ -49,7 +49,7 @@ def hard_counts(gold: NDArray[np.int32], predicted: NDArray[np.int32], threshold
 
 
 def hard_terms(table: Terms) -> Terms:
-    """What is summed over pairs: the counts themselves, and each pair's own scores."""
+    """Compute what is summed over pairs: the counts themselves, and each pair's scores."""
     terms = dict(table)
     gold, predicted = table["span_gold"], table["span_predicted"]
     # A pair takes part in the averages if it has a span; the tokens' averages know only spans with tokens.
@@ -67,51 +67,51 @@ def hard_terms(table: Terms) -> Terms:
 
 
 def hard_scores(sums: Sums, thresholds: Sequence[float]) -> Flat:
-    """The official scorer's blocks iou_scores, rationale_prf and token_prf; and IOU as it should be, "corrected".
+    """Compute the official blocks iou_scores, rationale_prf and token_prf, and the right IOU under "corrected".
 
     Official IOU counts the predicted spans that meet a marked one, for recall too, which can then exceed 1. Corrected
     recall counts the marked spans that are met.
     """
-    found: Flat = {}
+    scores: Flat = {}
     for index, threshold in enumerate(thresholds):
-        for place, name in ((("iou_scores",), "reached"), (("corrected", "iou_scores"), "met")):
-            found[(*place, index, "threshold")] = np.full_like(sums["span_gold"], threshold)
+        for key, name in ((("iou_scores",), "reached"), (("corrected", "iou_scores"), "met")):
+            scores[(*key, index, "threshold")] = np.full_like(sums["span_gold"], threshold)
             precision = _precision(sums[f"reached_{index}"], sums["span_predicted"])
-            found |= _prf((*place, index, "micro"), precision, ratio(sums[f"{name}_{index}"], sums["span_gold"]))
+            scores |= _prf((*key, index, "micro"), precision, ratio(sums[f"{name}_{index}"], sums["span_gold"]))
             precision = _precision(sums[f"reached_{index}_p"], sums["pairs_predicted"])
-            found |= _prf((*place, index, "macro"), precision, ratio(sums[f"{name}_{index}_r"], sums["pairs_gold"]))
+            scores |= _prf((*key, index, "macro"), precision, ratio(sums[f"{name}_{index}_r"], sums["pairs_gold"]))
     for kind, block in zip(KINDS, ("rationale_prf", "token_prf"), strict=True):
         both, gold = sums[f"{kind}_both"], sums[f"{kind}_gold"]
-        found |= _prf((block, "instance_micro"), _precision(both, sums[f"{kind}_predicted"]), ratio(both, gold))
+        scores |= _prf((block, "instance_micro"), _precision(both, sums[f"{kind}_predicted"]), ratio(both, gold))
         for score in ("p", "r", "f1"):
             mean = ratio(sums[f"{kind}_{score}"], sums[f"{kind}_pairs"])
             # Where nothing is marked anywhere, recall does not exist, and neither does F1.
-            found[block, "instance_macro", score] = mean if score == "p" else np.where(gold > 0, mean, np.nan)
-    return found
+            scores[block, "instance_macro", score] = mean if score == "p" else np.where(gold > 0, mean, np.nan)
+    return scores
 
 
 def _precision(right: Array, predicted: Array) -> Array:
-    """Where nothing is predicted nothing is right."""
+    """Compute the precision, 0 where nothing is predicted."""
     return ratio(right, predicted, empty=0.0)
 
 
-def _prf(place: tuple[str | int, ...], precision: Array, recall: Array) -> Flat:
-    return {(*place, "p"): precision, (*place, "r"): recall, (*place, "f1"): f1(precision, recall)}
+def _prf(key: tuple[str | int, ...], precision: Array, recall: Array) -> Flat:
+    return {(*key, "p"): precision, (*key, "r"): recall, (*key, "f1"): f1(precision, recall)}
 
 
 def _mask(spans: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Which tokens lie in a span, up to the last one that does."""
-    found = np.zeros(int(spans[:, 1].max()) if len(spans) else 0, np.bool_)
+    """Mark the tokens that lie in a span, up to the last one that does."""
+    mask = np.zeros(int(spans[:, 1].max()) if len(spans) else 0, np.bool_)
     for start, end in spans.tolist():
-        found[start:end] = True
-    return found
+        mask[start:end] = True
+    return mask
 
 
 def _overlap(one: NDArray[np.int32], other: NDArray[np.int32]) -> Array:
-    """Intersection over union, in tokens, of every two spans [m, k]."""
+    """Compute the intersection over union, in tokens, of every two spans [m, k]."""
     start, end = np.maximum(one[:, None, 0], other[None, :, 0]), np.minimum(one[:, None, 1], other[None, :, 1])
     shared = np.maximum(end - start, 0)
     sizes = (one[:, 1] - one[:, 0])[:, None] + (other[:, 1] - other[:, 0])[None]
     # Two empty spans share nothing.
-    found: Array = shared / np.maximum(sizes - shared, 1)
-    return found
+    overlap: Array = shared / np.maximum(sizes - shared, 1)
+    return overlap

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eraser_eval.errors import InputError, shown
-from eraser_eval.fields import Row, distribution, name, number, numbers, objects, required, text, whole, wrong
-from eraser_eval.lines import Place, read_objects, write_objects
+from eraser_eval.errors import InputError, shorten
+from eraser_eval.fields import Row, distribution, integer, name, number, numbers, objects, refuse, require, text
+from eraser_eval.lines import Location, read_objects, write_objects
 
 HARD, SOFT, SENTENCES = "hard_rationale_predictions", "soft_rationale_predictions", "soft_sentence_predictions"
 SCORES = "classification_scores"
@@ -98,13 +98,13 @@ class Prediction:
     ignored: tuple[str, ...] = ()
 
 
-def read_predictions(path: Path) -> Iterator[tuple[Place, Prediction]]:
-    """(place, prediction) of every line, one after the other.
+def read_predictions(path: Path) -> Iterator[tuple[Location, Prediction]]:
+    """Yield (location, prediction) of every line, one after the other.
 
     Raises:
         InputError: the file cannot be read, or a line is malformed.
     """
-    return ((place, _prediction(row, place)) for place, row in read_objects(path))
+    return ((where, _prediction(row, where)) for where, row in read_objects(path))
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
@@ -117,33 +117,33 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
 
 
 def same_threshold(one: float, other: float) -> bool:
-    """Whether two thresholds are one, apart from rounding."""
+    """Check whether two thresholds are equal, apart from rounding."""
     return math.isclose(one, other, rel_tol=0, abs_tol=THRESHOLD_TOLERANCE)
 
 
-def _prediction(row: Row, place: Place) -> Prediction:
-    annotation_id = name(required(row, "annotation_id", place), "annotation_id", place)
-    entries = objects(row, "rationales", place)
-    rationales = tuple(_rationale(entry, place) for entry in entries)
+def _prediction(row: Row, where: Location) -> Prediction:
+    annotation_id = name(require(row, "annotation_id", where), "annotation_id", where)
+    entries = objects(row, "rationales", where)
+    rationales = tuple(_rationale(entry, where) for entry in entries)
     entered = [each.docid for each in rationales]
     if len(set(entered)) != len(entered):
-        raise InputError(f"{place} enters a document twice, {shown(entered)}; enter it once")
-    found = Prediction(
+        raise InputError(f"{where} enters a document twice, {shorten(entered)}; enter it once")
+    prediction = Prediction(
         annotation_id,
         rationales,
-        classification=text(row, "classification", place) if "classification" in row else None,
-        scores=distribution(row, SCORES, place) if SCORES in row else None,
-        erased=_erased(row, place),
-        thresholded=_thresholded(row, place) if "thresholded_scores" in row else None,
-        tokens_to_flip=whole(row, "tokens_to_flip", place) if "tokens_to_flip" in row else None,
-        ignored=_ignored(row, entries),
+        classification=text(row, "classification", where) if "classification" in row else None,
+        scores=distribution(row, SCORES, where) if SCORES in row else None,
+        erased=_read_erased(row, where),
+        thresholded=_read_thresholds(row, where) if "thresholded_scores" in row else None,
+        tokens_to_flip=integer(row, "tokens_to_flip", where) if "tokens_to_flip" in row else None,
+        ignored=_unknown_fields(row, entries),
     )
-    _check_classes(found, place)
-    return found
+    _check_classes(prediction, where)
+    return prediction
 
 
-def _ignored(row: Row, entries: Sequence[Row]) -> tuple[str, ...]:
-    """Fields that ERASER does not have, of a line that has been read."""
+def _unknown_fields(row: Row, entries: Sequence[Row]) -> tuple[str, ...]:
+    """Return the fields of a line that ERASER does not have."""
     spans = [span for entry in entries for span in entry.get(HARD, ())]
     known = (
         ([row], LINE_FIELDS),
@@ -154,83 +154,85 @@ def _ignored(row: Row, entries: Sequence[Row]) -> tuple[str, ...]:
     return tuple(sorted({field for rows, fields in known for each in rows for field in each if field not in fields}))
 
 
-def _rationale(entry: Row, place: Place) -> Rationale:
+def _rationale(entry: Row, where: Location) -> Rationale:
     return Rationale(
-        name(required(entry, "docid", place), "docid", place),
-        hard=_spans(entry, place) if HARD in entry else None,
-        soft=numbers(entry, SOFT, place) if SOFT in entry else None,
-        sentences=numbers(entry, SENTENCES, place) if SENTENCES in entry else None,
+        name(require(entry, "docid", where), "docid", where),
+        hard=_spans(entry, where) if HARD in entry else None,
+        soft=numbers(entry, SOFT, where) if SOFT in entry else None,
+        sentences=numbers(entry, SENTENCES, where) if SENTENCES in entry else None,
     )
 
 
-def _spans(entry: Row, place: Place) -> tuple[tuple[int, int], ...]:
-    """The distinct spans in order; published files repeat some."""
+def _spans(entry: Row, where: Location) -> tuple[tuple[int, int], ...]:
+    """Return the distinct spans in order; published files repeat some."""
     spans = (
-        (whole(each, "start_token", place), whole(each, "end_token", place)) for each in objects(entry, HARD, place)
+        (integer(each, "start_token", where), integer(each, "end_token", where)) for each in objects(entry, HARD, where)
     )
-    found = sorted(set(spans))
-    for start, end in found:
+    distinct = sorted(set(spans))
+    for start, end in distinct:
         if not 0 <= start < end:
-            raise InputError(f"{place}: predicted tokens [{start}, {end}) are no span; it needs 0 <= start < end")
-    for (one, end), (other, last) in pairwise(found):
+            raise InputError(f"{where}: predicted tokens [{start}, {end}) are no span; it needs 0 <= start < end")
+    for (one, end), (other, last) in pairwise(distinct):
         if other < end:
             raise InputError(
-                f"{place}: predicted spans [{one}, {end}) and [{other}, {last}) of document {shown(entry['docid'])} "
+                f"{where}: predicted spans [{one}, {end}) and [{other}, {last}) of document {shorten(entry['docid'])} "
                 "overlap; merge them"
             )
-    return tuple(found)
+    return tuple(distinct)
 
 
-def _erased(row: Row, place: Place) -> Erased:
+def _read_erased(row: Row, where: Location) -> Erased:
     return Erased(
-        comprehensiveness=distribution(row, COMPREHENSIVENESS, place) if COMPREHENSIVENESS in row else None,
-        sufficiency=distribution(row, SUFFICIENCY, place) if SUFFICIENCY in row else None,
+        comprehensiveness=distribution(row, COMPREHENSIVENESS, where) if COMPREHENSIVENESS in row else None,
+        sufficiency=distribution(row, SUFFICIENCY, where) if SUFFICIENCY in row else None,
     )
 
 
-def _thresholded(row: Row, place: Place) -> dict[float, Erased]:
-    found: dict[float, Erased] = {}
-    for each in objects(row, "thresholded_scores", place):
-        threshold = number(each, "threshold", place)
+def _read_thresholds(row: Row, where: Location) -> dict[float, Erased]:
+    by_threshold: dict[float, Erased] = {}
+    for each in objects(row, "thresholded_scores", where):
+        threshold = number(each, "threshold", where)
         if not 0 < threshold <= 1:
-            raise InputError(f"{place}: threshold {threshold} is no share of the tokens; it needs 0 < threshold <= 1")
+            raise InputError(f"{where}: threshold {threshold} is no share of the tokens; it needs 0 < threshold <= 1")
         for field in (COMPREHENSIVENESS, SUFFICIENCY):
-            required(each, field, place)
-        if any(same_threshold(threshold, other) for other in found):
-            raise InputError(f"{place}: threshold {threshold} is there twice; keep one")
-        found[threshold] = _erased(each, place)
-    if not found:
-        raise InputError(f"{place}: thresholded_scores is empty; give at least one threshold, or leave the field out")
-    return dict(sorted(found.items()))
+            require(each, field, where)
+        if any(same_threshold(threshold, other) for other in by_threshold):
+            raise InputError(f"{where}: threshold {threshold} is there twice; keep one")
+        by_threshold[threshold] = _read_erased(each, where)
+    if not by_threshold:
+        raise InputError(f"{where}: thresholded_scores is empty; give at least one threshold, or leave the field out")
+    return dict(sorted(by_threshold.items()))
 
 
-def _check_classes(found: Prediction, place: Place) -> None:
-    """Class, probabilities and those after erasing belong together, and speak of the same classes."""
-    label, scores = found.classification, found.scores
-    erased = [found.erased, *(found.thresholded or {}).values()]
+def _check_classes(prediction: Prediction, where: Location) -> None:
+    """Check that class, probabilities and those after erasing are there together, for the same classes."""
+    label, scores = prediction.classification, prediction.scores
+    erased = [prediction.erased, *(prediction.thresholded or {}).values()]
     if label is None or scores is None:
         if (label, scores, erased) != (None, None, [Erased()]):
-            raise InputError(f"{place}: classification, {SCORES} and scores after erasing need one another; add them")
+            raise InputError(f"{where}: classification, {SCORES} and scores after erasing need one another; add them")
         return
     if label not in scores:
-        raise InputError(f"{place}: class {shown(label)} is not one of its own {SCORES}, {shown(scores)}; add it there")
-    _check_probabilities(SCORES, scores, place=place, classes=scores)
+        raise InputError(
+            f"{where}: class {shorten(label)} is not one of its own {SCORES}, {shorten(scores)}; add it there"
+        )
+    _check_probabilities(SCORES, scores, where=where, classes=scores)
     for each in erased:
         for field, after in _distributions(each).items():
-            _check_probabilities(field, after, place=place, classes=scores)
+            _check_probabilities(field, after, where=where, classes=scores)
 
 
-def _check_probabilities(field: str, found: Distribution, *, place: Place, classes: Distribution) -> None:
-    if found.keys() != classes.keys():
+def _check_probabilities(field: str, given: Distribution, *, where: Location, classes: Distribution) -> None:
+    if given.keys() != classes.keys():
         raise InputError(
-            f"{place}: {field} has the classes {shown(sorted(found))}, but {SCORES} has {shown(sorted(classes))}; "
+            f"{where}: {field} has the classes {shorten(sorted(given))}, but {SCORES} has {shorten(sorted(classes))}; "
             "give the same"
         )
-    if min(found.values()) < 0:
-        wrong(field, found, rule="must be probabilities, of which none is negative; apply a softmax", place=place)
-    if abs(sum(found.values()) - 1) > SUM_TOLERANCE:
-        rule = f"must be probabilities that sum to 1, not to {sum(found.values()):.4g}; normalise them"
-        wrong(field, found, rule=rule, place=place)
+    if min(given.values()) < 0:
+        refuse(field, given, rule="must be probabilities, of which none is negative; apply a softmax", where=where)
+    if abs(sum(given.values()) - 1) > SUM_TOLERANCE:
+        rule = f"must be probabilities that sum to 1, not to {sum(given.values()):.4g}; normalise them"
+        refuse(field, given, rule=rule, where=where)
 
 
 def _row(prediction: Prediction) -> dict[str, Any]:
@@ -260,5 +262,5 @@ def _entry(rationale: Rationale) -> dict[str, Any]:
 
 
 def _distributions(erased: Erased) -> dict[str, Distribution]:
-    found = {COMPREHENSIVENESS: erased.comprehensiveness, SUFFICIENCY: erased.sufficiency}
-    return {field: value for field, value in found.items() if value is not None}
+    by_field = {COMPREHENSIVENESS: erased.comprehensiveness, SUFFICIENCY: erased.sufficiency}
+    return {field: value for field, value in by_field.items() if value is not None}

@@ -28,7 +28,7 @@ class Ranking(NamedTuple):
 
 
 def ranking(marked: NDArray[np.bool_], scores: Array) -> Ranking:
-    """The three areas of a document: of `scores` [n] against `marked` [n].
+    """Compute the three areas of a document, of `scores` [n] against `marked` [n].
 
     Without a marked token AUPRC and average precision are undefined, as is ROC AUC unless there are marked and other
     tokens.
@@ -37,8 +37,8 @@ def ranking(marked: NDArray[np.bool_], scores: Array) -> Ranking:
     if not positives:
         return Ranking(np.nan, np.nan, np.nan)
     order = np.argsort(-scores, kind="stable")
-    ranked = scores[order]
-    last = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
+    descending = scores[order]
+    last = np.append(np.flatnonzero(descending[1:] != descending[:-1]), len(descending) - 1)
     right = np.cumsum(marked[order], dtype=np.float64)[last]
     precision = right / (last + 1)
     steps = _steps(right)
@@ -54,7 +54,7 @@ def ranking(marked: NDArray[np.bool_], scores: Array) -> Ranking:
 
 
 def ranking_terms(table: Terms) -> Terms:
-    """What is summed over documents of the columns auprc, average_precision and roc_auc."""
+    """Compute what is summed over documents, from the columns auprc, average_precision and roc_auc."""
     marked, mixed = ~np.isnan(table["auprc"]), ~np.isnan(table["roc_auc"])
     return {
         "documents": np.ones(len(marked)),
@@ -67,7 +67,7 @@ def ranking_terms(table: Terms) -> Terms:
 
 
 def ranking_scores(sums: Sums, block: str) -> Flat:
-    """An official block of soft metrics, and its AUPRC as it should be: over the documents with marked tokens.
+    """Compute an official block of soft metrics, and its right AUPRC: over the documents with marked tokens.
 
     The official one counts the others as 0.5 each, whatever the model does.
     """
@@ -81,7 +81,7 @@ def ranking_scores(sums: Sums, block: str) -> Flat:
 
 
 def _steps(values: Array) -> Array:
-    """How much each value adds to the one before, the first to 0."""
-    found = values.copy()
-    found[1:] -= values[:-1]
-    return found
+    """Compute how much each value adds to the one before, the first to 0."""
+    steps = values.copy()
+    steps[1:] -= values[:-1]
+    return steps

@@ -21,75 +21,75 @@ ROUNDED = 6
 
 
 def point(values: Array) -> float | None:
-    """The number itself; None where it is undefined or infinite, which JSON cannot hold."""
+    """Return the number itself; None where it is undefined or infinite, which JSON cannot hold."""
     (value,) = values.tolist()
     return value if np.isfinite(value) else None
 
 
-def nested(flat: Flat, convert: Callable[[Array], Any]) -> dict[str, Any]:
-    """The numbers in nested objects; what is numbered becomes a list."""
-    found: dict[str | int, Any] = {}
-    for place, values in flat.items():
-        inner = found
-        for step in place[:-1]:
+def nest(flat: Flat, convert: Callable[[Array], Any]) -> dict[str, Any]:
+    """Put the numbers into nested objects; what is numbered becomes a list."""
+    nested: dict[str | int, Any] = {}
+    for key, values in flat.items():
+        inner = nested
+        for step in key[:-1]:
             inner = inner.setdefault(step, {})
-        inner[place[-1]] = convert(values)
-    listed: dict[str, Any] = _listed(found)
+        inner[key[-1]] = convert(values)
+    listed: dict[str, Any] = _lists_from_numbers(nested)
     return listed
 
 
 def intervals(flat: Flat) -> dict[str, Any]:
-    """The interval of each number in the same nesting, from its values per resample."""
-    return nested({place: values for place, values in flat.items() if place[-1] not in FIXED}, _interval)
+    """Compute the interval of each number in the same nesting, from its values per resample."""
+    return nest({key: values for key, values in flat.items() if key[-1] not in FIXED}, _interval)
 
 
-def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested objects put together; `other` fills what `one` lacks."""
-    found = dict(other)
+def merge(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge nested objects; `other` fills what `one` lacks."""
+    merged = dict(other)
     for name, value in one.items():
-        both = isinstance(value, dict) and isinstance(found.get(name), dict)
-        found[name] = merged(value, found[name]) if both else value
-    return found
+        both = isinstance(value, dict) and isinstance(merged.get(name), dict)
+        merged[name] = merge(value, merged[name]) if both else value
+    return merged
 
 
-def made_with() -> dict[str, str]:
-    """The versions that made the numbers."""
+def versions() -> dict[str, str]:
+    """Return the versions that made the numbers."""
     return {"python": platform.python_version(), "numpy": np.__version__}
 
 
 def table(report: Mapping[str, Any]) -> str:
-    """A line per number, with its interval, and then the notes; for people."""
+    """Write a line per number, with its interval, and then the notes; for people."""
     ranges = dict(_leaves(report.get("intervals", {})))
     blocks = {name: value for name, value in report.items() if name not in {"intervals", "notes", "bootstrap"}}
-    rows = [(place, _shown(value, ranges.get(place))) for place, value in _leaves(blocks)]
-    width = max(len(place) for place, _ in rows)
-    return "\n".join([f"{place:<{width}}  {value}" for place, value in rows] + [f"note: {n}" for n in report["notes"]])
+    rows = [(name, _format_value(value, ranges.get(name))) for name, value in _leaves(blocks)]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join([f"{name:<{width}}  {value}" for name, value in rows] + [f"note: {n}" for n in report["notes"]])
 
 
 def _interval(values: Array) -> tuple[float, float] | None:
     return interval(values, level=LEVEL)
 
 
-def _shown(value: Any, between: Any) -> str:
+def _format_value(value: Any, between: Any) -> str:
     if value is None:
         return "undefined"
     number = f"{value:.{ROUNDED}g}" if isinstance(value, float) else str(value)
     return number if between is None else f"{number} [{between[0]:.{ROUNDED}g}, {between[1]:.{ROUNDED}g}]"
 
 
-def _leaves(value: Any, place: str = "") -> list[tuple[str, Any]]:
-    """(place, number) in nested objects and lists; a pair of an interval is a number itself."""
+def _leaves(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """List (name, number) in nested objects and lists; an interval counts as one number."""
     if isinstance(value, dict):
-        inner = [(f"{place}.{name}" if place else name, each) for name, each in value.items()]
+        inner = [(f"{prefix}.{name}" if prefix else name, each) for name, each in value.items()]
     elif isinstance(value, list):
-        inner = [(f"{place}.{index}", each) for index, each in enumerate(value)]
+        inner = [(f"{prefix}.{index}", each) for index, each in enumerate(value)]
     else:
-        return [(place, value)]
+        return [(prefix, value)]
     return [leaf for name, each in inner for leaf in _leaves(each, name)]
 
 
-def _listed(found: Any) -> Any:
-    if not isinstance(found, dict):
-        return found
-    inner = {name: _listed(each) for name, each in found.items()}
+def _lists_from_numbers(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    inner = {name: _lists_from_numbers(each) for name, each in value.items()}
     return list(inner.values()) if inner and all(isinstance(name, int) for name in inner) else inner

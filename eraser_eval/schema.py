@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eraser_eval.documents import Size, read_documents, size
-from eraser_eval.errors import InputError, shown
-from eraser_eval.fields import Row, items, name, required, text, whole
-from eraser_eval.lines import Place, read_objects, write_objects
+from eraser_eval.errors import InputError, shorten
+from eraser_eval.fields import Row, integer, items, name, require, text
+from eraser_eval.lines import Location, read_objects, write_objects
 
 SPLITS = ("train", "val", "test")
 
@@ -89,19 +89,19 @@ def read_dataset(folder: Path) -> EraserDataset:
 
 
 def present_splits(folder: Path) -> tuple[str, ...]:
-    """The splits that a data set has.
+    """Return the splits that a data set has.
 
     Raises:
         InputError: it has none.
     """
-    found = tuple(split for split in SPLITS if (folder / f"{split}.jsonl").is_file())
-    if not found:
+    splits = tuple(split for split in SPLITS if (folder / f"{split}.jsonl").is_file())
+    if not splits:
         raise InputError(f"{folder} has none of train.jsonl, val.jsonl, test.jsonl; pass a folder in ERASER's layout")
-    return found
+    return splits
 
 
 def read_annotations(folder: Path, split: str, sizes: Mapping[str, Size]) -> Iterator[tuple[Annotation, bool]]:
-    """Every annotation of a split, one after the other, and whether its line lists its documents.
+    """Yield every annotation of a split, and whether its line lists its documents.
 
     Raises:
         InputError: the split has no file, a line is malformed or points outside its documents, or a name is twice.
@@ -109,14 +109,14 @@ def read_annotations(folder: Path, split: str, sizes: Mapping[str, Size]) -> Ite
     path = folder / f"{split}.jsonl"
     if split not in SPLITS or not path.is_file():
         there = [split for split in SPLITS if (folder / f"{split}.jsonl").is_file()]
-        raise InputError(f"{folder} has no split {shown(split)}; it has {', '.join(there) or 'none'}")
+        raise InputError(f"{folder} has no split {shorten(split)}; it has {', '.join(there) or 'none'}")
     seen: set[str] = set()
-    for place, row in read_objects(path):
-        annotation = _annotation(row, place)
+    for where, row in read_objects(path):
+        annotation = _annotation(row, where)
         if annotation.annotation_id in seen:
-            raise InputError(f"{place}: annotation {shown(annotation.annotation_id)} is there twice; keep one")
+            raise InputError(f"{where}: annotation {shorten(annotation.annotation_id)} is there twice; keep one")
         seen.add(annotation.annotation_id)
-        _check(annotation, sizes=sizes, place=place)
+        _check(annotation, sizes=sizes, where=where)
         yield annotation, bool(row.get("docids"))
 
 
@@ -138,17 +138,17 @@ def write_dataset(folder: Path, documents: Mapping[str, str], splits: Mapping[st
         write_objects(folder / f"{split}.jsonl", ({**dataclasses.asdict(row), "query_type": None} for row in rows))
 
 
-def _annotation(row: Row, place: Place) -> Annotation:
-    annotation_id = name(required(row, "annotation_id", place), "annotation_id", place)
-    groups = required(row, "evidences", place)
+def _annotation(row: Row, where: Location) -> Annotation:
+    annotation_id = name(require(row, "annotation_id", where), "annotation_id", where)
+    groups = require(row, "evidences", where)
     if not isinstance(groups, list) or not all(map(_is_group, groups)):
-        raise InputError(f"{place}: evidences holds {shown(groups)}, but must be a list of lists of spans")
-    evidences = tuple(tuple(_evidence(span, place) for span in group) for group in groups)
-    classification = text(row, "classification", place)
-    listed = [] if row.get("docids") is None else items(row, "docids", place)
-    named = [name(docid, "docids", place) for docid in listed]
+        raise InputError(f"{where}: evidences holds {shorten(groups)}, but must be a list of lists of spans")
+    evidences = tuple(tuple(_evidence(span, where) for span in group) for group in groups)
+    classification = text(row, "classification", where)
+    listed = [] if row.get("docids") is None else items(row, "docids", where)
+    named = [name(docid, "docids", where) for docid in listed]
     docids = named or dict.fromkeys(span.docid for group in evidences for span in group) or [annotation_id]
-    query = "" if row.get("query") is None else text(row, "query", place)
+    query = "" if row.get("query") is None else text(row, "query", where)
     return Annotation(annotation_id, query, classification, evidences, tuple(docids))
 
 
@@ -156,38 +156,38 @@ def _is_group(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(span, dict) for span in value)
 
 
-def _check(annotation: Annotation, *, sizes: Mapping[str, Size], place: Place) -> None:
-    about = f"{place}: annotation {shown(annotation.annotation_id)}"
+def _check(annotation: Annotation, *, sizes: Mapping[str, Size], where: Location) -> None:
+    about = f"{where}: annotation {shorten(annotation.annotation_id)}"
     if len(set(annotation.docids)) != len(annotation.docids):
-        raise InputError(f"{about} names a document twice in docids, {shown(list(annotation.docids))}; keep one")
+        raise InputError(f"{about} names a document twice in docids, {shorten(list(annotation.docids))}; keep one")
     for docid in annotation.docids:
         if docid not in sizes:
-            raise InputError(f"{about} is about document {shown(docid)}, which is not in the folder; add it")
+            raise InputError(f"{about} is about document {shorten(docid)}, which is not in the folder; add it")
     for span in annotation.spans:
         if span.docid not in annotation.docids:
-            raise InputError(f"{about} has evidence in {shown(span.docid)}, which is not among its docids; add it")
+            raise InputError(f"{about} has evidence in {shorten(span.docid)}, which is not among its docids; add it")
         length, sentences = sizes[span.docid]
         if not 0 <= span.start_token <= span.end_token <= length:
             raise InputError(
-                f"{place}: evidence tokens [{span.start_token}, {span.end_token}) lie outside document "
-                f"{shown(span.docid)} of {length} tokens; offsets count whitespace tokens from 0"
+                f"{where}: evidence tokens [{span.start_token}, {span.end_token}) lie outside document "
+                f"{shorten(span.docid)} of {length} tokens; offsets count whitespace tokens from 0"
             )
         known = (span.start_sentence, span.end_sentence) != (-1, -1)
         if known and not 0 <= span.start_sentence <= span.end_sentence <= sentences:
             raise InputError(
-                f"{place}: evidence sentences [{span.start_sentence}, {span.end_sentence}) lie outside document "
-                f"{shown(span.docid)} of {sentences} sentences; give -1 for both where they are not known"
+                f"{where}: evidence sentences [{span.start_sentence}, {span.end_sentence}) lie outside document "
+                f"{shorten(span.docid)} of {sentences} sentences; give -1 for both where they are not known"
             )
     if any(annotation.evidences) and not any(span.start_token < span.end_token for span in annotation.spans):
         raise InputError(f"{about} has evidence without a token; give its tokens, or no evidence")
 
 
-def _evidence(span: Row, place: Place) -> Evidence:
+def _evidence(span: Row, where: Location) -> Evidence:
     return Evidence(
-        docid=name(required(span, "docid", place), "docid", place),
-        start_token=whole(span, "start_token", place),
-        end_token=whole(span, "end_token", place),
-        start_sentence=whole(span, "start_sentence", place) if "start_sentence" in span else -1,
-        end_sentence=whole(span, "end_sentence", place) if "end_sentence" in span else -1,
-        text=text(span, "text", place) if "text" in span else "",
+        docid=name(require(span, "docid", where), "docid", where),
+        start_token=integer(span, "start_token", where),
+        end_token=integer(span, "end_token", where),
+        start_sentence=integer(span, "start_sentence", where) if "start_sentence" in span else -1,
+        end_sentence=integer(span, "end_sentence", where) if "end_sentence" in span else -1,
+        text=text(span, "text", where) if "text" in span else "",
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from eraser_eval.agreement import Level, at_uniform_level
 from eraser_eval.classification import Classes
-from eraser_eval.errors import InputError, shown
+from eraser_eval.errors import InputError, shorten
 from eraser_eval.faithfulness import line_values
 from eraser_eval.gold import NO_SPANS, Gold, Spans
 from eraser_eval.plausibility import hard_counts
@@ -54,7 +54,7 @@ class Settings:
                 if not 0 < threshold <= 1:
                     raise InputError(f"{name} threshold {threshold} is out of range; it needs 0 < threshold <= 1")
             if given is not None and len(set(given)) != max(len(given), 1):
-                raise InputError(f"{name} thresholds are {shown(list(given))}; give at least one, and each once")
+                raise InputError(f"{name} thresholds are {shorten(list(given))}; give at least one, and each once")
         if self.resamples > MOST_RESAMPLES:
             raise InputError(f"resamples is {self.resamples}, but {MOST_RESAMPLES:,} are the most; 1000 are usual")
         for name, number in (("resamples", self.resamples), ("seed", self.seed)):
@@ -84,7 +84,7 @@ class Scorer:
         self.negative = 0
 
     def add(self, row: int, prediction: Prediction) -> Iterator[DocumentRow]:
-        """Take in a checked line of the annotation with number `row`; the values of each document come back."""
+        """Add a checked line of the annotation with number `row`, and yield the values of each document."""
         entries = {rationale.docid: rationale for rationale in prediction.rationales}
         pairs = self.gold.pairs(row)
         for docid in {**pairs, **entries}:
@@ -106,13 +106,13 @@ class Scorer:
             values |= self._soft(spans, entry.soft)
         if entry.sentences is not None:
             sentences = NO_SPANS if pair is None else self.gold.sentences[pair]
-            areas = ranking(_mask(sentences, len(entry.sentences)), entry.sentences)._asdict()
+            areas = ranking(_mask_up_to(sentences, len(entry.sentences)), entry.sentences)._asdict()
             self.sentences.append(areas)
-            values |= {f"sentence_{name}": _defined(value) for name, value in areas.items()}
+            values |= {f"sentence_{name}": _none_if_undefined(value) for name, value in areas.items()}
         return values
 
     def _soft(self, spans: Spans, scores: Array) -> DocumentRow:
-        marked = _mask(spans, len(scores))
+        marked = _mask_up_to(spans, len(scores))
         low, high = (scores.min(), scores.max()) if len(scores) else (0.0, 1.0)
         self.constant += bool(low == high)
         self.negative += bool(low < 0)
@@ -120,17 +120,17 @@ class Scorer:
         # Below 0 there is no share of the sum; then no number at the level is reported of the file.
         level = Level(len(scores), int(marked.sum()), 0, 0) if low < 0 else at_uniform_level(marked, scores)
         self.soft.append({**areas, **level._asdict()})
-        values = {name: _defined(value) for name, value in areas.items()}
+        values = {name: _none_if_undefined(value) for name, value in areas.items()}
         return values if low < 0 else {**values, **level.document_row()}
 
 
-def _mask(spans: Spans, length: int) -> NDArray[np.bool_]:
-    """Which of `length` tokens or sentences lie in a span."""
-    found = np.zeros(length, np.bool_)
+def _mask_up_to(spans: Spans, length: int) -> NDArray[np.bool_]:
+    """Mark which of `length` tokens or sentences lie in a span."""
+    mask = np.zeros(length, np.bool_)
     for start, end in spans.tolist():
-        found[start:end] = True
-    return found
+        mask[start:end] = True
+    return mask
 
 
-def _defined(value: float) -> float | None:
+def _none_if_undefined(value: float) -> float | None:
     return None if math.isnan(value) else value

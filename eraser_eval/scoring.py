@@ -12,17 +12,17 @@ from eraser_eval.agreement import agreement_scores, agreement_terms
 from eraser_eval.checks import Checks
 from eraser_eval.classification import classification_scores
 from eraser_eval.errors import InputError
-from eraser_eval.faithfulness import KINDS, chosen_thresholds, faithfulness_scores, faithfulness_terms
+from eraser_eval.faithfulness import KINDS, choose_thresholds, faithfulness_scores, faithfulness_terms
 from eraser_eval.gold import read_gold
 from eraser_eval.lines import write_objects
 from eraser_eval.notes import notes
 from eraser_eval.plausibility import hard_scores, hard_terms
 from eraser_eval.predictions import COMPREHENSIVENESS, HARD, SENTENCES, SOFT
 from eraser_eval.ranking import ranking_scores, ranking_terms
-from eraser_eval.report import LEVEL, intervals, made_with, merged, nested, point
+from eraser_eval.report import LEVEL, intervals, merge, nest, point, versions
 from eraser_eval.schema import SPLITS
 from eraser_eval.scorer import Scorer, Settings
-from eraser_eval.table import Flat, Sums, Table, Terms, resampled, total
+from eraser_eval.table import Flat, Sums, Table, Terms, resample, total
 
 DEFAULTS = Settings()
 
@@ -40,7 +40,7 @@ class Block:
 def score(
     folder: Path, *, split: str, predictions: Path, settings: Settings = DEFAULTS, per_document: Path | None = None
 ) -> dict[str, Any]:
-    """Everything that can be said of a prediction file, ready for JSON.
+    """Compute everything that can be said of a prediction file, ready for JSON.
 
     Args:
         folder: the data set in ERASER's layout.
@@ -66,7 +66,7 @@ def score(
         raise InputError(f"{predictions} lacks classification or {COMPREHENSIVENESS}, which --strict needs; add them")
     if settings.aopc_thresholds is not None and not checks.thresholds:
         raise InputError(f"{predictions} has no thresholded_scores, so none can be chosen; leave --aopc-thresholds out")
-    thresholds = chosen_thresholds(checks.thresholds, settings.aopc_thresholds) if checks.thresholds else ()
+    thresholds = choose_thresholds(checks.thresholds, settings.aopc_thresholds) if checks.thresholds else ()
     if thresholds is None:
         raise InputError(
             f"{predictions} has the thresholds {list(checks.thresholds)}, but {list(settings.aopc_thresholds or ())} "
@@ -76,14 +76,14 @@ def score(
 
 
 def _is_input(path: Path, folder: Path, predictions: Path) -> bool:
-    """Whether a file to write is the prediction file or belongs to the data set."""
-    wanted, documents = path.resolve(), (folder / "docs").resolve()
-    own = (predictions, folder / "docs.jsonl", *(folder / f"{split}.jsonl" for split in SPLITS))
-    return wanted in {each.resolve() for each in own} or documents in wanted.parents
+    """Check whether a file to write is the prediction file or belongs to the data set."""
+    output, documents = path.resolve(), (folder / "docs").resolve()
+    inputs = (predictions, folder / "docs.jsonl", *(folder / f"{split}.jsonl" for split in SPLITS))
+    return output in {each.resolve() for each in inputs} or documents in output.parents
 
 
 def validate(folder: Path, *, splits: Sequence[str], predictions: Path | None = None) -> dict[str, int]:
-    """How many annotations each split has and how many lines the prediction file, if all of them are sound.
+    """Check the splits and the prediction file, and count the annotations of each split and the lines of the file.
 
     Raises:
         InputError: something is missing, malformed or contradictory.
@@ -100,21 +100,21 @@ def validate(folder: Path, *, splits: Sequence[str], predictions: Path | None = 
 def _report(scorer: Scorer, checks: Checks, thresholds: Sequence[int]) -> dict[str, Any]:
     blocks = list(_blocks(scorer, checks, thresholds))
     sums = {block.name: total(block.table, block.terms) for block in blocks}
-    found: Flat = {}
+    scores: Flat = {}
     for block in blocks:
-        found |= block.scores(sums[block.name])
+        scores |= block.scores(sums[block.name])
     if checks.has("classification"):
         sums["classes"] = scorer.classes.sums()
-        found |= classification_scores(sums["classes"], scorer.classes)
-    report = nested(found, point)
+        scores |= classification_scores(sums["classes"], scorer.classes)
+    report = nest(scores, point)
     if checks.has("classification"):
-        report = merged(report, {"classification_scores": _faithfulness(checks, thresholds)})
+        report = merge(report, {"classification_scores": _faithfulness(checks, thresholds)})
     return (
         report
         | _intervals(blocks, scorer.settings)
         | {
             "notes": notes(scorer, checks, sums=sums, thresholds=thresholds),
-            "made_with": made_with(),
+            "made_with": versions(),
         }
     )
 
@@ -124,7 +124,7 @@ def _intervals(blocks: Sequence[Block], settings: Settings) -> dict[str, Any]:
         return {}
     drawn: Flat = {}
     summed = [(block.table, block.terms) for block in blocks]
-    for block, sums in zip(blocks, resampled(summed, resamples=settings.resamples, seed=settings.seed), strict=True):
+    for block, sums in zip(blocks, resample(summed, resamples=settings.resamples, seed=settings.seed), strict=True):
         drawn |= block.scores(sums)
     how = {"resamples": settings.resamples, "seed": settings.seed, "level": LEVEL, "method": "percentile"}
     over = "documents; annotations for classification_scores and tokens_to_flip"
@@ -151,6 +151,6 @@ def _blocks(scorer: Scorer, checks: Checks, thresholds: Sequence[int]) -> Iterat
 
 
 def _faithfulness(checks: Checks, thresholds: Sequence[int]) -> Mapping[str, Any]:
-    """The official fields of faithfulness, null where the file has nothing to compute them from."""
+    """Return the official fields of faithfulness, null where the file has nothing to compute them from."""
     names = [f"{kind}{suffix}" for kind in KINDS for suffix in ("", "_entropy", "_kl", "_aopc", "_aopc_points")]
     return {**dict.fromkeys(names), "aopc_thresholds": [checks.thresholds[index] for index in thresholds] or None}

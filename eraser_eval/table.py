@@ -40,7 +40,7 @@ class Table:
         self.rows += 1
 
     def block(self, start: int, end: int) -> Terms:
-        """Some rows of every column [end - start]."""
+        """Return some rows of every column [end - start]."""
         return {name: np.array(column[start:end], np.float64) for name, column in self.columns.items()}
 
 
@@ -49,22 +49,22 @@ Summed = tuple[Table, Callable[[Terms], Terms]]
 
 
 def total(table: Table, terms: Callable[[Terms], Terms]) -> Sums:
-    """The sum of each term over all rows [1]."""
-    found: dict[str, Array] = {}
+    """Sum each term over all rows [1]."""
+    sums: dict[str, Array] = {}
     for start in range(0, table.rows, BLOCK):
         for name, values in terms(table.block(start, start + BLOCK)).items():
-            found[name] = found.get(name, np.zeros(1)) + values.sum()
-    return found
+            sums[name] = sums.get(name, np.zeros(1)) + values.sum()
+    return sums
 
 
-def resampled(summed: Sequence[Summed], *, resamples: int, seed: int) -> list[Sums]:
-    """The sum of each term over as many rows, drawn with replacement, per resample [r].
+def resample(summed: Sequence[Summed], *, resamples: int, seed: int) -> list[Sums]:
+    """Sum each term over as many rows, drawn with replacement, per resample [r].
 
     Tables with the same number of rows share the draws. The rows are drawn block by block: first how many fall into
     each block (multinomial), then which. That is the same distribution as drawing them from all rows at once, in
     bounded memory.
     """
-    found: list[dict[str, Array]] = [{} for _ in summed]
+    drawn: list[dict[str, Array]] = [{} for _ in summed]
     for rows in sorted({table.rows for table, _ in summed}):
         chosen = [index for index, (table, _) in enumerate(summed) if table.rows == rows]
         for start, weights in _draws(rows, resamples=resamples, generator=np.random.default_rng(seed)):
@@ -73,12 +73,12 @@ def resampled(summed: Sequence[Summed], *, resamples: int, seed: int) -> list[Su
                 block = terms(table.block(start, start + BLOCK))
                 sums = weights @ np.stack(list(block.values()), axis=1)
                 for name, column in zip(block, sums.T, strict=True):
-                    found[index][name] = found[index].get(name, np.zeros(resamples)) + column
-    return list(found)
+                    drawn[index][name] = drawn[index].get(name, np.zeros(resamples)) + column
+    return list(drawn)
 
 
 def _draws(rows: int, *, resamples: int, generator: np.random.Generator) -> Iterator[tuple[int, Array]]:
-    """(first row, how often each row is drawn [r, b]) of every block."""
+    """Yield (first row, how often each row is drawn [r, b]) of every block."""
     sizes = [min(BLOCK, rows - start) for start in range(0, rows, BLOCK)]
     drawn = generator.multinomial(rows, np.array(sizes) / rows, size=resamples)
     for index, size in enumerate(sizes):
@@ -89,18 +89,18 @@ def _draws(rows: int, *, resamples: int, generator: np.random.Generator) -> Iter
 
 
 def ratio(one: Array, other: Array, *, empty: float = np.nan) -> Array:
-    """one / other, and `empty` where other is 0."""
-    found: Array = np.full(np.broadcast(one, other).shape, empty)
-    return np.divide(one, other, out=found, where=other != 0)
+    """Compute one / other, and `empty` where other is 0."""
+    quotient: Array = np.full(np.broadcast(one, other).shape, empty)
+    return np.divide(one, other, out=quotient, where=other != 0)
 
 
 def f1(precision: Array, recall: Array) -> Array:
-    """The harmonic mean, 0 where both are 0."""
+    """Compute the harmonic mean, 0 where both are 0."""
     return ratio(2 * precision * recall, precision + recall, empty=0.0)
 
 
 def interval(values: Array, *, level: float) -> tuple[float, float] | None:
-    """The percentile interval of a number's resamples [r]; None where it is undefined in all of them."""
+    """Compute the percentile interval of a number's resamples [r]; None where it is undefined in all of them."""
     defined = values[np.isfinite(values)]
     if not len(defined):
         return None

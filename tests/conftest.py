@@ -23,7 +23,7 @@ from bench.registry import TASKS
 from efficient_bert import Batch, EfficientBertForSequenceClassification, Execution, run
 from efficient_bert.decisions import Policy
 from efficient_bert.gates import WidthGate
-from efficient_bert.model import reshaped
+from efficient_bert.model import rebuild
 from efficient_bert.training.adapler import with_contribution
 from efficient_bert.training.exits import with_exits
 from tests.browser import started
@@ -83,7 +83,7 @@ def minilm(tmp_path_factory: pytest.TempPathFactory) -> MiniLM:
     folder = tmp_path_factory.mktemp("minilm")
     theirs.save_pretrained(folder)
     ours: EfficientBertForSequenceClassification = EfficientBertForSequenceClassification.from_pretrained(folder)
-    whole = reshaped(with_contribution(with_exits(ours), 32), num_gates=6, widths=[0.25, 0.5, 0.75, 1.0])
+    whole = rebuild(with_contribution(with_exits(ours), 32), num_gates=6, widths=[0.25, 0.5, 0.75, 1.0])
     whole.eval()
     whole.config.length_profile = [0.95, 0.8, 0.6, 0.5, 0.3, 0.2]
     whole.config.gate_profile = [[0.4, 0.3, 0.2, 0.1]] * 6

@@ -28,8 +28,8 @@ from efficient_bert.training.adapler import (
     ADAPLER,
     Verdict,
     collate_maps,
-    judged,
-    own_rates,
+    learning_rates,
+    measure_heldout,
     sharpness,
     sharpness_at,
     with_contribution,
@@ -296,7 +296,7 @@ def test_thresholds_have_their_own_rate(tmp_path: Path) -> None:
 def test_predictors_may_have_their_own_rate(tmp_path: Path, rate: float) -> None:
     """Asked for, every parameter of a predictor has it and nothing else does; thresholds keep theirs."""
     model = with_contribution(context(tmp_path, stage=ADAPLER).model, 6)
-    rates = own_rates(model, {"threshold_rate": 0.5, "predictor_rate": rate})
+    rates = learning_rates(model, {"threshold_rate": 0.5, "predictor_rate": rate})
     predictors = {
         name for name, _ in model.contributions().predictors.named_parameters(prefix="contribution.predictors")
     }
@@ -322,7 +322,7 @@ def test_epochs_are_ranked_by_speed_within_a_point(
         ranks.extend(recipe.rank(context.model, 0.0) for _ in range(5))
         return Trained(context.model)
 
-    monkeypatch.setattr(stage, "judged", judged_by_hand)
+    monkeypatch.setattr(stage, "measure_heldout", judged_by_hand)
     monkeypatch.setattr(stage, "train", note)
     model = ADAPLER.train(given).model
     assert ranks[:4] == [1.5, 1.5, 0.889 - 10, 0.5 - 10]
@@ -334,8 +334,8 @@ def test_judging_is_a_ratio_of_sums(tmp_path: Path) -> None:
     """Without a policy the speed-up is 1; with one it is the ratio of summed FLOPs, beside score and kept tokens."""
     given = context(tmp_path, stage=ADAPLER)
     model = tiny_model("four_heads", classes=2)
-    assert judged(model, given, Policy()).speedup == 1.0
-    found = judged(model, given, contribution_policy(model.contributions()))
+    assert measure_heldout(model, given, Policy()).speedup == 1.0
+    found = measure_heldout(model, given, contribution_policy(model.contributions()))
     batch = Batch.of(collate(given.heldout, pad_token_id=0))
     with torch.inference_mode():
         output = run(model, batch, contribution_policy(model.contributions()))

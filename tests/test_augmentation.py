@@ -16,7 +16,7 @@ from bench.progress import Bars
 from bench.runner import train_job
 from efficient_bert import InputError
 from efficient_bert.training import Context, Trained, augmentation, flexible
-from efficient_bert.training.augmentation import FILE, augmented, variants, with_augmented
+from efficient_bert.training.augmentation import FILE, augment, variants, with_augmented
 from efficient_bert.training.flexible import DEPTH, WIDTH
 from efficient_bert.training.thesaurus import Thesaurus, read_vectors, words_of
 from tests.test_flexible_training import given
@@ -105,9 +105,9 @@ def test_words_of_several_pieces_have_neighbours(language_model: Path, tmp_path:
     vectors = tmp_path / "vectors.txt"
     vectors.write_text("zzacish 1 0\nzzaa 5 1\nzzabish 0.1 0.01\nzzad -1 0\nzzae 0 1\n", encoding="utf8")
     found = thesaurus(language_model, vectors, count=2)
-    pieces = [found.tokenizer.convert_ids_to_tokens(ids) for ids in found.near("zzacish")]
+    pieces = [found.tokenizer.convert_ids_to_tokens(ids) for ids in found.nearest_words("zzacish")]
     assert pieces == [["zzab", "##ish"], ["zzaa"]]
-    assert found.near("zzaf") == []
+    assert found.nearest_words("zzaf") == []
 
 
 def test_published_vectors_are_read(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_rows_are_distinct_and_the_teachers(
     """No row twice nor one of the training rows, labels the teacher's; a killed stage takes its shards over."""
     monkeypatch.setattr(augmentation, "SHARD", 7)
     run_ = asked(tmp_path, language_model)
-    path = augmented(run_)
+    path = augment(run_)
     rows = with_augmented(run_.train, path)
     assert rows[: len(run_.train)] == run_.train
     assert len(rows) > 2 * len(run_.train)
@@ -188,13 +188,15 @@ def test_rows_are_distinct_and_the_teachers(
     assert rows[-1] == list(rows)[-1]
     with pytest.raises(IndexError):
         rows[len(rows)]
-    assert [row["label"] for row in more[:20]] == [int(each) for each in augmentation.answers(run_.model, more[:20])]
+    assert [row["label"] for row in more[:20]] == [
+        int(each) for each in augmentation.teacher_labels(run_.model, more[:20])
+    ]
     first = pq.read_table(path)
     shards = sorted(tmp_path.glob("augmented-*.parquet"))
     times = [shard.stat().st_mtime_ns for shard in shards]
     (tmp_path / FILE).unlink()
     shards[-1].unlink()
-    assert pq.read_table(augmented(asked(tmp_path, language_model))).equals(first)
+    assert pq.read_table(augment(asked(tmp_path, language_model))).equals(first)
     assert [shard.stat().st_mtime_ns for shard in shards[:-1]] == times[:-1]
 
 
@@ -206,8 +208,8 @@ def test_both_stages_train_on_the_copies(language_model: Path, tmp_path: Path, m
         seen.append(len(context.train))
         return training(context, *arguments, **more)
 
-    training = flexible.joint
-    monkeypatch.setattr(flexible, "joint", count)
+    training = flexible.train_jointly
+    monkeypatch.setattr(flexible, "train_jointly", count)
     run_ = asked(tmp_path / "width", language_model)
     trained = WIDTH.train(run_)
     more = pq.read_table(trained.beside[FILE]).num_rows
@@ -238,7 +240,7 @@ def test_what_cannot_be_used_is_refused(language_model: Path, tmp_path: Path) ->
         with pytest.raises(InputError, match=message):
             WIDTH.check(run_.model.config, run_.options, run_.vocabulary)
         with pytest.raises(InputError, match=message) as caught:
-            augmented(run_)
+            augment(run_)
         assert "\n" not in str(caught.value)
 
 
@@ -247,7 +249,7 @@ def test_an_encoder_fills_in_no_words(language_model: Path, tmp_path: Path) -> N
     encoder = tokenizer_folder(tmp_path / "encoder", words=WORDS)
     masked_model(VOCABULARY).bert.save_pretrained(encoder)
     with pytest.raises(InputError, match=r"is no masked language model: its weights lack cls\."):
-        augmented(asked(tmp_path / "run", language_model, augment_model=str(encoder)))
+        augment(asked(tmp_path / "run", language_model, augment_model=str(encoder)))
 
 
 def test_a_language_model_of_too_few_positions_is_refused(language_model: Path, tmp_path: Path) -> None:
@@ -257,7 +259,7 @@ def test_a_language_model_of_too_few_positions_is_refused(language_model: Path, 
     with pytest.raises(
         InputError, match=r"reads 6 word pieces, but a training row has \d+; give another one"
     ) as caught:
-        augmented(asked(tmp_path / "run", language_model, augment_model=str(short)))
+        augment(asked(tmp_path / "run", language_model, augment_model=str(short)))
     assert "\n" not in str(caught.value)
 
 
@@ -268,7 +270,7 @@ def test_damaged_weights_are_refused(language_model: Path, tmp_path: Path) -> No
     weights = damaged / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(InputError, match="cannot be read as a masked language model"):
-        augmented(asked(tmp_path / "run", language_model, augment_model=str(damaged)))
+        augment(asked(tmp_path / "run", language_model, augment_model=str(damaged)))
 
 
 def test_a_stage_knows_the_vocabulary(tmp_path: Path) -> None:

@@ -10,17 +10,17 @@ import torch
 
 from efficient_bert import Batch, EfficientBertConfig, Execution, InputError, run
 from efficient_bert.choice_controls import (
-    check_rates,
-    class_rates,
+    check_shares,
+    class_shares,
     constant_widths,
-    exit_rates,
+    exit_shares,
     random_exits,
     random_widths,
-    staying_rates,
+    staying_class_shares,
 )
 from efficient_bert.controls import OWN
 from efficient_bert.decisions import Policy
-from efficient_bert.draws import fingerprints, uniform_draws
+from efficient_bert.fingerprints import fingerprints, uniform_draws
 from efficient_bert.gates import gate_policy
 from efficient_bert.knobs import Value
 from efficient_bert.methods.constant_widths import CONSTANT_WIDTHS
@@ -29,7 +29,7 @@ from efficient_bert.methods.prefix_exit import PREFIX_EXIT
 from efficient_bert.methods.random_exits import RANDOM_EXITS
 from efficient_bert.methods.random_flexible import RANDOM_FLEXIBLE
 from efficient_bert.methods.width_gates import WIDTH_GATES
-from efficient_bert.subnets import subnet_policy, uniform
+from efficient_bert.subnets import subnet_policy, uniform_subnet
 from efficient_bert.training.profiles import STEPS, measure_profiles
 from tests.test_training_loop import rows
 from tests.tiny import rows_of, tiny_batch, tiny_config, tiny_model
@@ -92,7 +92,9 @@ def test_exits_are_drawn_as_often_as_the_shares_say() -> None:
     for depth, share in ((2, 0.3), (3, 0.5), (4, 0.2)):
         assert abs(float((depths == depth).float().mean()) - share) <= 4 * math.sqrt(share * (1 - share) / 400)
         left = (depths == depth).nonzero()[:, 0].tolist()
-        prefix = run(MODEL, rows_of(MANY, left), subnet_policy(uniform(MODEL.config, width=1.0, depth=depth / 4)))
+        prefix = run(
+            MODEL, rows_of(MANY, left), subnet_policy(uniform_subnet(MODEL.config, width=1.0, depth_mult=depth / 4))
+        )
         torch.testing.assert_close(output.logits[left], prefix.logits, atol=1e-5, rtol=0)
         assert set(output.trace.head_runs[left].tolist()) == {min(depth - 1, 3)}
 
@@ -163,7 +165,7 @@ def test_controls_match_what_was_measured() -> None:
             if 0 < len(there) < 60:
                 reached += 1
                 assert found == pytest.approx([float((there == count).double().mean()) for count in (3, 6, 9, 12)])
-        assert staying_rates(model.config, OWN, bound) == model.config.staying_profile[place]
+        assert staying_class_shares(model.config, OWN, bound) == model.config.staying_profile[place]
     assert reached
 
 
@@ -177,15 +179,15 @@ def test_controls_follow_the_point_that_they_belong_to(listed: str) -> None:
     knobs: dict[str, Value] = {"width_mult_list": listed, "exit_threshold": 0.6}
     model, some = gated(), rows(60, 1)
     measure_profiles(model, some, device="cpu")
-    trained = staying_rates(model.config, OWN, 0.6)
+    trained = staying_class_shares(model.config, OWN, 0.6)
     assert RANDOM_FLEXIBLE.measure is not None
     RANDOM_FLEXIBLE.measure(model, some, knobs)
     trace = run(model, tiny_rows(some), FLEXIBLE.policy(model, knobs)).trace
     left = [float((trace.exit_depth == depth).double().mean()) for depth in (2, 3)]
     assert 0 < sum(left) < 1
-    assert exit_rates(model.config, OWN, 0.6) == pytest.approx(left)
+    assert exit_shares(model.config, OWN, 0.6) == pytest.approx(left)
     counts = [round(12 * float(width)) for width in listed.split(",")]
-    rates = staying_rates(model.config, OWN, 0.6)
+    rates = staying_class_shares(model.config, OWN, 0.6)
     assert rates != trained
     for layer, shares in enumerate(rates):
         there = trace.heads[trace.heads[:, layer] > 0, layer]
@@ -205,7 +207,7 @@ def test_exits_are_counted_at_their_own_width() -> None:
         RANDOM_EXITS.measure(model, some, knobs)
         trace = run(model, tiny_rows(some), PREFIX_EXIT.policy(model, knobs)).trace
         left = [float((trace.exit_depth == depth).double().mean()) for depth in (2, 3)]
-        assert exit_rates(model.config, OWN, 0.6) == pytest.approx(left)
+        assert exit_shares(model.config, OWN, 0.6) == pytest.approx(left)
         found.append(left)
     assert found[0] != found[1]
 
@@ -235,11 +237,11 @@ def gate_exits(model: Any, threshold: float) -> Any:
 def test_exit_rates_lie_between_the_measured_ones() -> None:
     """Halfway between two thresholds are the means of their shares; beyond the last are the last's."""
     config = tiny_config(exit_depths=[2, 3], exit_profile=[[0, 0, 0], [0.5, 0.2, 0.4], [1.0, 0.6, 0.2]])
-    assert exit_rates(config, OWN, 0.75) == pytest.approx([0.4, 0.3])
-    assert exit_rates(config, OWN, 0.5) == pytest.approx([0.2, 0.4])
-    assert exit_rates(config, OWN, 5.0) == [0.6, 0.2]
-    assert exit_rates(config, "0.1/0.9", 0.3) == [0.1, 0.9]
-    assert class_rates(config, "0.7/0.1/0.1/0.1") == [[0.7, 0.1, 0.1, 0.1]] * 4
+    assert exit_shares(config, OWN, 0.75) == pytest.approx([0.4, 0.3])
+    assert exit_shares(config, OWN, 0.5) == pytest.approx([0.2, 0.4])
+    assert exit_shares(config, OWN, 5.0) == [0.6, 0.2]
+    assert exit_shares(config, "0.1/0.9", 0.3) == [0.1, 0.9]
+    assert class_shares(config, "0.7/0.1/0.1/0.1") == [[0.7, 0.1, 0.1, 0.1]] * 4
 
 
 def test_controls_stand_beside_their_methods() -> None:
@@ -265,17 +267,17 @@ def test_controls_stand_beside_their_methods() -> None:
 def test_shares_that_do_not_fit_are_refused(knobs: dict[str, Any], message: str) -> None:
     """Their number, their sum and their sign, in one line."""
     with pytest.raises(InputError, match=message):
-        check_rates(MODEL.config, knobs)
+        check_shares(MODEL.config, knobs)
 
 
 def test_a_model_without_profiles_says_so() -> None:
     """Where nothing was measured the shares have to be typed."""
     bare: EfficientBertConfig = tiny_config(gate_profile=[], exit_profile=[], exit_depths=[2, 3])
     with pytest.raises(InputError, match=r"no gate profile of its own; give --class-rates with 4 shares"):
-        class_rates(bare, OWN)
+        class_shares(bare, OWN)
     with pytest.raises(InputError, match=r"no exit profile of its own; give --exit-rates with 2 shares"):
-        exit_rates(bare, OWN, 0.3)
+        exit_shares(bare, OWN, 0.3)
     earlier: EfficientBertConfig = tiny_config(staying_profile=[])
     with pytest.raises(InputError, match=r"no profile of those who stay; .* train stage 'gates' again"):
-        staying_rates(earlier, OWN, 0.3)
-    assert staying_rates(earlier, "0.7/0.1/0.1/0.1", 0.3)[0] == [0.7, 0.1, 0.1, 0.1]
+        staying_class_shares(earlier, OWN, 0.3)
+    assert staying_class_shares(earlier, "0.7/0.1/0.1/0.1", 0.3)[0] == [0.7, 0.1, 0.1, 0.1]

@@ -43,7 +43,7 @@ def by_training(folder: Path, monkeypatch: pytest.MonkeyPatch, full: float, scor
     (folder / "before").mkdir(parents=True)
     (folder / "before" / FILE).touch()
     scores, ranks = iter([full, score]), []
-    monkeypatch.setattr(stage, "judged", lambda *_: Verdict(next(scores, 0.0), 2.0, (1.0,)))
+    monkeypatch.setattr(stage, "measure_heldout", lambda *_: Verdict(next(scores, 0.0), 2.0, (1.0,)))
     monkeypatch.setattr(stage, "with_saliency", lambda rows, _: rows)
 
     def note(given: Context, recipe: Recipe) -> Trained:

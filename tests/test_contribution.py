@@ -141,7 +141,7 @@ def test_a_threshold_is_the_same_in_any_company() -> None:
             contribution.eta[0] = share.double() * length
             decide = contribution_policy(contribution).decide
             assert decide is not None
-            ragged, even = decide(view).keep, decide(replace(view, whole=True)).keep
+            ragged, even = decide(view).keep, decide(replace(view, unpadded=True)).keep
         assert ragged is not None
         assert even is not None
         assert torch.equal(ragged, even), seed
@@ -223,8 +223,8 @@ def test_faded_tokens_are_left_out_of_layers(left: bool, monkeypatch: pytest.Mon
     few, every = losses
     for name in ("classification", "contribution", "length"):
         torch.testing.assert_close(getattr(losses[few], name), getattr(losses[every], name), atol=1e-9, rtol=1e-7)
-    for own, whole in zip(gradients[few], gradients[every], strict=True):
-        torch.testing.assert_close(own, whole, atol=1e-9, rtol=1e-7)
+    for own, unpadded in zip(gradients[few], gradients[every], strict=True):
+        torch.testing.assert_close(own, unpadded, atol=1e-9, rtol=1e-7)
     assert ran[few] < 0.9 * ran[every]
 
 
@@ -240,7 +240,7 @@ def test_both_fidelities_agree_where_nothing_is_at_stake() -> None:
 
 def test_losses_do_not_depend_on_padding() -> None:
     """The losses of a batch are the mean of its examples' own."""
-    whole, rows = losses_of(MODEL), []
+    unpadded, rows = losses_of(MODEL), []
     for row, length in enumerate(LENGTHS):
         batch = rows_of(tiny_batch(LENGTHS, seed=5), [row])
         rows.append(
@@ -250,7 +250,7 @@ def test_losses_do_not_depend_on_padding() -> None:
         )
     for name in ("classification", "contribution", "length"):
         mean = torch.stack([getattr(own, name) for own in rows]).mean(0)
-        torch.testing.assert_close(getattr(whole, name), mean, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(getattr(unpadded, name), mean, atol=1e-5, rtol=1e-5)
 
 
 def test_a_teacher_takes_its_part_of_the_classification() -> None:

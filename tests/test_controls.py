@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from efficient_bert import Batch, Execution, InputError, run
-from efficient_bert.controls import OWN, Order, first_come, profile_policy, read_profile, shuffled
+from efficient_bert.controls import OWN, Order, profile_policy, random_order, read_profile, text_order
 from tests.tiny import tiny_batch, tiny_config, tiny_model
 
 MODEL = tiny_model(classes=2)
@@ -21,7 +21,7 @@ def kept(order: Order, batch: Batch = BATCH, execution: Execution = Execution.GA
         return run(MODEL, batch, profile_policy(PROFILE, order), execution=execution).trace.kept
 
 
-@pytest.mark.parametrize("order", [first_come, shuffled(0), shuffled(5)])
+@pytest.mark.parametrize("order", [text_order, random_order(0), random_order(5)])
 def test_as_many_are_kept_as_the_profile_says(order: Order) -> None:
     """The rounded fraction of each text's length, never fewer than one; [CLS] stays, and what left stays away."""
     found = kept(order)
@@ -34,7 +34,7 @@ def test_as_many_are_kept_as_the_profile_says(order: Order) -> None:
 
 def test_the_end_goes_first() -> None:
     """The beginning of the text is what is left."""
-    for row, layers in enumerate(kept(first_come)):
+    for row, layers in enumerate(kept(text_order)):
         for tokens in layers:
             count = int(tokens.sum())
             assert tokens[:count].all(), row
@@ -42,15 +42,15 @@ def test_the_end_goes_first() -> None:
 
 def test_a_random_order_depends_on_seed_and_length_alone() -> None:
     """An example alone keeps what it keeps in a batch; another seed, or another length, keeps others."""
-    found = kept(shuffled(0))
-    alone = kept(shuffled(0), tiny_batch(LENGTHS[:1]))
+    found = kept(random_order(0))
+    alone = kept(random_order(0), tiny_batch(LENGTHS[:1]))
     assert torch.equal(found[0], alone[0])
-    assert not torch.equal(found, kept(shuffled(1)))
+    assert not torch.equal(found, kept(random_order(1)))
 
 
 def test_every_position_is_kept_about_as_often() -> None:
     """Over a thousand seeds each of nine positions beside [CLS] is kept four times in nine, within four deviations."""
-    counts = torch.stack([kept(shuffled(seed), tiny_batch([10]))[0, 1, 1:] for seed in range(1000)]).sum(0)
+    counts = torch.stack([kept(random_order(seed), tiny_batch([10]))[0, 1, 1:] for seed in range(1000)]).sum(0)
     expected, deviation = 1000 * 4 / 9, (1000 * 4 / 9 * 5 / 9) ** 0.5
     assert (counts - expected).abs().max() < 4 * deviation
 

@@ -14,7 +14,7 @@ from efficient_bert import Batch, EfficientBertConfig, EfficientBertForSequenceC
 from efficient_bert.cost import full_flops, head_macs, layer_macs, trace_flops
 from efficient_bert.counting import count_with_fvcore, count_with_torch
 from efficient_bert.decisions import Decision, Policy, View
-from efficient_bert.exits import certain
+from efficient_bert.exits import is_certain
 from tests.tiny import SHAPES, everything, tiny_batch, tiny_config, tiny_model
 
 LENGTHS = [16, 64, 128, 256, 512]
@@ -123,7 +123,9 @@ def test_an_early_exit_by_hand() -> None:
     """Leaving at depth 2 of 4 with exits at 1 and 2 costs two layers and two heads."""
     model, batch = tiny_model(), tiny_batch([6])
     policy = Policy(
-        lambda view: Decision(leave=certain(view.logits, 9.0) & (view.depth == 2)) if len(view.logits) else Decision(),
+        lambda view: (
+            Decision(leave=is_certain(view.logits, 9.0) & (view.depth == 2)) if len(view.logits) else Decision()
+        ),
         exits=(1, 2),
     )
     # a layer: 6 tokens x (4 x 48 x 48 + 2 x 48 x 192) + 2 x 36 x 48; a head: 48 x 48 + 48 x 3

@@ -11,8 +11,15 @@ from torch import Tensor
 
 from efficient_bert import Batch, EfficientBertForSequenceClassification, Execution, run
 from efficient_bert.fidelity import Fidelity
-from efficient_bert.subnets import DepthRule, subnet_policy, uniform
-from efficient_bert.training.distillation import Reading, distance, readings, soft_cross_entropy, teach, teacher_states
+from efficient_bert.subnets import DepthRule, subnet_policy, uniform_subnet
+from efficient_bert.training.distillation import (
+    Reading,
+    distance,
+    readings,
+    soft_cross_entropy,
+    teach,
+    teacher_state_numbers,
+)
 from tests.conftest import MiniLM
 from tests.tiny import tiny_batch, tiny_model
 
@@ -25,7 +32,7 @@ def apart(
     """Each subnet by a forward pass of its own."""
     found = []
     for depth in depths:
-        policy = subnet_policy(uniform(model.config, width=width, depth=depth))
+        policy = subnet_policy(uniform_subnet(model.config, width=width, depth_mult=depth))
         output = run(model, batch, policy, execution=Execution.SOFT, record=True)
         found.append(Reading(output.logits, output.hidden_states))
     return found
@@ -42,8 +49,10 @@ def gradients(
             model, batch, width=width, depths=DEPTHS
         )  # fmt: skip
         for depth, reading in zip(DEPTHS, given, strict=True):
-            places = teacher_states(depth, model.config.num_hidden_layers)
-            total = total + distance(reading, teacher, batch.mask, places=places).loss(answers=1.0, states=1.0)
+            state_numbers = teacher_state_numbers(depth, model.config.num_hidden_layers)
+            total = total + distance(reading, teacher, batch.mask, state_numbers=state_numbers).loss(
+                answers=1.0, states=1.0
+            )
     total.backward()
     return total.detach(), {name: part.grad.clone() for name, part in model.named_parameters() if part.grad is not None}
 
@@ -88,7 +97,7 @@ def test_readings_are_the_subnets(rule: DepthRule) -> None:
     """Whatever the order of the depths, every reading is its subnet's own pass."""
     model, batch, depths = tiny_model(), tiny_batch([7, 3]), (0.5, 1.0, 0.75)
     for depth, reading in zip(depths, readings(model, batch, width=0.5, depths=depths, rule=rule), strict=True):
-        policy = subnet_policy(uniform(model.config, width=0.5, depth=depth, rule=rule))
+        policy = subnet_policy(uniform_subnet(model.config, width=0.5, depth_mult=depth, rule=rule))
         output = run(model, batch, policy, execution=Execution.MASKED, record=True)
         torch.testing.assert_close(reading.logits, output.logits)
         assert len(reading.states) == round(4 * depth) + 1
@@ -98,9 +107,9 @@ def test_readings_are_the_subnets(rule: DepthRule) -> None:
 
 def test_teacher_states_by_hand() -> None:
     """Six layers of twelve are compared with every second state, nine with three of four."""
-    assert teacher_states(0.5, 12) == (0, 2, 4, 6, 8, 10, 12)
-    assert teacher_states(0.75, 12) == (0, 1, 2, 4, 5, 6, 8, 9, 10, 12)
-    assert teacher_states(1.0, 4) == (0, 1, 2, 3, 4)
+    assert teacher_state_numbers(0.5, 12) == (0, 2, 4, 6, 8, 10, 12)
+    assert teacher_state_numbers(0.75, 12) == (0, 1, 2, 4, 5, 6, 8, 9, 10, 12)
+    assert teacher_state_numbers(1.0, 4) == (0, 1, 2, 3, 4)
 
 
 def test_a_distance_by_hand() -> None:
@@ -110,8 +119,8 @@ def test_a_distance_by_hand() -> None:
     off = torch.tensor([[[1.0] * 3, [2.0] * 3], [[3.0] * 3, [10.0] * 3]])
     answers = torch.tensor([[0.0, 0.0], [0.0, 0.0]])
     student, given = Reading(answers, (ones, off)), Reading(answers, (teacher, ones, teacher))
-    corrected = distance(student, given, mask, places=(0, 2))
-    released = distance(student, given, mask, places=(0, 2), fidelity=Fidelity.RELEASED)
+    corrected = distance(student, given, mask, state_numbers=(0, 2))
+    released = distance(student, given, mask, state_numbers=(0, 2), fidelity=Fidelity.RELEASED)
     assert corrected.states.tolist() == pytest.approx([1.0, (1 + 4 + 9) / 3])
     assert released.states.tolist() == pytest.approx([1.0, (1 + 4 + 9 + 100) / 4])
     assert corrected.answers.item() == pytest.approx(0.6931471805599453)

@@ -9,8 +9,8 @@ from transformers import BertConfig, BertForSequenceClassification
 from transformers.models.bert.modeling_bert import BertLayer
 
 from efficient_bert import Batch, EfficientBertForSequenceClassification, InputError, run
+from efficient_bert.attention import attend
 from efficient_bert.bert import Layer
-from efficient_bert.ragged import attend
 from tests.conftest import MiniLM
 from tests.tiny import SHAPES, tiny_batch, tiny_model
 

@@ -228,19 +228,19 @@ def test_the_answer_needs_no_more_than_its_token(shape: str, attention: str, lef
 
     batch = tiny_batch([12, 3, 1, 7], seed=5, left=left)
     found = []
-    for whole in (True, False):
+    for all_tokens in (True, False):
         model = tiny_model(shape, seed=4).double()
         model.set_attn_implementation(attention)
         policy = Policy(fade) if fading else None
-        output = run(model, batch, policy, execution=Execution.SOFT, record=True, whole=whole)
+        output = run(model, batch, policy, execution=Execution.SOFT, record=True, all_tokens=all_tokens)
         model.loss(output.logits, torch.tensor([0, 1, 2, 1])).backward()
         gradients = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
         found.append((output.logits, output.hidden_states[-2], gradients))
         first = batch.mask.int().argmax(1)
         others = torch.arange(batch.mask.shape[1]) != first[:, None]
         same = torch.equal(output.hidden_states[-1][others], output.hidden_states[-2][others])
-        assert same or whole
-        assert fading or not (same and whole)  # fading may leave nothing else to run
+        assert same or all_tokens
+        assert fading or not (same and all_tokens)  # fading may leave nothing else to run
     torch.testing.assert_close(found[0], found[1], atol=1e-12, rtol=1e-9)
 
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from bench.backbones import resolve, tokenizer
 from bench.errors import InputError as BenchInputError
 from eraser_eval import InputError, read_dataset
-from eraser_eval.align import POOLINGS, Alignment, Pooling, aligned, merged, token_offsets, windows
+from eraser_eval.align import POOLINGS, Alignment, Pooling, align, merge_windows, token_offsets, windows
 from eraser_eval.documents import tokens
 
 TEXTS = st.text(
@@ -53,7 +53,7 @@ def test_offsets_are_those_of_the_tokens(text: str) -> None:
 def test_pooling_undoes_spreading(data: st.DataObject, how: Pooling) -> None:
     """Values of tokens spread over any pieces come back exactly, and special tokens get the filling."""
     text, pieces = data.draw(cut())
-    alignment = aligned(pieces, token_offsets(text))
+    alignment = align(pieces, token_offsets(text))
     values = data.draw(st.lists(NUMBERS, min_size=alignment.size, max_size=alignment.size))
     spread = alignment.spread(values, how=how, fill=-7.0)
     assert alignment.covered.all()
@@ -73,14 +73,14 @@ def test_windows_come_back_together(data: st.DataObject, how: Pooling) -> None:
     places = list(windows(length, size=size, overlap=overlap))
     padded = [[9e9, *(values[piece] for piece in place), 9e9, *[9e9] * (size - len(place))] for place in places]
     content = [[False, *[True] * len(place), False, *[False] * (size - len(place))] for place in places]
-    assert merged(padded, content, places, length=length, how=how).tolist() == values
+    assert merge_windows(padded, content, places, length=length, how=how).tolist() == values
     assert {piece for place in places for piece in place} == set(range(length))
     assert all(len(set(one) & set(other)) == overlap for one, other in pairwise(places))
 
 
 def test_pooling_is_what_it_says() -> None:
     """Sum, mean and largest value of the pieces of each token; a token without a piece has the filling."""
-    alignment = aligned([(0, 0), (0, 2), (2, 4), (5, 6), (9, 10)], [(0, 4), (5, 8), (8, 9)])
+    alignment = align([(0, 0), (0, 2), (2, 4), (5, 6), (9, 10)], [(0, 4), (5, 8), (8, 9)])
     values = [50.0, 1.0, -3.0, 2.0, 60.0]
     assert alignment.units.tolist() == [-1, 0, 0, 1, -1]
     assert alignment.pool(values, how="sum").tolist() == [-2.0, 2.0, 0.0]
@@ -93,33 +93,33 @@ def test_pieces_go_to_words_and_words_to_tokens() -> None:
     """Two steps through words that are finer than tokens equal one step; a run over two tokens goes to the larger."""
     text = "don't stop"
     pieces, words = [(0, 2), (2, 3), (3, 5), (6, 8), (8, 10)], [(0, 3), (3, 4), (4, 5), (6, 10)]
-    in_words = aligned(pieces, words)
+    in_words = align(pieces, words)
     assert in_words.units.tolist() == [0, 0, 1, 3, 3]
-    assert in_words.then(aligned(words, token_offsets(text))).units.tolist() == [0, 0, 0, 1, 1]
-    assert aligned(pieces, token_offsets(text)).units.tolist() == [0, 0, 0, 1, 1]
-    assert aligned([(3, 10)], token_offsets(text)).units.tolist() == [1]
+    assert in_words.compose(align(words, token_offsets(text))).units.tolist() == [0, 0, 0, 1, 1]
+    assert align(pieces, token_offsets(text)).units.tolist() == [0, 0, 0, 1, 1]
+    assert align([(3, 10)], token_offsets(text)).units.tolist() == [1]
 
 
 def test_windows_that_disagree_are_pooled() -> None:
     """A piece that two windows saw has their mean, sum or larger value; one that none saw has the filling."""
     values, content, places = [[1.0, 2.0], [4.0, 8.0]], [[True, True], [True, True]], [range(2), range(1, 3)]
-    assert merged(values, content, places, length=4).tolist() == [1.0, 3.0, 8.0, 0.0]
-    assert merged(values, content, places, length=4, how="sum", fill=-1.0).tolist() == [1.0, 6.0, 8.0, -1.0]
-    assert merged(values, content, places, length=4, how="max").tolist() == [1.0, 4.0, 8.0, 0.0]
+    assert merge_windows(values, content, places, length=4).tolist() == [1.0, 3.0, 8.0, 0.0]
+    assert merge_windows(values, content, places, length=4, how="sum", fill=-1.0).tolist() == [1.0, 6.0, 8.0, -1.0]
+    assert merge_windows(values, content, places, length=4, how="max").tolist() == [1.0, 4.0, 8.0, 0.0]
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: aligned([(3, 1)], [(0, 4)]), r"\[3, 1\) ends before it starts"),
-        (lambda: aligned([(0, 1)], [(0, 4), (3, 5)]), "overlap or are out of order"),
+        (lambda: align([(3, 1)], [(0, 4)]), r"\[3, 1\) ends before it starts"),
+        (lambda: align([(0, 1)], [(0, 4), (3, 5)]), "overlap or are out of order"),
         (lambda: Alignment(np.array([0]), 1).pool([1.0, 2.0], how="sum"), "shape (2,) were given for 1 units"),
         (lambda: Alignment(np.array([0]), 1).spread([], how="sum"), "shape (0,) were given for 1 units"),
         (lambda: Alignment(np.array([0]), 1).pool([1.0], how="median"), "'median', but there are sum, mean, max"),  # type: ignore[arg-type]  # what is refused
-        (lambda: Alignment(np.array([0]), 2).then(Alignment(np.array([0]), 1)), "2 units cannot be aligned with 1"),
+        (lambda: Alignment(np.array([0]), 2).compose(Alignment(np.array([0]), 1)), "2 units cannot be aligned with 1"),
         (lambda: list(windows(5, size=3, overlap=3)), "windows of 3 pieces cannot overlap by 3"),
-        (lambda: merged([[1.0]], [[False]], [range(1)], length=1), "window 0 has 0 pieces"),
-        (lambda: merged([[1.0]], [[True]], [range(3, 4)], length=3), "reaches piece 3"),
+        (lambda: merge_windows([[1.0]], [[False]], [range(1)], length=1), "window 0 has 0 pieces"),
+        (lambda: merge_windows([[1.0]], [[True]], [range(3, 4)], length=3), "reaches piece 3"),
     ],
 )
 def test_what_cannot_be_aligned_is_refused(call: object, message: str) -> None:
@@ -141,7 +141,7 @@ def test_a_real_tokenizer_is_aligned(pieces: PreTrainedTokenizerBase) -> None:
     """Pieces of accented, joined, invisible and Chinese characters lie in the tokens that hold their characters."""
     text = "A naïve\u00a0café — “émigré” 👩‍👩‍👧 x\u200by ﬁne\t\u202eabc\n日本語 tests don't"
     found = pieces(text, return_offsets_mapping=True, padding="max_length", max_length=48)
-    alignment = aligned(found["offset_mapping"], token_offsets(text))
+    alignment = align(found["offset_mapping"], token_offsets(text))
     special = np.array(found.input_ids) < 103
     spans = token_offsets(text)
     assert (alignment.units[special & (np.array(found.input_ids) != 100)] == -1).all()
@@ -156,12 +156,12 @@ def test_long_reviews_in_windows(pieces: PreTrainedTokenizerBase) -> None:
     documents = read_dataset(Path(os.environ["EFFICIENT_BERT_DATA"]) / "eraser" / "movies").documents
     for text in list(documents.values())[:20]:
         encoded = pieces(text, return_offsets_mapping=True, add_special_tokens=False, verbose=False)
-        alignment = aligned(encoded["offset_mapping"], token_offsets(text))
+        alignment = align(encoded["offset_mapping"], token_offsets(text))
         mask = np.arange(alignment.size) % 3 == 0
         spread = alignment.spread(mask, how="max")
         places = list(windows(len(spread), size=510, overlap=100))
         values = [[9.0, *spread[place.start : place.stop], 9.0] for place in places]
         content = [[False, *[True] * len(place), False] for place in places]
-        whole = merged(values, content, places, length=len(spread), how="max")
+        whole = merge_windows(values, content, places, length=len(spread), how="max")
         assert (alignment.pool(whole, how="max").astype(bool) == mask)[alignment.covered].all()
         assert alignment.covered.mean() > 0.99

@@ -41,8 +41,8 @@ from eraser_eval.agreement import above_uniform_level
 from eraser_eval.classification import Classes, classification_scores
 from eraser_eval.plausibility import hard_counts, hard_scores, hard_terms
 from eraser_eval.ranking import ranking
-from eraser_eval.report import nested, point
-from eraser_eval.table import Table, interval, resampled, total
+from eraser_eval.report import nest, point
+from eraser_eval.table import Table, interval, resample, total
 from tests.eraser_files import GOLD, call, lines, predictions, refused, scored, write
 
 SCORES = st.one_of(st.sampled_from([0.0, 0.5, 1.0]), st.floats(-1e300, 1e300))
@@ -104,7 +104,7 @@ def test_hard_scores_equal_sets_of_tokens(pairs: list[tuple[set[tuple[int, int]]
         for index, threshold in enumerate((0.5, 1.0)):
             assert counts[f"reached_{index}"] == sum(met(span, gold, threshold) for span in predicted)
             assert counts[f"met_{index}"] == sum(met(span, predicted, threshold) for span in gold)
-    found = nested(hard_scores(total(filled, hard_terms), (0.5, 1.0)), point)
+    found = nest(hard_scores(total(filled, hard_terms), (0.5, 1.0)), point)
     for block in found["corrected"]["iou_scores"]:
         assert all(
             value is None or 0 <= value <= 1 for average in ("micro", "macro") for value in block[average].values()
@@ -119,7 +119,7 @@ def test_the_report_equals_scikit_learn(rows: list[tuple[str, str]]) -> None:
     for gold, predicted in rows:
         classes.append(gold, predicted)
     for sums in (classes.sums(), total(classes.table, classes.terms)):
-        ours = nested(classification_scores(sums, classes), point)["classification_scores"]
+        ours = nest(classification_scores(sums, classes), point)["classification_scores"]
         theirs = classification_report(*zip(*rows, strict=True), output_dict=True, zero_division=0)
         assert ours["accuracy"] == ours["prf"]["accuracy"] == pytest.approx(theirs.pop("accuracy"))
         assert set(ours["prf"]) == {*theirs, "accuracy"}
@@ -133,7 +133,7 @@ def test_many_classes_have_no_intervals_but_scores() -> None:
     for number in range(300):
         classes.append(str(number), str(number - number % 2))
     assert set(classes.terms(classes.table.block(0, 300))) == {"rows", "right"}
-    assert len(nested(classification_scores(classes.sums(), classes), point)["classification_scores"]["prf"]) == 303
+    assert len(nest(classification_scores(classes.sums(), classes), point)["classification_scores"]["prf"]) == 303
 
 
 SHARES = st.lists(st.integers(0, 9), min_size=3, max_size=3).filter(any)
@@ -163,7 +163,7 @@ def test_thresholds_are_chosen(
     there: tuple[float, ...], asked: tuple[float, ...] | None, chosen: tuple[int, ...] | None
 ) -> None:
     """The official thresholds if the file has them, else the file's; asked ones with a tolerance, or none at all."""
-    assert faithful.chosen_thresholds(there, asked) == chosen
+    assert faithful.choose_thresholds(there, asked) == chosen
 
 
 # Intervals
@@ -182,7 +182,7 @@ def test_intervals_are_those_of_a_plain_bootstrap(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(table, "BLOCK", 7)
     # Sorted, blocks differ: an interval of resamples within blocks alone would be far too narrow.
     values = np.sort(np.random.default_rng(0).gamma(2.0, size=60))
-    (sums,) = resampled([(filled(values), lambda terms: terms)], resamples=4000, seed=1)
+    (sums,) = resample([(filled(values), lambda terms: terms)], resamples=4000, seed=1)
     theirs = bootstrap((values,), np.mean, n_resamples=4000, method="percentile", rng=2).confidence_interval
     low, high = interval(sums["value"] / len(values), level=0.95) or (0, 0)
     assert (low, high) == pytest.approx((theirs.low, theirs.high), rel=0.03)
@@ -193,7 +193,7 @@ def test_every_resample_has_as_many_rows(monkeypatch: pytest.MonkeyPatch) -> Non
     for block in (1, 4, 100):
         monkeypatch.setattr(table, "BLOCK", block)
         rows = filled(np.arange(10.0))
-        (sums,) = resampled([(rows, lambda terms: {"one": np.ones_like(terms["value"])})], resamples=50, seed=0)
+        (sums,) = resample([(rows, lambda terms: {"one": np.ones_like(terms["value"])})], resamples=50, seed=0)
         assert sums["one"].tolist() == [10.0] * 50
 
 

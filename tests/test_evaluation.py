@@ -18,7 +18,7 @@ from bench.store import EXAMPLE_SCHEMA
 from efficient_bert import Batch, EfficientBertForSequenceClassification, run
 from efficient_bert.cost import full_flops, trace_flops
 from efficient_bert.decisions import Policy
-from efficient_bert.exits import replayed
+from efficient_bert.exits import replay
 from tests.tiny import VOCABULARY, everything, tiny_config, tiny_model
 
 MODEL = tiny_model()
@@ -78,7 +78,7 @@ def test_several_readings_share_passes(tmp_path: Path, monkeypatch: pytest.Monke
 
     once = evaluation._passed
     monkeypatch.setattr(evaluation, "_passed", counted)
-    first = Reading(tmp_path / "first", lambda output: replayed(output, lambda logits: logits[-1, :, 0] > 0))
+    first = Reading(tmp_path / "first", lambda output: replay(output, lambda logits: logits[-1, :, 0] > 0))
     second = Reading(tmp_path / "second")
     leaving, staying = evaluate_readings(given, rows(40), [first, second])
     assert passed == [32, 8]

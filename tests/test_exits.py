@@ -13,7 +13,7 @@ import torch
 
 from bench.registry import METHODS
 from efficient_bert.errors import InputError
-from efficient_bert.exits import certain, entropy, steady
+from efficient_bert.exits import entropy, exits_agree, is_certain
 from tests.tiny import tiny_config
 
 
@@ -41,8 +41,8 @@ def test_only_the_newest_exit_decides() -> None:
     """Entropies of the newest exit are compared with the threshold, strictly."""
     sure, torn = [9.0, -9.0], [0.0, 0.0]
     logits = torch.tensor([[sure, torn], [torn, sure]])
-    assert certain(logits, 0.3).tolist() == [False, True]
-    assert certain(logits, 0.0).tolist() == [False, False]
+    assert is_certain(logits, 0.3).tolist() == [False, True]
+    assert is_certain(logits, 0.0).tolist() == [False, False]
 
 
 def brute_force(predictions: list[int], patience: int) -> bool:
@@ -60,7 +60,7 @@ def test_patience_equals_a_counter(patience: int) -> None:
         histories = list(itertools.product(range(3), repeat=exits))
         logits = torch.nn.functional.one_hot(torch.tensor(histories).T, 3).float()
         expected = [brute_force(list(history), patience) for history in histories]
-        assert steady(logits, patience).tolist() == expected
+        assert exits_agree(logits, patience).tolist() == expected
 
 
 def test_a_model_of_one_layer_has_no_exit() -> None:

@@ -15,13 +15,13 @@ from efficient_bert.contribution import contribution_policy
 from efficient_bert.explain import (
     attention,
     attention_rollout,
-    embedded_by,
+    embed,
     embedding_gradient,
     gradient_times_input,
     integrated_gradients,
 )
 from efficient_bert.explainers import Question
-from efficient_bert.hooks import output_through
+from efficient_bert.hooks import change_output
 from tests.tiny import rows_of, tiny_batch, tiny_model
 
 LENGTHS = (9, 5, 12)
@@ -120,12 +120,12 @@ def test_integrated_gradients_are_captums() -> None:
     empty = Batch(torch.full_like(batch.input_ids, model.config.padding), batch.mask, batch.token_type_ids)
 
     def logits(embedded: Tensor, *parts: Tensor) -> Tensor:
-        with output_through(model.bert.embeddings, lambda own, *inputs: embedded):
+        with change_output(model.bert.embeddings, lambda own, *inputs: embedded):
             return run(model, Batch(*parts), execution=Execution.SOFT).logits
 
     expected = IntegratedGradients(logits).attribute(
-        embedded_by(model, batch).detach(),
-        baselines=embedded_by(model, empty).detach(),
+        embed(model, batch).detach(),
+        baselines=embed(model, empty).detach(),
         target=CLASSES,
         additional_forward_args=(batch.input_ids, batch.mask, batch.token_type_ids),
         n_steps=7,
@@ -138,7 +138,7 @@ def test_integrated_gradients_are_captums() -> None:
 def test_gradients_at_another_embedding() -> None:
     """The gradient at a given embedding output is the slope of the logit there, by finite differences."""
     model, batch = tiny_model(), tiny_batch([6])
-    place = embedded_by(model, batch).detach() * 0.5
+    place = embed(model, batch).detach() * 0.5
     _, gradient, before = embedding_gradient(model, batch, CLASSES[:1], embedded=place)
     direction = torch.randn(place.shape, generator=torch.Generator().manual_seed(0))
     after, less = (

@@ -17,7 +17,7 @@ from efficient_bert.methods.flexible import FLEXIBLE
 from efficient_bert.methods.prefix_exit import PREFIX_EXIT
 from efficient_bert.methods.static_subnet import STATIC_SUBNET
 from efficient_bert.methods.width_gates import WIDTH_GATES
-from efficient_bert.subnets import Subnet, subnet_policy, uniform
+from efficient_bert.subnets import Subnet, subnet_policy, uniform_subnet
 from tests.tiny import tiny_batch, tiny_model
 
 MODEL = tiny_model(exit_depths=[2, 3], shared_head=True, seed=6)
@@ -41,7 +41,7 @@ def subnet(chosen: Subnet) -> Output:
 def test_a_static_subnet_by_knobs() -> None:
     """One width for all layers or one for each that runs, and a prefix of them."""
     found = answer(STATIC_SUBNET, width_mult="0.75", depth_mult=0.5)
-    assert torch.equal(found.logits, subnet(uniform(MODEL.config, width=0.75, depth=0.5)).logits)
+    assert torch.equal(found.logits, subnet(uniform_subnet(MODEL.config, width=0.75, depth_mult=0.5)).logits)
     assert found.trace.heads.tolist() == [[9, 9, 0, 0]] * 7
     mixed = answer(STATIC_SUBNET, width_mult="0.25,1,0.5", depth_mult=0.75)
     assert torch.equal(mixed.logits, subnet(Subnet((0, 1, 2), (0.25, 1.0, 0.5))).logits)
@@ -55,7 +55,7 @@ def entropies(found: Output) -> Tensor:
 
 def test_exits_of_the_final_head() -> None:
     """Each example leaves at the first trained depth whose prefix is certain enough, with the prefix's logits."""
-    prefixes = [subnet(uniform(MODEL.config, width=0.5, depth=depth)) for depth in (0.5, 0.75, 1.0)]
+    prefixes = [subnet(uniform_subnet(MODEL.config, width=0.5, depth_mult=depth)) for depth in (0.5, 0.75, 1.0)]
     threshold = float(entropies(prefixes[0]).median()) + 1e-4
     found = answer(PREFIX_EXIT, exit_width=0.5, exit_threshold=threshold)
     certain = [entropies(prefix) < threshold for prefix in prefixes]
@@ -87,7 +87,7 @@ def test_in_a_regression_steady_scores_leave() -> None:
     """Never at the first depth; at the second where its score differs from the first's by less than the threshold."""
     model = tiny_model(exit_depths=[2, 3], shared_head=True, seed=6, num_labels=1)
     scores = [
-        run(model, BATCH, subnet_policy(uniform(model.config, width=1.0, depth=depth))).logits[:, 0]
+        run(model, BATCH, subnet_policy(uniform_subnet(model.config, width=1.0, depth_mult=depth))).logits[:, 0]
         for depth in (0.5, 0.75)
     ]
     apart = (scores[1] - scores[0]).abs()
@@ -103,8 +103,8 @@ def test_in_a_regression_steady_scores_leave() -> None:
 def test_the_released_count_by_hand() -> None:
     """Dense layers of what ran, a gate more than layers, every exit head and the final one."""
     values: dict[str, Any] = {"width_mult_list": "0.5,0.5,0.5,0.5", "exit_threshold": 0.5}
-    assert FLEXIBLE.released_flops is not None
-    assert WIDTH_GATES.released_flops is not None
+    assert FLEXIBLE.published_flops is not None
+    assert WIDTH_GATES.published_flops is not None
     depths = answer(FLEXIBLE, **values).trace.exit_depth
     assert len(depths.unique()) > 1
     # a token in a layer at half width: (4 x 48 x 48 + 2 x 48 x 192) / 2; a gate: 48 x 52; a head: 48 x 51
@@ -113,10 +113,10 @@ def test_the_released_count_by_hand() -> None:
         for length, depth in zip(BATCH.mask.sum(1).tolist(), depths.tolist(), strict=True)
     ]
     passes = {method: answer(method, **values) for method in (FLEXIBLE, WIDTH_GATES)}
-    spent, whole = FLEXIBLE.released_flops(MODEL, passes[FLEXIBLE], values)
+    spent, whole = FLEXIBLE.published_flops(MODEL, passes[FLEXIBLE], values)
     assert spent.tolist() == expected
     without = [2 * (length * 4 * 13824 + 5 * 2496 + 2448) for length in BATCH.mask.sum(1).tolist()]
-    assert WIDTH_GATES.released_flops(MODEL, passes[WIDTH_GATES], values)[0].tolist() == without
+    assert WIDTH_GATES.published_flops(MODEL, passes[WIDTH_GATES], values)[0].tolist() == without
     full = [2 * (length * 4 * 27648 + 2448) for length in BATCH.mask.sum(1).tolist()]
     assert whole.tolist() == full, "four layers at full width, attention's products left out here too, one head"
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from efficient_bert import EfficientBertForSequenceClassification, Execution, run
 from efficient_bert.fidelity import Fidelity
 from efficient_bert.importance import Importance, importance
-from efficient_bert.subnets import DepthRule, rewire, subnet_policy, uniform
+from efficient_bert.subnets import DepthRule, rewire, subnet_policy, uniform_subnet
 from efficient_bert.training import Context, Rows, Stage, Status, gating, grafting
 from efficient_bert.training import flexible as stages
 from efficient_bert.training.flexible import DEPTH, FINAL, REWIRE, WIDTH, Teaching, joint_losses
@@ -50,8 +50,8 @@ def followed_by_hand(model: EfficientBertForSequenceClassification, some: Rows, 
         own, teacher = (
             run(model, batch, subnet_policy(subnet), execution=Execution.SOFT, record=True)
             for subnet in (
-                uniform(model.config, width=width, depth=depth, rule=rule),
-                uniform(model.config, width=width if options.get("teacher") == "same" else 1.0),
+                uniform_subnet(model.config, width=width, depth_mult=depth, rule=rule),
+                uniform_subnet(model.config, width=width if options.get("teacher") == "same" else 1.0),
             )
         )
         squares = [
@@ -316,7 +316,9 @@ def test_a_score_is_right_within_the_threshold(
     )  # fmt: skip
     batch, _ = batch_and_classes(scores)
     with torch.no_grad():
-        answers = [run(model, batch, subnet_policy(uniform(model.config, width=width))).logits for width in WIDTHS[:3]]
+        answers = [
+            run(model, batch, subnet_policy(uniform_subnet(model.config, width=width))).logits for width in WIDTHS[:3]
+        ]
     expected: dict[float, list[int]] = {}
     for bound in (threshold, 0.5):
         near = [[abs(float(answer[row, 0]) - 0.25 * row) < bound for answer in answers] for row in range(12)]

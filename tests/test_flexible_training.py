@@ -17,7 +17,7 @@ from efficient_bert.gates import gate_policy
 from efficient_bert.importance import importance
 from efficient_bert.methods.prefix_exit import PREFIX_EXIT
 from efficient_bert.methods.static_subnet import STATIC_SUBNET
-from efficient_bert.subnets import DepthRule, export, layer_widths, subnet_policy, uniform
+from efficient_bert.subnets import DepthRule, export, layer_widths, subnet_policy, uniform_subnet
 from efficient_bert.training import Context, Rows, Stage, grafting
 from efficient_bert.training import flexible as stages
 from efficient_bert.training.batches import collate
@@ -27,13 +27,12 @@ from efficient_bert.training.flexible import (
     REWIRE,
     WIDTH,
     Teaching,
-    depth_list,
     descend_jointly,
     joint_losses,
     mean_score,
-    width_list,
 )
 from efficient_bert.training.gating import GATES, class_weights, folds, labels_of, states_of, with_gates
+from efficient_bert.training.subnet_lists import parse_depths, parse_widths
 from tests.test_training_loop import accuracy, assert_resumes, assert_says_what_it_changes, context, rows
 from tests.tiny import tiny_config, tiny_model
 
@@ -154,7 +153,7 @@ def test_depths_may_leave_out_other_layers(tmp_path: Path, rule: DepthRule, half
     assert model.config.exit_profile == []
     chosen = STATIC_SUBNET.policy(model, {"width_mult": "0.5", "depth_mult": 0.5})
     assert chosen.layers == half
-    dense = export(model, layer_widths("0.5", model.config, depth=0.5)).config
+    dense = export(model, layer_widths("0.5", model.config, depth_mult=0.5)).config
     assert (dense.depths, dense.depth_rule) == ([], "prefix")  # its own layers follow one another
     batch, inputs = batch_and_classes(run_.train)
     with torch.no_grad():
@@ -172,7 +171,7 @@ def test_a_joint_loss_is_the_sum_over_subnets() -> None:
         total = torch.stack(list(joint_losses(model, inputs, ALL))).sum()
         each = [
             torch.nn.functional.cross_entropy(
-                run(model, batch, subnet_policy(uniform(model.config, width=width, depth=depth))).logits,
+                run(model, batch, subnet_policy(uniform_subnet(model.config, width=width, depth_mult=depth))).logits,
                 inputs["labels"],
             )
             for width in ALL.widths
@@ -234,7 +233,9 @@ def test_epochs_are_compared_by_the_mean_over_subnets(tmp_path: Path) -> None:
         scores = [
             accuracy(
                 inputs["labels"],
-                run(run_.model, batch, subnet_policy(uniform(run_.model.config, width=width, depth=depth))).logits,
+                run(
+                    run_.model, batch, subnet_policy(uniform_subnet(run_.model.config, width=width, depth_mult=depth))
+                ).logits,
             )
             for width in ALL.widths
             for depth in ALL.depths
@@ -326,11 +327,11 @@ def test_labels_and_states_are_each_rows_own() -> None:
         right = []
         for width in WIDTHS[:3]:
             with torch.inference_mode():
-                answer = run(model, batch, subnet_policy(uniform(model.config, width=width))).logits.argmax()
+                answer = run(model, batch, subnet_policy(uniform_subnet(model.config, width=width))).logits.argmax()
             right.append(int(answer) == row["label"])
         assert label == (right.index(True) if True in right else 3)
         seen: list[Tensor] = []
-        policy = subnet_policy(uniform(model.config, width=WIDTHS[label]))
+        policy = subnet_policy(uniform_subnet(model.config, width=WIDTHS[label]))
 
         def watch(view: View, seen: list[Tensor] = seen) -> Decision:
             if view.depth % 2 == 0:
@@ -350,7 +351,7 @@ def test_a_regression_is_trained_and_labelled(tmp_path: Path) -> None:
     batch, inputs = batch_and_classes(scores)
     with torch.inference_mode():
         answers = [
-            run(model, batch, subnet_policy(uniform(model.config, width=width))).logits[:, 0] for width in WIDTHS
+            run(model, batch, subnet_policy(uniform_subnet(model.config, width=width))).logits[:, 0] for width in WIDTHS
         ]
         joint = sum(map(float, joint_losses(model, inputs, replace(ALL, depths=(1.0,)))))
     squared = [float((answer - inputs["labels"]).square().mean()) for answer in answers]
@@ -401,7 +402,7 @@ def test_class_weights_are_read() -> None:
 def test_bad_width_lists_are_refused(text: str, message: str) -> None:
     """Out of order, repeated, without a head, no full width, two of the same heads, no numbers: one line each."""
     with pytest.raises(InputError, match=message) as caught:
-        width_list(text, tiny_config())
+        parse_widths(text, tiny_config())
     assert "\n" not in str(caught.value)
 
 
@@ -420,10 +421,10 @@ def test_gates_of_one_width_are_refused() -> None:
 def test_bad_depth_lists_are_refused(text: str, message: str) -> None:
     """Two depths of the same layers, no full depth, no layer, no number."""
     with pytest.raises(InputError, match=message):
-        depth_list(text, tiny_config())
+        parse_depths(text, tiny_config())
 
 
 def test_lists_may_ascend_or_descend() -> None:
     """Either order is read, largest first."""
-    assert width_list("0.5,1", tiny_config()) == width_list("1,0.5", tiny_config()) == (1.0, 0.5)
-    assert depth_list("0.5,0.75,1", tiny_config()) == (1.0, 0.75, 0.5)
+    assert parse_widths("0.5,1", tiny_config()) == parse_widths("1,0.5", tiny_config()) == (1.0, 0.5)
+    assert parse_depths("0.5,0.75,1", tiny_config()) == (1.0, 0.75, 0.5)

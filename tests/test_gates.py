@@ -20,21 +20,21 @@ from efficient_bert import (
 from efficient_bert.cost import trace_flops
 from efficient_bert.counting import count_with_fvcore, count_with_torch
 from efficient_bert.decisions import Policy
-from efficient_bert.exits import certain, entropy, require_exits, stable
+from efficient_bert.exits import entropy, is_certain, require_exits, scores_agree
 from efficient_bert.gates import (
-    balanced,
+    balanced_weights,
+    class_widths,
     expected_width,
     gate_macs,
     gate_policy,
-    gumbel_soft,
+    gumbel_softmax,
+    gumbel_temperature,
     label_losses,
-    temperature,
     width_labels,
-    width_list,
 )
-from efficient_bert.knobs import Value, numbers
-from efficient_bert.model import reshaped
-from efficient_bert.subnets import subnet_policy, uniform
+from efficient_bert.knobs import Value, parse_numbers
+from efficient_bert.model import rebuild
+from efficient_bert.subnets import subnet_policy, uniform_subnet
 from efficient_bert.training.gating import gate_loss
 from tests.conftest import MiniLM, aim_gates
 from tests.tiny import tiny_batch, tiny_config, tiny_model
@@ -50,7 +50,7 @@ def flexible(
     """The packaged weights with random gates that choose every class, exits that share the final head, sentences."""
     torch.manual_seed(0)
     fields = {"exit_depths": [2, 4], "shared_head": True, "num_gates": 6, "widths": list(WIDTHS)}
-    model = reshaped(minilm.ours("sdpa"), **fields)
+    model = rebuild(minilm.ours("sdpa"), **fields)
     model.eval()
     rows = texts[0][:32]
     aim_gates(model, minilm.batches(rows, size=32)[0])
@@ -66,7 +66,7 @@ def test_equal_widths_are_the_static_subnet(
     batch = minilm.batches(rows, size=32)[0]
     for width in (0.25, 0.55, 1.0):
         gated = run(model, batch, gate_policy(model.width_gates(), [width] * 4))
-        static = run(model, batch, subnet_policy(uniform(model.config, width=width)))
+        static = run(model, batch, subnet_policy(uniform_subnet(model.config, width=width)))
         assert torch.equal(gated.logits, static.logits)
         extra = trace_flops(gated.trace, model.config) - trace_flops(static.trace, model.config)
         # a gate: 384 x 384 + 384 x 4 multiply-adds, before each of six layers
@@ -82,11 +82,11 @@ def test_exits_are_the_depth_prefixes(
     batch = minilm.batches(rows, size=32)[0]
     for width, (depth, fraction) in itertools.product((0.5, 1.0), ((2, 1 / 3), (4, 2 / 3))):
         policy = gate_policy(model.width_gates(), [width] * 4, exits=(2, 4))
-        static = run(model, batch, subnet_policy(uniform(model.config, width=width, depth=fraction)))
+        static = run(model, batch, subnet_policy(uniform_subnet(model.config, width=width, depth_mult=fraction)))
         assert torch.equal(run(model, batch, policy).exit_logits[depth], static.logits)
-    everyone = gate_policy(model.width_gates(), [0.5] * 4, exits=(2,), done=partial(certain, threshold=9.0))
+    everyone = gate_policy(model.width_gates(), [0.5] * 4, exits=(2,), done=partial(is_certain, threshold=9.0))
     left = run(model, batch, everyone)
-    static = run(model, batch, subnet_policy(uniform(model.config, width=0.5, depth=1 / 3)))
+    static = run(model, batch, subnet_policy(uniform_subnet(model.config, width=0.5, depth_mult=1 / 3)))
     assert torch.equal(left.logits, static.logits)
     assert left.trace.exit_depth.tolist() == [2] * 32
 
@@ -98,7 +98,7 @@ def torn(model: EfficientBertForSequenceClassification, batch: Batch) -> Policy:
     inner = entropies[8:-8]
     place = int(inner.diff().argmax())
     threshold = float(inner[place : place + 2].mean())
-    return gate_policy(gates, WIDTHS, exits=exits, done=partial(certain, threshold=threshold))
+    return gate_policy(gates, WIDTHS, exits=exits, done=partial(is_certain, threshold=threshold))
 
 
 @torch.inference_mode()
@@ -144,7 +144,7 @@ def test_shared_gates_decide_for_their_layers(gates: int) -> None:
 def test_gated_passes_are_counted_to_the_digit() -> None:
     """The closed form equals both counters, with widths that differ, exits, and gates of those who stay alone."""
     model, batch = tiny_model(seed=5), tiny_batch([9, 4, 7, 2, 5])
-    policy = gate_policy(model.width_gates(), WIDTHS, exits=(1, 2), done=partial(certain, threshold=0.5))
+    policy = gate_policy(model.width_gates(), WIDTHS, exits=(1, 2), done=partial(is_certain, threshold=0.5))
     with torch.inference_mode():
         trace = run(model, batch, policy).trace
     assert len(trace.exit_depth.unique()) > 1
@@ -166,8 +166,8 @@ def test_balanced_weights_of_published_counts() -> None:
     """The weights of RTE's release follow from its label counts; a class without examples weighs nothing."""
     counts = (2413, 22, 4, 51)
     labels = torch.repeat_interleave(torch.arange(4), torch.tensor(counts))
-    assert [round(weight, 1) for weight in balanced(labels, 4).tolist()] == [0.3, 28.3, 155.6, 12.2]
-    assert balanced(torch.tensor([0, 0, 2]), 3).tolist() == [0.5, 0.0, 1.0]
+    assert [round(weight, 1) for weight in balanced_weights(labels, 4).tolist()] == [0.3, 28.3, 155.6, 12.2]
+    assert balanced_weights(torch.tensor([0, 0, 2]), 3).tolist() == [0.5, 0.0, 1.0]
 
 
 def test_the_loss_is_a_cross_entropy() -> None:
@@ -175,7 +175,7 @@ def test_the_loss_is_a_cross_entropy() -> None:
     generator = torch.Generator().manual_seed(0)
     logits, labels = torch.randn(7, 3, 4, generator=generator), torch.tensor([0, 3, 1, 1, 0, 0, 3])
     weights = torch.tensor([0.3, 2.0, 5.0, 1.5])
-    losses = label_losses(gumbel_soft(logits), labels)
+    losses = label_losses(gumbel_softmax(logits), labels)
     each = F.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(3), weight=weights, reduction="none")
     torch.testing.assert_close((losses * weights).sum(), each.mean())
     assert losses[2] == 0
@@ -187,15 +187,15 @@ def test_gumbel_softmax_samples_by_probability() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.tensor([0.5, -1.0, 1.0, 0.0])
     draws = torch.empty(20000, 4).exponential_(generator=generator)
-    chosen = gumbel_soft(logits.expand(20000, -1), draws, temperature=0.7).argmax(-1)
+    chosen = gumbel_softmax(logits.expand(20000, -1), draws, temperature=0.7).argmax(-1)
     torch.testing.assert_close(chosen.bincount() / 20000, logits.softmax(0), atol=0.015, rtol=0)
 
 
 def test_the_temperature_falls_to_a_half() -> None:
     """From 1, exponentially towards 0.3, but not below 0.5."""
-    assert temperature(0.0) == 1.0
-    assert temperature(0.25) == pytest.approx(0.3**0.25)
-    assert temperature(1.0) == 0.5
+    assert gumbel_temperature(0.0) == 1.0
+    assert gumbel_temperature(0.25) == pytest.approx(0.3**0.25)
+    assert gumbel_temperature(1.0) == 0.5
 
 
 def test_the_expected_width_by_hand() -> None:
@@ -220,8 +220,8 @@ def test_the_target_is_of_the_heads_that_run() -> None:
 def test_scores_that_stay_the_same_are_done() -> None:
     """Regression: done where the two newest exits differ by less than the threshold, never at the first exit."""
     scores = torch.tensor([[[1.0], [2.0]], [[1.2], [4.0]]])
-    assert stable(scores, 0.5).tolist() == [True, False]
-    assert stable(scores[:1], 0.5).tolist() == [False, False]
+    assert scores_agree(scores, 0.5).tolist() == [True, False]
+    assert scores_agree(scores[:1], 0.5).tolist() == [False, False]
 
 
 def test_one_exit_is_none_for_scores() -> None:
@@ -245,15 +245,15 @@ def test_one_exit_is_none_for_scores() -> None:
 def test_bad_width_lists_are_refused(text: str, message: str) -> None:
     """One line names the value and the rule."""
     with pytest.raises(InputError) as caught:
-        width_list(text, tiny_config())
+        class_widths(text, tiny_config())
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_width_lists_are_read() -> None:
     """Numbers in the order of the classes."""
-    assert width_list("0.5,0.75,0.75,0.75", tiny_config()) == (0.5, 0.75, 0.75, 0.75)
-    assert numbers("1") == (1.0,)
+    assert class_widths("0.5,0.75,0.75,0.75", tiny_config()) == (0.5, 0.75, 0.75, 0.75)
+    assert parse_numbers("1") == (1.0,)
 
 
 @pytest.mark.parametrize(

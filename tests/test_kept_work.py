@@ -21,8 +21,8 @@ from bench.errors import InputError
 from bench.evaluation import evaluate
 from bench.explained import Shelf
 from efficient_bert.training import loop as training_loop
+from efficient_bert.training.cached_rows import with_cached
 from efficient_bert.training.finetune import FINETUNE
-from efficient_bert.training.kept import kept
 from efficient_bert.training.saliency import SALIENCY
 from tests import test_evaluation, test_training_loop
 from tests.test_stored_results import flipped
@@ -80,9 +80,9 @@ def test_a_damaged_shard_of_numbers_is_computed_again(tmp_path: Path, damage: Da
     def compute(shard: Any) -> torch.Tensor:
         return torch.tensor([[float(len(row["input_ids"]))] * 40 for row in shard])
 
-    first = kept(rows, tmp_path, name="numbers", compute=compute)
+    first = with_cached(rows, tmp_path, name="numbers", compute=compute)
     damage(tmp_path / "00000.safetensors")
-    again = kept(rows, tmp_path, name="numbers", compute=compute)
+    again = with_cached(rows, tmp_path, name="numbers", compute=compute)
     assert all(torch.equal(a["numbers"], b["numbers"]) for a, b in zip(first, again, strict=True))
     with torch.no_grad():
         assert torch.equal(again[0]["numbers"], compute(rows)[0])

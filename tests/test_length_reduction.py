@@ -105,11 +105,11 @@ def test_the_release_counts_a_gathered_pass_as_a_masked_one() -> None:
     """By hand: a layer and its predictor run on what entered the next one, the last on shares above eta; one head."""
     batch = tiny_batch([9, 4, 1, 14])
     policy = ADAPLER.policy(MODEL, {"eta_scale": 1.0})
-    assert ADAPLER.released_flops is not None
+    assert ADAPLER.published_flops is not None
     counted = {}
     for execution in (Execution.GATHERED, Execution.MASKED):
         output = run(MODEL, batch, policy, execution=execution)
-        counted[execution] = [part.tolist() for part in ADAPLER.released_flops(MODEL, output, {"eta_scale": 1.0})]
+        counted[execution] = [part.tolist() for part in ADAPLER.published_flops(MODEL, output, {"eta_scale": 1.0})]
     assert counted[Execution.GATHERED] == counted[Execution.MASKED]
     eta = MODEL.contributions().eta[-1]
     for row, length in enumerate(batch.mask.sum(1).tolist()):

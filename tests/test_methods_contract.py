@@ -13,7 +13,7 @@ from bench.registry import METHODS
 from efficient_bert import Batch, Execution, run
 from efficient_bert.cost import trace_flops
 from efficient_bert.decisions import Decision, Policy, View
-from efficient_bert.exits import entropy, exit_logits, replayed
+from efficient_bert.exits import entropy, replay, stack_exit_logits
 from efficient_bert.methods import Method
 from tests.tiny import tiny_batch, tiny_model
 
@@ -97,12 +97,12 @@ def test_who_leaves_is_read_off_a_pass_in_which_nobody_does(name: str) -> None:
     knobs = {knob.name: knob.parse(knob.default) for knob in method.all_knobs}
     with torch.inference_mode():
         whole = run(MODEL, batch, method.policy(MODEL, {**knobs, knob.name: leaving.never}))
-        certainty = entropy(exit_logits(whole)).flatten()
+        certainty = entropy(stack_exit_logits(whole)).flatten()
         values = certainty.quantile(torch.tensor([0.2, 0.5, 0.8])).tolist() if knob.low == 0 else knob.points
         depths: set[int] = set()
         for value in values:
             there = run(MODEL, batch, method.policy(MODEL, {**knobs, knob.name: value}))
-            read = replayed(whole, leaving.rule(MODEL.config, value))
+            read = replay(whole, leaving.rule(MODEL.config, value))
             torch.testing.assert_close(read.logits, there.logits, atol=1e-5, rtol=0)
             for field in vars(there.trace):
                 assert torch.equal(getattr(read.trace, field), getattr(there.trace, field)), field
@@ -119,10 +119,10 @@ def test_scores_that_agree_are_read_off_a_pass_too() -> None:
     assert leaving is not None
     with torch.inference_mode():
         whole = run(model, batch, method.policy(model, {"exit_width": 1.0, "exit_threshold": leaving.never}))
-        apart = exit_logits(whole).diff(dim=0).abs().flatten().sort().values
+        apart = stack_exit_logits(whole).diff(dim=0).abs().flatten().sort().values
         middle = float(apart[5:7].mean())  # on no value itself, which another batch may round otherwise
         there = run(model, batch, method.policy(model, {"exit_width": 1.0, "exit_threshold": middle}))
-    read = replayed(whole, leaving.rule(model.config, middle))
+    read = replay(whole, leaving.rule(model.config, middle))
     torch.testing.assert_close(read.logits, there.logits, atol=1e-5, rtol=0)
     assert torch.equal(read.trace.kept, there.trace.kept)
     assert len(there.trace.exit_depth.unique()) > 1
@@ -144,7 +144,7 @@ def test_decisions_are_pure(method: Method) -> None:
     """The same view gets the same decision, whatever was asked in between, and stays as it was."""
     policy = default_policy(method)
     if policy.decide is None:
-        assert not policy.draws
+        assert not policy.needs_fingerprints
         return
     asked: list[tuple[View, dict[str, Tensor], dict[str, Tensor]]] = []
 

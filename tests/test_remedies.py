@@ -16,7 +16,7 @@ from bench.registry import METHODS
 from efficient_bert import EfficientBertConfig
 from efficient_bert import InputError as LibraryError
 from efficient_bert.config import check_widths, example_fractions
-from efficient_bert.knobs import numbers
+from efficient_bert.knobs import parse_numbers
 from tests.backbone_folders import planned, sound
 
 WORDS = {"one": 1, "two": 2, "three": 3}
@@ -198,4 +198,4 @@ def test_methods_left_out_are_named_in_the_plan() -> None:
 def test_what_is_no_list_is_told_how_one_is_written(text: str, separator: str, apart: str) -> None:
     """No numbers are proposed, since which fit depends on the model."""
     with pytest.raises(LibraryError, match=f"takes numbers separated by {apart}$"):
-        numbers(text, separator=separator)
+        parse_numbers(text, separator=separator)

@@ -92,13 +92,13 @@ def test_rows_that_gates_learnt_on_are_left_out() -> None:
     learn, select = heldout_folds(40, 3)
     assert sorted([*learn, *select]) == list(range(40))
     assert len(select) == 10
-    assert GATES.unseen(40, {"label_split": "heldout"}, 3) == select
-    assert list(GATES.unseen(40, {"label_split": "train"}, 3)) == list(range(40))
+    assert GATES.untouched_rows(40, {"label_split": "heldout"}, 3) == select
+    assert list(GATES.untouched_rows(40, {"label_split": "train"}, 3)) == list(range(40))
     others = {stage.name: stage for method in METHODS.values() for stage in method.stage.chain if stage is not GATES}
     options: dict[str, Any] = {"importance_split": "train", "importance_rows": 2}
-    assert all(list(stage.unseen(5, options, 0)) == [0, 1, 2, 3, 4] for stage in others.values())
+    assert all(list(stage.untouched_rows(5, options, 0)) == [0, 1, 2, 3, 4] for stage in others.values())
     options["importance_split"] = "heldout"
-    left = {name for name, stage in others.items() if list(stage.unseen(5, options, 0)) == [1, 3, 4]}
+    left = {name for name, stage in others.items() if list(stage.untouched_rows(5, options, 0)) == [1, 3, 4]}
     assert left == {"rewire", "width"}
 
 

@@ -15,7 +15,7 @@ from efficient_bert.config import kept_heads
 from efficient_bert.cost import full_flops, trace_flops
 from efficient_bert.fidelity import Fidelity
 from efficient_bert.importance import Importance, importance
-from efficient_bert.subnets import DepthRule, Subnet, export, kept_layers, rewire, subnet_policy, uniform
+from efficient_bert.subnets import DepthRule, Subnet, export, kept_layers, rewire, subnet_policy, uniform_subnet
 from efficient_bert.training.grafting import donors, graft, graft_steps
 from tests.conftest import MiniLM
 from tests.tiny import rows_of, tiny_batch, tiny_config, tiny_model
@@ -151,7 +151,7 @@ def test_a_slice_equals_the_exported_model_on_real_weights(
 ) -> None:
     """At every width, depth and depth rule."""
     model, batch, _ = rewired
-    assert_slice_is_dense(model, batch, uniform(model.config, width=width, depth=depth, rule=rule))
+    assert_slice_is_dense(model, batch, uniform_subnet(model.config, width=width, depth_mult=depth, rule=rule))
 
 
 @pytest.mark.parametrize("shape", ["twelve_heads", "odd_inner"])
@@ -176,8 +176,8 @@ def test_mixed_widths_equal_the_exported_model(shape: str, tmp_path: Path) -> No
 def test_a_subnet_of_an_exported_model_is_exported() -> None:
     """A width is a fraction of the heads that a layer has, and the numbers keep their precision."""
     model = tiny_model("twelve_heads")
-    dense = export(model, uniform(model.config, width=0.5)).double()
-    subnet = uniform(dense.config, width=0.5)
+    dense = export(model, uniform_subnet(model.config, width=0.5)).double()
+    subnet = uniform_subnet(dense.config, width=0.5)
     assert_slice_is_dense(dense, tiny_batch([7, 3, 5]), subnet)
     assert export(dense, subnet).dtype == torch.float64
     assert export(dense, subnet).config.layer_heads == [3] * len(subnet.layers)
@@ -188,7 +188,7 @@ def test_an_exported_model_is_a_copy() -> None:
     model = tiny_model()
     before = deepcopy(model.state_dict())
     with torch.no_grad():
-        for parameter in export(model, uniform(model.config, width=0.5)).parameters():
+        for parameter in export(model, uniform_subnet(model.config, width=0.5)).parameters():
             parameter.zero_()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -196,7 +196,7 @@ def test_an_exported_model_is_a_copy() -> None:
 def test_subnets_share_the_weights() -> None:
     """A narrow pass touches the weights of its slice, and nothing else has a gradient."""
     model, (batch, classes) = tiny_model(), labelled()
-    subnet = uniform(model.config, width=0.5, depth=0.5)
+    subnet = uniform_subnet(model.config, width=0.5, depth_mult=0.5)
     F.cross_entropy(run(model, batch, subnet_policy(subnet), execution=Execution.SOFT).logits, classes).backward()
     first, third = model.bert.encoder.layers[0], model.bert.encoder.layers[2]
     grad = first.attention.self.query.weight.grad
@@ -236,7 +236,7 @@ def test_depth_rules_keep_distinct_ascending_layers(rule: DepthRule) -> None:
 def test_subnets_that_are_none_are_refused(width: float, depth: float, message: str) -> None:
     """One line names the value, the rule and the remedy."""
     with pytest.raises(InputError, match=r".") as caught:
-        uniform(tiny_config(), width=width, depth=depth)
+        uniform_subnet(tiny_config(), width=width, depth_mult=depth)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 

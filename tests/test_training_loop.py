@@ -25,11 +25,11 @@ from efficient_bert import (
 from efficient_bert.training import Context, Stage, Status, Trained
 from efficient_bert.training import loop as training_loop
 from efficient_bert.training.batches import batch_of, collate
-from efficient_bert.training.exits import EXITS, first_states, with_exits
+from efficient_bert.training.cached_rows import with_cached
+from efficient_bert.training.exits import EXITS, exit_states, with_exits
 from efficient_bert.training.finetune import FINETUNE, TRUNCATE, classification_loss, classify
-from efficient_bert.training.kept import kept
 from efficient_bert.training.loop import native_precision, train
-from efficient_bert.training.recipe import one_loss, parameter_groups, training_mode
+from efficient_bert.training.recipe import one_loss, parameter_groups, set_training_mode
 from tests.tiny import VOCABULARY, tiny_model
 
 EPOCHS = 3
@@ -283,13 +283,13 @@ def test_a_loss_that_is_not_finite_stops_in_one_line(tmp_path: Path, value: floa
 def test_dropout_is_on_where_something_learns() -> None:
     """Training mode drops out everywhere in a learning model and nowhere in a frozen trunk."""
     model = tiny_model(classes=2)
-    training_mode(model)
+    set_training_mode(model)
     assert all(module.training for module in model.modules())
     ids = torch.arange(1, 9)[None]
     assert not torch.equal(model(ids).logits, model(ids).logits)
     for name, parameter in model.named_parameters():
         parameter.requires_grad = name.startswith("exits.")
-    training_mode(model)
+    set_training_mode(model)
     states = [model(ids, output_hidden_states=True).hidden_states[-1] for _ in range(2)]
     assert torch.equal(*states)
     assert not any(module.training for module in model.bert.modules())
@@ -300,7 +300,7 @@ def test_dropout_is_on_where_something_learns() -> None:
 def test_hidden_dropout_acts_with_its_probability() -> None:
     """With attention dropout off, a hidden dropout of one half zeroes about half of the embedded values."""
     model = tiny_model(classes=2, hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.0)
-    training_mode(model)
+    set_training_mode(model)
     embed = model.bert.embeddings
     ids = torch.randint(1, VOCABULARY, (20, 50), generator=torch.Generator().manual_seed(0))
     embedded = embed(ids, torch.arange(50).expand(20, -1), torch.zeros_like(ids))
@@ -343,7 +343,8 @@ def test_gradients_set_apart_are_clipped_apart(tmp_path: Path) -> None:
         norms.append((float(torch.cat(own[True]).norm()), float(torch.cat(own[False]).norm())))
 
     recipe = one_loss(lambda model, batch: 1000 * classification_loss(model, batch), classify)
-    train(context(tmp_path, options={"epochs": 1, "max_grad_norm": 0.5}), replace(recipe, apart=apart, settle=note))
+    given = context(tmp_path, options={"epochs": 1, "max_grad_norm": 0.5})
+    train(given, replace(recipe, norm_group=apart, after_step=note))
     assert [norm for pair in norms for norm in pair] == pytest.approx([0.5] * 2 * STEPS, rel=1e-4)
 
 
@@ -396,7 +397,7 @@ def test_kept_states_are_each_rows_own(tmp_path: Path) -> None:
     model = with_exits(tiny_model("four_heads", classes=2, exit_depths=[])).eval()
     examples = rows(10, 5)
     for attempt in range(2):  # the second one finds the shards
-        for row in kept(examples, tmp_path, name="states", compute=partial(first_states, model)):
+        for row in with_cached(examples, tmp_path, name="states", compute=partial(exit_states, model)):
             alone = Batch.of({"input_ids": torch.tensor([row["input_ids"]])})
             with torch.no_grad():
                 states = run(model, alone, execution=Execution.SOFT, record=True).hidden_states

@@ -11,7 +11,7 @@ from efficient_bert.explainers import Explainer, Question
 
 
 def explain(question: Question) -> Tensor:
-    """(B, N, L): the predictors' shares of what is left; 0 for tokens that had gone."""
+    """Return the predictors' shares of what is left, (B, N, L); 0 for dropped tokens."""
     with torch.no_grad():
         output = run(question.model, question.batch, question.policy, execution=Execution.MASKED, record=True)
     return decision_scores(output) * question.batch.mask[:, None]

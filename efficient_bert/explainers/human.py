@@ -8,7 +8,7 @@ from efficient_bert.explainers import Explainer, Question
 
 
 def explain(question: Question) -> Tensor:
-    """(B, 1, L): 1 for a marked token, else 0."""
+    """Return 1 for a marked token and 0 for others, (B, 1, L)."""
     return question.marked[:, None].float()
 
 

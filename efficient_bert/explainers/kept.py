@@ -11,7 +11,7 @@ from efficient_bert.explainers import Explainer, Question
 
 
 def explain(question: Question) -> Tensor:
-    """(B, N, L): 1 for a token that the layer runs on, else 0."""
+    """Return 1 for a token that the layer runs on and 0 for others, (B, N, L)."""
     with torch.no_grad():
         output = run(question.model, question.batch, question.policy, execution=Execution.MASKED)
     return kept_tokens(output)

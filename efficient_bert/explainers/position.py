@@ -8,7 +8,7 @@ from efficient_bert.explainers import Explainer, Question
 
 
 def explain(question: Question) -> Tensor:
-    """(B, 1, L): falling evenly from 1 at the beginning of the document towards 0 at its end."""
+    """Return scores that fall evenly from 1 at the beginning of the document towards 0 at its end, (B, 1, L)."""
     return ((1 - question.before) * question.batch.mask)[:, None]
 
 

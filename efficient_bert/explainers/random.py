@@ -11,12 +11,12 @@ from efficient_bert.explainers import Explainer, Question
 
 
 def explain(question: Question) -> Tensor:
-    """(B, 1, L): independent uniform numbers; a text has the same ones in every batch."""
+    """Return independent uniform numbers, (B, 1, L); a text has the same ones in every batch."""
     ids, mask = question.batch.input_ids.cpu(), question.batch.mask.cpu()
     scores = torch.zeros(mask.shape)
-    for row, (own, there) in enumerate(zip(ids, mask, strict=True)):
-        seed = zlib.crc32(repr(own[there].tolist()).encode())
-        scores[row, there] = torch.rand(int(there.sum()), generator=torch.Generator().manual_seed(seed))
+    for row, (word_pieces, present) in enumerate(zip(ids, mask, strict=True)):
+        seed = zlib.crc32(repr(word_pieces[present].tolist()).encode())
+        scores[row, present] = torch.rand(int(present.sum()), generator=torch.Generator().manual_seed(seed))
     return scores[:, None].to(question.batch.mask.device)
 
 

@@ -22,7 +22,7 @@ Count = Callable[[EfficientBertForSequenceClassification, Output, Mapping[str, V
 class Leaving:
     """A knob that says who leaves and nothing else: of one pass in which nobody does, every value can be read off.
 
-    All layers run in order, and `released_flops` does not ask for the knob.
+    All layers run in order, and `published_flops` does not ask for the knob.
 
     Attributes:
         knob: its name.
@@ -65,7 +65,7 @@ class Method:
     control_of: str = ""
     knobs: tuple[Knob, ...] = ()
     leaving: Leaving | None = None
-    released_flops: Count | None = None
+    published_flops: Count | None = None
     suite: bool = True
     measure: Callable[[EfficientBertForSequenceClassification, Rows, Mapping[str, Value]], None] | None = None
     check: Callable[[EfficientBertConfig, Mapping[str, Value]], None] = lambda config, knobs: None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from efficient_bert.adapler_published import published_flops
 from efficient_bert.contribution import contribution_policy
 from efficient_bert.knobs import Knob
 from efficient_bert.methods import Method
-from efficient_bert.released_flops import released_flops
 from efficient_bert.training.adapler import ADAPLER as STAGE
 
 ADAPLER = Method(
@@ -17,5 +17,5 @@ ADAPLER = Method(
     knobs=(
         Knob("eta_scale", "factor on the trained thresholds: higher drops more, untrained", 1.0, low=0.0, high=100.0),
     ),
-    released_flops=released_flops,
+    published_flops=published_flops,
 )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from efficient_bert.choice_controls import CLASS_RATES, class_rates, constant_widths
+from efficient_bert.choice_controls import CLASS_RATES, class_shares, constant_widths
 from efficient_bert.decisions import Policy
-from efficient_bert.gates import width_list
+from efficient_bert.gates import class_widths
 from efficient_bert.knobs import Value
 from efficient_bert.methods import Method
 from efficient_bert.methods.random_widths import check, measure
@@ -17,9 +17,9 @@ from efficient_bert.training.gating import GATES
 
 
 def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
-    """Every example runs each layer at the width that the gates' choices have on average."""
-    widths = width_list(str(knobs["width_mult_list"]), model.config)
-    return subnet_policy(constant_widths(class_rates(model.config, knobs["class_rates"]), widths, model.config))
+    """Make the policy that runs each layer at the mean of the gates' choices, for every example."""
+    widths = class_widths(str(knobs["width_mult_list"]), model.config)
+    return subnet_policy(constant_widths(class_shares(model.config, knobs["class_rates"]), widths, model.config))
 
 
 CONSTANT_WIDTHS = Method(

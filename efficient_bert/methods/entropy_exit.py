@@ -51,7 +51,7 @@ def check_threshold(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> 
 
 
 def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
-    """Exit where the entropy falls below `exit_threshold` nats."""
+    """Make the policy that leaves where the entropy falls below `exit_threshold` nats."""
     done = exit_rule(model.config, float(knobs["exit_threshold"]))
 
     def decide(view: View) -> Decision:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.decisions import Policy
 from efficient_bert.exits import exit_rule, require_exits
-from efficient_bert.flexible_flops import trace_counts
-from efficient_bert.gates import gate_policy, width_list
+from efficient_bert.flexible_published import published_counts
+from efficient_bert.gates import class_widths, gate_policy
 from efficient_bert.knobs import Value
 from efficient_bert.methods import Method
 from efficient_bert.methods.entropy_exit import BELOW_THRESHOLD, EXIT_THRESHOLD, check_threshold
@@ -18,13 +18,13 @@ from efficient_bert.training.gating import GATES
 
 
 def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
-    """Widths as the gates choose; an example leaves at the first depth whose entropy is below the threshold.
+    """Make the policy that runs widths as the gates choose, and leaves where the entropy is below the threshold.
 
     In a regression, where two depths' scores differ by less than the threshold.
     """
     return gate_policy(
         model.width_gates(),
-        width_list(str(knobs["width_mult_list"]), model.config),
+        class_widths(str(knobs["width_mult_list"]), model.config),
         exits=tuple(model.config.exit_depths),
         done=exit_rule(model.config, float(knobs["exit_threshold"])),
     )
@@ -33,7 +33,7 @@ def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Va
 def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
     """Raise InputError where no exits are trained, the list does not fit the gates, or the threshold the classes."""
     require_exits(config, "flexible")
-    width_list(str(knobs["width_mult_list"]), config)
+    class_widths(str(knobs["width_mult_list"]), config)
     check_threshold(config, knobs)
 
 
@@ -46,6 +46,6 @@ FLEXIBLE = Method(
     check=check,
     leaving=BELOW_THRESHOLD,
     suite=False,
-    released_flops=lambda model, output, knobs: trace_counts(output.trace, model.config),
+    published_flops=lambda model, output, knobs: published_counts(output.trace, model.config),
     knobs=(WIDTH_MULT_LIST, EXIT_THRESHOLD),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from efficient_bert.controls import PROFILE, check_profile, first_come, profile_policy, read_profile
+from efficient_bert.controls import PROFILE, check_profile, profile_policy, read_profile, text_order
 from efficient_bert.methods import Method
 from efficient_bert.training.adapler import ADAPLER
 
@@ -12,7 +12,7 @@ LAST_TOKENS = Method(
     source="Modarressi et al., 2022, AdapLeR: the same lengths, without its predictors",
     stage=ADAPLER,
     control_of="adapler",
-    policy=lambda model, knobs: profile_policy(read_profile(model.config, knobs["profile"]), first_come),
+    policy=lambda model, knobs: profile_policy(read_profile(model.config, knobs["profile"]), text_order),
     knobs=(PROFILE,),
     check=check_profile,
 )

@@ -8,13 +8,13 @@ from functools import partial
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.decisions import Decision, Policy, View
 from efficient_bert.errors import InputError
-from efficient_bert.exits import require_classes, steady
+from efficient_bert.exits import exits_agree, require_classes
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.methods import Leaving, Method
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training.exits import EXITS
 
-AGREED = Leaving("patience", never=10**6, rule=lambda config, value: partial(steady, patience=int(value)))
+AGREED = Leaving("patience", never=10**6, rule=lambda config, value: partial(exits_agree, patience=int(value)))
 
 
 def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
@@ -30,7 +30,7 @@ def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
 
 
 def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
-    """Exit once `patience` + 1 successive exits predict the same class."""
+    """Make the policy that leaves once `patience` + 1 successive exits predict the same class."""
     done = AGREED.rule(model.config, knobs["patience"])
 
     def decide(view: View) -> Decision:

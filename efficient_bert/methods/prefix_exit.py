@@ -11,17 +11,17 @@ from efficient_bert.knobs import Knob, Value
 from efficient_bert.methods import Method
 from efficient_bert.methods.entropy_exit import BELOW_THRESHOLD, EXIT_THRESHOLD, check_threshold
 from efficient_bert.model import EfficientBertForSequenceClassification
-from efficient_bert.subnets import uniform
+from efficient_bert.subnets import uniform_subnet
 from efficient_bert.training.flexible import FINAL
 
 
 def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
-    """Every example at one width, until the entropy after a trained depth falls below the threshold.
+    """Make the policy of one width that leaves where the entropy after a trained depth is below the threshold.
 
     In a regression, until two depths' scores differ by less than the threshold.
     """
     done, exits = exit_rule(model.config, float(knobs["exit_threshold"])), tuple(model.config.exit_depths)
-    subnet = uniform(model.config, width=float(knobs["exit_width"]))
+    subnet = uniform_subnet(model.config, width=float(knobs["exit_width"]))
 
     def decide(view: View) -> Decision:
         return Decision(leave=done(view.logits)) if view.depth in exits else Decision()

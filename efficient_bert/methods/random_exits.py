@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from efficient_bert.choice_controls import EXIT_RATES, check_rates, exit_rates, random_exits
+from efficient_bert.choice_controls import EXIT_RATES, check_shares, exit_shares, random_exits
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.controls import CONTROL_SEED
 from efficient_bert.decisions import Policy
 from efficient_bert.knobs import Value
 from efficient_bert.methods import Method, prefix_exit
 from efficient_bert.model import EfficientBertForSequenceClassification
-from efficient_bert.subnets import subnet_policy, uniform
+from efficient_bert.subnets import subnet_policy, uniform_subnet
 from efficient_bert.training import Rows
 from efficient_bert.training.flexible import FINAL
 from efficient_bert.training.profiles import measure_profiles
 
 
-def until_drawn(config: EfficientBertConfig, knobs: Mapping[str, Value], *, widths: Policy) -> Policy:
-    """Every example at the widths of this policy, until the depth that it drew."""
+def exit_at_random(config: EfficientBertConfig, knobs: Mapping[str, Value], *, widths: Policy) -> Policy:
+    """Make the policy that runs the widths of another one, until the depth that an example's random number picks."""
     return random_exits(
-        exit_rates(config, knobs["exit_rates"], float(knobs["exit_threshold"])),
+        exit_shares(config, knobs["exit_rates"], float(knobs["exit_threshold"])),
         config.exit_depths,
         seed=int(knobs["control_seed"]),
         widths=widths,
@@ -28,13 +28,13 @@ def until_drawn(config: EfficientBertConfig, knobs: Mapping[str, Value], *, widt
 
 
 def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
-    """Every example at one width, until the depth that it drew."""
-    one_width = subnet_policy(uniform(model.config, width=float(knobs["exit_width"])))
-    return until_drawn(model.config, knobs, widths=one_width)
+    """Make the policy of one width that leaves at the depth that an example's random number picks."""
+    one_width = subnet_policy(uniform_subnet(model.config, width=float(knobs["exit_width"])))
+    return exit_at_random(model.config, knobs, widths=one_width)
 
 
 def measure(model: EfficientBertForSequenceClassification, rows: Rows, knobs: Mapping[str, Value]) -> None:
-    """How often what is left where at this width and this threshold."""
+    """Measure which share of examples leaves at each exit, at this width and this threshold."""
     measure_profiles(
         model, rows, device=model.device, width=float(knobs["exit_width"]), threshold=float(knobs["exit_threshold"])
     )
@@ -43,7 +43,7 @@ def measure(model: EfficientBertForSequenceClassification, rows: Rows, knobs: Ma
 def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
     """Raise InputError where the width leaves no head, or the threshold or the shares do not fit."""
     prefix_exit.check(config, knobs)
-    check_rates(config, knobs)
+    check_shares(config, knobs)
 
 
 RANDOM_EXITS = Method(

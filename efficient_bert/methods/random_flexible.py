@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from efficient_bert.choice_controls import CLASS_RATES, EXIT_RATES, check_rates, staying_rates
+from efficient_bert.choice_controls import CLASS_RATES, EXIT_RATES, check_shares, staying_class_shares
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.controls import CONTROL_SEED
 from efficient_bert.decisions import Policy
-from efficient_bert.gates import width_list
+from efficient_bert.gates import class_widths
 from efficient_bert.knobs import Value
 from efficient_bert.methods import Method, flexible
-from efficient_bert.methods.random_exits import until_drawn
-from efficient_bert.methods.random_widths import drawn
+from efficient_bert.methods.random_exits import exit_at_random
+from efficient_bert.methods.random_widths import draw_widths
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training import Rows
 from efficient_bert.training.gating import GATES
@@ -20,21 +20,21 @@ from efficient_bert.training.profiles import measure_profiles
 
 
 def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
-    """Every example draws once its widths, and once the depth at which it leaves."""
-    rates = staying_rates(model.config, knobs["class_rates"], float(knobs["exit_threshold"]))
-    return until_drawn(model.config, knobs, widths=drawn(model.config, knobs, rates=rates))
+    """Make the policy that picks an example's widths by one random number, and its exit by another."""
+    shares = staying_class_shares(model.config, knobs["class_rates"], float(knobs["exit_threshold"]))
+    return exit_at_random(model.config, knobs, widths=draw_widths(model.config, knobs, shares=shares))
 
 
 def measure(model: EfficientBertForSequenceClassification, rows: Rows, knobs: Mapping[str, Value]) -> None:
-    """How often what is chosen at this list of widths and this threshold."""
-    widths = width_list(str(knobs["width_mult_list"]), model.config)
+    """Measure which share of examples takes each width and each exit, at this list of widths and this threshold."""
+    widths = class_widths(str(knobs["width_mult_list"]), model.config)
     measure_profiles(model, rows, device=model.device, widths=widths, threshold=float(knobs["exit_threshold"]))
 
 
 def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
     """Raise InputError where the list, the threshold or the shares do not fit."""
     flexible.check(config, knobs)
-    check_rates(config, knobs)
+    check_shares(config, knobs)
 
 
 RANDOM_FLEXIBLE = Method(

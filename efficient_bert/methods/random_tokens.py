@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from efficient_bert.controls import CONTROL_SEED, PROFILE, check_profile, profile_policy, read_profile, shuffled
+from efficient_bert.controls import CONTROL_SEED, PROFILE, check_profile, profile_policy, random_order, read_profile
 from efficient_bert.methods import Method
 from efficient_bert.training.adapler import ADAPLER
 
@@ -13,7 +13,7 @@ RANDOM_TOKENS = Method(
     stage=ADAPLER,
     control_of="adapler",
     policy=lambda model, knobs: profile_policy(
-        read_profile(model.config, knobs["profile"]), shuffled(int(knobs["control_seed"]))
+        read_profile(model.config, knobs["profile"]), random_order(int(knobs["control_seed"]))
     ),
     knobs=(PROFILE, CONTROL_SEED),
     check=check_profile,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from efficient_bert.choice_controls import CLASS_RATES, Rates, check_rates, class_rates, random_widths
+from efficient_bert.choice_controls import CLASS_RATES, ClassShares, check_shares, class_shares, random_widths
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.controls import CONTROL_SEED
 from efficient_bert.decisions import Policy
-from efficient_bert.gates import width_list
+from efficient_bert.gates import class_widths
 from efficient_bert.knobs import Value
 from efficient_bert.methods import Method
 from efficient_bert.methods.width_gates import WIDTH_MULT_LIST
@@ -18,30 +18,30 @@ from efficient_bert.training.gating import GATES
 from efficient_bert.training.profiles import measure_profiles
 
 
-def drawn(config: EfficientBertConfig, knobs: Mapping[str, Value], *, rates: Rates) -> Policy:
-    """Every example draws once, and runs each layer at the width of the class that its draw falls on there."""
+def draw_widths(config: EfficientBertConfig, knobs: Mapping[str, Value], *, shares: ClassShares) -> Policy:
+    """Make the policy that picks an example's class of width in every layer by one random number and the shares."""
     return random_widths(
-        rates,
-        width_list(str(knobs["width_mult_list"]), config),
+        shares,
+        class_widths(str(knobs["width_mult_list"]), config),
         layers=config.num_hidden_layers,
         seed=int(knobs["control_seed"]),
     )
 
 
 def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
-    """Every example draws its classes by the shares of all."""
-    return drawn(model.config, knobs, rates=class_rates(model.config, knobs["class_rates"]))
+    """Make the policy that picks an example's classes by the shares among all examples."""
+    return draw_widths(model.config, knobs, shares=class_shares(model.config, knobs["class_rates"]))
 
 
 def measure(model: EfficientBertForSequenceClassification, rows: Rows, knobs: Mapping[str, Value]) -> None:
-    """How often the gates choose what at this list of widths."""
-    measure_profiles(model, rows, device=model.device, widths=width_list(str(knobs["width_mult_list"]), model.config))
+    """Measure which share of examples the gates give each class, at this list of widths."""
+    measure_profiles(model, rows, device=model.device, widths=class_widths(str(knobs["width_mult_list"]), model.config))
 
 
 def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
     """Raise InputError where the list or the shares do not fit the gates."""
-    width_list(str(knobs["width_mult_list"]), config)
-    check_rates(config, knobs)
+    class_widths(str(knobs["width_mult_list"]), config)
+    check_shares(config, knobs)
 
 
 RANDOM_WIDTHS = Method(

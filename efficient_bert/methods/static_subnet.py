@@ -13,23 +13,23 @@ from efficient_bert.subnets import Subnet, layer_widths, subnet_policy
 from efficient_bert.training.flexible import FINAL
 
 
-def chosen(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> Subnet:
-    """The subnet of these knobs.
+def subnet_of(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> Subnet:
+    """Return the subnet of these knobs.
 
     Raises:
         InputError: a width or depth that leaves nothing, or not one width for each layer.
     """
-    return layer_widths(str(knobs["width_mult"]), config, depth=float(knobs["depth_mult"]))
+    return layer_widths(str(knobs["width_mult"]), config, depth_mult=float(knobs["depth_mult"]))
 
 
 def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
-    """Every example runs the subnet."""
-    return subnet_policy(chosen(model.config, knobs))
+    """Make the policy under which every example runs the subnet."""
+    return subnet_policy(subnet_of(model.config, knobs))
 
 
 def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
     """Raise InputError where the knobs name no subnet."""
-    chosen(config, knobs)
+    subnet_of(config, knobs)
 
 
 STATIC_SUBNET = Method(

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.decisions import Policy
-from efficient_bert.flexible_flops import trace_counts
-from efficient_bert.gates import gate_policy, width_list
+from efficient_bert.flexible_published import published_counts
+from efficient_bert.gates import class_widths, gate_policy
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.methods import Method
 from efficient_bert.model import EfficientBertForSequenceClassification
@@ -24,13 +24,13 @@ WIDTH_MULT_LIST = Knob(
 
 
 def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
-    """Each example runs each layer at the width of the class that the gate before it chooses."""
-    return gate_policy(model.width_gates(), width_list(str(knobs["width_mult_list"]), model.config))
+    """Make the policy that runs each layer at the width of the class that the gate before it chooses."""
+    return gate_policy(model.width_gates(), class_widths(str(knobs["width_mult_list"]), model.config))
 
 
 def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
     """Raise InputError where the list does not fit the gates."""
-    width_list(str(knobs["width_mult_list"]), config)
+    class_widths(str(knobs["width_mult_list"]), config)
 
 
 WIDTH_GATES = Method(
@@ -41,6 +41,6 @@ WIDTH_GATES = Method(
     policy=policy,
     check=check,
     suite=False,
-    released_flops=lambda model, output, knobs: trace_counts(output.trace, model.config),
+    published_flops=lambda model, output, knobs: published_counts(output.trace, model.config),
     knobs=(WIDTH_MULT_LIST,),
 )

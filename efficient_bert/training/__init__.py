@@ -39,7 +39,7 @@ class Context:
         train: training examples.
         heldout: a slice of the training split, never trained on: models are selected on it.
         score: (labels (n,), logits (n, C)) -> the task's first metric, higher is better.
-        holds_up: (a score, that of the whole model, how much may be lost) -> whether no more is lost: the rule by
+        holds_up: (a score, that of the full model, how much may be lost) -> whether no more is lost: the rule by
             which whoever trains chooses operating points, so that a stage keeps an epoch by no other.
         options: values of the stage's options and knobs.
         seed: of initialisation, order and dropout.
@@ -66,7 +66,7 @@ class Context:
     watch: Callable[[Status], None] = lambda status: None
 
     def stage_before(self) -> Path:
-        """The folder of the finished stage before, which a stage with `after` always has."""
+        """Return the folder of the finished stage before, which a stage with `after` always has."""
         if self.before is None:
             raise ValueError("this context is of a first stage: there is no stage before it")
         return self.before
@@ -104,9 +104,9 @@ class Stage:
             raises InputError where they do not fit. Asked before any stage trains, as `check` is.
         check: (configuration of the model before, options and knobs, word pieces of the backbone's tokenizer);
             raises InputError where options that change no field do not fit.
-        step_cost: options -> cost of an example relative to fine-tuning the whole model, for time estimates.
-        draws: whether anything in it is left to chance, and so to the seed.
-        unseen: (number of held-out rows, options, seed) -> places of those that the stage does not learn on.
+        step_cost: options -> cost of an example relative to fine-tuning the full model, for time estimates.
+        uses_seed: whether anything in it is random, and so depends on the seed.
+        untouched_rows: (number of held-out rows, options, seed) -> numbers of those that the stage does not learn on.
     """
 
     name: str
@@ -118,8 +118,8 @@ class Stage:
     changes: Callable[[EfficientBertConfig, Mapping[str, Value]], Mapping[str, Any]] = lambda config, options: {}
     check: Callable[[EfficientBertConfig, Mapping[str, Value], Mapping[str, int]], object] = lambda *given: None
     step_cost: Callable[[Mapping[str, Value]], float] = lambda options: 1.0
-    draws: bool = True
-    unseen: Callable[[int, Mapping[str, Value], int], Sequence[int]] = lambda rows, options, seed: range(rows)
+    uses_seed: bool = True
+    untouched_rows: Callable[[int, Mapping[str, Value], int], Sequence[int]] = lambda rows, options, seed: range(rows)
 
     @property
     def chain(self) -> tuple[Stage, ...]:

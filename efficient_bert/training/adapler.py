@@ -21,10 +21,10 @@ from efficient_bert.decisions import Policy
 from efficient_bert.engine import Execution, run
 from efficient_bert.fidelity import Fidelity
 from efficient_bert.knobs import Knob, Value
-from efficient_bert.model import EfficientBertForSequenceClassification, reshaped
+from efficient_bert.model import EfficientBertForSequenceClassification, rebuild
 from efficient_bert.training import Context, Rows, Stage, Trained
-from efficient_bert.training.batches import batch_of, by_length, collate, in_order
-from efficient_bert.training.kept import kept
+from efficient_bert.training.batches import batch_of, chunks, collate, compute_by_length
+from efficient_bert.training.cached_rows import with_cached
 from efficient_bert.training.loop import train, with_defaults
 from efficient_bert.training.objectives import keep_in_bounds, new_probe, soft_losses, two_objectives
 from efficient_bert.training.recipe import Backward, Inputs, Progress, Recipe
@@ -37,15 +37,17 @@ THRESHOLDS = ("contribution.eta", "contribution.theta")
 def with_contribution(
     model: EfficientBertForSequenceClassification, size: int, *, eta: float = 0.25
 ) -> EfficientBertForSequenceClassification:
-    """The model with fresh contribution predictors of this size, and thresholds that start at `eta`."""
-    grown = reshaped(model, contribution_size=size)
+    """Add fresh contribution predictors of this size to the model, with thresholds that start at `eta`."""
+    grown = rebuild(model, contribution_size=size)
     with torch.no_grad():
         grown.contributions().eta.fill_(eta)
     return grown
 
 
 def sharpness(epoch: int, epochs: int, fidelity: Fidelity = Fidelity.CORRECTED) -> float:
-    """Of the soft removal in this epoch, from 0: 50 x 50^e in three epochs, 10 x 3^e in ten, else from 10 to 100,000.
+    """Return the soft removal's sharpness in this epoch, counted from 0.
+
+    It is 50 x 50^e in three epochs, 10 x 3^e in ten, else it rises from 10 to 100,000.
 
     As released, 10 x 10^e in any other number of epochs, whatever it ends at.
     """
@@ -55,7 +57,7 @@ def sharpness(epoch: int, epochs: int, fidelity: Fidelity = Fidelity.CORRECTED) 
 
 
 def collate_maps(rows: Rows, *, pad_token_id: int) -> Inputs:
-    """The usual batch; where the rows have them, with saliency (B, L), 0 on padding, and a teacher's logits (B, C)."""
+    """Collate a batch; where the rows have them, with saliency (B, L), 0 on padding, and a teacher's logits (B, C)."""
     batch = collate(rows, pad_token_id=pad_token_id)
     if "saliency" in rows[0]:
         batch["saliency"] = pad_sequence([row["saliency"] for row in rows], batch_first=True)
@@ -65,17 +67,20 @@ def collate_maps(rows: Rows, *, pad_token_id: int) -> Inputs:
 
 
 @torch.inference_mode()
-def answers(model: EfficientBertForSequenceClassification, rows: Rows) -> Tensor:
-    """(rows, C): the whole model's logits."""
+def full_logits(model: EfficientBertForSequenceClassification, rows: Rows) -> Tensor:
+    """Compute the full model's logits, (rows, C)."""
 
     def compute(chunk: Rows) -> Tensor:
         return run(model, batch_of(model, collate(chunk, pad_token_id=model.config.padding))).logits.float().cpu()
 
-    return by_length(rows, compute)
+    return compute_by_length(rows, compute)
 
 
 def sharpness_at(progress: Progress, options: Mapping[str, Value]) -> float:
-    """Of the soft removal in this step; as released, an epoch's value comes one step late, after 1000 in the first."""
+    """Return the soft removal's sharpness in this step.
+
+    As released, an epoch's value comes one step late, after 1000 in the first step.
+    """
     epoch, fidelity = progress.epoch, Fidelity(str(options["fidelity"]))
     late = fidelity == Fidelity.RELEASED and progress.batch == 0
     if late and not epoch:
@@ -91,7 +96,7 @@ def descend(
     *,
     options: Mapping[str, Value],
 ) -> Tensor:
-    """Both objectives on one soft pass; the first one is reported."""
+    """Descend on both objectives in one soft pass, and return the first one."""
     gamma, phi, fidelity = float(options["gamma"]), float(options["phi"]), Fidelity(str(options["fidelity"]))
     probe = new_probe(model.contributions())
     losses = soft_losses(
@@ -109,8 +114,8 @@ def descend(
     return (losses.classification + gamma * losses.weighted_contribution(fidelity)).detach()
 
 
-def dropping(model: EfficientBertForSequenceClassification, batch: Inputs) -> Tensor:
-    """Logits (B, C) with tokens dropped for good."""
+def pruned_logits(model: EfficientBertForSequenceClassification, batch: Inputs) -> Tensor:
+    """Compute logits (B, C) with tokens really dropped."""
     policy = contribution_policy(model.contributions())
     return run(model, batch_of(model, batch), policy, execution=Execution.MASKED).logits
 
@@ -125,11 +130,11 @@ class Verdict:
 
 
 @torch.inference_mode()
-def judged(model: EfficientBertForSequenceClassification, context: Context, policy: Policy) -> Verdict:
-    """The held-out rows under a policy, in float32."""
+def measure_heldout(model: EfficientBertForSequenceClassification, context: Context, policy: Policy) -> Verdict:
+    """Measure the model on the held-out rows under a policy, in float32."""
     model.eval()
     logits, traces = [], []
-    for chunk in in_order(context.heldout):
+    for chunk in chunks(context.heldout):
         batch = batch_of(model, collate(chunk, pad_token_id=model.config.padding))
         output = run(model, batch, policy, execution=Execution.MASKED)
         logits.append(output.logits.float().cpu())
@@ -145,13 +150,13 @@ def judged(model: EfficientBertForSequenceClassification, context: Context, poli
 
 
 def observe(model: EfficientBertForSequenceClassification) -> dict[str, list[float]]:
-    """The thresholds, which tell how much is dropped."""
+    """Return the thresholds, which tell how much is dropped."""
     contribution = model.contributions()
     return {"eta": contribution.eta.tolist(), "theta": contribution.theta.tolist()}
 
 
-def own_rates(model: EfficientBertForSequenceClassification, options: Mapping[str, Value]) -> dict[str, float]:
-    """Learning rates of the thresholds and, where they have one, of the predictors, by the parameters' names."""
+def learning_rates(model: EfficientBertForSequenceClassification, options: Mapping[str, Value]) -> dict[str, float]:
+    """Return the learning rates of the thresholds and, where they have one, of the predictors, by parameter names."""
     rates = dict.fromkeys(THRESHOLDS, float(options["threshold_rate"]))
     if not float(options["predictor_rate"]):
         return rates
@@ -160,23 +165,23 @@ def own_rates(model: EfficientBertForSequenceClassification, options: Mapping[st
 
 
 def train_adapler(context: Context) -> Trained:
-    """Everything at once; of the epochs that hold up, by default losing at most a point, the fastest one is kept."""
+    """Train model, predictors and thresholds, and keep the fastest epoch of those that lose little enough score."""
     options, tuned = context.options, context.model
     rows = with_saliency(context.train, context.stage_before() / FILE)
     device = PartialState(cpu=context.device == "cpu").device
     torch.nn.Module.to(tuned, device)
-    whole, allowed_drop = judged(tuned, context, Policy()).score, float(options["allowed_drop"])
+    full_score, allowed_drop = measure_heldout(tuned, context, Policy()).score, float(options["allowed_drop"])
     if float(options["distill"]):
-        rows = kept(rows, context.folder / "teacher", name="teacher", compute=partial(answers, tuned))
+        rows = with_cached(rows, context.folder / "teacher", name="teacher", compute=partial(full_logits, tuned))
     tuned.cpu()
 
     def verdict(model: EfficientBertForSequenceClassification) -> Verdict:
-        return judged(model, context, contribution_policy(model.contributions()))
+        return measure_heldout(model, context, contribution_policy(model.contributions()))
 
     def rank(model: EfficientBertForSequenceClassification, _: float) -> float:
-        """The speed-up, or below every speed-up the score."""
-        found = verdict(model)
-        return found.speedup if context.holds_up(found.score, whole, allowed_drop) else found.score - 10.0
+        """Rank by the speed-up, or below every speed-up by the score."""
+        result = verdict(model)
+        return result.speedup if context.holds_up(result.score, full_score, allowed_drop) else result.score - 10.0
 
     torch.manual_seed(context.seed)
     start = tuned if options["start"] == "finetuned" else context.fresh()
@@ -184,11 +189,11 @@ def train_adapler(context: Context) -> Trained:
     fidelity = Fidelity(str(options["fidelity"]))
     recipe = Recipe(
         descend=partial(descend, options=options),
-        predict=dropping,
+        predict=pruned_logits,
         collate=partial(collate_maps, pad_token_id=model.config.padding),
-        rates=own_rates(model, options),
-        apart=THRESHOLDS,
-        settle=lambda model: keep_in_bounds(model.contributions(), fidelity),
+        rates=learning_rates(model, options),
+        norm_group=THRESHOLDS,
+        after_step=lambda model: keep_in_bounds(model.contributions(), fidelity),
         rank=rank,
         observe=observe,
     )

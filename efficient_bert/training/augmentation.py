@@ -1,8 +1,8 @@
 """More training rows by replacing words (TinyBERT, Jiao et al., 2020, algorithm 1), as word pieces.
 
-A word of one piece is replaced by what a masked language model expects in its place, beside the unmasked text; a word
-of several pieces by its nearest neighbours among word vectors, where there are any. The rows are kept in shards, so
-that a killed stage resumes, and get the answers of the fine-tuned model as labels.
+A word of one piece is replaced by what a masked language model expects at its position, beside the unmasked text; a
+word of several pieces by its nearest neighbours among word vectors, where there are any. The rows are kept in shards,
+so that a killed stage resumes, and get the answers of the fine-tuned model as labels.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from efficient_bert.files import read_table, write_tables
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training import Context, Rows
-from efficient_bert.training.batches import batch_of, collate, in_order
+from efficient_bert.training.batches import batch_of, chunks, collate
 from efficient_bert.training.thesaurus import Choice, Thesaurus
 
 FILE = "augmented.parquet"
@@ -58,7 +58,7 @@ OPTIONS = (
 def variants(
     row: Mapping[str, Any], choices: Sequence[Choice], *, copies: int, chance: float, longest: int, seed: int
 ) -> Iterator[dict[str, Any]]:
-    """The row with other words, `copies` times; those of more than `longest` pieces are left out.
+    """Yield the row with other words, `copies` times, but no copy of more than `longest` pieces.
 
     The same row and seed give the same copies, whatever else is augmented.
     """
@@ -78,8 +78,8 @@ def variants(
             yield {"example_id": f"{row['example_id']}~{copy}", **new}
 
 
-def augmented(context: Context) -> Path | None:
-    """The file of augmented rows of a stage, computed shard by shard; None where no copies are wanted.
+def augment(context: Context) -> Path | None:
+    """Write the augmented rows of a stage shard by shard and return their file; None where no copies are wanted.
 
     No two rows have the same word pieces, and none those of a training row.
 
@@ -88,23 +88,23 @@ def augmented(context: Context) -> Path | None:
     """
     if not int(context.options["augment_copies"]):
         return None
-    whole, state = context.folder / FILE, PartialState(cpu=context.device == "cpu")
-    if read_table(whole, SCHEMA) is not None:
-        return whole
+    path, state = context.folder / FILE, PartialState(cpu=context.device == "cpu")
+    if read_table(path, SCHEMA) is not None:
+        return path
     context.folder.mkdir(parents=True, exist_ok=True)
     longest = max(len(row["input_ids"]) for row in context.train)
     thesaurus, shards = thesaurus_of(context, longest), []
     teacher = torch.nn.Module.to(context.model, state.device)
-    for number, rows in enumerate(in_order(context.train, SHARD)):
+    for number, rows in enumerate(chunks(context.train, SHARD)):
         shards.append(context.folder / f"augmented-{number:05d}.parquet")
         if number % state.num_processes == state.process_index and read_table(shards[-1], SCHEMA) is None:
             made = shard_of(rows, thesaurus, teacher, context, longest=longest)
             write_tables(shards[-1], SCHEMA, [pa.Table.from_pylist(made, SCHEMA)])
     state.wait_for_everyone()
     if state.is_main_process:
-        write_tables(whole, SCHEMA, distinct(context.train, shards))
+        write_tables(path, SCHEMA, distinct_rows(context.train, shards))
     state.wait_for_everyone()
-    return whole
+    return path
 
 
 def shard_of(
@@ -115,7 +115,7 @@ def shard_of(
     *,
     longest: int,
 ) -> list[dict[str, Any]]:
-    """The copies of some rows that are no longer than `longest`, labelled by the teacher."""
+    """Make the copies of some rows that are no longer than `longest`, labelled by the teacher."""
     options = context.options
     made = [
         copy
@@ -129,35 +129,35 @@ def shard_of(
             seed=context.seed,
         )
     ]
-    labels = [label for chunk in in_order(made) for label in answers(teacher, chunk)]
+    labels = [label for chunk in chunks(made) for label in teacher_labels(teacher, chunk)]
     return [{**row, "label": label} for row, label in zip(made, labels, strict=True)]
 
 
 @torch.inference_mode()
-def answers(teacher: EfficientBertForSequenceClassification, rows: Rows) -> list[float]:
-    """The teacher's class, or in a regression its score, for each row."""
+def teacher_labels(teacher: EfficientBertForSequenceClassification, rows: Rows) -> list[float]:
+    """Return the teacher's class, or in a regression its score, for each row."""
     batch: Batch = batch_of(
         teacher, collate([{**row, "label": 0} for row in rows], pad_token_id=teacher.config.padding)
     )
     logits = run(teacher, batch).logits.float()
-    found: list[float] = (logits[:, 0] if teacher.config.regression else logits.argmax(1)).tolist()
-    return found
+    labels: list[float] = (logits[:, 0] if teacher.config.regression else logits.argmax(1)).tolist()
+    return labels
 
 
-def distinct(train: Rows, shards: Sequence[Path]) -> Iterator[pa.Table]:
-    """The shards' rows whose word pieces neither a training row nor an earlier row has."""
+def distinct_rows(train: Rows, shards: Sequence[Path]) -> Iterator[pa.Table]:
+    """Yield the shards' rows whose word pieces neither a training row nor an earlier row has."""
     seen = {digest(row["input_ids"]) for row in train}
     for shard in shards:
         table = pq.read_table(shard, schema=SCHEMA)
         fresh = []
-        for own in map(digest, table["input_ids"].to_pylist()):
-            fresh.append(own not in seen)
-            seen.add(own)
+        for row_digest in map(digest, table["input_ids"].to_pylist()):
+            fresh.append(row_digest not in seen)
+            seen.add(row_digest)
         yield table.filter(pa.array(fresh, pa.bool_()))
 
 
 def digest(ids: Sequence[int]) -> bytes:
-    """Sixteen bytes that stand for a row's word pieces, of which millions may be remembered."""
+    """Hash a row's word pieces to sixteen bytes, of which millions fit into memory."""
     return hashlib.blake2b(array("l", ids).tobytes(), digest_size=16).digest()
 
 
@@ -187,13 +187,16 @@ def check_sources(config: EfficientBertConfig, options: Mapping[str, Value], voc
 
 @cache
 def tokenizer_of(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a masked language model, a folder or a hub's name, to which "[SEP]" is a text; read once."""
-    found: PreTrainedTokenizerBase = read(AutoTokenizer, name, split_special_tokens=True)
-    return found
+    """Load the tokenizer of a masked language model, once; a "[SEP]" in a text is no special piece to it.
+
+    The name is a folder or a hub's name.
+    """
+    tokenizer: PreTrainedTokenizerBase = load_pretrained(AutoTokenizer, name, split_special_tokens=True)
+    return tokenizer
 
 
-def read(kind: Any, name: str, **options: Any) -> Any:
-    """What an Auto class finds under a name.
+def load_pretrained(kind: Any, name: str, **options: Any) -> Any:
+    """Load what an Auto class finds under a name.
 
     Raises:
         InputError: nothing, or something else.
@@ -206,10 +209,10 @@ def read(kind: Any, name: str, **options: Any) -> Any:
 
 
 def thesaurus_of(context: Context, longest: int) -> Thesaurus:
-    """The masked language model and the vectors that the options name, for rows of at most so many pieces."""
+    """Load the masked language model and the vectors that the options name, for rows of at most `longest` pieces."""
     check_sources(context.model.config, context.options, context.vocabulary)
     name, vectors = str(context.options["augment_model"]), str(context.options["augment_vectors"])
-    model, report = read(AutoModelForMaskedLM, name, use_safetensors=True, output_loading_info=True)
+    model, report = load_pretrained(AutoModelForMaskedLM, name, use_safetensors=True, output_loading_info=True)
     if report["missing_keys"]:
         raise InputError(
             f"augment_model {name!r} is no masked language model: its weights lack {min(report['missing_keys'])}; give "
@@ -228,36 +231,36 @@ def thesaurus_of(context: Context, longest: int) -> Thesaurus:
 
 
 def with_augmented(rows: Rows, path: Path | None) -> Rows:
-    """The rows and, behind them, those of a file of augmented ones, where there is one."""
+    """Append the rows of a file of augmented ones, where there is one."""
     if path is None or not path.exists():
         return rows
     table = read_table(path, SCHEMA)
     if table is None:
         raise InputError(f"{path} is damaged; train the stage that wrote it again, with --fresh")
-    return Extended(rows, table.combine_chunks())
+    return ExtendedRows(rows, table.combine_chunks())
 
 
-class Extended(Sequence[Mapping[str, Any]]):
+class ExtendedRows(Sequence[Mapping[str, Any]]):
     """Rows, and behind them those of a table, which stay as small as they lie there until one is asked for."""
 
     def __init__(self, rows: Rows, table: pa.Table) -> None:
         self.rows, self.table = rows, table
-        self.whole = isinstance(rows[0]["label"], int)
+        self.integer_labels = isinstance(rows[0]["label"], int)
 
     def __len__(self) -> int:
         return len(self.rows) + len(self.table)
 
     @overload
-    def __getitem__(self, place: int) -> Mapping[str, Any]: ...
+    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
 
     @overload
-    def __getitem__(self, place: slice) -> list[Mapping[str, Any]]: ...
+    def __getitem__(self, index: slice) -> list[Mapping[str, Any]]: ...
 
-    def __getitem__(self, place: int | slice) -> Mapping[str, Any] | list[Mapping[str, Any]]:
-        if isinstance(place, slice):
-            return [self[own] for own in range(*place.indices(len(self)))]
-        own = range(len(self))[place]
-        if own < len(self.rows):
-            return self.rows[own]
-        (row,) = self.table.slice(own - len(self.rows), 1).to_pylist()
-        return {**row, "label": int(row["label"]) if self.whole else row["label"]}
+    def __getitem__(self, index: int | slice) -> Mapping[str, Any] | list[Mapping[str, Any]]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        number = range(len(self))[index]
+        if number < len(self.rows):
+            return self.rows[number]
+        (row,) = self.table.slice(number - len(self.rows), 1).to_pylist()
+        return {**row, "label": int(row["label"]) if self.integer_labels else row["label"]}

@@ -31,56 +31,67 @@ class LengthBuckets:
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(self.seed)
-        order = shuffled(len(self.lengths), generator)
+        order = random_permutation(len(self.lengths), generator)
         batches: list[list[int]] = []
         for start in range(0, len(order), self.batch_size * POOL):
             pool = sorted(order[start : start + self.batch_size * POOL], key=lambda row: self.lengths[row])
             batches += [pool[first : first + self.batch_size] for first in range(0, len(pool), self.batch_size)]
-        return iter([batches[place] for place in shuffled(len(batches), generator)])
+        return iter([batches[number] for number in random_permutation(len(batches), generator)])
 
     def __len__(self) -> int:
         return -(-len(self.lengths) // self.batch_size)
 
 
-def shuffled(count: int, generator: torch.Generator) -> list[int]:
-    """A random order of 0..count-1."""
+def random_permutation(count: int, generator: torch.Generator) -> list[int]:
+    """Return a random order of 0..count-1."""
     order: list[int] = torch.randperm(count, generator=generator).tolist()
     return order
 
 
 def batch_of(model: EfficientBertForSequenceClassification, inputs: Mapping[str, Tensor]) -> Batch:
-    """A collated batch on the model's device."""
+    """Move a collated batch to the model's device."""
     names = ("input_ids", "attention_mask", "token_type_ids")
     return Batch.of({name: inputs[name].to(model.device) for name in names})
 
 
 def collate(rows: Rows, *, pad_token_id: int) -> dict[str, Tensor]:
-    """Right-padded int64 `input_ids`, `token_type_ids` and `attention_mask` (B, L), and `labels` (B,)."""
+    """Pad rows on the right: int64 `input_ids`, `token_type_ids` and `attention_mask` (B, L), and `labels` (B,)."""
     longest = max(len(row["input_ids"]) for row in rows)
     ids = torch.full((len(rows), longest), pad_token_id)
     types, mask = torch.zeros_like(ids), torch.zeros_like(ids)
-    for place, row in enumerate(rows):
+    for number, row in enumerate(rows):
         length = len(row["input_ids"])
-        ids[place, :length] = torch.tensor(row["input_ids"])
-        types[place, :length] = torch.tensor(row["token_type_ids"])
-        mask[place, :length] = 1
+        ids[number, :length] = torch.tensor(row["input_ids"])
+        types[number, :length] = torch.tensor(row["token_type_ids"])
+        mask[number, :length] = 1
     labels = torch.tensor([row["label"] for row in rows])
     return {"input_ids": ids, "token_type_ids": types, "attention_mask": mask, "labels": labels}
 
 
-def in_order(rows: Sequence[Row], size: int = 64) -> Iterator[Sequence[Row]]:
-    """All rows, `size` at a time."""
+def chunks(rows: Sequence[Row], size: int = 64) -> Iterator[Sequence[Row]]:
+    """Yield all rows in order, `size` at a time."""
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
 
 
-def length_order(rows: Rows, *, apart: str = "") -> list[int]:
-    """Places of the rows, shortest first, so that a batch of neighbours has little padding; equal `apart` together."""
-    return sorted(range(len(rows)), key=lambda row: (rows[row].get(apart, 0), len(rows[row]["input_ids"])))
+def labelled_batches(model: EfficientBertForSequenceClassification, rows: Rows) -> Iterator[tuple[Batch, Tensor]]:
+    """Yield batches with their labels (B,), both on the model's device."""
+    for chunk in chunks(rows):
+        inputs = collate(chunk, pad_token_id=model.config.padding)
+        yield batch_of(model, inputs), inputs["labels"].to(model.device)
 
 
-def by_length(rows: Rows, compute: Callable[[Rows], Tensor], *, apart: str = "") -> Tensor:
-    """What `compute` says of each row, (rows, ...), asked in batches of rows that are alike in length."""
-    order = length_order(rows, apart=apart)
-    packed = torch.cat([compute([rows[row] for row in chunk]) for chunk in in_order(order)])
+def length_order(rows: Rows, *, first_by: str = "") -> list[int]:
+    """Return row numbers, shortest row first, so that a batch of neighbours has little padding.
+
+    Args:
+        first_by: a field of the rows to sort by before length, so that rows with equal values are neighbours.
+    """
+    return sorted(range(len(rows)), key=lambda row: (rows[row].get(first_by, 0), len(rows[row]["input_ids"])))
+
+
+def compute_by_length(rows: Rows, compute: Callable[[Rows], Tensor], *, first_by: str = "") -> Tensor:
+    """Compute something for each row, (rows, ...), in batches of rows of similar length."""
+    order = length_order(rows, first_by=first_by)
+    packed = torch.cat([compute([rows[row] for row in chunk]) for chunk in chunks(order)])
     return torch.empty_like(packed).index_copy(0, torch.tensor(order), packed)

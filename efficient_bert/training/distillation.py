@@ -16,7 +16,7 @@ from efficient_bert.decisions import first_states
 from efficient_bert.engine import Batch, Execution, run
 from efficient_bert.fidelity import Fidelity
 from efficient_bert.model import EfficientBertForSequenceClassification
-from efficient_bert.subnets import DepthRule, kept_count, kept_layers, subnet_policy, uniform
+from efficient_bert.subnets import DepthRule, count_layers, kept_layers, subnet_policy, uniform_subnet
 
 
 @dataclass(frozen=True)
@@ -40,34 +40,34 @@ def readings(
     depths: Sequence[float] = (1.0,),
     rule: DepthRule = DepthRule.PREFIX,
 ) -> Iterator[Reading]:
-    """The subnets of one width at these depths; prefixes come out of a single pass, which the deepest one needs."""
+    """Run the subnets of one width at these fractions of the layers; one pass gives all prefixes."""
     shared = rule == DepthRule.PREFIX
     for depth in [max(depths)] if shared else depths:
-        subnet = uniform(model.config, width=width, depth=depth, rule=rule)
+        subnet = uniform_subnet(model.config, width=width, depth_mult=depth, rule=rule)
         output = run(model, batch, subnet_policy(subnet), execution=Execution.SOFT, record=True)
         if not shared:
             yield Reading(output.logits, output.hidden_states)
     if shared:
         for depth in depths:
-            count = kept_count(depth, model.config.num_hidden_layers)
+            count = count_layers(depth, model.config.num_hidden_layers)
             states = output.hidden_states[: count + 1]
-            whole = count == len(subnet.layers)
-            logits = output.logits if whole else model.classify(first_states(states[-1], batch.mask))
+            deepest = count == len(subnet.layers)
+            logits = output.logits if deepest else model.classify(first_states(states[-1], batch.mask))
             yield Reading(logits, states)
 
 
 @torch.no_grad()
 def teach(model: EfficientBertForSequenceClassification, batch: Batch, *, width: float = 1.0) -> Reading:
-    """The teacher's reading, at full depth."""
+    """Run the teacher at full depth, without gradients."""
     return next(readings(model, batch, width=width))
 
 
-def teacher_states(depth: float, layers: int) -> tuple[int, ...]:
-    """Which of the teacher's N + 1 states a subnet's states are compared with: evenly spread, and the last one.
+def teacher_state_numbers(depth_mult: float, layers: int) -> tuple[int, ...]:
+    """Return which of the teacher's N + 1 states a subnet's states are compared with: evenly spaced, and the last one.
 
     For every depth rule: a prefix learns to reach the teacher's last state in fewer layers.
     """
-    return (*kept_layers(depth, layers, DepthRule.FLOOR), layers)
+    return (*kept_layers(depth_mult, layers, DepthRule.FLOOR), layers)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Distance:
     states: Tensor
 
     def loss(self, *, answers: float, states: float) -> Tensor:
-        """The weighted sum, of the states' total."""
+        """Return the weighted sum of the answers' distance and the states' total, ()."""
         return answers * self.answers + states * self.states.sum()
 
 
@@ -92,26 +92,26 @@ def distance(
     teacher: Reading,
     mask: Tensor,
     *,
-    places: Sequence[int],
+    state_numbers: Sequence[int],
     fidelity: Fidelity = Fidelity.CORRECTED,
 ) -> Distance:
-    """A subnet's distance from its teacher.
+    """Measure a subnet's distance from its teacher.
 
     Args:
         mask: (B, L) bool. Padding does not count; as released, it does.
-        places: which of the teacher's states the student's are compared with.
+        state_numbers: which of the teacher's states the student's are compared with.
     """
     everywhere = torch.ones_like(mask) if fidelity == Fidelity.RELEASED else mask
     counted = everywhere / everywhere.sum()
     squares = [
-        ((own.float() - teacher.states[place].float()).square().mean(-1) * counted).sum()
-        for own, place in zip(student.states, places, strict=True)
+        ((state.float() - teacher.states[number].float()).square().mean(-1) * counted).sum()
+        for state, number in zip(student.states, state_numbers, strict=True)
     ]
     return Distance(soft_cross_entropy(student.logits.float(), teacher.logits.float()), torch.stack(squares))
 
 
 def soft_cross_entropy(student: Tensor, teacher: Tensor) -> Tensor:
-    """(): mean over examples of the cross-entropy with the teacher's probabilities; one class is a regression."""
+    """Compute the mean cross-entropy with the teacher's probabilities, (); one class is a regression."""
     if student.shape[-1] == 1:
         return F.mse_loss(student, teacher)
     return F.cross_entropy(student, teacher.softmax(-1))

@@ -18,23 +18,23 @@ from torch import Tensor
 
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.engine import Execution, run
-from efficient_bert.model import EfficientBertForSequenceClassification, ExitHead, reshaped
+from efficient_bert.model import EfficientBertForSequenceClassification, ExitHead, rebuild
 from efficient_bert.training import Context, Rows, Stage, Trained
-from efficient_bert.training.batches import batch_of, by_length, collate
+from efficient_bert.training.batches import batch_of, collate, compute_by_length
+from efficient_bert.training.cached_rows import with_cached
 from efficient_bert.training.finetune import FINETUNE
-from efficient_bert.training.kept import kept
 from efficient_bert.training.loop import train, with_defaults
 from efficient_bert.training.recipe import one_loss
 
 
 def inner_exits(config: EfficientBertConfig) -> dict[str, Any]:
-    """An exit head of its own after every inner layer."""
+    """Return the configuration's new fields: an exit head of its own after every inner layer."""
     return {"exit_depths": list(range(1, config.num_hidden_layers)), "shared_head": False}
 
 
 def with_exits(model: EfficientBertForSequenceClassification) -> EfficientBertForSequenceClassification:
-    """The model with an exit head after every inner layer, each starting as a copy of the final head."""
-    grown = reshaped(model, **inner_exits(model.config))
+    """Add an exit head after every inner layer to the model, each a copy of the final head."""
+    grown = rebuild(model, **inner_exits(model.config))
     for depth in grown.config.exit_depths:
         head = cast(ExitHead, grown.exits[str(depth)])
         head.pooler.load_state_dict(model.bert.pooler.state_dict())
@@ -43,56 +43,56 @@ def with_exits(model: EfficientBertForSequenceClassification) -> EfficientBertFo
 
 
 @torch.inference_mode()
-def first_states(model: EfficientBertForSequenceClassification, rows: Rows) -> Tensor:
-    """[CLS] states at every exit depth, (rows, E, D), of the model without dropout."""
+def exit_states(model: EfficientBertForSequenceClassification, rows: Rows) -> Tensor:
+    """Compute the [CLS] states at every exit depth, without dropout: (rows, E, D)."""
 
     def compute(chunk: Rows) -> Tensor:
         batch = batch_of(model, collate(chunk, pad_token_id=model.config.padding))
         states = run(model, batch, execution=Execution.SOFT, record=True).hidden_states
         return torch.stack([states[depth][:, 0] for depth in model.config.exit_depths], dim=1).cpu()
 
-    return by_length(rows, compute)
+    return compute_by_length(rows, compute)
 
 
-def stack(rows: Rows) -> dict[str, Tensor]:
-    """`states` (B, E, D) and `labels` (B,)."""
+def collate_states(rows: Rows) -> dict[str, Tensor]:
+    """Stack `states` (B, E, D) and `labels` (B,) of rows."""
     return {
         "states": torch.stack([row["states"] for row in rows]),
         "labels": torch.tensor([row["label"] for row in rows]),
     }
 
 
-def exit_logits(model: EfficientBertForSequenceClassification, batch: Mapping[str, Tensor]) -> Tensor:
-    """Logits of every exit head on its states, (E, B, C)."""
+def head_logits(model: EfficientBertForSequenceClassification, batch: Mapping[str, Tensor]) -> Tensor:
+    """Compute the logits of every exit head on its states, (E, B, C)."""
     depths = enumerate(model.config.exit_depths)
-    return torch.stack([model.classify(batch["states"][:, place], depth=depth) for place, depth in depths])
+    return torch.stack([model.classify(batch["states"][:, number], depth=depth) for number, depth in depths])
 
 
 def exits_loss(model: EfficientBertForSequenceClassification, batch: Mapping[str, Tensor]) -> Tensor:
-    """The sum of the exits' mean cross-entropies."""
-    logits = exit_logits(model, batch).float()
+    """Compute the sum of the exits' mean cross-entropies."""
+    logits = head_logits(model, batch).float()
     return sum((F.cross_entropy(one, batch["labels"]) for one in logits), start=logits.new_zeros(()))
 
 
 def mean_exit(model: EfficientBertForSequenceClassification, batch: Mapping[str, Tensor]) -> Tensor:
-    """The exits' mean probabilities (B, C): what the epochs are selected by."""
-    return exit_logits(model, batch).float().softmax(-1).mean(0)
+    """Compute the exits' mean probabilities (B, C), by which epochs are selected."""
+    return head_logits(model, batch).float().softmax(-1).mean(0)
 
 
 def train_exits(context: Context) -> Trained:
-    """Exit heads only; every other parameter stays as it was, to the bit."""
+    """Train exit heads only; every other parameter stays as it was, to the bit."""
     model = with_exits(context.model).eval()
     torch.nn.Module.to(model, PartialState(cpu=context.device == "cpu").device)
     for name, parameter in model.named_parameters():
         parameter.requires_grad = name.startswith("exits.")
-    with_states = partial(kept, name="states", compute=partial(first_states, model))
+    with_states = partial(with_cached, name="states", compute=partial(exit_states, model))
     on_states = replace(
         context,
         model=model,
         train=with_states(context.train, context.folder / "train"),
         heldout=with_states(context.heldout, context.folder / "heldout"),
     )
-    trained = train(on_states, one_loss(exits_loss, mean_exit, stack))
+    trained = train(on_states, one_loss(exits_loss, mean_exit, collate_states))
     return Trained(trained.model.requires_grad_(True), trained.scores)
 
 

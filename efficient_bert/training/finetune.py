@@ -1,4 +1,4 @@
-"""Fine-tuning the whole model, or its first layers, on a task."""
+"""Fine-tuning the full model, or its first layers, on a task."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from accelerate.utils import reduce
 from torch import Tensor
 
 from efficient_bert.config import EfficientBertConfig
-from efficient_bert.hooks import output_through
+from efficient_bert.hooks import change_output
 from efficient_bert.knobs import Knob, Value
-from efficient_bert.model import EfficientBertForSequenceClassification, reshaped
-from efficient_bert.subnets import kept_count
+from efficient_bert.model import EfficientBertForSequenceClassification, rebuild
+from efficient_bert.subnets import count_layers
 from efficient_bert.training import Context, Stage, Trained
 from efficient_bert.training.loop import train, with_defaults
 from efficient_bert.training.recipe import Loss, Recipe, one_loss
@@ -39,21 +39,21 @@ EMA = Knob(
 
 
 def classify(model: EfficientBertForSequenceClassification, batch: Mapping[str, Tensor]) -> Tensor:
-    """The full model's logits (B, C)."""
+    """Compute the full model's logits, (B, C)."""
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
     logits: Tensor = model(**inputs).logits
     return logits
 
 
 def classification_loss(model: EfficientBertForSequenceClassification, batch: Mapping[str, Tensor]) -> Tensor:
-    """The task's loss of the final logits: mean cross-entropy, or mean squared error in a regression."""
+    """Compute the task's loss of the final logits: mean cross-entropy, or mean squared error in a regression."""
     return model.loss(classify(model, batch).float(), batch["labels"])
 
 
 def consistent_loss(
     model: EfficientBertForSequenceClassification, batch: Mapping[str, Tensor], *, weight: float
 ) -> Tensor:
-    """The task's loss over two passes with dropout of their own, and how much they disagree (R-Drop).
+    """Compute the task's loss over two passes with different dropout, and how much they disagree (R-Drop).
 
     L = mean loss of both passes + weight (KL(p || q) + KL(q || p)) / 2, in a regression the squared difference instead
     of the divergences (Liang et al., 2021, equations 1 to 4; their alpha is twice the weight, as they add the losses).
@@ -74,7 +74,7 @@ def consistent_loss(
 def adversarial_loss(
     model: EfficientBertForSequenceClassification, batch: Mapping[str, Tensor], *, loss: Loss, radius: float
 ) -> Tensor:
-    """`loss`, and `loss` again where the words of the batch are moved against it.
+    """Compute `loss`, and add `loss` again where the words of the batch are moved against it.
 
     With g the gradient of the loss at the table of word embeddings, the table moves by radius * g / |g|, a constant to
     the second pass: hard examples move more than easy ones, and words that many of them share most (the fast gradient
@@ -85,12 +85,15 @@ def adversarial_loss(
     (gradient,) = torch.autograd.grad(plain, [words.weight], retain_graph=True)
     gradient = reduce(gradient * len(batch["labels"]), "sum")  # several processes move the same table
     move = radius * gradient / gradient.norm().clamp(min=torch.finfo(gradient.dtype).tiny)
-    with output_through(words, lambda embedded, ids: embedded + F.embedding(ids, move)):
+    with change_output(words, lambda embedded, ids: embedded + F.embedding(ids, move)):
         return plain + loss(model, batch)
 
 
 def task_recipe(options: Mapping[str, Value], *, keep: int = 0) -> Recipe:
-    """The task's loss over every parameter (Devlin et al., 2019, section 4.1), consistent and adversarial if asked."""
+    """Make the recipe of the task's loss over every parameter, consistent and adversarial if the options say so.
+
+    Devlin et al., 2019, section 4.1.
+    """
     weight, radius = float(options["rdrop"]), float(options["adversarial"])
     loss = partial(consistent_loss, weight=weight) if weight else classification_loss
     if radius:
@@ -99,24 +102,24 @@ def task_recipe(options: Mapping[str, Value], *, keep: int = 0) -> Recipe:
 
 
 def finetune(context: Context) -> Trained:
-    """The whole model; the best epochs are kept for the stages after."""
+    """Fine-tune the full model; the best epochs are kept for the stages after."""
     return train(context, task_recipe(context.options, keep=int(context.options["keep_epochs"])))
 
 
 def finetune_truncated(context: Context) -> Trained:
-    """The first layers with the same embeddings, pooler and classifier, fine-tuned."""
-    model = reshaped(context.model, **truncated(context.model.config, context.options))
+    """Fine-tune the first layers with the same embeddings, pooler and classifier."""
+    model = rebuild(context.model, **first_layers(context.model.config, context.options))
     return train(replace(context, model=model), task_recipe(context.options))
 
 
-def truncated(config: EfficientBertConfig, options: Mapping[str, Value]) -> dict[str, Any]:
-    """The first round(depth_mult * N) layers, or an InputError where that is no layer at all."""
-    depth = kept_count(float(options["depth_mult"]), config.num_hidden_layers, name="depth_mult")
+def first_layers(config: EfficientBertConfig, options: Mapping[str, Value]) -> dict[str, Any]:
+    """Return the new fields of a model of the first round(depth_mult * N) layers; InputError where that is none."""
+    depth = count_layers(float(options["depth_mult"]), config.num_hidden_layers, name="depth_mult")
     return {"num_hidden_layers": depth, "exit_depths": [], "contribution_size": 0, "num_gates": 0}
 
 
-def passes(options: Mapping[str, Value]) -> float:
-    """Forward and backward passes of a step; half a backward pass finds the gradient of the embeddings."""
+def pass_cost(options: Mapping[str, Value]) -> float:
+    """Estimate the passes of a step; the gradient of the embeddings takes half a backward pass."""
     return (2.0 if float(options["rdrop"]) else 1.0) * (2.4 if float(options["adversarial"]) else 1.0)
 
 
@@ -131,7 +134,7 @@ FINETUNE = Stage(
         EMA,
         Knob("keep_epochs", "best epochs whose parameters are kept, for saliency maps", 3, low=1, high=100),
     ),
-    step_cost=passes,
+    step_cost=pass_cost,
 )
 
 TRUNCATE = Stage(
@@ -150,6 +153,6 @@ TRUNCATE = Stage(
             points=(0.5,),
         ),
     ),
-    changes=truncated,
-    step_cost=lambda options: passes(options) * float(options["depth_mult"]),
+    changes=first_layers,
+    step_cost=lambda options: pass_cost(options) * float(options["depth_mult"]),
 )

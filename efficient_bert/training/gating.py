@@ -21,21 +21,28 @@ from efficient_bert.decisions import Decision, Policy, first_states
 from efficient_bert.engine import Execution, run
 from efficient_bert.errors import InputError
 from efficient_bert.gates import (
-    balanced,
+    balanced_weights,
     expected_width,
     gate_policy,
-    gumbel_soft,
+    gumbel_softmax,
+    gumbel_temperature,
     label_losses,
-    temperature,
     width_labels,
 )
-from efficient_bert.knobs import Knob, Value, numbers, spelled
-from efficient_bert.model import EfficientBertForSequenceClassification, reshaped
-from efficient_bert.subnets import subnet_policy, uniform
+from efficient_bert.knobs import Knob, Value, format_numbers, parse_numbers
+from efficient_bert.model import EfficientBertForSequenceClassification, rebuild
+from efficient_bert.subnets import subnet_policy, uniform_subnet
 from efficient_bert.training import Context, Rows, Stage, Trained
-from efficient_bert.training.batches import batch_of, by_length, collate, in_order, shuffled
-from efficient_bert.training.flexible import FINAL, labelled
-from efficient_bert.training.kept import kept
+from efficient_bert.training.batches import (
+    batch_of,
+    chunks,
+    collate,
+    compute_by_length,
+    labelled_batches,
+    random_permutation,
+)
+from efficient_bert.training.cached_rows import with_cached
+from efficient_bert.training.flexible import FINAL
 from efficient_bert.training.loop import train, with_defaults
 from efficient_bert.training.profiles import measure_profiles
 from efficient_bert.training.recipe import Backward, Inputs, Progress, Recipe
@@ -46,40 +53,40 @@ SELECTION = 4
 
 @torch.inference_mode()
 def labels_of(model: EfficientBertForSequenceClassification, rows: Rows, *, tolerance: float = 0.5) -> Tensor:
-    """(rows,) int64: the class of the smallest width, at full depth and without dropout, that is right.
+    """Find the class of the smallest width that is right, at full depth and without dropout: (rows,) int64.
 
     In a regression a score is right within less than `tolerance`.
     """
-    policies = [subnet_policy(uniform(model.config, width=width)) for width in model.config.widths[:-1]]
+    policies = [subnet_policy(uniform_subnet(model.config, width=width)) for width in model.config.widths[:-1]]
 
     def compute(chunk: Rows) -> Tensor:
-        batch, wanted = next(labelled(model, chunk))
+        batch, labels = next(labelled_batches(model, chunk))
         answers = torch.stack([run(model, batch, policy).logits for policy in policies])
         if model.config.regression:
-            return width_labels((answers[..., 0] - wanted).abs() < tolerance).cpu()
-        return width_labels(answers.argmax(-1) == wanted).cpu()
+            return width_labels((answers[..., 0] - labels).abs() < tolerance).cpu()
+        return width_labels(answers.argmax(-1) == labels).cpu()
 
-    return by_length(rows, compute)
+    return compute_by_length(rows, compute)
 
 
 @torch.inference_mode()
 def states_of(model: EfficientBertForSequenceClassification, rows: Rows) -> Tensor:
-    """(rows, G, D): what each gate reads in a pass at the width that the row's `gate_label` names."""
+    """Compute what each gate reads in a pass at the width that the row's `gate_label` names: (rows, G, D)."""
     span = model.width_gates().span
     widths = torch.tensor(model.config.widths, dtype=torch.float64, device=model.device)
 
     def compute(chunk: Rows) -> Tensor:
-        batch, _ = next(labelled(model, chunk))
-        own = widths[[int(row["gate_label"]) for row in chunk]]
-        policy = Policy(lambda view: Decision(width=own))
+        batch, _ = next(labelled_batches(model, chunk))
+        row_widths = widths[[int(row["gate_label"]) for row in chunk]]
+        policy = Policy(lambda view: Decision(width=row_widths))
         states = run(model, batch, policy, execution=Execution.MASKED, record=True).hidden_states
         return torch.stack([first_states(state, batch.mask) for state in states[:-1:span]], dim=1).float().cpu()
 
-    return by_length(rows, compute, apart="gate_label")
+    return compute_by_length(rows, compute, first_by="gate_label")
 
 
 def with_states(rows: Rows, *, pad_token_id: int) -> dict[str, Tensor]:
-    """A padded batch with `states` (B, G, D) and `gate_labels` (B,)."""
+    """Collate a padded batch with `states` (B, G, D) and `gate_labels` (B,)."""
     return {
         **collate(rows, pad_token_id=pad_token_id),
         "states": torch.stack([row["states"] for row in rows]),
@@ -88,23 +95,23 @@ def with_states(rows: Rows, *, pad_token_id: int) -> dict[str, Tensor]:
 
 
 def class_weights(text: str, labels: Tensor, classes: int) -> Tensor:
-    """(K,) weights: "balanced" on these labels, "none" for equal ones, or the numbers of a list.
+    """Return (K,) weights: "balanced" on these labels, "none" for equal ones, or the numbers of a list.
 
     Raises:
         InputError: not one number for each class.
     """
-    return balanced(labels, classes) if text == "balanced" else torch.tensor(typed_weights(text, classes))
+    return balanced_weights(labels, classes) if text == "balanced" else torch.tensor(parse_class_weights(text, classes))
 
 
-def typed_weights(text: str, classes: int) -> list[float]:
-    """K weights that need no labels: "none" for equal ones, or the numbers of a list.
+def parse_class_weights(text: str, classes: int) -> list[float]:
+    """Parse K weights that need no labels: "none" for equal ones, or the numbers of a list.
 
     Raises:
         InputError: not one finite number for each class.
     """
     if text == "none":
         return [1.0] * classes
-    weights = list(numbers(text, name="class_weights"))
+    weights = list(parse_numbers(text, name="class_weights"))
     if len(weights) != classes or not all(0 <= weight < math.inf for weight in weights):
         raise InputError(f"class_weights is {text!r}, but it is balanced, none or {classes} numbers of 0 or more")
     return weights
@@ -118,14 +125,14 @@ def gate_loss(
     options: Mapping[str, Value],
     heat: float | None = None,
 ) -> Tensor:
-    """The classes' losses, weighted, and the width's distance from its target.
+    """Compute the classes' losses, weighted, and the width's distance from its target.
 
     Args:
         heat: temperature of the noisy softmax; None for the plain cross-entropy.
     """
     logits = model.width_gates().all_logits(inputs["states"]).float()
     draws = None if heat is None else torch.empty_like(logits).exponential_()
-    losses = label_losses(gumbel_soft(logits, draws, temperature=heat or 1.0), inputs["gate_labels"])
+    losses = label_losses(gumbel_softmax(logits, draws, temperature=heat or 1.0), inputs["gate_labels"])
     total = (losses * weights.to(losses)).sum()
     heads = model.config.num_attention_heads
     fractions = [kept_heads(width, heads) / heads for width in model.config.widths]
@@ -133,20 +140,20 @@ def gate_loss(
     return total + float(options["flops_lambda"]) * off_target.square()
 
 
-def gated(model: EfficientBertForSequenceClassification, inputs: Inputs) -> Tensor:
-    """Logits (B, C) of passes whose widths the gates choose."""
+def gated_logits(model: EfficientBertForSequenceClassification, inputs: Inputs) -> Tensor:
+    """Compute logits (B, C) of passes whose widths the gates choose."""
     policy = gate_policy(model.width_gates(), model.config.widths)
     return run(model, batch_of(model, inputs), policy, execution=Execution.MASKED).logits
 
 
 def new_gates(config: EfficientBertConfig, gates: int) -> dict[str, Any]:
-    """So many gates, one for each layer where their number is 0."""
+    """Return the configuration's new field: so many gates, one for each layer where their number is 0."""
     return {"num_gates": gates or config.num_hidden_layers}
 
 
 def with_gates(model: EfficientBertForSequenceClassification, gates: int) -> EfficientBertForSequenceClassification:
-    """The model with fresh gates, one for each layer where their number is 0; only they learn."""
-    grown = reshaped(model, **new_gates(model.config, gates))
+    """Add fresh gates to the model, one for each layer where their number is 0; only they learn."""
+    grown = rebuild(model, **new_gates(model.config, gates))
     grown.eval()
     for name, parameter in grown.named_parameters():
         parameter.requires_grad = name.startswith("gates.")
@@ -154,7 +161,7 @@ def with_gates(model: EfficientBertForSequenceClassification, gates: int) -> Eff
 
 
 def folds(context: Context) -> tuple[Rows, Rows]:
-    """Rows that train the gates, and rows that select the epoch."""
+    """Return rows that train the gates, and rows that select the epoch."""
     if context.options["label_split"] == "train":
         return context.train, context.heldout
     learn, select = heldout_folds(len(context.heldout), context.seed)
@@ -163,23 +170,23 @@ def folds(context: Context) -> tuple[Rows, Rows]:
             f"{len(context.heldout)} training row is held out, but gates learn on some and are selected on others; "
             "train on more rows, or give --gates-label-split train"
         )
-    return [context.heldout[place] for place in learn], [context.heldout[place] for place in select]
+    return [context.heldout[number] for number in learn], [context.heldout[number] for number in select]
 
 
 def heldout_folds(rows: int, seed: int) -> tuple[list[int], list[int]]:
-    """Places of held-out rows that train the gates, and of those that select the epoch."""
-    order = shuffled(rows, torch.Generator().manual_seed(seed))
+    """Return the numbers of held-out rows that train the gates, and of those that select the epoch."""
+    order = random_permutation(rows, torch.Generator().manual_seed(seed))
     cut = max(1, rows // SELECTION)
     return order[cut:], order[:cut]
 
 
-def unseen(rows: int, options: Mapping[str, Value], seed: int) -> Sequence[int]:
-    """Places of the held-out rows that the gates do not learn on."""
+def untouched_rows(rows: int, options: Mapping[str, Value], seed: int) -> Sequence[int]:
+    """Return the numbers of the held-out rows that the gates do not learn on."""
     return range(rows) if options["label_split"] == "train" else heldout_folds(rows, seed)[1]
 
 
 def train_gates(context: Context) -> Trained:
-    """The gates alone; every other parameter stays as it was. The epoch of least loss on unseen rows is kept.
+    """Train the gates alone; every other parameter stays as it was. The epoch of least loss on other rows is kept.
 
     On those rows it is measured how often the gates choose each width, and how many would leave where.
     """
@@ -190,11 +197,11 @@ def train_gates(context: Context) -> Trained:
 
     label = partial(labels_of, model, tolerance=float(options["regression_threshold"]))
 
-    def prepared(rows: Rows, name: str) -> Rows:
-        named = kept(rows, context.folder / name / "labels", name="gate_label", compute=label)
-        return kept(named, context.folder / name / "states", name="states", compute=partial(states_of, model))
+    def prepare(rows: Rows, name: str) -> Rows:
+        named = with_cached(rows, context.folder / name / "labels", name="gate_label", compute=label)
+        return with_cached(named, context.folder / name / "states", name="states", compute=partial(states_of, model))
 
-    learn, select = (prepared(rows, name) for rows, name in zip(folds(context), ("learn", "select"), strict=True))
+    learn, select = (prepare(rows, name) for rows, name in zip(folds(context), ("learn", "select"), strict=True))
     labels = torch.stack([row["gate_label"] for row in learn])
     weights = class_weights(str(options["class_weights"]), labels, len(model.config.widths))
     steps = int(options["epochs"]) * len(learn) / int(options["batch_size"])
@@ -203,7 +210,7 @@ def train_gates(context: Context) -> Trained:
     def descend(
         model: EfficientBertForSequenceClassification, inputs: Inputs, progress: Progress, backward: Backward
     ) -> Tensor:
-        heat = temperature(progress.step / steps) if options["loss"] == "gumbel" else None
+        heat = gumbel_temperature(progress.step / steps) if options["loss"] == "gumbel" else None
         total = gate_loss(model, inputs, weights=weights, options=options, heat=heat)
         backward(total)
         return total
@@ -212,13 +219,13 @@ def train_gates(context: Context) -> Trained:
     def rank(model: EfficientBertForSequenceClassification, score: float) -> float:
         batches = [
             ({name: part.to(model.device) for name, part in on_batch(chunk).items()}, len(chunk))
-            for chunk in in_order(select)
+            for chunk in chunks(select)
         ]
         return -sum(float(gate_loss(model, inputs, weights=weights, options=options)) * n for inputs, n in batches)
 
     trained = train(
         replace(context, model=model, train=learn, heldout=select),
-        Recipe(descend=descend, predict=gated, collate=on_batch, rank=rank),
+        Recipe(descend=descend, predict=gated_logits, collate=on_batch, rank=rank),
     )
     measure_profiles(trained.model, select, device=context.device)
     return replace(trained, model=trained.model.cpu().requires_grad_(True))
@@ -227,12 +234,12 @@ def train_gates(context: Context) -> Trained:
 def check_classes(config: EfficientBertConfig, options: Mapping[str, Value]) -> None:
     """Raise InputError where there is no width to choose, or the classes' weights do not fit the widths."""
     if len(config.widths) < 2:
-        widths = spelled(example_fractions(config.num_attention_heads))
+        widths = format_numbers(example_fractions(config.num_attention_heads))
         remedy = f"give --width-list {widths}" if "," in widths else "take a backbone of two heads or more"
         raise InputError(f"the widths are {list(config.widths)}, but gates choose among several; {remedy}")
     text = str(options["class_weights"])
     if text != "balanced":
-        typed_weights(text, len(config.widths))
+        parse_class_weights(text, len(config.widths))
 
 
 GATES = Stage(
@@ -255,5 +262,5 @@ GATES = Stage(
     changes=lambda config, options: new_gates(config, int(options["num_gates"])),
     check=lambda config, options, vocabulary: check_classes(config, options),
     step_cost=lambda options: 0.02 + (3.0 / float(options["epochs"]) if options["label_split"] == "train" else 0.0),
-    unseen=unseen,
+    untouched_rows=untouched_rows,
 )  # fmt: skip

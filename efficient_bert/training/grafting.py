@@ -11,7 +11,7 @@ from torch import Tensor
 
 from efficient_bert.importance import Importance
 from efficient_bert.model import EfficientBertForSequenceClassification
-from efficient_bert.subnets import ranked
+from efficient_bert.subnets import rank_units
 from efficient_bert.units import Units, heads_of, neurons_of
 
 ALPHA = 0.1
@@ -20,11 +20,11 @@ FRACTION = 0.5
 
 
 def donors(scores: Tensor, fraction: float = FRACTION) -> Tensor:
-    """(..., U) scores -> (..., U) int64: the unit that each unit takes from; itself where it takes from none."""
-    order = ranked(scores)
+    """Pair units: (..., U) scores -> (..., U) int64, the unit that each takes from; itself where it takes from none."""
+    order = rank_units(scores)
     weak = int(scores.shape[-1] * fraction)
-    own = torch.arange(scores.shape[-1], device=scores.device).expand_as(order)
-    return own.scatter(-1, order.flip(-1)[..., :weak], order[..., :weak])
+    units = torch.arange(scores.shape[-1], device=scores.device).expand_as(order)
+    return units.scatter(-1, order.flip(-1)[..., :weak], order[..., :weak])
 
 
 @torch.no_grad()
@@ -35,7 +35,7 @@ def graft(
     alpha: float = ALPHA,
     fraction: float = FRACTION,
 ) -> None:
-    """One graft of every layer's heads and neurons, in place."""
+    """Graft every layer's heads and neurons once, in place."""
     heads, neurons = donors(importance.heads, fraction), donors(importance.neurons, fraction)
     for layer, by_head, by_neuron in zip(model.bert.encoder.layers, heads, neurons, strict=True):
         blend(heads_of(layer), by_head, alpha=alpha)
@@ -43,12 +43,12 @@ def graft(
 
 
 def blend(units: Units, donor: Tensor, *, alpha: float) -> None:
-    """theta_u <- (1 - alpha) theta_u + alpha theta_donor(u), from the old values of all."""
+    """Set theta_u <- (1 - alpha) theta_u + alpha theta_donor(u), from the old values of all."""
     for part, axis in units.parts:
-        part.lerp_(units.taken(part, axis, donor), alpha)
+        part.lerp_(units.select(part, axis, donor), alpha)
 
 
 def graft_steps(*, examples: int, batch_size: int, epochs: int, per_epoch: int = 3) -> range:
-    """Optimiser steps (counted from 1) after which is grafted: `per_epoch` times an epoch, not in the last one."""
+    """Return the optimiser steps (counted from 1) after which to graft: `per_epoch` in each epoch but the last."""
     every = max(1, int(examples / batch_size / per_epoch))
     return range(every, int(examples / batch_size * (epochs - 1)) + 1, every)

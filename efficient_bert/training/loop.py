@@ -34,9 +34,9 @@ from efficient_bert.knobs import Knob
 from efficient_bert.memory import keep_freed_memory
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training import Context, Status, Trained
-from efficient_bert.training.batches import LengthBuckets, in_order
+from efficient_bert.training.batches import LengthBuckets, chunks
 from efficient_bert.training.batches import collate as pad
-from efficient_bert.training.recipe import Progress, Recipe, parameter_groups, training_mode
+from efficient_bert.training.recipe import Progress, Recipe, parameter_groups, set_training_mode
 
 logger = logging.getLogger(__name__)
 
@@ -59,33 +59,33 @@ OPTIMISATION = (
 
 
 def with_defaults(**defaults: float | int | str) -> tuple[Knob, ...]:
-    """`OPTIMISATION` with other defaults."""
+    """Return `OPTIMISATION` with other defaults."""
     return tuple(replace(knob, default=defaults.get(knob.name, knob.default)) for knob in OPTIMISATION)
 
 
 def native_precision(device: str) -> str:
-    """ "bf16" where the device multiplies bfloat16 faster than float32, else "no" (float32).
+    """Return "bf16" where the device multiplies bfloat16 faster than float32, else "no" (float32).
 
     Of CPUs those with AMX, and those with AVX-512's bfloat16 products unless Intel made them: there these have no more
     throughput than float32's, and the conversions come on top. Float32 where torch cannot tell.
     """
     if device == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
-    able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    products = able.get("avx512_bf16") and not str(able.get("cpu_name")).startswith("Intel")
-    return "bf16" if able.get("amx_bf16") or products else "no"
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    products = capabilities.get("avx512_bf16") and not str(capabilities.get("cpu_name")).startswith("Intel")
+    return "bf16" if capabilities.get("amx_bf16") or products else "no"
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: Any) -> None:
-    """One safetensors file, with a checksum of its tensors."""
-    whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    said = {**metadata, CHECKSUM: checksum(whole)}
+    """Write tensors to one safetensors file, with their checksum."""
+    contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    described = {**metadata, CHECKSUM: checksum(contiguous)}
     with aside(path) as part:
-        save_file(whole, part, metadata={name: json.dumps(value) for name, value in said.items()})
+        save_file(contiguous, part, metadata={name: json.dumps(value) for name, value in described.items()})
 
 
-def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose name starts with `prefix`, under the rest of their name."""
+def strip_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose name starts with `prefix`, under the rest of their name."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
@@ -127,52 +127,52 @@ class Trainer:
         while self.progress.epoch < self.epochs:
             self.train_epoch()
             self.finish_epoch()
-        best = self.progress.best(self.recipe.wanted)
+        best = self.progress.best(self.recipe.epochs_to_keep)
         self.model.load_state_dict(read_tensors(self.parameters(best[0]))[0])
         beside = {f"epochs/{epoch + 1:03d}.safetensors": self.parameters(epoch) for epoch in best[: self.recipe.keep]}
         return Trained(self.model.cpu().eval(), tuple(self.progress.scores), self.progress.history, beside)
 
     @property
-    def scored(self) -> EfficientBertForSequenceClassification:
+    def compared_model(self) -> EfficientBertForSequenceClassification:
         """The model whose epochs are compared and kept: the one that learns, or the running mean of it."""
         return self.model if self.mean is None else cast(EfficientBertForSequenceClassification, self.mean.module)
 
     def parameters(self, epoch: int) -> Path:
-        """Where an epoch's parameters are kept while it is among the best."""
+        """Return the file of an epoch's parameters, which is kept while the epoch is among the best."""
         return self.context.folder / f"epoch-{epoch + 1:03d}.safetensors"
 
     def schedule_from(self, step: int) -> LambdaLR:
-        """The learning rate's rise and fall, at `step`; it sets the optimiser's rate."""
+        """Make the learning rate's schedule, at `step`; it sets the optimiser's rate."""
         warmup = round(float(self.context.options["warmup"]) * self.steps)
         optimizer = self.optimizer.optimizer
         schedule: LambdaLR = get_linear_schedule_with_warmup(optimizer, warmup, self.steps, last_epoch=step - 1)
         return schedule
 
     def buckets(self, epoch: int) -> LengthBuckets:
-        """The places of each batch of an epoch."""
+        """Return the row numbers of each batch of an epoch."""
         size = int(self.context.options["batch_size"])
         return LengthBuckets(self.lengths, batch_size=size, seed=self.context.seed, epoch=epoch)
 
     def batches(self) -> Iterator[tuple[Mapping[str, Tensor], int, int]]:
-        """This process's part of what is left of the current epoch's batches, on the device.
+        """Yield this process's part of what is left of the current epoch's batches, on the device.
 
-        With it come the rows that are its own and those of the whole batch. A process without a row of a small batch
+        With it come two counts: its rows, and those of the whole batch. A process without a row of a small batch
         borrows its first one, so that all of them take every step.
         """
-        every, own = self.accelerator.num_processes, self.accelerator.process_index
-        for places in islice(self.buckets(self.progress.epoch), self.progress.batch, None):
-            part = places[own::every]
-            rows = [self.context.train[place] for place in part or places[:1]]
-            yield send_to_device(self.collate(rows), self.accelerator.device), len(part), len(places)
+        processes, process = self.accelerator.num_processes, self.accelerator.process_index
+        for row_numbers in islice(self.buckets(self.progress.epoch), self.progress.batch, None):
+            part = row_numbers[process::processes]
+            rows = [self.context.train[number] for number in part or row_numbers[:1]]
+            yield send_to_device(self.collate(rows), self.accelerator.device), len(part), len(row_numbers)
 
     def train_epoch(self) -> None:
         """Run the rest of the epoch, with checkpoints."""
-        training_mode(self.model)
+        set_training_mode(self.model)
         started = saved = time.monotonic()
         examples = 0
-        for batch, own, whole in self.batches():
-            loss = self.step(batch, own / whole)
-            examples += whole
+        for batch, rows, batch_rows in self.batches():
+            loss = self.step(batch, rows / batch_rows)
+            examples += batch_rows
             now = time.monotonic()
             self.watch(loss, rate=examples / (now - started))
             if now - saved > CHECKPOINT_SECONDS:
@@ -180,12 +180,12 @@ class Trainer:
                 saved = time.monotonic()
 
     def step(self, batch: Mapping[str, Tensor], share: float) -> float:
-        """One optimiser step, to which this process's rows contribute their share; their loss, checked to be finite."""
+        """Take one optimiser step, to which this process's rows contribute `share`, and return their finite loss."""
         scale = share * self.accelerator.num_processes  # the gradients' mean over processes is that of the batch
 
-        def backward(loss: Tensor, **asked: Any) -> None:
+        def backward(loss: Tensor, **keywords: Any) -> None:
             with torch.autocast(loss.device.type, enabled=False):
-                self.accelerator.backward(loss * scale, **asked)
+                self.accelerator.backward(loss * scale, **keywords)
 
         with self.accelerator.autocast():
             value = self.recipe.descend(self.model, batch, self.progress, backward).item()
@@ -194,7 +194,7 @@ class Trainer:
         self.average_gradients()
         self.clip_gradients()
         self.optimizer.step()
-        self.recipe.settle(self.model)
+        self.recipe.after_step(self.model)
         if self.mean is not None:
             self.mean.update_parameters(self.model)
         self.schedule.step()
@@ -207,33 +207,33 @@ class Trainer:
 
     @property
     def remedy(self) -> str:
-        """What to do about numbers that are none."""
+        """What to do about numbers that are not finite."""
         options = self.context.options
         precise = "" if options["precision"] == "no" else " or set the precision to 'no'"
         return f"lower the learning rate (it is {options['learning_rate']}){precise}"
 
     def observe(self) -> None:
-        """Remember what the recipe watches, and at which step."""
+        """Record what the recipe watches, and at which step."""
         seen = self.recipe.observe(self.model)
         for name, value in ({"step": self.progress.step, **seen} if seen else {}).items():
             self.progress.history.setdefault(name, []).append(value)
 
     def average_gradients(self) -> None:
-        """The mean over processes; a single process has it already."""
+        """Average the gradients over processes; a single process has their mean already."""
         if self.accelerator.num_processes > 1:
             for parameter in self.model.parameters():
                 if parameter.grad is not None:
                     parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
 
     def clip_gradients(self) -> None:
-        """Each norm to the limit: of the parameters that the recipe sets apart, and of all others."""
+        """Clip each norm to the limit: of the recipe's `norm_group`, and of all others."""
         limit = float(self.context.options["max_grad_norm"])
         if not limit:
             return
         self.accelerator.unscale_gradients()
-        for apart in (True, False):
-            named = self.model.named_parameters()
-            nn.utils.clip_grad_norm_([each for name, each in named if (name in self.recipe.apart) == apart], limit)
+        group, named = self.recipe.norm_group, list(self.model.named_parameters())
+        for in_group in (True, False):
+            nn.utils.clip_grad_norm_([each for name, each in named if (name in group) == in_group], limit)
 
     def finish_epoch(self) -> None:
         """Score on the held-out rows; the best epochs so far are kept.
@@ -244,10 +244,10 @@ class Trainer:
         progress = self.progress
         score = self.heldout_score()
         progress.scores.append(score)
-        progress.ranks.append(self.recipe.rank(self.scored, score))
-        best = progress.best(self.recipe.wanted)
+        progress.ranks.append(self.recipe.rank(self.compared_model, score))
+        best = progress.best(self.recipe.epochs_to_keep)
         if progress.epoch in best and self.accelerator.is_main_process:
-            save_tensors(self.parameters(progress.epoch), self.scored.state_dict())
+            save_tensors(self.parameters(progress.epoch), self.compared_model.state_dict())
         progress.epoch += 1
         progress.batch = 0
         self.save()
@@ -258,13 +258,13 @@ class Trainer:
         self.watch(math.nan, rate=math.nan, score=score)
 
     def heldout_score(self) -> float:
-        """The context's score of the model that is compared."""
-        rows, model = self.context.heldout, self.scored
+        """Measure the context's score of the model that is compared."""
+        rows, model = self.context.heldout, self.compared_model
         model.eval()
         with torch.no_grad(), self.accelerator.autocast():
             logits = [
                 self.recipe.predict(model, {name: value.to(model.device) for name, value in batch.items()})
-                for batch in map(self.collate, in_order(rows))
+                for batch in map(self.collate, chunks(rows))
             ]
         answers = torch.cat(logits).float().cpu()
         if not answers.isfinite().all():
@@ -285,8 +285,8 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
-        for place, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{place}/{name}": torch.as_tensor(value) for name, value in state.items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{name}": torch.as_tensor(value) for name, value in state.items()}
         if self.mean is not None:
             tensors |= {f"mean/{name}": value for name, value in self.mean.state_dict().items()}
         tensors["random/cpu"] = torch.get_rng_state()
@@ -295,12 +295,12 @@ class Trainer:
         save_tensors(self.checkpoint, tensors, progress=vars(self.progress))
 
     def resume(self) -> None:
-        """Go on from the checkpoint; from the start, where it or an epoch that it speaks of is damaged."""
+        """Continue from the checkpoint; from the start, where it or an epoch that it names is damaged."""
         try:
             tensors, metadata = read_tensors(self.checkpoint)
-            for epoch in Progress(**metadata["progress"]).best(self.recipe.wanted):
+            for epoch in Progress(**metadata["progress"]).best(self.recipe.epochs_to_keep):
                 read_tensors(self.parameters(epoch))
-            require_same_shapes(below("model/", tensors), self.model.state_dict())
+            require_same_shapes(strip_prefix("model/", tensors), self.model.state_dict())
         except (DamagedError, KeyError, TypeError) as error:
             logger.warning("%s; this stage trains from its start", error)
             return
@@ -308,13 +308,13 @@ class Trainer:
 
     def restore(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
         """Take over what a checkpoint holds."""
-        self.model.load_state_dict(below("model/", tensors))
+        self.model.load_state_dict(strip_prefix("model/", tensors))
         if self.mean is not None:
-            self.mean.load_state_dict(below("mean/", tensors))
+            self.mean.load_state_dict(strip_prefix("mean/", tensors))
         state: dict[int, dict[str, Tensor]] = {}
-        for name, value in below("optimizer/", tensors).items():
-            place, entry = name.split("/")
-            state.setdefault(int(place), {})[entry] = value
+        for name, value in strip_prefix("optimizer/", tensors).items():
+            index, entry = name.split("/")
+            state.setdefault(int(index), {})[entry] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self.progress = Progress(**metadata["progress"])
         self.schedule = self.schedule_from(self.progress.step)
@@ -327,7 +327,7 @@ class Trainer:
 
 
 def running_mean(model: nn.Module, decay: float) -> AveragedModel:
-    """An exponential moving average of the parameters, whose decay rises to `decay` over the first steps.
+    """Make an exponential moving average of the parameters, whose decay rises to `decay` over the first steps.
 
     After t updates the decay is at most (1 + t) / (10 + t), so that little is left of where a short training began.
     """

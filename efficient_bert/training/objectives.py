@@ -42,7 +42,7 @@ class Losses:
     length: Tensor
 
     def weighted_contribution(self, fidelity: Fidelity = Fidelity.CORRECTED) -> Tensor:
-        """() the layers' divergences weighted by N, N - 1, .., 1 and summed.
+        """Sum the layers' divergences, weighted by N, N - 1, .., 1: ().
 
         Corrected, the weights are scaled to the sum that twelve layers have, so that the published gamma weighs as
         much in a model of any depth.
@@ -64,7 +64,7 @@ def soft_losses(
     probe: Tensor | None = None,
     fidelity: Fidelity = Fidelity.CORRECTED,
 ) -> Losses:
-    """The losses of a soft pass.
+    """Compute the losses of a soft pass.
 
     Args:
         classes: (B,) int64 gold classes; scores in a regression.
@@ -75,7 +75,7 @@ def soft_losses(
     """
     contribution = model.contributions()
     policy = contribution_policy(contribution, sharpness=sharpness, probe=probe, fidelity=fidelity)
-    output = run(model, batch, policy, execution=Execution.SOFT, record=True, whole=False)
+    output = run(model, batch, policy, execution=Execution.SOFT, record=True, all_tokens=False)
     shares = [decision.scores for decision in output.decisions if decision.scores is not None]
     fades = [decision.fade for decision in output.decisions if decision.fade is not None]
     left = [
@@ -104,31 +104,31 @@ def divergences(
     theta: Tensor,
     fidelity: Fidelity,
 ) -> Tensor:
-    """(N,): before each layer the mean over examples of KL(label || shares), in nats.
+    """Compute before each layer the mean over examples of KL(label || shares), in nats: (N,).
 
     The label is one saliency map for all layers, of which only what is `left` (B, L) of each token counts, and [CLS]
     theta times. An example's term shrinks as its last token beside [CLS] goes.
     """
-    found = []
-    for layer, (own, present) in enumerate(zip(shares, left, strict=True)):
-        label = normalised(saliency * present)
+    means = []
+    for layer, (predicted, present) in enumerate(zip(shares, left, strict=True)):
+        label = normalise(saliency * present)
         if layer:
-            label = normalised(torch.where(first, label * theta[layer - 1], label))
+            label = normalise(torch.where(first, label * theta[layer - 1], label))
         if fidelity == Fidelity.CORRECTED:
             label = label.detach()
-        wanted, given = label.clamp(SMALLEST_SHARE, 1), own.clamp(SMALLEST_SHARE, 1)
-        divergence = (wanted * (wanted / given).log()).sum(1)
-        found.append((divergence * present.masked_fill(first, 0.0).amax(1).detach()).mean())
-    return torch.stack(found)
+        target, share = label.clamp(SMALLEST_SHARE, 1), predicted.clamp(SMALLEST_SHARE, 1)
+        divergence = (target * (target / share).log()).sum(1)
+        means.append((divergence * present.masked_fill(first, 0.0).amax(1).detach()).mean())
+    return torch.stack(means)
 
 
-def normalised(weights: Tensor) -> Tensor:
-    """(B, L), each row divided by its sum."""
+def normalise(weights: Tensor) -> Tensor:
+    """Divide each row by its sum: (B, L) -> (B, L)."""
     return weights / (weights.sum(1, keepdim=True) + 1e-15)
 
 
 def new_probe(contribution: Contribution) -> Tensor:
-    """(N - 1,) ones that want a gradient."""
+    """Return (N - 1,) ones that want a gradient."""
     return torch.ones_like(contribution.theta, requires_grad=True)
 
 
@@ -151,7 +151,11 @@ def two_objectives(
     """
     contribution = model.contributions()
     eta, theta = contribution.eta, contribution.theta
-    weights = [own for own in model.parameters() if own.requires_grad and own is not eta and own is not theta]
+    weights = [
+        parameter
+        for parameter in model.parameters()
+        if parameter.requires_grad and parameter is not eta and parameter is not theta
+    ]
     first = losses.classification + gamma * losses.weighted_contribution(fidelity)
     second = losses.classification + phi * losses.length
     backward(first, inputs=weights, retain_graph=True)
@@ -163,7 +167,7 @@ def two_objectives(
 
 @torch.no_grad()
 def keep_in_bounds(contribution: Contribution, fidelity: Fidelity = Fidelity.CORRECTED) -> None:
-    """After an optimiser step: eta within [0.01, 1]; theta positive, which the authors' code forgets."""
+    """Clamp eta to [0.01, 1] and theta to positive values, which the authors' code forgets, after an optimiser step."""
     contribution.eta.clamp_(0.01, 1.0)
     if fidelity == Fidelity.CORRECTED:
         contribution.theta.clamp_(min=0.001)

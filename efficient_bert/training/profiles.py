@@ -1,9 +1,12 @@
-"""How often gates and exits choose what: controls choose as often, by chance."""
+"""Which share of examples takes each choice of gates and exits: controls choose as often, at random.
+
+Shapes: B examples, E exits, C classes of the answer, G gates, K classes of width, N layers.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -11,15 +14,18 @@ from torch import Tensor
 
 from efficient_bert.config import kept_heads
 from efficient_bert.engine import Output, run
-from efficient_bert.exits import exit_logits, exit_rule, left_at
+from efficient_bert.exits import exit_rule, leaving_exit, stack_exit_logits
 from efficient_bert.gates import gate_policy
 from efficient_bert.model import EfficientBertForSequenceClassification
-from efficient_bert.subnets import subnet_policy, uniform
+from efficient_bert.subnets import subnet_policy, uniform_subnet
 from efficient_bert.training import Rows
-from efficient_bert.training.batches import batch_of, collate, in_order
+from efficient_bert.training.batches import batch_of, chunks, collate
 
 STEPS = 40
 """Measured thresholds above 0; they lie closer the lower they are, where most examples' entropies lie."""
+
+Shares = list[float]
+"""The share of each choice; they add up to 1."""
 
 
 @torch.inference_mode()
@@ -32,65 +38,101 @@ def measure_profiles(
     width: float = 1.0,
     threshold: float = 0.0,
 ) -> None:
-    """Write into the model's configuration, from one pass in which nobody leaves, how often what is chosen.
+    """Measure which share of examples takes each choice, and write the shares into the model's configuration.
 
-    `exit_profile`, and of gates `gate_profile` and `staying_profile`, in which a gate that nobody reaches keeps the
-    shares of the threshold below. No label is read.
+    `exit_profile`, and with gates `gate_profile` and `staying_profile`, all from one pass in which nobody leaves. No
+    label is read.
 
     Args:
         device: where the passes run; the model is there afterwards.
-        widths: what each class of the gates is run at; the trained widths where the model has gates.
+        widths: (K,) what each class of the gates is run at; the trained widths by default.
         width: of all layers of a model without gates.
         threshold: one more for `exit_profile`, exactly; 0 is always there.
     """
     torch.nn.Module.to(model, device)
     config = model.config
-    depths = tuple(config.exit_depths)
     widths = config.widths if widths is None else widths
-    policy = replace(subnet_policy(uniform(config, width=width)), exits=depths)
-    if model.gates is not None:
-        policy = gate_policy(model.gates, widths, exits=depths)
-    outputs = []
-    for chunk in in_order(rows):
-        batch = batch_of(model, collate(chunk, pad_token_id=config.padding))
-        outputs.append(run(model, batch, policy))
-    logits = torch.cat([exit_logits(output).cpu() for output in outputs], dim=1) if depths else None  # as traces are
-    bounds = [] if logits is None else sorted({*thresholds(model, logits), threshold})
-    left = [] if logits is None else [left_at(logits, exit_rule(config, bound)) for bound in bounds]
-    config.exit_profile = [
-        [bound, *frequencies(at, len(depths) + 1)[:-1]] for bound, at in zip(bounds, left, strict=True)
-    ]
+    outputs = list(run_without_leaving(model, rows, widths=widths, width=width))
+    exits = measure_exits(model, outputs, threshold)
+    count = len(config.exit_depths) + 1
+    config.exit_profile = [[bound, *shares_of(leaving, count)[:-1]] for bound, leaving in exits.items()]
     if model.gates is not None:
         counts = [kept_heads(each, config.num_attention_heads) for each in widths]
-        chosen = torch.cat([classes(output, counts)[:: model.gates.span] for output in outputs], dim=1)
-        passed = [sum(depth <= gate * model.gates.span for depth in depths) for gate in range(len(chosen))]
-        config.gate_profile = [frequencies(gate, len(widths)) for gate in chosen]
-        config.staying_profile = []
-        for at in left:
-            before = config.staying_profile[-1] if config.staying_profile else config.gate_profile
-            there = [at >= exits for exits in passed]
-            config.staying_profile.append(
-                [
-                    frequencies(gate[stays], len(widths)) if stays.any() else shares
-                    for gate, stays, shares in zip(chosen, there, before, strict=True)
-                ]
-            )
+        classes = torch.cat([layer_classes(output, counts)[:: model.gates.span] for output in outputs], dim=1)
+        config.gate_profile = [shares_of(gate, len(widths)) for gate in classes]
+        starts = range(0, config.num_hidden_layers, model.gates.span)
+        exits_before = [sum(depth <= start for depth in config.exit_depths) for start in starts]
+        config.staying_profile = measure_staying(classes, exits_before, list(exits.values()), config.gate_profile)
 
 
-def classes(output: Output, counts: Sequence[int]) -> Tensor:
-    """(N, B) int64: the class at which each layer ran, the first of those that keep so many heads."""
+def run_without_leaving(
+    model: EfficientBertForSequenceClassification, rows: Rows, *, widths: Sequence[float], width: float
+) -> Iterator[Output]:
+    """Run all layers on all rows with every exit evaluated, at the widths that gates choose or at one width."""
+    config, depths = model.config, tuple(model.config.exit_depths)
+    policy = replace(subnet_policy(uniform_subnet(config, width=width)), exits=depths)
+    if model.gates is not None:
+        policy = gate_policy(model.gates, widths, exits=depths)
+    for chunk in chunks(rows):
+        yield run(model, batch_of(model, collate(chunk, pad_token_id=config.padding)), policy)
+
+
+def measure_exits(
+    model: EfficientBertForSequenceClassification, outputs: Sequence[Output], threshold: float
+) -> dict[float, Tensor]:
+    """Measure for each threshold, ascending, the exit at which each example leaves: (B,) int64, E where it stays.
+
+    Empty for a model without exits.
+    """
+    if not model.config.exit_depths:
+        return {}
+    logits = torch.cat([stack_exit_logits(output).cpu() for output in outputs], dim=1)  # on the CPU, as traces are
+    bounds = sorted({*candidate_thresholds(model, logits), threshold})
+    return {bound: leaving_exit(logits, exit_rule(model.config, bound)) for bound in bounds}
+
+
+def measure_staying(
+    classes: Tensor, exits_before: Sequence[int], leavings: Sequence[Tensor], shares: Sequence[Shares]
+) -> list[list[Shares]]:
+    """Measure each gate's shares among the examples that reach it, once for each threshold.
+
+    A gate that nobody reaches keeps its shares of the threshold below.
+
+    Args:
+        classes: (G, B) int64, the class of width that each gate chooses.
+        exits_before: (G,) how many exits an example has passed when it reaches the gate.
+        leavings: for each threshold, ascending, (B,) int64, the exit at which each example leaves.
+        shares: (G, K) of each gate among all examples.
+    """
+    profile, before = [], list(shares)
+    for leaving in leavings:
+        reached = [leaving >= exits for exits in exits_before]
+        before = [
+            shares_of(gate[reaches], len(last)) if reaches.any() else last
+            for gate, reaches, last in zip(classes, reached, before, strict=True)
+        ]
+        profile.append(before)
+    return profile
+
+
+def layer_classes(output: Output, counts: Sequence[int]) -> Tensor:
+    """Return the class at which each layer ran, the first of those that keep so many heads: (N, B) int64.
+
+    Args:
+        counts: (K,) the heads that each class keeps.
+    """
     heads = output.trace.heads.T
     return (heads[..., None] == heads.new_tensor(counts)).int().argmax(-1)
 
 
-def thresholds(model: EfficientBertForSequenceClassification, logits: Tensor) -> list[float]:
-    """From 0, where nobody leaves, to the largest value that the exits' logits (E, B, C) may be held against."""
+def candidate_thresholds(model: EfficientBertForSequenceClassification, logits: Tensor) -> list[float]:
+    """Return thresholds from 0, where nobody leaves, to the largest value that exits' logits (E, B, C) can give."""
     most = math.log(model.config.classes)
     if model.config.regression:
         most = float(logits.diff(dim=0).abs().max()) if len(logits) > 1 else 0.0
     return [most * (step / STEPS) ** 2 for step in range(STEPS + 1)] if most else [0.0]
 
 
-def frequencies(choices: Tensor, count: int) -> list[float]:
-    """(B,) int64 below `count` -> how large a share each number has."""
+def shares_of(choices: Tensor, count: int) -> Shares:
+    """Return the share of each of `count` choices among (B,) int64 choices."""
     return (choices.bincount(minlength=count).double() / len(choices)).tolist()

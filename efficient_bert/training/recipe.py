@@ -1,4 +1,4 @@
-"""What the one loop is told by a stage: losses, predictions, rates of its own, and how epochs are compared."""
+"""What a stage gives the training loop: losses, predictions, learning rates, and how epochs are compared."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ class Progress:
     history: dict[str, list[Any]] = field(default_factory=dict)
 
     def best(self, count: int) -> list[int]:
-        """The epochs of highest rank, from 0, best first, the earlier of equals first; an undefined rank is lowest."""
+        """Return the epochs of highest rank, counted from 0, best first.
+
+        The earlier of equals comes first; an undefined rank is the lowest.
+        """
         epochs = range(len(self.ranks))
         return sorted(epochs, key=lambda epoch: (math.isnan(self.ranks[epoch]), -self.ranks[epoch]))[:count]
 
@@ -48,27 +51,27 @@ class Recipe:
         predict: (model, batch) -> logits (B, C), scored with the context's score.
         collate: rows -> batch with `labels`; pads word pieces by default.
         rates: name of a parameter -> its own learning rate; it has no weight decay.
-        apart: names of the parameters that together have a gradient norm of their own.
-        settle: called after every optimiser step.
+        norm_group: names of parameters whose common gradient norm is clipped apart from that of the others.
+        after_step: called after every optimiser step.
         rank: (model, held-out score) -> what the best epoch is highest in; the score by default.
         observe: model -> numbers to remember of it, about a hundred times in a training.
         keep: how many of the best epochs' parameters are kept beside the model; 0 for none.
-        ema: decay of a running mean of the parameters, which is scored and kept in their place; 0 for none.
+        ema: decay of a running mean of the parameters, which is scored and kept instead of them; 0 for none.
     """
 
     descend: Callable[[Model, Inputs, Progress, Backward], Tensor]
     predict: Predict
     collate: Collate | None = None
     rates: Mapping[str, float] = field(default_factory=dict)
-    apart: Collection[str] = ()
-    settle: Callable[[Model], None] = lambda model: None
+    norm_group: Collection[str] = ()
+    after_step: Callable[[Model], None] = lambda model: None
     rank: Callable[[Model, float], float] = lambda model, score: score
     observe: Callable[[Model], Mapping[str, Any]] = lambda model: {}
     keep: int = 0
     ema: float = 0.0
 
     @property
-    def wanted(self) -> int:
+    def epochs_to_keep(self) -> int:
         """How many of the best epochs' parameters are needed at the end."""
         return max(1, self.keep)
 
@@ -76,7 +79,7 @@ class Recipe:
 def one_loss(
     loss: Loss, predict: Predict, collate: Collate | None = None, *, keep: int = 0, ema: float = 0.0
 ) -> Recipe:
-    """The recipe that minimises one loss over all trainable parameters."""
+    """Make the recipe that minimises one loss over all trainable parameters."""
 
     def descend(model: Model, batch: Inputs, progress: Progress, backward: Backward) -> Tensor:
         value = loss(model, batch)
@@ -89,7 +92,7 @@ def one_loss(
 def parameter_groups(
     model: nn.Module, weight_decay: float, rates: Mapping[str, float] | None = None
 ) -> list[dict[str, Any]]:
-    """Trainable parameters: matrices with decay, vectors (biases, layer norms) without, and those with own rates."""
+    """Group trainable parameters: matrices with decay, vectors without, and those with learning rates of their own."""
     rates = rates or {}
     named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     trainable = [parameter for name, parameter in named.items() if name not in rates]
@@ -103,8 +106,8 @@ def parameter_groups(
     return [group for group in groups if group["params"]]
 
 
-def training_mode(model: nn.Module) -> None:
-    """Dropout only within modules that learn: a frozen trunk gives the same states in every epoch."""
+def set_training_mode(model: nn.Module) -> None:
+    """Switch dropout on only within modules that learn: a frozen trunk gives the same states in every epoch."""
     model.train()
     for module in model.modules():
         parameters = list(module.parameters())

@@ -25,9 +25,9 @@ from efficient_bert.files import DamagedError, read_table, read_tensors, write_t
 from efficient_bert.knobs import Knob
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training import Context, Rows, Stage, Status, Trained
-from efficient_bert.training.batches import batch_of, collate, in_order, length_order
+from efficient_bert.training.batches import batch_of, chunks, collate, length_order
+from efficient_bert.training.cached_rows import SHARD
 from efficient_bert.training.finetune import FINETUNE
-from efficient_bert.training.kept import SHARD
 from efficient_bert.training.loop import native_precision
 
 FILE = "saliency.parquet"
@@ -35,37 +35,39 @@ SCHEMA = pa.schema({"example_id": pa.string(), "saliency": pa.list_(pa.float32()
 
 
 def row_digest(row: Mapping[str, Any]) -> str:
-    """16 hexadecimal digits of the SHA-256 of an example's word pieces and its label."""
+    """Hash an example's word pieces and label to 16 hexadecimal digits of SHA-256."""
     return hashlib.sha256(json.dumps([list(row["input_ids"]), row["label"]]).encode()).hexdigest()[:16]
 
 
 def saliency_of(
     models: Sequence[EfficientBertForSequenceClassification], rows: Rows, *, batch_size: int, precision: str = "no"
 ) -> list[list[float]]:
-    """Each row's map, one number for every word piece: the mean over the models, rows of like length together."""
+    """Compute each row's map, one number for every word piece: the mean over the models."""
     maps: dict[int, list[float]] = {}
-    for places in in_order(length_order(rows), batch_size):
-        inputs = collate([rows[place] for place in places], pad_token_id=models[0].config.padding)
+    for numbers in chunks(length_order(rows), batch_size):
+        inputs = collate([rows[number] for number in numbers], pad_token_id=models[0].config.padding)
         batch = batch_of(models[0], inputs)
         labels = inputs["labels"].to(models[0].device)
         with torch.autocast(labels.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            found = torch.stack([gradient_times_input(model, batch, labels) for model in models]).mean(0).tolist()
-        maps |= {place: own[: len(rows[place]["input_ids"])] for place, own in zip(places, found, strict=True)}
-    return [maps[place] for place in range(len(rows))]
+            batch_maps = torch.stack([gradient_times_input(model, batch, labels) for model in models]).mean(0).tolist()
+        maps |= {
+            number: scores[: len(rows[number]["input_ids"])] for number, scores in zip(numbers, batch_maps, strict=True)
+        }
+    return [maps[number] for number in range(len(rows))]
 
 
 def extract(context: Context) -> Trained:
-    """The maps of all training rows, shards shared out among processes; the model is passed on as it is."""
+    """Extract the maps of all training rows, shards shared among processes; the model is passed on as it is."""
     state = PartialState(cpu=context.device == "cpu")
     models = best_epochs(context)
     precision, batch_size = str(context.options["precision"]), int(context.options["batch_size"])
     precision = native_precision(context.device) if precision == "auto" else precision
     context.folder.mkdir(parents=True, exist_ok=True)
     shards, started, computed = [], time.monotonic(), 0
-    for number, rows in enumerate(in_order(context.train, SHARD)):
+    for number, rows in enumerate(chunks(context.train, SHARD)):
         shards.append(context.folder / f"shard-{number:05d}.parquet")
         digests = [row_digest(row) for row in rows]
-        if number % state.num_processes == state.process_index and not is_kept(shards[-1], digests):
+        if number % state.num_processes == state.process_index and not is_stored(shards[-1], digests):
             maps = saliency_of(models, rows, batch_size=batch_size, precision=precision)
             names = [row["example_id"] for row in rows]
             write_tables(shards[-1], SCHEMA, [pa.table([names, maps, digests], SCHEMA)])
@@ -73,25 +75,25 @@ def extract(context: Context) -> Trained:
         done = min(len(context.train), (number + 1) * SHARD)
         context.watch(Status(done, len(context.train), computed / (time.monotonic() - started)))
     state.wait_for_everyone()
-    whole = context.folder / FILE
+    path = context.folder / FILE
     if state.is_main_process:
-        write_tables(whole, SCHEMA, (pq.read_table(shard, schema=SCHEMA) for shard in shards))
-    return Trained(context.model.cpu(), beside={FILE: whole})
+        write_tables(path, SCHEMA, (pq.read_table(shard, schema=SCHEMA) for shard in shards))
+    return Trained(context.model.cpu(), beside={FILE: path})
 
 
-def is_kept(shard: Path, digests: Sequence[str]) -> bool:
-    """Whether a killed attempt has kept the maps of these rows, and they are not damaged."""
+def is_stored(shard: Path, digests: Sequence[str]) -> bool:
+    """Check whether a killed attempt has stored the maps of these rows, undamaged."""
     table = read_table(shard, SCHEMA)
     return table is not None and table["row"].to_pylist() == digests
 
 
 def best_epochs(context: Context) -> list[EfficientBertForSequenceClassification]:
-    """The models of the best epochs that fine-tuning kept, on the device.
+    """Load the models of the best epochs that fine-tuning kept, on the device.
 
     Raises:
         InputError: none is there, or one is damaged.
     """
-    folder, found = context.stage_before() / "epochs", []
+    folder, models = context.stage_before() / "epochs", []
     for path in sorted(folder.glob("*.safetensors")):
         model = EfficientBertForSequenceClassification(context.model.config)
         try:
@@ -99,14 +101,14 @@ def best_epochs(context: Context) -> list[EfficientBertForSequenceClassification
         except (DamagedError, RuntimeError) as error:
             raise InputError(f"{path} is damaged; fine-tune again, with --fresh") from error
         torch.nn.Module.to(model, context.device)
-        found.append(model.eval())
-    if not found:
+        models.append(model.eval())
+    if not models:
         raise InputError(f"{folder} has lost the epochs that fine-tuning kept; fine-tune again, with --fresh")
-    return found
+    return models
 
 
 def with_saliency(rows: Rows, path: Path) -> Rows:
-    """The rows, each with its own `saliency`, (length,) float32, found by its id.
+    """Add to each row its `saliency`, (length,) float32, matched by its id.
 
     Raises:
         InputError: the file cannot be read, lacks a row's map, or has one of other word pieces or another label.
@@ -118,24 +120,24 @@ def with_saliency(rows: Rows, path: Path) -> Rows:
             f"{path} cannot be read ({type(error).__name__}); extract saliency again, with --fresh"
         ) from error
     names = table["example_id"].to_pylist()
-    places = {name: place for place, name in enumerate(names)}
-    if len(places) < len(names):
+    row_of = {name: index for index, name in enumerate(names)}
+    if len(row_of) < len(names):
         raise InputError(f"{path} has several saliency maps of one example; give the training rows ids of their own")
     column, digests = table["saliency"].chunk(0), table["row"].to_pylist()
     numbers, starts = torch.tensor(column.values.to_numpy()), column.offsets.to_pylist()
-    found = []
+    mapped = []
     for row in rows:
         name = row["example_id"]
-        if name not in places:
+        if name not in row_of:
             raise InputError(f"{path} has no saliency map of example {name!r}; extract saliency again, with --fresh")
-        place = places[name]
-        if digests[place] != row_digest(row):
+        index = row_of[name]
+        if digests[index] != row_digest(row):
             raise InputError(
                 f"{path}: the saliency map of example {name!r} is of other word pieces or another label, so of another "
                 "tokenizer, length or revision of the data: extract saliency again, with --fresh"
             )
-        found.append({**row, "saliency": numbers[starts[place] : starts[place + 1]]})
-    return found
+        mapped.append({**row, "saliency": numbers[starts[index] : starts[index + 1]]})
+    return mapped
 
 
 SALIENCY = Stage(
@@ -147,6 +149,6 @@ SALIENCY = Stage(
         Knob("precision", "arithmetic of the passes", "auto", choices=("auto", "bf16", "no")),
     ),
     after=FINETUNE,
-    draws=False,
+    uses_seed=False,
     step_cost=lambda options: 1.4,  # three epochs' maps, each cheaper than a step: no gradients of weights
 )

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from efficient_bert.errors import InputError
-from efficient_bert.training.batches import in_order
+from efficient_bert.training.batches import chunks
 
 VECTORS = 100_000
 """Words of a vectors file that are read, the most frequent ones (TinyBERT's code)."""
@@ -28,10 +28,10 @@ Span = tuple[int, int, str]
 """First piece of a word, the piece after its last, and its text."""
 
 Masked = tuple[Sequence[int], int]
-"""The word pieces of a row, and the place of the one that is asked for."""
+"""The word pieces of a row, and the position of the one that is masked."""
 
 Choice = tuple[int, int, Sequence[Sequence[int]]]
-"""A word's place, as in `Span`, and the word pieces of each candidate."""
+"""A word's first piece and the piece after its last, as in `Span`, and the word pieces of each candidate."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Thesaurus:
         return torch.tensor(allowed, device=self.model.device)
 
     @property
-    def segmented(self) -> bool:
+    def uses_segments(self) -> bool:
         """Whether the model tells two texts apart."""
         return "token_type_ids" in self.tokenizer.model_input_names
 
@@ -72,62 +72,66 @@ class Thesaurus:
         words, vectors = read_vectors(self.vectors or Path(os.devnull))
         return {word: row for row, word in enumerate(words)}, words, torch.nn.functional.normalize(vectors, dim=1)
 
-    def near(self, word: str) -> list[list[int]]:
-        """The pieces of the words whose vectors are nearest by cosine, the word itself left out."""
-        places, words, vectors = self.neighbours
-        if word not in places:
+    def nearest_words(self, word: str) -> list[list[int]]:
+        """Return the pieces of the words whose vectors are nearest by cosine, without the word itself."""
+        row_of, words, vectors = self.neighbours
+        if word not in row_of:
             return []
-        likeness = vectors @ vectors[places[word]]
-        likeness[places[word]] = -2.0
+        likeness = vectors @ vectors[row_of[word]]
+        likeness[row_of[word]] = -2.0
         nearest = likeness.topk(min(self.count, len(words) - 1)).indices.tolist()
         return [self.tokenizer.encode(words[row], add_special_tokens=False) for row in nearest]
 
-    def expected(self, asked: Sequence[Masked]) -> list[list[int]]:
-        """The pieces that are likeliest at each place; rows of one length share passes, and none is padded."""
-        found: list[list[int]] = [[]] * len(asked)
+    def expected_pieces(self, masked: Sequence[Masked]) -> list[list[int]]:
+        """Return the likeliest pieces at each position; rows of one length share passes, and none is padded."""
+        pieces_of: list[list[int]] = [[]] * len(masked)
         by_length: dict[int, list[int]] = {}
-        for number, (ids, _) in enumerate(asked):
+        for number, (ids, _) in enumerate(masked):
             by_length.setdefault(len(ids), []).append(number)
         for length, numbers in by_length.items():
-            for chunk in in_order(numbers, max(1, TOKENS // (2 * length))):
-                for number, pieces in zip(chunk, self.likeliest([asked[number] for number in chunk]), strict=True):
-                    found[number] = pieces
-        return found
+            for chunk in chunks(numbers, max(1, TOKENS // (2 * length))):
+                likeliest = self.likeliest_pieces([masked[number] for number in chunk])
+                for number, pieces in zip(chunk, likeliest, strict=True):
+                    pieces_of[number] = pieces
+        return pieces_of
 
     @torch.inference_mode()
-    def likeliest(self, asked: Sequence[Masked]) -> list[list[int]]:
-        """One pass over rows of one length, each masked at its place and followed by itself where that fits."""
-        device, rows = self.model.device, torch.arange(len(asked))
-        ids, places = torch.tensor([ids for ids, _ in asked]), torch.tensor([place for _, place in asked])
+    def likeliest_pieces(self, masked_rows: Sequence[Masked]) -> list[list[int]]:
+        """Run one pass over rows of one length, each masked at its position and followed by itself where that fits."""
+        device, rows = self.model.device, torch.arange(len(masked_rows))
+        ids, positions = (torch.tensor(part) for part in zip(*masked_rows, strict=True))
         again = ids[:, 1:] if 2 * ids.shape[1] - 1 <= self.model.config.max_position_embeddings else ids[:, :0]
         types = torch.cat([torch.zeros_like(ids), torch.ones_like(again)], dim=1)
-        masked = ids.index_put((rows, places), torch.tensor(int(self.tokenizer.mask_token_id or 0)))
-        segments = {"token_type_ids": types.to(device)} if self.segmented else {}
+        masked = ids.index_put((rows, positions), torch.tensor(int(self.tokenizer.mask_token_id or 0)))
+        segments = {"token_type_ids": types.to(device)} if self.uses_segments else {}
         logits = self.model(input_ids=torch.cat([masked, again], dim=1).to(device), **segments).logits
         allowed = self.replacements
-        own = logits[rows.to(device), places.to(device), : len(allowed)].masked_fill(~allowed, -torch.inf)
-        found: list[list[int]] = own.topk(min(self.count, int(allowed.sum()))).indices.tolist()
-        return found
+        word_logits = logits[rows.to(device), positions.to(device), : len(allowed)].masked_fill(~allowed, -torch.inf)
+        likeliest: list[list[int]] = word_logits.topk(min(self.count, int(allowed.sum()))).indices.tolist()
+        return likeliest
 
     def choices(self, rows: Sequence[Sequence[int]]) -> list[list[Choice]]:
-        """Of each row, every word that has candidates."""
+        """Return for each row every word that has candidates."""
         spans = [words_of(self.tokenizer.convert_ids_to_tokens(list(ids))) for ids in rows]
-        asked = [
-            (ids, start) for ids, own in zip(rows, spans, strict=True) for start, end, _ in own if end == start + 1
+        masked = [
+            (ids, start)
+            for ids, row_spans in zip(rows, spans, strict=True)
+            for start, end, _ in row_spans
+            if end == start + 1
         ]
-        expected = iter(self.expected(asked))
-        found: list[list[Choice]] = []
-        for own in spans:
+        expected = iter(self.expected_pieces(masked))
+        choices: list[list[Choice]] = []
+        for row_spans in spans:
             words = [
-                (start, end, [[piece] for piece in next(expected)] if end == start + 1 else self.near(word))
-                for start, end, word in own
+                (start, end, [[piece] for piece in next(expected)] if end == start + 1 else self.nearest_words(word))
+                for start, end, word in row_spans
             ]
-            found.append([word for word in words if word[2]])
-        return found
+            choices.append([word for word in words if word[2]])
+        return choices
 
 
 def read_vectors(path: Path) -> tuple[list[str], Tensor]:
-    """The first `VECTORS` words of a file, and their vectors (V, d).
+    """Read the first `VECTORS` words of a file, and their vectors (V, d).
 
     A first line that counts words and numbers is passed over. The next one's length gives d; what stands before a
     line's last d numbers is its word, which may have blanks.
@@ -150,9 +154,9 @@ def read_vectors(path: Path) -> tuple[list[str], Tensor]:
             except ValueError:
                 word, vector = "", []
             if not word or not all(map(math.isfinite, vector)):
-                wanted = f"{size} finite numbers" if vectors else "its numbers"
+                expected = f"{size} finite numbers" if vectors else "its numbers"
                 raise InputError(
-                    f"{path}, line {number} is no word in UTF-8 with {wanted}; mend it, or give another file"
+                    f"{path}, line {number} is no word in UTF-8 with {expected}; mend it, or give another file"
                 )
             words.append(word)
             vectors.append(vector)
@@ -160,10 +164,10 @@ def read_vectors(path: Path) -> tuple[list[str], Tensor]:
 
 
 def words_of(pieces: Sequence[str]) -> list[Span]:
-    """The words that may be replaced: letters a to z alone, and no stop words."""
+    """Return the words that may be replaced: letters a to z alone, and no stop words."""
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-    starts = [place for place, piece in enumerate(pieces) if not piece.startswith("##")]
+    starts = [index for index, piece in enumerate(pieces) if not piece.startswith("##")]
     spans = [
         (start, end, "".join(piece.removeprefix("##") for piece in pieces[start:end]))
         for start, end in zip(starts, [*starts[1:], len(pieces)], strict=True)

@@ -23,9 +23,9 @@ from efficient_bert import Batch, run
 from efficient_bert.contribution import contribution_policy
 from efficient_bert.cost import full_flops, trace_flops
 from efficient_bert.decisions import Decision, Policy, View
-from efficient_bert.exits import certain
-from efficient_bert.model import EfficientBertForSequenceClassification, reshaped
-from efficient_bert.subnets import subnet_policy, uniform
+from efficient_bert.exits import is_certain
+from efficient_bert.model import EfficientBertForSequenceClassification, rebuild
+from efficient_bert.subnets import subnet_policy, uniform_subnet
 from efficient_bert.training.adapler import with_contribution
 from tests.benchmarks.bench_dense_latency import ROUNDS, SEED, examples, quartiles, samples
 from tests.conftest import MiniLM
@@ -46,8 +46,11 @@ def arms(model: EfficientBertForSequenceClassification) -> dict[str, Arm]:
     """The full model first; subnets of at least half the width; exits where everyone leaves after so many layers."""
     found: dict[str, Arm] = {"full": (model, Policy())}
     for width, depth in ((1.0, 0.5), (0.75, 1.0), (0.5, 1.0), (0.5, 0.5)):
-        found[f"width {width} depth {depth}"] = model, subnet_policy(uniform(model.config, width=width, depth=depth))
-    exiting = reshaped(model, exit_depths=list(EXITS)).eval()
+        found[f"width {width} depth {depth}"] = (
+            model,
+            subnet_policy(uniform_subnet(model.config, width=width, depth_mult=depth)),
+        )
+    exiting = rebuild(model, exit_depths=list(EXITS)).eval()
     for depth in EXITS:
         found[f"exit after {depth}"] = exiting, leaving_after(depth)
     return found
@@ -58,7 +61,7 @@ def leaving_after(last: int) -> Policy:
 
     def decide(view: View) -> Decision:
         threshold = math.inf if view.depth == last else 0.0
-        return Decision(leave=certain(view.logits, threshold)) if len(view.logits) else Decision()
+        return Decision(leave=is_certain(view.logits, threshold)) if len(view.logits) else Decision()
 
     return Policy(decide, exits=tuple(depth for depth in EXITS if depth <= last))
 

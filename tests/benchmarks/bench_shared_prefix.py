@@ -21,7 +21,7 @@ from efficient_bert import EfficientBertForSequenceClassification
 from efficient_bert.memory import keep_freed_memory
 from efficient_bert.training.batches import batch_of
 from efficient_bert.training.distillation import readings, teach
-from efficient_bert.training.flexible import Teaching, descend_jointly, followed_loss, frozen
+from efficient_bert.training.flexible import Teaching, descend_jointly, freeze_copy, teacher_loss
 from tests.conftest import MiniLM, demo
 
 ROUNDS = 5
@@ -41,7 +41,7 @@ def naive(model: EfficientBertForSequenceClassification, inputs: dict[str, Tenso
     for width in teaching.widths:
         for depth in teaching.depths:
             (reading,) = readings(model, batch, width=width, depths=(depth,))
-            followed_loss(reading, teacher, batch.mask, depth=depth, teaching=teaching).backward()
+            teacher_loss(reading, teacher, batch.mask, depth=depth, teaching=teaching).backward()
 
 
 @pytest.mark.parametrize("examples", [4, 16])
@@ -53,7 +53,7 @@ def test_shared_prefix(minilm: MiniLM, benchmark: BenchmarkFixture, examples: in
     )
     inputs = {**pieces, "labels": torch.zeros(examples, dtype=torch.int64)}
     assert inputs["input_ids"].shape == (examples, LENGTH)
-    teaching = Teaching((1.0, 0.75, 0.5, 0.25), depths=(1.0, 2 / 3, 0.5), teacher=frozen(model, "cpu"), states=1.0)
+    teaching = Teaching((1.0, 0.75, 0.5, 0.25), depths=(1.0, 2 / 3, 0.5), teacher=freeze_copy(model, "cpu"), states=1.0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, weight_decay=0.0)
     model.train()
     keep_freed_memory()  # as every training does

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from efficient_bert import Batch, Execution, run
+from efficient_bert.adapler_published import adapler_flops, bert_flops, published_lengths, published_products, speedup
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.contribution import HARD, contribution_policy, presence, soft_removal
 from efficient_bert.engine import Output
 from efficient_bert.explain import gradient_times_input
 from efficient_bert.fidelity import Fidelity
-from efficient_bert.released_flops import adapler_flops, bert_flops, released_lengths, released_products, speedup
 from efficient_bert.training.objectives import Losses, new_probe, soft_losses, two_objectives
 from tests.golden.adapler_set import FOLDER, Golden, our_name
 
@@ -251,7 +251,7 @@ def test_flops_of_profiles() -> None:
     lengths, tokens = (torch.cat(part) for part in zip(*pairs, strict=True))
     assert speedup(lengths, tokens, 2) == pytest.approx(figures["profiles_speedup"]["speedup"], rel=1e-12)
     base = EfficientBertConfig(contribution_size=32)  # BERT-base's sizes
-    spent, whole = released_products(torch.cat([lengths[:, None], tokens], dim=1), base)
+    spent, whole = published_products(torch.cat([lengths[:, None], tokens], dim=1), base)
     for row in range(len(lengths)):
         part = slice(row, row + 1)
         assert float(whole[row] / spent[row]) == pytest.approx(speedup(lengths[part], tokens[part], 2), rel=0.003)
@@ -267,7 +267,7 @@ def test_flops_of_the_data_set(golden: Golden) -> None:
     assert soft.logits.argmax(1).tolist() == figures["preds"]
     classes = max(figures["preds"]) + 1
     assert classes == figures["C"]
-    released = released_lengths(scores(soft).unbind(1), golden.model.contributions().eta.detach())
+    released = published_lengths(scores(soft).unbind(1), golden.model.contributions().eta.detach())
     correct = torch.cat([released[:, :-1], hard.trace.tokens[:, -1:]], dim=1)
     for name, lengths in (("released", released), ("correct", correct)):
         assert lengths.tolist() == figures[f"lengths_{name}"]

@@ -22,7 +22,7 @@ from eraser_eval.__main__ import main
 from eraser_eval.agreement import above_uniform_level
 from eraser_eval.plausibility import hard_counts, hard_scores, hard_terms
 from eraser_eval.predictions import HARD
-from eraser_eval.report import nested, point
+from eraser_eval.report import nest, point
 from eraser_eval.table import Table, total
 
 FOLDER = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parents[3] / "shared" / "golden")) / "eraser"
@@ -158,7 +158,7 @@ def test_rejected_files_are_refused_and_can_be_counted(name: str) -> None:
             table.append(hard_counts(array(pair), array(spans), thresholds))
     for pair in marked.values():
         table.append(hard_counts(array(pair), array(set()), thresholds))
-    assert differing(theirs, nested(hard_scores(total(table, hard_terms), thresholds), point)) == []
+    assert differing(theirs, nest(hard_scores(total(table, hard_terms), thresholds), point)) == []
 
 
 def array(spans: Spans) -> np.ndarray[Any, np.dtype[np.int32]]:

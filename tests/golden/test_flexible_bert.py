@@ -18,8 +18,8 @@ from torch import Tensor
 from efficient_bert import EfficientBertConfig, EfficientBertForSequenceClassification, run
 from efficient_bert.config import kept_heads
 from efficient_bert.fidelity import Fidelity
-from efficient_bert.subnets import DepthRule, Subnet, kept_layers, ranked, subnet_policy, uniform
-from efficient_bert.training.distillation import distance, readings, teach, teacher_states
+from efficient_bert.subnets import DepthRule, Subnet, kept_layers, rank_units, subnet_policy, uniform_subnet
+from efficient_bert.training.distillation import distance, readings, teach, teacher_state_numbers
 from efficient_bert.training.flexible import Teaching, descend_jointly, joint_losses
 from efficient_bert.training.gating import gate_loss, labels_of, states_of
 from efficient_bert.training.grafting import donors, graft, graft_steps
@@ -39,7 +39,7 @@ def golden() -> Golden:
 
 def test_full_model(golden: Golden) -> None:
     """Logits, and every state of one example with its padding."""
-    logits, states = record(golden, uniform(golden.model.config, width=1.0))
+    logits, states = record(golden, uniform_subnet(golden.model.config, width=1.0))
     close(logits, golden.expected["full.logits"], atol=LOGITS)
     close(torch.stack(states)[:, 1], golden.expected["full.hidden_example1"], atol=STATES)
 
@@ -49,7 +49,7 @@ def test_subnets(golden: Golden, rule: str) -> None:
     """Logits of every width and depth, and states where the set has them."""
     for place, width in enumerate(golden.widths):
         for deep, depth in enumerate(golden.depths):
-            subnet = uniform(golden.model.config, width=width, depth=depth, rule=RULES[rule])
+            subnet = uniform_subnet(golden.model.config, width=width, depth_mult=depth, rule=RULES[rule])
             logits, states = record(golden, subnet)
             close(logits, golden.expected[f"sub.{rule}.logits"][place, deep], atol=LOGITS)
             tag = "d100" if depth == 1 else f"{rule}.d{round(100 * depth):03d}"
@@ -78,11 +78,11 @@ def test_importance_and_order(golden: Golden, mode: str) -> None:
         largest = expected.amax(1, keepdim=True)
         close(scores / largest, expected / largest, atol=1e-4)
         order = golden.expected[f"perm.{mode}.{kind}"].long()
-        swapped = (ranked(scores) != order).nonzero()
+        swapped = (rank_units(scores) != order).nonzero()
         for layer, place in swapped.tolist():  # only units that the set itself cannot tell apart
-            ours, theirs = ranked(scores)[layer, place], order[layer, place]
+            ours, theirs = rank_units(scores)[layer, place], order[layer, place]
             assert abs(expected[layer, ours] - expected[layer, theirs]) < 1e-5 * largest[layer, 0]
-        assert (ranked(expected) == order).all()
+        assert (rank_units(expected) == order).all()
     assert all(parameter.grad is None for parameter in golden.model.parameters())
 
 
@@ -92,7 +92,7 @@ def test_rewired_model(golden: Golden, mode: str) -> None:
     model, expected = golden.rewired(mode), golden.expected[f"rewired.{mode}.logits"]
     for width, logits in zip(golden.widths, expected, strict=True):
         with torch.no_grad():
-            found = run(model, golden.batch, subnet_policy(uniform(model.config, width=width))).logits
+            found = run(model, golden.batch, subnet_policy(uniform_subnet(model.config, width=width))).logits
         close(found, logits, atol=LOGITS)
     close(expected[golden.widths.index(1.0)], golden.expected["full.logits"], atol=LOGITS)
 
@@ -149,8 +149,10 @@ def check_parts(golden: Golden, name: str, model: EfficientBertForSequenceClassi
     for column, width in enumerate(teaching.widths):
         found = readings(model, golden.batch, width=width, depths=teaching.depths, rule=teaching.rule)
         for row, (depth, reading) in enumerate(zip(teaching.depths, found, strict=True)):
-            places = teacher_states(depth, layers)
-            apart = distance(reading, teacher, golden.batch.mask, places=places, fidelity=Fidelity.RELEASED)
+            state_numbers = teacher_state_numbers(depth, layers)
+            apart = distance(
+                reading, teacher, golden.batch.mask, state_numbers=state_numbers, fidelity=Fidelity.RELEASED
+            )
             close(apart.answers, answers[row, column], atol=LOSSES, rtol=1e-5)
             states = squares[row, column]
             close(apart.states, states[~states.isnan()], atol=LOSSES, rtol=1e-5)

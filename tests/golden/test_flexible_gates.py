@@ -13,10 +13,10 @@ from torch import Tensor
 from efficient_bert import EfficientBertConfig, Execution, run
 from efficient_bert.config import kept_heads
 from efficient_bert.cost import head_macs, layer_macs
-from efficient_bert.exits import certain, entropy
-from efficient_bert.flexible_flops import flexible_flops
-from efficient_bert.gates import balanced, gate_macs, gate_policy, gumbel_soft, label_losses, width_labels
-from efficient_bert.subnets import uniform
+from efficient_bert.exits import entropy, is_certain
+from efficient_bert.flexible_published import pass_flops
+from efficient_bert.gates import balanced_weights, gate_macs, gate_policy, gumbel_softmax, label_losses, width_labels
+from efficient_bert.subnets import uniform_subnet
 from tests.golden.flexible_bert_set import FOLDER, Golden, close, flops_file, our_name, record
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no reference outputs in {FOLDER}; set GOLDEN_DIR")
@@ -32,7 +32,7 @@ def golden() -> Golden:
 
 def first(golden: Golden, width: float) -> Tensor:
     """The [CLS] states that the gates read, (B, G, D), in a pass at one width."""
-    _, states = record(golden, uniform(golden.model.config, width=width))
+    _, states = record(golden, uniform_subnet(golden.model.config, width=width))
     gates = golden.model.width_gates()
     return torch.stack(states[: -1 : gates.span], dim=1)[:, :, 0]
 
@@ -48,12 +48,12 @@ def test_gate_logits(golden: Golden) -> None:
 def test_gate_labels(golden: Golden) -> None:
     """The smallest width that is right, how often each occurs, and balanced weights."""
     classes = golden.model.config.widths
-    logits = [record(golden, uniform(golden.model.config, width=width))[0] for width in classes[:-1]]
+    logits = [record(golden, uniform_subnet(golden.model.config, width=width))[0] for width in classes[:-1]]
     close(torch.stack(logits), golden.expected["gate.static_logits"], atol=LOGITS)
     labels = width_labels(torch.stack(logits).argmax(2) == golden.labels)
     assert torch.equal(labels, golden.expected["gate.labels"].long())
     assert labels.bincount(minlength=len(classes)).tolist() == golden.expected["gate.label_counts"].tolist()
-    close(balanced(labels, len(classes)), golden.expected["gate.class_weights_balanced"], atol=1e-12)
+    close(balanced_weights(labels, len(classes)), golden.expected["gate.class_weights_balanced"], atol=1e-12)
 
 
 def test_gate_losses_and_gradients(golden: Golden) -> None:
@@ -62,7 +62,7 @@ def test_gate_losses_and_gradients(golden: Golden) -> None:
     classes = golden.model.config.widths
     own = torch.zeros(len(labels), len(gates), len(classes))
     for width, expected in zip(golden.widths, golden.expected["gate.soft_zero_noise"], strict=True):
-        found = gumbel_soft(gates.all_logits(first(golden, width)), temperature=golden.config["gate"]["tau"])
+        found = gumbel_softmax(gates.all_logits(first(golden, width)), temperature=golden.config["gate"]["tau"])
         close(found.transpose(0, 1), expected, atol=PROBABILITIES)
         own = torch.where((labels == classes.index(width))[:, None, None], found, own)
     losses = label_losses(own, labels)
@@ -87,7 +87,7 @@ def test_gate_losses_and_gradients(golden: Golden) -> None:
 def test_gumbel_softmax(golden: Golden) -> None:
     """With given draws and temperature."""
     expected = golden.expected
-    found = gumbel_soft(
+    found = gumbel_softmax(
         expected["gate.logits"], expected["gumbel.exponential"], temperature=float(expected["gumbel.tau"])
     )
     close(found, expected["gumbel.soft"], atol=PROBABILITIES)
@@ -145,7 +145,7 @@ def test_exits(golden: Golden, execution: Execution) -> None:
     for name, widths in lists(golden).items():
         for place, threshold in enumerate(golden.config["exit_thresholds"]):
             policy = gate_policy(
-                model.width_gates(), widths, exits=depths, done=partial(certain, threshold=threshold)
+                model.width_gates(), widths, exits=depths, done=partial(is_certain, threshold=threshold)
             )  # fmt: skip
             output = run(model, golden.batch, policy, execution=execution)
             expected = golden.expected[f"dyn.{name}.exit_layer"][place]
@@ -182,7 +182,7 @@ def test_flops() -> None:
         assert heads.tolist() == case["layer_heads"]
         padded = F.pad(heads, (0, sizes["layers"] - len(heads)))[None]
         runs = torch.tensor([case["exit_heads_run"]])
-        released = flexible_flops(padded, exits=runs, tokens=torch.tensor([sizes["sequence_length"]]), config=config)
+        released = pass_flops(padded, exits=runs, tokens=torch.tensor([sizes["sequence_length"]]), config=config)
         assert released.tolist() == [2 * case["counter_macs"]]
         assert released.item() / 1e10 == pytest.approx(case["released_value"], rel=1e-12)
         neurons = torch.tensor([config.neurons(own) for own in heads.tolist()])

@@ -17,8 +17,8 @@ from efficient_bert.gates import gate_macs
 from efficient_bert.trace import Trace
 
 
-def flexible_flops(heads: Tensor, *, exits: Tensor, tokens: Tensor, config: EfficientBertConfig) -> Tensor:
-    """(B,) int64 FLOPs, which the authors' code prints in units of 1e10.
+def pass_flops(heads: Tensor, *, exits: Tensor, tokens: Tensor, config: EfficientBertConfig) -> Tensor:
+    """Count the FLOPs of a pass, (B,) int64, which the authors' code prints in units of 1e10.
 
     Args:
         heads: (B, N) int64 of each layer, 0 where it did not run.
@@ -32,12 +32,12 @@ def flexible_flops(heads: Tensor, *, exits: Tensor, tokens: Tensor, config: Effi
     return FLOPS_PER_MAC * (dense + gates + (exits + 1) * head_macs(config))
 
 
-def trace_counts(trace: Trace, config: EfficientBertConfig) -> tuple[Tensor, Tensor]:
-    """The counts of a pass of gates and exits and of the full model, each (B,) int64.
+def published_counts(trace: Trace, config: EfficientBertConfig) -> tuple[Tensor, Tensor]:
+    """Count the FLOPs of a pass of gates and exits and of the full model, (B,) int64 each.
 
     Each example counts at no more than its own length; the full model has no gates and one head.
     """
     stayed = trace.exit_depth == config.num_hidden_layers
-    spent = flexible_flops(trace.heads, exits=trace.head_runs - stayed.long(), tokens=trace.length, config=config)
-    whole = config.num_hidden_layers * (4 * config.hidden_size**2 + 2 * config.hidden_size * config.intermediate_size)
-    return spent, FLOPS_PER_MAC * (trace.length * whole + head_macs(config))
+    spent = pass_flops(trace.heads, exits=trace.head_runs - stayed.long(), tokens=trace.length, config=config)
+    full_layer = 4 * config.hidden_size**2 + 2 * config.hidden_size * config.intermediate_size
+    return spent, FLOPS_PER_MAC * (trace.length * config.num_hidden_layers * full_layer + head_macs(config))

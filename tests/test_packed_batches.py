@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from efficient_bert import ragged
-from efficient_bert.ragged import Layout, attend, concatenate, needs_products
+from efficient_bert import attention
+from efficient_bert.attention import attend, prefers_products
+from efficient_bert.layout import Layout, concatenate
 
 #  row 7: tokens 0 and 2 of its input; row 3: tokens 1, 2, 4; row 5: token 0
 LAYOUT = Layout(torch.tensor([0, 2, 1, 2, 4, 0]), (2, 3, 1), (7, 3, 5))
@@ -22,21 +23,21 @@ def test_padding_by_hand() -> None:
     assert LAYOUT.pad(PACKED).tolist() == [[10, 11, 0], [20, 21, 22], [30, 0, 0]]
     assert LAYOUT.pad(PACKED[:, None].expand(6, 2)).shape == (3, 3, 2)
     assert LAYOUT.first(PACKED).tolist() == [10, 20, 30]
-    assert not LAYOUT.even
+    assert not LAYOUT.unpadded
 
 
-def test_kept_positions_by_hand() -> None:
+def test_live_positions_by_hand() -> None:
     """Live tokens are marked where they stood in the inputs."""
-    assert [row.nonzero()[:, 0].tolist() for row in LAYOUT.kept(6)] == [[0, 2], [1, 2, 4], [0]]
-    assert LAYOUT.kept(6).shape == (3, 6)
+    assert [row.nonzero()[:, 0].tolist() for row in LAYOUT.live_positions(6)] == [[0, 2], [1, 2, 4], [0]]
+    assert LAYOUT.live_positions(6).shape == (3, 6)
 
 
 def test_dropping_tokens_by_hand() -> None:
     """Tokens go, each row's first stays in any case, and what padding cells say does not matter."""
     keep = torch.tensor([[False, False, True], [True, False, True], [False, True, True]])
     before = keep.clone()
-    layout, places = LAYOUT.keep_tokens(keep)
-    assert PACKED[places].tolist() == [10, 20, 22, 30]
+    layout, indices = LAYOUT.keep_tokens(keep)
+    assert PACKED[indices].tolist() == [10, 20, 22, 30]
     assert layout.positions.tolist() == [0, 1, 4, 0]
     assert layout.lengths == (1, 2, 1)
     assert layout.rows == (7, 3, 5)
@@ -45,8 +46,8 @@ def test_dropping_tokens_by_hand() -> None:
 
 def test_dropping_rows_by_hand() -> None:
     """The wanted rows stay with all their tokens; none at all may be wanted."""
-    layout, places = LAYOUT.keep_rows([0, 2])
-    assert PACKED[places].tolist() == [10, 11, 30]
+    layout, indices = LAYOUT.keep_rows([0, 2])
+    assert PACKED[indices].tolist() == [10, 11, 30]
     assert (layout.positions.tolist(), layout.lengths, layout.rows) == ([0, 2, 0], (2, 1), (7, 5))
     nobody, none = LAYOUT.keep_rows([])
     assert (nobody.lengths, nobody.rows, int(none.sum())) == ((), (), 0)
@@ -100,15 +101,15 @@ def test_padding_and_packing_are_inverse(lengths: list[int]) -> None:
 def test_eager_and_fused_attention_take_the_same_bias(bias: Tensor) -> None:
     """A float bias is added and a bool one hides, with either kernel; probabilities are handed out and sum to 1."""
     _, parts = packed([3], 8)
-    seen: list[Tensor] = []
+    attentions: list[Tensor] = []
     cells = bias[None, None, None]
-    eager = attend(*(part[None] for part in parts), heads=2, eager=True, bias=cells, seen=seen)
+    eager = attend(*(part[None] for part in parts), heads=2, eager=True, bias=cells, attentions=attentions)
     fused = attend(*(part[None] for part in parts), heads=2, eager=False, bias=cells)
     torch.testing.assert_close(eager, fused, atol=1e-5, rtol=0)
-    assert seen[0].shape == (1, 2, 3, 3)
-    torch.testing.assert_close(seen[0].sum(-1), torch.ones(1, 2, 3))
+    assert attentions[0].shape == (1, 2, 3, 3)
+    torch.testing.assert_close(attentions[0].sum(-1), torch.ones(1, 2, 3))
     if bias.dtype == torch.bool:
-        assert (seen[0][..., 2] == 0).all()
+        assert (attentions[0][..., 2] == 0).all()
 
 
 @pytest.mark.parametrize("together", [1, 2 * 3 * 49, 10_000], ids=["one by one", "in twos", "whole"])
@@ -118,7 +119,7 @@ def test_products_have_the_fused_kernels_gradients(
     monkeypatch: pytest.MonkeyPatch, bias: str | None, dtype: torch.dtype, digits: float, together: int
 ) -> None:
     """Where a CPU learns, context and gradients are those of torch's fused attention in float64, whatever the parts."""
-    monkeypatch.setattr(ragged, "CACHED", together)
+    monkeypatch.setattr(attention, "CACHED_PROBABILITIES", together)
     generator = torch.Generator().manual_seed(0)
     parts = [torch.randn(3, 7, 12, generator=generator) for _ in range(3)]
     fades = torch.randn(3, 1, 1, 7, generator=generator)
@@ -138,7 +139,7 @@ def test_products_have_the_fused_kernels_gradients(
     fused = torch.nn.functional.scaled_dot_product_attention(heads[0], heads[1], heads[2], attn_mask=given)
     expected = learnt(whole, given, fused.transpose(1, 2).flatten(2))
     own, given = leaves(dtype)
-    monkeypatch.setattr(ragged, "needs_products", lambda *asked: True)
+    monkeypatch.setattr(attention, "prefers_products", lambda *asked: True)
     found = learnt(own, given, attend(own[0], own[1], own[2], heads=3, eager=False, bias=given))
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one.double(), other, atol=3 * digits, rtol=digits)
@@ -157,9 +158,9 @@ def test_products_have_the_fused_kernels_gradients(
 def test_products_are_for_learning_alone(dtype: torch.dtype, bias: Tensor | None, rate: float, products: bool) -> None:
     """What the fused kernels lack, or are slow at, asks for products where gradients are; elsewhere dropout alone."""
     query = torch.zeros(1, 1, 5, 4, dtype=dtype)
-    assert needs_products(query, bias, rate) is products
+    assert prefers_products(query, bias, rate) is products
     with torch.no_grad():
-        assert needs_products(query, bias, rate) is (rate > 0)
+        assert prefers_products(query, bias, rate) is (rate > 0)
 
 
 def test_dropout_keeps_the_mean() -> None:

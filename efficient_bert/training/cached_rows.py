@@ -9,29 +9,29 @@ from torch import Tensor
 
 from efficient_bert.files import DamagedError, read_tensors
 from efficient_bert.training import Rows
-from efficient_bert.training.batches import in_order
+from efficient_bert.training.batches import chunks
 from efficient_bert.training.loop import save_tensors
 
 SHARD = 4096
 """Rows whose numbers are computed and stored together."""
 
 
-def kept(rows: Rows, folder: Path, *, name: str, compute: Callable[[Rows], Tensor]) -> Rows:
-    """The rows, each with its part of what `compute` says of a shard, (rows, ...), under `name`."""
+def with_cached(rows: Rows, folder: Path, *, name: str, compute: Callable[[Rows], Tensor]) -> Rows:
+    """Add to each row, under `name`, its part of what `compute` gives for a shard, (rows, ...)."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = []
-    for number, shard in enumerate(in_order(rows, SHARD)):
+    cached = []
+    for number, shard in enumerate(chunks(rows, SHARD)):
         path = folder / f"{number:05d}.safetensors"
-        values = stored(path, name, rows=len(shard))
+        values = read_shard(path, name, rows=len(shard))
         if values is None:
             values = compute(shard)
             save_tensors(path, {name: values})
-        found += [{**row, name: value} for row, value in zip(shard, values, strict=True)]
-    return found
+        cached += [{**row, name: value} for row, value in zip(shard, values, strict=True)]
+    return cached
 
 
-def stored(path: Path, name: str, *, rows: int) -> Tensor | None:
-    """The numbers of so many rows that a shard holds; None where there is none, or it is damaged."""
+def read_shard(path: Path, name: str, *, rows: int) -> Tensor | None:
+    """Read the numbers of so many rows from a shard; None where there is none, or it is damaged."""
     try:
         values = read_tensors(path)[0][name]
     except (DamagedError, KeyError):
