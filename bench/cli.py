@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from bench import __version__
-from bench.asked import configured, default_device, planned, settings_from
 from bench.console import print_summary, progress_bars, quiet
 from bench.errors import InputError, is_input_error, system_trouble
 from bench.flags import (
@@ -29,6 +28,7 @@ from bench.flags import (
     WithKnobs,
     given_values,
 )
+from bench.parameters import configured, default_device, planned, settings_from
 from bench.presets import PRESETS
 from bench.registry import EXPLAINERS, METHODS, METRICS, PLOTS, TASKS
 from bench.signals import Interruption, ending_signals, interruption
@@ -258,9 +258,9 @@ def pack_command(runs: Path, out: Path) -> None:
 @click.option("--force", is_flag=True, help="Replace files that are there.")
 def export_command(task: str, out: Path, seed: int, force: bool) -> None:
     """Write a synthetic task's texts and gold rationales in ERASER's layout."""
-    from bench.rationales import export_eraser
+    from bench.synthetic_gold import write_gold
 
-    export_eraser(TASKS[task], seed=seed, folder=out, force=force)
+    write_gold(TASKS[task], seed=seed, folder=out, force=force)
     click.echo(f"rationales: {out}")
 
 
@@ -312,10 +312,10 @@ def rationales_command(
     quiet()
     from analysis import rationale_overview
     from analysis.rationales import write_page
-    from bench.comparison import METHODS as COMPARED
-    from bench.comparison import Asked, compare, eraser_split, settings_of
     from bench.folders import exclusive_lock
-    from bench.overview import put_together
+    from bench.rationale_overview import put_together
+    from bench.rationales import METHODS as COMPARED
+    from bench.rationales import Asked, compare, eraser_split, settings_of
 
     chosen = tuple(dict.fromkeys(explainers.split(","))) if explainers else COMPARED
     own = {name: given.pop(name) for name in ("pooling", "erased", "precision", "show_text", "fresh", "out")}

@@ -12,8 +12,8 @@ from typing import Literal
 
 import numpy as np
 
+from bench.documents import Document, Mask, Precision, Reader, Values, answers
 from bench.evaluation import Runnable
-from bench.reading import Document, Mask, Precision, Reader, Values, answers
 from eraser_eval.predictions import Erased
 
 Layers = Literal["all", "last", "none"]

@@ -15,9 +15,9 @@ from bench.artifacts import content_hash
 from bench.data import DATA_SEED
 from bench.errors import InputError
 from bench.layouts import ERASER_SPLITS, require_columns
-from bench.rationales import annotated
 from bench.rows import class_name
 from bench.sources import places
+from bench.synthetic_gold import annotated
 from eraser_eval.documents import tokens
 from eraser_eval.errors import shown
 from eraser_eval.fields import name as identifier

@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from bench.documents import answers, explanations
 from bench.errors import InputError
 from bench.evaluation import Reading, Runnable, evaluate, evaluate_readings
-from bench.reading import answers, explanations
 from bench.registry import EXPLAINERS
 from bench.store import RunStore, example_schema
 from efficient_bert import EfficientBertForSequenceClassification

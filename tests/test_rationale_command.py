@@ -16,17 +16,17 @@ import torch
 
 from analysis.rationale_overview import read_points
 from analysis.rationales import Comparison, claims, facts, write_page
-from bench import agreement
-from bench.comparison import METHODS, Asked, compare, eraser_split, model_on, settings_of
+from bench import rationale_metrics
 from bench.comparison_files import AVERAGE, OVERVIEW, SUMMARY, require_replaceable, summary_in
+from bench.documents import Reader, documents_of, explanations
 from bench.errors import InputError
 from bench.evaluation import evaluate
 from bench.gold import read_gold
-from bench.overview import put_together
 from bench.parts_of_speech import parts_of_speech
 from bench.plan import Plan, Settings, make_plan
 from bench.progress import Bars
-from bench.reading import Reader, documents_of, explanations
+from bench.rationale_overview import put_together
+from bench.rationales import METHODS, Asked, compare, eraser_split, model_on, settings_of
 from bench.runner import load_models, runnable
 from eraser_eval.scoring import validate
 from tests.command_line import call
@@ -299,7 +299,7 @@ def test_seeds_that_share_a_fine_tuned_model_ask_it_once(
         explained.append(explainer.name)
         return explanations(explainer, *given, **more)
 
-    monkeypatch.setattr("bench.comparison.explanations", counted)
+    monkeypatch.setattr("bench.rationales.explanations", counted)
     folders = compare(plans, asked, Bars())
     assert sorted(explained) == ["adapler", "adapler", "kept", "kept", "saliency"]
     found = [pd.read_parquet(folder / "documents.parquet").query("method == 'saliency'") for folder in folders]
@@ -429,7 +429,7 @@ def test_differences_are_paired() -> None:
     """Documents that differ much among themselves, but alike between methods, give a narrow difference."""
     rates = np.linspace(0, 0.9, 40)
     documents = pd.concat([frame("adapler", rates.tolist()), frame("saliency", (rates + 0.05).tolist())[::-1]])
-    table = agreement.compared([documents], against="adapler")
+    table = rationale_metrics.metrics_table([documents], against="adapler")
     cells = {(row["method"], row["layer"], row["metric"]): row for row in table.to_dict("records")}
     cell = cells["saliency", 0, "fpr"]
     assert cell["value"] == pytest.approx(rates.mean() + 0.05)
@@ -447,7 +447,7 @@ def test_seeds_are_pooled() -> None:
         pd.concat([frame("adapler", rates.tolist()), frame("saliency", (rates + shift).tolist())])
         for shift in (0.1 * rates, 0.2 - 0.1 * rates)
     ]
-    table = agreement.compared(seeds, against="adapler")
+    table = rationale_metrics.metrics_table(seeds, against="adapler")
     cells = {(row["method"], row["layer"], row["metric"]): row for row in table.to_dict("records")}
     cell = cells["saliency", 0, "fpr"]
     assert cell["value"] == pytest.approx(rates.mean() + 0.1)
@@ -458,7 +458,7 @@ def test_seeds_are_pooled() -> None:
 def test_intervals_are_those_of_the_mean() -> None:
     """The interval of a mean is close to the normal one."""
     rates = np.random.default_rng(0).random(200)
-    table = agreement.compared([frame("adapler", rates.tolist())], against="adapler")
+    table = rationale_metrics.metrics_table([frame("adapler", rates.tolist())], against="adapler")
     (cell,) = (row for row in table.to_dict("records") if (row["metric"], row["layer"]) == ("fpr", 0))
     half = 1.96 * rates.std() / np.sqrt(200)
     assert cell["low"] == pytest.approx(rates.mean() - half, abs=0.006)

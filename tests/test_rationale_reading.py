@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from bench.comparison import Read, scores_of
+from bench.documents import Document, Reader, answers, explanations
 from bench.errors import InputError, is_input_error
 from bench.evaluation import Runnable
-from bench.explained import Shelf
+from bench.explanation_store import ExplanationStore
 from bench.faithfulness import BUDGETS, Eraser, budget, highest, runs_of
 from bench.gold import read_gold
 from bench.progress import Bars
-from bench.rationales import export_eraser
-from bench.reading import Document, Reader, answers, explanations
+from bench.rationales import Read, scores_of
 from bench.registry import EXPLAINERS, TASKS
+from bench.synthetic_gold import write_gold
 from efficient_bert import Batch, run
 from efficient_bert.decisions import Policy
 from efficient_bert.explainers import Explainer, Question
@@ -105,14 +105,16 @@ def test_explanations_are_kept_as_they_were_pooled(
     """What was explained once is not explained again, after a restart neither, unless pieces are pooled otherwise."""
     documents = [LONG, SHORT]
     said = answers(able, READER, [(document, None) for document in documents])
-    reads = [Read(able, READER, documents, said, ("a", "b", "c"), Shelf(tmp_path / "shelf")) for _ in range(2)]
+    reads = [
+        Read(able, READER, documents, said, ("a", "b", "c"), ExplanationStore(tmp_path / "shelf")) for _ in range(2)
+    ]
     most, mean = (scores_of("attention", reads[0], pooling, watcher=Bars()) for pooling in ("max", "mean"))
     assert [own.shape for own in most] == [
         (able.model.config.num_hidden_layers, 9),
         (able.model.config.num_hidden_layers, 2),
     ]
     assert most[0][0, 0] > mean[0][0, 0]
-    monkeypatch.setattr("bench.comparison.explanations", None)
+    monkeypatch.setattr("bench.rationales.explanations", None)
     again = scores_of("attention", reads[1], "max", watcher=Bars())
     assert [own.tolist() for own in again] == [own.tolist() for own in most]
     reads[1].shelf.clear()
@@ -122,11 +124,11 @@ def test_explanations_are_kept_as_they_were_pooled(
 
 def test_answers_to_erased_texts_are_kept(able: Runnable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A text that was read again with tokens left out is not read a third time, after a restart neither."""
-    labels, shelf = ("a", "b", "c"), Shelf(tmp_path / "shelf")
+    labels, shelf = ("a", "b", "c"), ExplanationStore(tmp_path / "shelf")
     scores, chosen = np.arange(9.0), highest(np.arange(9.0), 4)
     eraser = Eraser(able, READER, labels, known=shelf.erased(labels))
     first = eraser.erased([LONG], [scores], [chosen])
-    shelf.keep_erased(eraser.known)
+    shelf.add_erased(eraser.known)
     monkeypatch.setattr("bench.faithfulness.answers", None)
     later = Eraser(able, READER, labels, known=shelf.erased(labels))
     assert later.erased([LONG], [scores], [chosen]) == first
@@ -136,9 +138,9 @@ def test_answers_to_erased_texts_are_kept(able: Runnable, tmp_path: Path, monkey
 
 def test_a_shelf_loses_nothing_to_another_process(tmp_path: Path) -> None:
     """Two that read different texts at once keep the answers of both; one that is stopped leaves nothing behind."""
-    one, other = Shelf(tmp_path / "shelf"), Shelf(tmp_path / "shelf")
-    one.keep_erased({("d", b"1"): {"a": 0.25, "b": 0.75}})
-    other.keep_erased({("d", b"2"): {"a": 0.5, "b": 0.5}})
+    one, other = ExplanationStore(tmp_path / "shelf"), ExplanationStore(tmp_path / "shelf")
+    one.add_erased({("d", b"1"): {"a": 0.25, "b": 0.75}})
+    other.add_erased({("d", b"2"): {"a": 0.5, "b": 0.5}})
     assert one.erased(["a", "b"]) == {("d", b"1"): {"a": 0.25, "b": 0.75}, ("d", b"2"): {"a": 0.5, "b": 0.5}}
     before = sorted(tmp_path.rglob("*"))
 
@@ -285,7 +287,7 @@ def test_spans_beside_the_text_are_rationales(tmp_path: Path) -> None:
 
 def test_rationales_lie_where_the_task_does(tmp_path: Path) -> None:
     """A folder in ERASER's layout is found from above it, and when it is the data folder itself."""
-    export_eraser(TASKS["demo"], seed=0, folder=tmp_path / "eraser" / "movies")
+    write_gold(TASKS["demo"], seed=0, folder=tmp_path / "eraser" / "movies")
     for data_dir in (tmp_path, tmp_path / "eraser", tmp_path / "eraser" / "movies"):
         assert len(read_gold(TASKS["movies"], "test", data_dir=data_dir, limit=4).annotations) == 4
 

@@ -15,11 +15,11 @@ from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase, 
 from bench.backbones import resolve, tokenizer
 from bench.data import encode, load_split
 from bench.describe import remarks
+from bench.documents import documents_of
 from bench.errors import InputError
 from bench.examples import require_words
 from bench.gold import Gold
 from bench.plan import Plan, Settings, make_plan
-from bench.reading import documents_of
 from bench.registry import TASKS
 from bench.word_pieces import count, save_tokenizer
 from efficient_bert.training import augmentation

@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from bench.documents import Values
 from bench.folders import aside, exclusive_lock
-from bench.reading import Values
 
 SCORES = "scores"
 ERASED = "erased.parquet"
@@ -36,7 +36,7 @@ Left = tuple[str, bytes]
 
 
 @dataclass(frozen=True)
-class Shelf:
+class ExplanationStore:
     """What is known of one model on the same documents, in a folder of its own."""
 
     folder: Path
@@ -71,7 +71,7 @@ class Shelf:
         except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):  # not there, or damaged
             return {}
 
-    def keep_erased(self, known: Mapping[Left, Mapping[str, float]]) -> None:
+    def add_erased(self, known: Mapping[Left, Mapping[str, float]]) -> None:
         """Add to what `erased` gives back, also what another process has added since."""
         with exclusive_lock(self.folder):
             labels = list(next(iter(known.values()), {}))

@@ -145,7 +145,7 @@ METRICS = (
 """What the table has, where the documents have the numbers for it."""
 
 
-def compared(
+def metrics_table(
     repeats: Sequence[pd.DataFrame], *, against: str, resamples: int = RESAMPLES, seed: int = 0
 ) -> pd.DataFrame:
     """The tidy table: a row per method, layer and metric.

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench import agreement
+from bench import rationale_metrics
 from bench.comparison_files import SUMMARY, write_frame
 from bench.digests import digests_of, marker_text
+from bench.documents import Document, Mask
 from bench.faithfulness import runs_of
 from bench.folders import disk_errors_at
 from bench.parts_of_speech import parts_of_speech
-from bench.reading import Document, Mask
 from bench.store import write_aside
 from eraser_eval.faithfulness import line_values
 from eraser_eval.predictions import Prediction, write_predictions
@@ -39,7 +39,7 @@ SHOWN = 24
 
 
 @dataclass
-class Findings:
+class RationaleResults:
     """Collects what methods select, layer by layer.
 
     Attributes:
@@ -103,15 +103,15 @@ class Findings:
         import pandas as pd
 
         documents = pd.DataFrame(self.rows)
-        table = agreement.compared([documents], against="adapler")
+        table = rationale_metrics.metrics_table([documents], against="adapler")
         words = pd.DataFrame(self.words, columns=WORDS)
         for name, frame in (("documents", documents), ("table", table), ("words", words)):
             write_frame(self.out / f"{name}.parquet", frame)
         write_aside(self.out / "table.csv", table.to_csv(index=False))
         write_aside(self.out / "shown.jsonl", "".join(f"{line}\n" for line in self._texts()))
-        metrics = {each.name: [each.summary, each.higher_is_better] for each in agreement.METRICS}
+        metrics = {each.name: [each.summary, each.higher_is_better] for each in rationale_metrics.METRICS}
         there = {name: metrics[name] for name in dict.fromkeys(table["metric"])}
-        own = {"split": self.split, "documents": len(self.documents), "resamples": agreement.RESAMPLES}
+        own = {"split": self.split, "documents": len(self.documents), "resamples": rationale_metrics.RESAMPLES}
         whole = {**summary, **own, "metrics": there, **sizes(self.documents)}
         digests = digests_of(self.out, FILES)
         write_aside(self.out / SUMMARY, marker_text(whole, digests, SUMMARY))

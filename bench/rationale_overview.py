@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench import agreement
+from bench import rationale_metrics
 from bench.comparison_files import OVERVIEW, POINTS, read_frame, summary_in, write_frame
 from bench.digests import DIGESTS, digests_of, marker_text
 from bench.store import write_aside
@@ -49,11 +49,13 @@ def point_name(knobs: Mapping[str, Any]) -> str:
 
 
 def tabled(name: str, folders: Sequence[Path]) -> pd.DataFrame:
-    """The metrics of one point over its seeds, by `agreement.compared`; those of one seed are there already."""
+    """The metrics of one point over its seeds, by `rationale_metrics.metrics_table`; those of one seed are there already."""
     if len(folders) == 1:
         table = read_frame(folders[0] / "table.parquet")
     else:
-        table = agreement.compared([read_frame(own / "documents.parquet") for own in folders], against="adapler")
+        table = rationale_metrics.metrics_table(
+            [read_frame(own / "documents.parquet") for own in folders], against="adapler"
+        )
     table.insert(0, "point", name)
     return table
 
