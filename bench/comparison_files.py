@@ -67,7 +67,7 @@ def require_replaceable(out: Path) -> None:
             raise InputError(f"{place} is not empty, but holds no scores of a comparison; name an empty or new folder")
 
 
-def forget_single(out: Path) -> None:
+def delete_single(out: Path) -> None:
     """Remove the one comparison that a folder held, where several take its place; its texts would stay otherwise."""
     for name in _SINGLE:
         path = out / name

@@ -46,7 +46,7 @@ def describe(plan: Plan, arms: Sequence[Arm] | None, seconds: float) -> Iterator
     for job in plan.jobs:
         options = ", ".join(f"{name} {value}" for name, value in job.options.items())
         yield f"stage     {job.stage.name}: {'to do' if job in missing_jobs else 'cached'} ({options})"
-    runs, stages = (len(set(found).difference(plan.names)) for found in plan.forgotten)
+    runs, stages = (len(set(found).difference(plan.names)) for found in plan.outdated)
     if runs or stages:
         yield f"fresh     forgets {runs} stored runs and {stages} stages of other commands, which came of these stages"
     for arm in arms or ():

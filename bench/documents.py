@@ -1,7 +1,7 @@
-"""Documents as a model reads them: word pieces in windows, with every piece's token known.
+"""Documents as a model reads them: word pieces in windows, with the token of every piece known.
 
-A model sees at most `max_length` word pieces: a task with windows reads a document in several, and its answer is the
-mean of their probabilities; other tasks read the beginning, as in training, and know nothing of the rest.
+A model sees at most `max_length` word pieces. A task with windows reads a document in several, and its answer is the
+mean of their probabilities. Other tasks read the beginning, as in training, and know nothing of the rest.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from eraser_eval.documents import tokens
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from bench.evaluation import Runnable
+    from bench.runners import Runner
     from efficient_bert import Batch
-    from efficient_bert.explainers import Explainer
+    from efficient_bert.explainers import Explainer, Question
 
 Mask = NDArray[np.bool_]
 Values = NDArray[np.float64]
 Precision = Literal["no", "bf16"]
-"""Of passes: float32, or bfloat16 under autocast."""
+"""Precision of passes: float32, or bfloat16 under autocast."""
 
-Places = Sequence[NDArray[np.int64]]
-"""Per window, which pieces of the document it holds."""
+PieceNumbers = NDArray[np.int64]
+"""Which pieces of a document a window holds, counted from 0."""
 
 BATCH_TOKENS = 4096
 """Word pieces with padding in a batch: 8 windows of 512, whose attention probabilities fill half a gigabyte."""
@@ -65,8 +65,12 @@ class Document:
 
 
 def documents_of(gold: Gold, tokenizer: PreTrainedTokenizerBase) -> list[Document]:
-    """Every annotation's document, cut into word pieces."""
-    found = []
+    """Cut the document of every annotation into word pieces.
+
+    Raises:
+        InputError: a document has none.
+    """
+    documents = []
     for annotation in gold.annotations:
         (docid,) = annotation.docids
         words = tokens(gold.documents[docid])
@@ -76,7 +80,7 @@ def documents_of(gold: Gold, tokenizer: PreTrainedTokenizerBase) -> list[Documen
                 f"the document of annotation {quoted(annotation.annotation_id, repr)} has no word pieces for this "
                 f"backbone, but a rationale needs words; remove the annotation or fill the document in"
             )
-        found.append(
+        documents.append(
             Document(
                 annotation.annotation_id,
                 docid,
@@ -87,7 +91,7 @@ def documents_of(gold: Gold, tokenizer: PreTrainedTokenizerBase) -> list[Documen
                 marked_tokens(annotation, len(words)),
             )
         )
-    return found
+    return documents
 
 
 @dataclass(frozen=True)
@@ -105,8 +109,8 @@ class Reader:
     max_length: int
     windows: bool
 
-    def places(self, document: Document, keep: Mask | None = None) -> Places:
-        """The pieces that each window holds, of all tokens or of those where `keep` [tokens] is true.
+    def split(self, document: Document, keep: Mask | None = None) -> list[PieceNumbers]:
+        """Return the pieces that each window holds, of all tokens or of those where `keep` [tokens] is true.
 
         Without windows what lies beyond the first one stays unread, however few tokens are kept.
         """
@@ -119,50 +123,51 @@ class Reader:
         return [left[start:end] for start, end in spans(document.units[left].tolist(), room)]
 
     def inputs(self, document: Document, keep: Mask | None = None) -> list[list[int]]:
-        """The windows as word piece ids with [CLS] and [SEP]."""
-        return [self.input_ids(document, own) for own in self.places(document, keep)]
+        """Return the windows as word piece ids with [CLS] and [SEP]."""
+        return [self.input_ids(document, pieces) for pieces in self.split(document, keep)]
 
-    def input_ids(self, document: Document, own: NDArray[np.int64]) -> list[int]:
-        """One window that holds these pieces."""
-        return [self.cls, *document.pieces[own].tolist(), self.sep]
+    def input_ids(self, document: Document, pieces: PieceNumbers) -> list[int]:
+        """Return one window that holds these pieces."""
+        return [self.cls, *document.pieces[pieces].tolist(), self.sep]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says of a document: class probabilities [C], the mean over its windows, and what they cost."""
+    """A model's class probabilities of a document [C], the mean over its windows, and the FLOPs of all of them."""
 
     probabilities: Values
     flops: int
 
 
 def answers(
-    able: Runnable, reader: Reader, asked: Sequence[tuple[Document, Mask | None]], *, precision: Precision = "no"
+    runner: Runner, reader: Reader, texts: Sequence[tuple[Document, Mask | None]], *, precision: Precision = "no"
 ) -> list[Answer]:
-    """The answers to documents, or to what `keep` leaves of them."""
+    """Return the answers to documents, or to what a mask [tokens] keeps of them."""
     import torch
 
     from efficient_bert import run
     from efficient_bert.cost import trace_flops
 
-    cut = [reader.inputs(document, keep) for document, keep in asked]
-    flat = [window for windows in cut for window in windows]
-    names = [document.annotation_id for (document, _), windows in zip(asked, cut, strict=True) for _ in windows]
-    found, flops = [np.empty(0)] * len(flat), np.zeros(len(flat), np.int64)
-    for rows, batch in _batches(flat, able):
-        with torch.inference_mode(), _under(precision, able):
-            output = run(able.model, batch, able.policy)
+    windows_of_texts = [reader.inputs(document, keep) for document, keep in texts]
+    windows = list(itertools.chain.from_iterable(windows_of_texts))
+    counts = [len(inputs) for inputs in windows_of_texts]
+    names = [document.annotation_id for (document, _), count in zip(texts, counts, strict=True) for _ in range(count)]
+    probabilities, flops = [np.empty(0)] * len(windows), np.zeros(len(windows), np.int64)
+    for rows, batch in _batches(windows, runner):
+        with torch.inference_mode(), _autocast(precision, runner):
+            output = run(runner.model, batch, runner.policy)
         require_finite(output.logits, [names[row] for row in rows])
-        flops[rows] = trace_flops(output.trace, able.model.config).cpu().numpy()
-        for row, probabilities in zip(rows, output.logits.double().softmax(-1).cpu().numpy(), strict=True):
-            found[row] = probabilities
-    ends = np.cumsum([len(windows) for windows in cut])[:-1]
-    parts = zip(np.split(np.stack(found), ends), np.split(flops, ends), strict=True)
-    return [Answer(np.mean(own, axis=0), int(spent.sum())) for own, spent in parts]
+        flops[rows] = trace_flops(output.trace, runner.model.config).cpu().numpy()
+        for row, shares in zip(rows, output.logits.double().softmax(-1).cpu().numpy(), strict=True):
+            probabilities[row] = shares
+    ends = np.cumsum(counts)[:-1]
+    parts = zip(np.split(np.stack(probabilities), ends), np.split(flops, ends), strict=True)
+    return [Answer(np.mean(shares, axis=0), int(spent.sum())) for shares, spent in parts]
 
 
 def explanations(
     explainer: Explainer,
-    able: Runnable,
+    runner: Runner,
     reader: Reader,
     *,
     documents: Sequence[Document],
@@ -171,48 +176,41 @@ def explanations(
     precision: Precision = "no",
     advance: Callable[[int], None] = lambda windows: None,
 ) -> list[Values]:
-    """Each document's token scores [layers or 1, tokens]; 0 for tokens that the model did not see.
+    """Return each document's token scores [layers or 1, tokens]; 0 for tokens that the model did not see.
 
     Args:
-        explainer: what scores word pieces.
-        able: the model that is explained.
+        explainer: scores word pieces.
+        runner: the model that is explained.
         reader: how it reads.
-        documents: what is explained.
+        documents: the texts to explain.
         classes: the answer that is explained, of each document.
         pooling: from word pieces to tokens.
         precision: of an explainer that reads gradients; others need the digits.
         advance: called with the number of finished windows.
     """
-    places = [reader.places(document) for document in documents]
-    cut = [
-        Window(
-            reader.input_ids(document, own),
-            answer,
-            document.marked[document.units[own]],
-            # [CLS] and [SEP] counted, once for the document
-            (own + 1) / (sum(map(len, windows)) + 2),
-            document.annotation_id,
-        )
-        for document, answer, windows in zip(documents, classes, places, strict=True)
-        for own in windows
+    splits = [reader.split(document) for document in documents]
+    windows = [
+        window
+        for document, answer, pieces in zip(documents, classes, splits, strict=True)
+        for window in _windows(document, reader, answer, pieces)
     ]
-    with _under(precision if explainer.gradients else "no", able):
-        flat = iter(_explained(explainer, able, cut, advance))
+    with _autocast(precision if explainer.gradients else "no", runner):
+        scores = iter(_piece_scores(explainer, runner, windows, advance))
     return [
-        _merged(document, list(itertools.islice(flat, len(own))), own, pooling=pooling)
-        for document, own in zip(documents, places, strict=True)
+        _token_scores(document, list(itertools.islice(scores, len(pieces))), pieces, pooling=pooling)
+        for document, pieces in zip(documents, splits, strict=True)
     ]
 
 
 @dataclass(frozen=True)
 class Window:
-    """What is explained at once.
+    """A part of a document that is explained at once.
 
     Attributes:
         pieces: word piece ids with [CLS] and [SEP].
         answer: the class that is explained.
         marked: which pieces people marked [pieces without the special ones].
-        before: how much of what is read of the document stands before each piece [the same].
+        before: the share of the pieces read of the document that stand before each piece [the same].
         name: the annotation's.
     """
 
@@ -223,53 +221,68 @@ class Window:
     name: str
 
 
-def _explained(
-    explainer: Explainer,
-    able: Runnable,
-    windows: Sequence[Window],
-    advance: Callable[[int], None],
+def _windows(document: Document, reader: Reader, answer: int, split: Sequence[PieceNumbers]) -> Iterator[Window]:
+    read = sum(map(len, split)) + 2  # [CLS] and [SEP] counted, once for the document
+    for pieces in split:
+        yield Window(
+            reader.input_ids(document, pieces),
+            answer,
+            document.marked[document.units[pieces]],
+            (pieces + 1) / read,
+            document.annotation_id,
+        )
+
+
+def _piece_scores(
+    explainer: Explainer, runner: Runner, windows: Sequence[Window], advance: Callable[[int], None]
 ) -> list[Values]:
-    """Scores [layers or 1, pieces] of the pieces of each window, special tokens left out."""
+    """Return the scores [layers or 1, pieces] of each window, special tokens left out."""
+    results: list[Values] = [np.empty(0)] * len(windows)
+    for rows, batch in _batches([window.pieces for window in windows], runner):
+        chosen = [windows[row] for row in rows]
+        scores = explainer.explain(_question(explainer, runner, chosen, batch)).double().cpu()
+        for row, window, padded in zip(rows, chosen, scores, strict=True):
+            length = len(window.pieces)
+            require_finite(padded[None, :, :length], [window.name], kind="explanation of")
+            # shares are held against an equal share, which is smaller in a longer window
+            results[row] = padded.numpy()[:, 1 : length - 1] * (length if explainer.shares else 1)
+        advance(len(rows))
+    return results
+
+
+def _question(explainer: Explainer, runner: Runner, windows: Sequence[Window], batch: Batch) -> Question:
+    """Return what an explainer is asked about a batch of windows."""
     import torch
 
     from efficient_bert.explainers import Question
 
-    found: list[Values] = [np.empty(0)] * len(windows)
-    for rows, batch in _batches([window.pieces for window in windows], able):
-        answers = torch.tensor([windows[row].answer for row in rows], device=batch.mask.device)
-        marked, before = torch.zeros_like(batch.mask), torch.zeros(batch.mask.shape, device=batch.mask.device)
-        for place, row in enumerate(rows):
-            own = slice(1, 1 + len(windows[row].marked))
-            marked[place, own] = torch.from_numpy(windows[row].marked)
-            before[place, own] = torch.from_numpy(windows[row].before).to(before)
-        question = Question(able.model, batch, answers, marked, before, able.policy if explainer.adaptive else None)
-        scores = explainer.explain(question).double().cpu()
-        for row, padded in zip(rows, scores, strict=True):
-            length = len(windows[row].pieces)
-            require_finite(padded[None, :, :length], [windows[row].name], kind="explanation of")
-            own = padded.numpy()
-            # shares are held against an equal share, which is smaller in a longer window
-            found[row] = own[:, 1 : length - 1] * (length if explainer.shares else 1)
-        advance(len(rows))
-    return found
+    device = batch.mask.device
+    classes = torch.tensor([window.answer for window in windows], device=device)
+    marked, before = torch.zeros_like(batch.mask), torch.zeros(batch.mask.shape, device=device)
+    for row, window in enumerate(windows):
+        inside = slice(1, 1 + len(window.marked))
+        marked[row, inside] = torch.from_numpy(window.marked)
+        before[row, inside] = torch.from_numpy(window.before).to(before)
+    return Question(runner.model, batch, classes, marked, before, runner.policy if explainer.adaptive else None)
 
 
-def _under(precision: Precision, able: Runnable) -> AbstractContextManager[object]:
-    """Passes of the model in this precision."""
+def _autocast(precision: Precision, runner: Runner) -> AbstractContextManager[object]:
     import torch
 
-    return torch.autocast(able.model.device.type, torch.bfloat16, enabled=precision == "bf16")
+    return torch.autocast(runner.model.device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def _merged(document: Document, windows: Sequence[Values], places: Places, *, pooling: Pooling) -> Values:
-    """Of windows' pieces, the document's tokens; pieces that were not read take no part."""
-    units = Alignment(document.units[np.concatenate(places)], len(document.tokens))
+def _token_scores(
+    document: Document, windows: Sequence[Values], split: Sequence[PieceNumbers], *, pooling: Pooling
+) -> Values:
+    """Pool the scores of pieces to those of the document's tokens; pieces that were not read take no part."""
+    units = Alignment(document.units[np.concatenate(split)], len(document.tokens))
     layers = np.concatenate(windows, axis=1)
     return np.stack([units.pool(values, how=pooling) for values in layers])
 
 
-def _batches(windows: Sequence[list[int]], able: Runnable) -> Iterator[tuple[list[int], Batch]]:
-    """(numbers of the windows, batch) of windows of like length together."""
+def _batches(windows: Sequence[list[int]], runner: Runner) -> Iterator[tuple[list[int], Batch]]:
+    """Yield (numbers of the windows, batch), windows of similar length together."""
     from efficient_bert import Batch
     from efficient_bert.training.batches import collate
 
@@ -278,8 +291,8 @@ def _batches(windows: Sequence[list[int]], able: Runnable) -> Iterator[tuple[lis
         longest = len(windows[order[-1]])
         rows = order[-max(1, BATCH_TOKENS // longest) :]
         del order[-len(rows) :]
-        own: list[dict[str, Any]] = [
+        examples: list[dict[str, Any]] = [
             {"input_ids": windows[row], "token_type_ids": [0] * len(windows[row]), "label": 0} for row in rows
         ]
-        inputs = collate(own, pad_token_id=able.model.config.padding)
-        yield rows, Batch.of({name: value.to(able.device) for name, value in inputs.items()})
+        inputs = collate(examples, pad_token_id=runner.model.config.padding)
+        yield rows, Batch.of({name: value.to(runner.device) for name, value in inputs.items()})

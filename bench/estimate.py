@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.data import DATA_SEED
-from bench.runner import fresh_model, on_device
-from bench.session import single
+from bench.runners import move
+from bench.session import single_batch
+from bench.train import fresh_model
 from efficient_bert.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def estimate_seconds(plan: Plan, arms: Sequence[Arm]) -> float:
     jobs, timed_again = plan.missing_jobs, plan.arms_timed_again
     if not jobs and not arms and not timed_again:
         return 0.0
-    model = on_device(fresh_model(plan, plan.settings.seed), plan.settings.device)
+    model = move(fresh_model(plan, plan.settings.seed), plan.settings.device)
     keep_freed_memory()
     seconds = 0.0
     if jobs:
@@ -84,8 +85,8 @@ def seconds_per_pass(plan: Plan, model: Any) -> float:
     rows = plan.data.evaluation.select(range(min(len(plan.data.evaluation), 8))).to_list()
     model.eval()
     with torch.inference_mode():
-        run(model, single(plan, rows[0])).logits.cpu()
+        run(model, single_batch(plan, rows[0])).logits.cpu()
         started = time.perf_counter()
         for row in rows:
-            run(model, single(plan, row)).logits.cpu()
+            run(model, single_batch(plan, row)).logits.cpu()
     return (time.perf_counter() - started) / len(rows)

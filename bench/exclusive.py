@@ -29,7 +29,7 @@ def fresh_locks(plan: Plan) -> Iterator[None]:
     """With `fresh`, keep other commands from all that is forgotten and made again, until it is made."""
     with ExitStack() as locks:
         if plan.settings.fresh:
-            runs, stages = plan.forgotten
+            runs, stages = plan.outdated
             locks.enter_context(alone(plan.artifacts, {*stages, *(job.id for job in plan.missing_jobs)}))
             locks.enter_context(alone(plan.runs, {*runs, *(arm.run_id for arm in plan.missing_arms)}))
         yield

@@ -17,7 +17,7 @@ from bench.errors import InputError
 from bench.layouts import ERASER_SPLITS, require_columns
 from bench.rows import class_name
 from bench.sources import places
-from bench.synthetic_gold import annotated
+from bench.synthetic_gold import synthetic_rationales
 from eraser_eval.documents import tokens
 from eraser_eval.errors import shown
 from eraser_eval.fields import name as identifier
@@ -103,7 +103,7 @@ def marked_tokens(annotation: Annotation, length: int) -> NDArray[np.bool_]:
 
 def _dataset(task: Task, split: str, data_dir: Path | None) -> EraserDataset:
     if task.generate is not None:
-        return annotated(task, seed=DATA_SEED)
+        return synthetic_rationales(task, seed=DATA_SEED)
     if data_dir is None:
         raise InputError(f"the rationales of task {task.name!r} are on no hub; pass --data-dir with {task.rationales}/")
     for folder in places(task.rationales, data_dir):

@@ -1,4 +1,4 @@
-"""From a command's parameters to settings and to plans, which are printed as they are made."""
+"""Turn a command's parameters into settings and plans, and print the plans."""
 
 from __future__ import annotations
 
@@ -18,28 +18,36 @@ if TYPE_CHECKING:
     from bench.plan import Plan, Settings
 
 
-def configured(given: dict[str, Any], config: Path) -> dict[str, Any]:
-    """A command's parameters with the method and knobs of a task's entry where they do not say otherwise."""
+def add_config_entry(parameters: dict[str, Any], config: Path) -> dict[str, Any]:
+    """Return a command's parameters with the method and knobs of a task's entry where they give none.
+
+    Raises:
+        InputError: the entry is missing or for another method.
+    """
     from bench.search import read_entry
 
-    method, knobs = read_entry(config, given["task"])
-    if given["methods"] not in ((), (method,)):
+    method, knobs = read_entry(config, parameters["task"])
+    if parameters["methods"] not in ((), (method,)):
         raise InputError(f"{config} is for method {method!r} of this task; give --method {method}, or no --config")
-    return {**given, "methods": (method,), **{name: knobs[name] for name in knobs if given[name] is None}}
+    return {**parameters, "methods": (method,), **{name: knobs[name] for name in knobs if parameters[name] is None}}
 
 
-def planned(
+def make_plans(
     seeds: Sequence[int],
     device: str | None,
-    given: dict[str, Any],
+    parameters: dict[str, Any],
     *,
     measuring: bool = True,
-    adapted: Callable[[Settings], Settings] = lambda settings: settings,
+    adapt: Callable[[Settings], Settings] = lambda settings: settings,
 ) -> list[Plan]:
-    """A plan per seed, each printed: stages, and the runs where those are measured.
+    """Make a plan per seed, and print each: its stages, and the runs where those are measured.
 
     Args:
-        adapted: makes a command's own settings of those that its parameters say.
+        seeds: of training.
+        device: "cpu" or "cuda"; None for the default.
+        parameters: of the command.
+        measuring: whether runs are measured, or stages trained alone.
+        adapt: changes the settings that follow from the parameters.
     """
     quiet()
     from bench.describe import describe
@@ -48,7 +56,7 @@ def planned(
 
     plans: list[Plan] = []
     for seed in dict.fromkeys(seeds):
-        plan = make_plan(adapted(settings_from(given, device, seed=seed)))
+        plan = make_plan(adapt(make_settings(parameters, device, seed=seed)))
         plan = replace(plan, made=frozenset(name for other in plans for name in other.names))
         seconds = estimate_seconds(plan, plan.missing_arms if measuring else ())
         click.echo(visible("\n".join(describe(plan, plan.arms if measuring else None, seconds))))
@@ -56,17 +64,17 @@ def planned(
     return plans
 
 
-def settings_from(given: dict[str, Any], device: str | None, **more: Any) -> Settings:
-    """A command's parameters as `Settings`: what is none of its fields is a knob or an option."""
+def make_settings(parameters: dict[str, Any], device: str | None, **more: Any) -> Settings:
+    """Turn a command's parameters into `Settings`: those that are none of its fields are knobs and options."""
     from bench.plan import Settings
 
-    names = {name: value for name, value in given.items() if name in Settings.__dataclass_fields__}
-    rest = given_values({name: value for name, value in given.items() if name not in names})
-    return Settings(**names, **rest, **more, device=device or default_device())
+    fields = {name: value for name, value in parameters.items() if name in Settings.__dataclass_fields__}
+    values = given_values({name: value for name, value in parameters.items() if name not in fields})
+    return Settings(**fields, **values, **more, device=device or default_device())
 
 
 def default_device() -> str:
-    """The GPU where torch sees one."""
+    """Return "cuda" where torch sees a GPU, else "cpu"."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -12,12 +12,12 @@ import pyarrow as pa
 from bench.artifacts import content_hash
 from bench.data import DATA_SEED
 from bench.errors import InputError
-from bench.evaluation import Runnable
 from bench.gpus import other_processes
 from bench.load import Load, Reading, between, disturbances, read
 from bench.plan import Arm, Plan
 from bench.progress import Watcher
 from bench.repeats import disagreement
+from bench.runners import Runner
 from bench.timing import TURN, WARM_UP, Latencies, cuda_clock, measure, wall_clock
 from efficient_bert.memory import keep_freed_memory
 
@@ -25,9 +25,9 @@ TIME_AGAIN = "when nothing else runs, time them anew: the same command with --ti
 """What to do about latencies that are not to be trusted."""
 
 
-def timed(
+def time_arms(
     plan: Plan,
-    ables: Mapping[str, Runnable],
+    runners: Mapping[str, Runner],
     tables: Mapping[str, pa.Table],
     watcher: Watcher,
     *,
@@ -36,7 +36,7 @@ def timed(
     """One timing session of the arms beside the reference: what is known of each arm's, and tables with the samples.
 
     Args:
-        ables: run id -> what is timed, the plan's reference among them.
+        runners: run id -> what is timed, the plan's reference among them.
         tables: run id -> example table.
         reading: reads the machine's counters.
     """
@@ -45,7 +45,7 @@ def timed(
     require_threads(plan)
     keep_freed_memory()  # as a training before it in this process has done
     places = sampled(plan)
-    calls = {run_id: forward(able) for run_id, able in ables.items()}
+    calls = {run_id: forward(runner) for run_id, runner in runners.items()}
     latencies, load = measured(plan, calls, places, watcher, reading)
     protocol = {**protocol_of(plan, list(calls), places), "load": load.to_json()}
     spoilt = disturbances(load, device=plan.settings.device)
@@ -94,7 +94,7 @@ def measured(
         if lines := disturbances(between(readings[0], readings[1], threads=threads), device=device):
             watcher.say(f"this machine is busy ({'; '.join(lines)}), and is about to be timed")
 
-    inputs = [single(plan, row) for row in plan.data.evaluation.select(places).to_list()]
+    inputs = [single_batch(plan, row) for row in plan.data.evaluation.select(places).to_list()]
     name = f"time {len(calls)} arms on {len(places)} examples"
     others = [other_processes(device)]
     with watcher.counting(name, plan.rounds, still=True) as advance:
@@ -143,7 +143,7 @@ def sampled(plan: Plan) -> list[int]:
     return sorted(draw.sample(range(len(plan.data.evaluation)), count))
 
 
-def single(plan: Plan, row: Mapping[str, Any]) -> Any:
+def single_batch(plan: Plan, row: Mapping[str, Any]) -> Any:
     """One example as a batch of one on the device."""
     from efficient_bert import Batch
     from efficient_bert.training.batches import collate
@@ -152,7 +152,7 @@ def single(plan: Plan, row: Mapping[str, Any]) -> Any:
     return Batch.of({name: value.to(plan.settings.device) for name, value in inputs.items()})
 
 
-def forward(arm: Runnable) -> Callable[[Any], object]:
+def forward(arm: Runner) -> Callable[[Any], object]:
     """The timed call: one gathered pass."""
     import torch
 

@@ -1,4 +1,4 @@
-"""Gold rationales that a task carries, written in ERASER's layout."""
+"""Gold rationales of a synthetic task, in ERASER's layout (`bench gold`)."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ def write_gold(task: Task, *, seed: int, folder: Path, force: bool = False) -> N
     """Write a synthetic task's texts, labels and rationales to `folder` in ERASER's layout (validation as val.jsonl).
 
     Raises:
-        InputError: the task has no rationales of its own, or one of the files is there and `force` is not given.
+        InputError: the task is not synthetic, or one of the files is there and `force` is not given.
     """
-    data = annotated(task, seed=seed)
+    data = synthetic_rationales(task, seed=seed)
     require_new((folder / f"{name}.jsonl" for name in ("docs", *data.splits)), force=force)
     write_dataset(folder, data.documents, data.splits)
 
 
-def annotated(task: Task, *, seed: int) -> EraserDataset:
-    """A synthetic task's texts, labels and rationales.
+def synthetic_rationales(task: Task, *, seed: int) -> EraserDataset:
+    """Return a synthetic task's texts, labels and rationales.
 
     The spans of an example form one group of evidence: together they decide the label.
 
     Raises:
-        InputError: the task has no rationales of its own.
+        InputError: the task is not synthetic.
     """
     if task.generate is None:
-        raise InputError(f"the texts of {task.name!r} are not made by this project; --task demo exports its own")
+        raise InputError(f"the texts of {task.name!r} are not made by this project; give --task demo")
     splits = task.generate(seed)
     documents = {row["example_id"]: _document(row["text"]) for rows in splits.values() for row in rows}
     annotations = {ERASER_SPLITS[name]: tuple(_annotation(task, row) for row in rows) for name, rows in splits.items()}
@@ -43,7 +43,7 @@ def annotated(task: Task, *, seed: int) -> EraserDataset:
 
 
 def _document(text: str) -> str:
-    """The text with one sentence per line; its whitespace tokens are the same."""
+    """Return the text with one sentence per line; its whitespace tokens are the same."""
     return text.replace(" . ", " .\n")
 
 

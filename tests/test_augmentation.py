@@ -13,7 +13,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertFo
 
 from bench.plan import Settings, make_plan
 from bench.progress import Bars
-from bench.runner import train_job
+from bench.train import train_job
 from efficient_bert import InputError
 from efficient_bert.training import Context, Trained, augmentation, flexible
 from efficient_bert.training.augmentation import FILE, augmented, variants, with_augmented

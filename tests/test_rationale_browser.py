@@ -16,7 +16,7 @@ from selenium.webdriver.common.keys import Keys
 from analysis.rationale_overview import write_overview
 from analysis.rationales import write_page
 from bench import rationale_metrics
-from bench.rationale_overview import put_together
+from bench.rationale_overview import pool_comparisons
 from tests.browser import NARROW, SMALLEST_TEXT, WIDE, ask, barriers, log, needs_browser, show, unfold
 
 pytestmark = needs_browser
@@ -100,7 +100,7 @@ def page(request: pytest.FixtureRequest, rationales: Path, tmp_path_factory: pyt
         summary = json.loads((folder / "summary.json").read_text(encoding="utf8"))
         own = {"knobs": {"gamma": number / 10}, "speedup": 1.5 * number}
         (folder / "summary.json").write_text(json.dumps(summary | own), encoding="utf8")
-    put_together(folders, out)
+    pool_comparisons(folders, out)
     return write_overview(out, out)
 
 

@@ -19,7 +19,7 @@ from bench.documents import Document
 from bench.errors import InputError
 from bench.gold import read_gold
 from bench.rationale_results import RationaleResults
-from bench.rationales import selected
+from bench.rationales import select_rationales
 from bench.registry import TASKS
 from eraser_eval.predictions import Prediction, Rationale, write_predictions
 from eraser_eval.schema import Annotation, Evidence, write_dataset
@@ -52,10 +52,10 @@ def found_in(folder: Path, marks: Marks, kept: list[list[int]]) -> Stored:
     documents = [
         Document(f"d{number}", f"d{number}", "POS", tuple(WORDS), units, units, own) for number, own in enumerate(masks)
     ]
-    findings = RationaleResults(folder, gold, "test", documents, named=True)
+    findings = RationaleResults(folder, gold, "test", documents, with_text=True)
     for method, scores in (("adapler", keeps), ("human", masks)):
         values = [own.astype(float) for own in scores]
-        chosen = selected(method, values, keeps)
+        chosen = select_rationales(method, values, keeps)
         lines = [
             Prediction(one.docid, (Rationale(one.docid, hard=spans(own), soft=soft),), **ANSWER)
             for one, own, soft in zip(documents, chosen, values, strict=True)
