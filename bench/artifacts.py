@@ -153,8 +153,8 @@ class ArtifactStore(Folders):
         Of a stage whose manifest is damaged no more is known than its name.
         """
         chains = {name: self._chain_if_known(name) for name in self.ids()}
-        found = [name for name, chain in chains.items() if set(stages) & set(chain)]
-        return [*sorted(found, key=lambda name: -len(chains[name])), *self.unfinished(stages)]
+        ids = [name for name, chain in chains.items() if set(stages) & set(chain)]
+        return [*sorted(ids, key=lambda name: -len(chains[name])), *self.unfinished(stages)]
 
     def _chain_if_known(self, name: str) -> list[str]:
         try:
@@ -168,15 +168,15 @@ class ArtifactStore(Folders):
         Raises:
             InputError: the manifest of any of them is damaged.
         """
-        found = [name]
-        while found[0] in self:
-            manifest = self._content(found[0])
+        ids = [name]
+        while ids[0] in self:
+            manifest = self._content(ids[0])
             if "chain" in manifest:
-                return [*manifest["chain"], *found]
-            if manifest["after"] is None or manifest["after"] in found:
+                return [*manifest["chain"], *ids]
+            if manifest["after"] is None or manifest["after"] in ids:
                 break
-            found.insert(0, manifest["after"])  # of a version that kept no chain
-        return found
+            ids.insert(0, manifest["after"])  # of a version that kept no chain
+        return ids
 
     def manifest(self, name: str) -> dict[str, Any]:
         """What is known of a finished stage: its options, held-out scores and history.
@@ -219,8 +219,8 @@ def _misfits(content: Mapping[str, Any]) -> Iterator[str | None]:
     for name, kind in kinds.items():
         if name in content:
             yield misfit(content[name], kind, name)
-    for place, score in enumerate(content["heldout_scores"]):
-        yield None if isinstance(score, float | int) else f"heldout_scores.{place} is {brief(score)}, no number"
+    for number, score in enumerate(content["heldout_scores"]):
+        yield None if isinstance(score, float | int) else f"heldout_scores.{number} is {brief(score)}, no number"
 
 
 def require_readable(path: Path, *, remedy: str) -> None:

@@ -60,8 +60,8 @@ def check_classifier(headers: Headers, fields: Fields, *, name: str, classes: in
     there = {name: headers[name].shape for name in wanted if name in headers}
     wrong = [part for part in wanted if there and there.get(part) != wanted[part]]
     if wrong:
-        own = list(there[wrong[0]]) if wrong[0] in there else "absent"
+        shape = list(there[wrong[0]]) if wrong[0] in there else "absent"
         raise InputError(
             f"the weights of backbone {name!r} hold a classifier of other sizes than its config.json asks for: "
-            f"{wrong[0]} is {own}, not {list(wanted[wrong[0]])}; {SAVE}"
+            f"{wrong[0]} is {shape}, not {list(wanted[wrong[0]])}; {SAVE}"
         )

@@ -76,15 +76,15 @@ def check_vocabulary(path: Path, beside: Mapping[str, Any] | None) -> None:
     pieces = lines_of(path)
     (piece, count), *_ = Counter(pieces).most_common(1) or [("", 0)]
     if count > 1:
-        line = [place for place, other in enumerate(pieces, 1) if other == piece][1]
+        line = [number for number, other in enumerate(pieces, 1) if other == piece][1]
         raise InputError(
             f"{path}, line {line}: {shown(piece)} is there {count} times, but a piece has one number; {AGAIN}"
         )
     numbers = numbered(beside)
-    for place, piece in enumerate(pieces):
-        if numbers and numbers.get(piece) != place:
+    for number, piece in enumerate(pieces):
+        if numbers and numbers.get(piece) != number:
             raise InputError(
-                f"{path}, line {place + 1}: {shown(piece)} has number {place}, but {shown(numbers.get(piece))} in "
+                f"{path}, line {number + 1}: {shown(piece)} has number {number}, but {shown(numbers.get(piece))} in "
                 "tokenizer.json; keep the file that belongs to the weights, and remove the other"
             )
 
@@ -153,12 +153,12 @@ def numbering(words: PreTrainedTokenizerBase, folder: Path, fields: Fields) -> I
 
 def declared(words: PreTrainedTokenizerBase, folder: Path) -> set[str]:
     """Word pieces that a file has; transformers adds special tokens that none has, behind the last row."""
-    found = set(words.backend_tokenizer.get_vocab(with_added_tokens=False))
+    pieces = set(words.backend_tokenizer.get_vocab(with_added_tokens=False))
     if is_there(folder / "tokenizer.json"):
-        found |= set(numbered(json_object(folder / "tokenizer.json")))
+        pieces |= set(numbered(json_object(folder / "tokenizer.json")))
     if is_there(folder / "added_tokens.json"):
-        found |= set(json_object(folder / "added_tokens.json"))
-    return found
+        pieces |= set(json_object(folder / "added_tokens.json"))
+    return pieces
 
 
 def is_lowered(words: PreTrainedTokenizerBase) -> bool:

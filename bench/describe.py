@@ -46,7 +46,7 @@ def describe(plan: Plan, arms: Sequence[Arm] | None, seconds: float) -> Iterator
     for job in plan.jobs:
         options = ", ".join(f"{name} {value}" for name, value in job.options.items())
         yield f"stage     {job.stage.name}: {'to do' if job in missing_jobs else 'cached'} ({options})"
-    runs, stages = (len(set(found).difference(plan.names)) for found in plan.outdated)
+    runs, stages = (len(set(ids).difference(plan.names)) for ids in plan.outdated)
     if runs or stages:
         yield f"fresh     forgets {runs} stored runs and {stages} stages of other commands, which came of these stages"
     for arm in arms or ():
@@ -58,16 +58,16 @@ def describe(plan: Plan, arms: Sequence[Arm] | None, seconds: float) -> Iterator
     yield f"time      {measured if seconds else f'nothing to {nothing}'}"
 
 
-def overlapping(found: Overlap, texts: int) -> str:
+def overlapping(overlap: Overlap, texts: int) -> str:
     """How many of the reported texts a model is trained on."""
-    alike = f", {found.normalised:,} but for case, spaces and punctuation" if found.normalised else ""
-    label = f"; {found.other_label:,} of them with another label" if found.other_label else ""
-    return f"overlap   {found.exact:,} of {texts:,} reported texts are among the training rows{alike}{label}"
+    alike = f", {overlap.normalised:,} but for case, spaces and punctuation" if overlap.normalised else ""
+    label = f"; {overlap.other_label:,} of them with another label" if overlap.other_label else ""
+    return f"overlap   {overlap.exact:,} of {texts:,} reported texts are among the training rows{alike}{label}"
 
 
-def remarks(found: Mapping[str, Counts]) -> Iterator[str]:
+def remarks(counts_of: Mapping[str, Counts]) -> Iterator[str]:
     """What a reader should know of the texts: what the backbone does not know of them, and what it reads as text."""
-    for name, counts in found.items():
+    for name, counts in counts_of.items():
         part = PARTS[name]
         if counts.notable:
             yield (

@@ -67,8 +67,8 @@ def read_load(seconds: float = 0.5) -> dict[str, Any]:
 
     before = read()
     time.sleep(seconds)
-    found = between(before, read(), threads=torch.get_num_threads()).to_json()
-    return {name: value for name, value in found.items() if name != "off_core"}  # this process slept
+    load = between(before, read(), threads=torch.get_num_threads()).to_json()
+    return {name: value for name, value in load.items() if name != "off_core"}  # this process slept
 
 
 def _sdpa_kernels() -> list[str]:

@@ -1,4 +1,4 @@
-"""How long a plan will take, measured from a few training steps and passes on its own data."""
+"""Estimate how long a plan will take from a few training steps and passes on its data."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 WARM_UP, STEPS = 6, 10
 STEP_TOKENS = 32 * 64
-"""Of a measured step at most, so that long texts do not keep the plan waiting."""
+"""Word pieces of a measured step at most, so that long texts do not keep the plan waiting."""
 
 
 def estimate_seconds(plan: Plan, arms: Sequence[Arm]) -> float:
-    """Seconds for the stages that are not stored, and for measuring these arms; 0.0 where nothing is missing.
+    """Estimate the seconds for missing stages and for measuring these arms; 0.0 where nothing is missing.
 
     A training example costs what a few fine-tuning steps say, times the stage's own relative cost; evaluation and
     timing cost what a few single passes of the full model say, so that adaptive arms tend to take less.
@@ -44,7 +44,7 @@ def estimate_seconds(plan: Plan, arms: Sequence[Arm]) -> float:
 
 
 def seconds_per_training_example(plan: Plan, model: Any) -> float:
-    """Seconds of a few fine-tuning steps divided by their examples, after a few that are not counted.
+    """Measure the seconds of a few fine-tuning steps per example, after a few that are not counted.
 
     The first steps are slow: memory is claimed, and kernels are made for every new length.
     """
@@ -61,23 +61,23 @@ def seconds_per_training_example(plan: Plan, model: Any) -> float:
     device = plan.settings.device
     examples, started = 0, time.perf_counter()
     model.train()
-    for step, places in enumerate(buckets):
+    for step, row_numbers in enumerate(buckets):
         if step == min(WARM_UP, len(buckets) - 1):
             examples, started = 0, time.perf_counter()
-        inputs = collate(rows.select(places).to_list(), pad_token_id=plan.config.padding)
+        inputs = collate(rows.select(row_numbers).to_list(), pad_token_id=plan.config.padding)
         batch = {name: value.to(device) for name, value in inputs.items()}
         with torch.autocast(device, torch.bfloat16, enabled=native_precision(device) == "bf16"):
             loss = classification_loss(model, batch)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        examples += len(places)
+        examples += len(row_numbers)
         loss.item()  # waits for the device
     return (time.perf_counter() - started) / examples
 
 
 def seconds_per_pass(plan: Plan, model: Any) -> float:
-    """Mean seconds of a few single passes of the full model."""
+    """Measure the mean seconds of a few single passes of the full model."""
     import torch
 
     from efficient_bert import run

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.data import DATA_SEED, encode, fingerprint, hold_out, load_split, place_of
+from bench.data import DATA_SEED, encode, fingerprint, hold_out, load_split, locate_row
 from bench.errors import InputError
 from bench.overlap import Overlap, overlap
 from bench.word_pieces import Counts, count, wordless
@@ -84,9 +84,11 @@ def require_words(task: Task, split: str, encoded: Dataset, *, data_dir: Path | 
     """Raise InputError where the tokenizer leaves nothing of a text that has a label."""
     bare = wordless(encoded, pairs=task.pair is not None)
     if bare:
-        place = place_of(task, split, encoded["text_id" if task.windows else "example_id"][bare[0]], data_dir=data_dir)
+        where = locate_row(
+            task, split, encoded["text_id" if task.windows else "example_id"][bare[0]], data_dir=data_dir
+        )
         kind = "one of the two texts" if task.pair else "the text"
         raise InputError(
-            f"{place}: the backbone's tokenizer leaves no word pieces of {kind} (it holds only characters that it "
+            f"{where}: the backbone's tokenizer leaves no word pieces of {kind} (it holds only characters that it "
             f"drops, as invisible ones), but an example needs words; remove the row or fill it in"
         )

@@ -55,10 +55,10 @@ class Share(click.FloatRange):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """The number, checked."""
-        found = float(super().convert(value, param, ctx))
-        if math.isnan(found):
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
             self.fail(f"{value} is no number; give one of {self.min} to {self.max}", param, ctx)
-        return found
+        return number
 
 
 def flag(name: str) -> str:
@@ -82,8 +82,8 @@ class WithKnobs(click.Command):
         stages = {stage.name: stage for method in METHODS.values() for stage in method.stage.chain}
         extra = [knob_flag(knob) for knob in every_knob().values()]
         extra += [option_flag(stage, knob) for stage in stages.values() for knob in stage.options]
-        *own, help_flag = super().get_params(ctx)
-        return [*own, *extra, help_flag]
+        *options, help_flag = super().get_params(ctx)
+        return [*options, *extra, help_flag]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the command's own flags, then those of each method that is named, in groups."""

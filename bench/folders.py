@@ -87,7 +87,7 @@ def require_own(folder: Path, names: Collection[str], *, kind: str) -> None:
     """
     require_folder(folder, kind=kind)
     there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    strangers = [name for name in there if not any(fnmatchcase(name, own) for own in names)]
+    strangers = [name for name in there if not any(fnmatchcase(name, pattern) for pattern in names)]
     if strangers:
         raise InputError(f"{folder} holds {strangers[0]!r}, which is no part of {kind}; name an empty or new folder")
 
@@ -106,10 +106,10 @@ def require_new(files: Iterable[Path], *, force: bool) -> None:
 def digest(path: Path) -> str:
     """SHA-256 (hex) of a file, or of the names and contents of the files right in a folder."""
     if path.is_dir():
-        files = {own.name: digest(own) for own in sorted(path.iterdir()) if own.is_file()}
+        files = {file.name: digest(file) for file in sorted(path.iterdir()) if file.is_file()}
         return hashlib.sha256(json.dumps(files).encode()).hexdigest()
-    found = path.stat()
-    return _digest(path, found.st_mtime_ns, found.st_size)
+    status = path.stat()
+    return _digest(path, status.st_mtime_ns, status.st_size)
 
 
 @cache
@@ -148,7 +148,7 @@ class Folders:
         """Names of those under way that come of one of these stages."""
         files = sorted(self.root.glob(f".*.partial/{MADE_WITH}"))
         of = {path.parent.name[1:].removesuffix(".partial"): _words(path) for path in files}
-        return [name for name, own in of.items() if set(stages) & set(own)]
+        return [name for name, chain in of.items() if set(stages) & set(chain)]
 
     def __contains__(self, name: str) -> bool:
         return (self.folder(name) / self.marker).is_file()

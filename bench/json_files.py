@@ -68,25 +68,25 @@ def brief(value: Any) -> str:
     return written if len(written) <= SHOWN else f"{type(value).__name__} of {len(written)} characters"
 
 
-def misfit(value: Any, kind: Any, place: str) -> str | None:
+def misfit(value: Any, kind: Any, field: str) -> str | None:
     """Where a value of JSON, or a part of it, is not of its kind, in words; None where it fits.
 
     Args:
         kind: str, bool, int (not negative), float (any finite number), object (any of these), Any, or a Mapping or
             Sequence of those.
-        place: the value's name, for example `data.rows`.
+        field: the value's name, for example `data.rows`.
     """
     origin, parts = get_origin(kind), get_args(kind)
     if kind is Any:
         return None
     if origin is not None and issubclass(origin, Mapping):
         inner = value.items() if isinstance(value, dict) else None
-        return _within(inner, parts[1], place, wanted="an object", value=value)
+        return _within(inner, parts[1], field, wanted="an object", value=value)
     if origin is not None and issubclass(origin, Sequence):
         listed = enumerate(value) if isinstance(value, list) else None
-        return _within(listed, parts[0], place, wanted="a list", value=value)
+        return _within(listed, parts[0], field, wanted="a list", value=value)
     wanted = _NAMES[kind]
-    return None if _is(value, kind) else f"{place} is {brief(value)}, but it is {wanted}"
+    return None if _is(value, kind) else f"{field} is {brief(value)}, but it is {wanted}"
 
 
 _NAMES = {
@@ -98,10 +98,10 @@ _NAMES = {
 }
 
 
-def _within(items: Any, kind: Any, place: str, *, wanted: str, value: Any) -> str | None:
+def _within(items: Any, kind: Any, field: str, *, wanted: str, value: Any) -> str | None:
     if items is None:
-        return f"{place} is {brief(value)}, but it is {wanted}"
-    return next((found for name, each in items if (found := misfit(each, kind, f"{place}.{name}"))), None)
+        return f"{field} is {brief(value)}, but it is {wanted}"
+    return next((problem for name, each in items if (problem := misfit(each, kind, f"{field}.{name}"))), None)
 
 
 def _is(value: Any, kind: Any) -> bool:

@@ -1,7 +1,7 @@
 """The layouts of text files that a task's split comes in: GLUE's TSV, JSON lines, ERASER's.
 
 For each there is a function that finds the split's files in a folder, none where it is not in this layout, and one that
-reads them. Messages hold places, labels and column names, never texts.
+reads them. Messages hold file names, line numbers, labels and column names, never texts.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class Raw:
 
     Attributes:
         text, pair, label: one value per row; pair is None for single texts, label for a split without labels.
-        place: row index -> where the row stands, for messages.
+        locate: row index -> its file and line, for messages.
         example_id: names of the rows as they are written, None where they have none of their own.
     """
 
     text: Sequence[object]
     pair: Sequence[object] | None
     label: Sequence[object] | None
-    place: Callable[[int], str]
+    locate: Callable[[int], str]
     example_id: Sequence[object] | None = None
 
 
@@ -77,7 +77,7 @@ def read_tsv(task: Task, split: str, paths: Sequence[Path]) -> Raw:
         text=values[layout.text],
         pair=values[layout.pair] if layout.pair else None,
         label=values.get(layout.label),
-        place=lambda row: f"{path}, line {numbered[row][0] if numbered else 1}",
+        locate=lambda row: f"{path}, line {numbered[row][0] if numbered else 1}",
     )
 
 
@@ -110,7 +110,7 @@ def _mended(
     for number, row in numbered:
         if not required:
             yield number, (row + [""] * size)[:size]
-        elif len(row) == size and all(row[place].strip() for place in required):
+        elif len(row) == size and all(row[column].strip() for column in required):
             yield number, row
 
 
@@ -130,7 +130,7 @@ def read_json_lines(task: Task, split: str, paths: Sequence[Path]) -> Raw:
         text=[row[layout.text] for _, row in rows],
         pair=None,
         label=[row[layout.label] for _, row in rows] if labelled else None,
-        place=lambda row: str(rows[row][0]) if rows else f"{path}, line 1",
+        locate=lambda row: str(rows[row][0]) if rows else f"{path}, line 1",
         example_id=[row[layout.example_id] for _, row in rows],
     )
 
@@ -147,19 +147,19 @@ def read_eraser(task: Task, split: str, paths: Sequence[Path]) -> Raw:
     data = read_dataset(path.parent)
     annotations = data.splits[path.stem]
 
-    def place(row: int) -> str:
+    def locate(row: int) -> str:
         return f"{path}, annotation {quoted(annotations[row].annotation_id, repr)}" if annotations else str(path)
 
     for row, annotation in enumerate(annotations):
         if len(annotation.docids) != 1:
             raise InputError(
-                f"{place(row)} is about {len(annotation.docids)} documents, but task {task.name!r} classifies one"
+                f"{locate(row)} is about {len(annotation.docids)} documents, but task {task.name!r} classifies one"
             )
     return Raw(
         text=[data.documents[annotation.docids[0]] for annotation in annotations],
         pair=None,
         label=[annotation.classification for annotation in annotations],
-        place=place,
+        locate=locate,
         example_id=[annotation.annotation_id for annotation in annotations],
     )
 

@@ -39,34 +39,35 @@ def overlap(training: Iterable[Dataset], reported: Dataset) -> Overlap:
     tables = list(training)
     known = labels_by_text(tables, str)
     alike = labels_by_text(tables, normalised)
-    found = [alike.get(key, frozenset()) for key in digests(reported, normalised)]
+    labels_by_row = [alike.get(key, frozenset()) for key in digests(reported, normalised)]
     return Overlap(
         exact=sum(key in known for key in digests(reported, str)),
-        normalised=sum(map(bool, found)),
+        normalised=sum(map(bool, labels_by_row)),
         other_label=sum(
-            bool(labels) and label not in labels for labels, label in zip(found, reported["label"][:], strict=True)
+            bool(labels) and label not in labels
+            for labels, label in zip(labels_by_row, reported["label"][:], strict=True)
         ),
     )
 
 
 def labels_by_text(tables: Iterable[Dataset], form: Callable[[str], str]) -> Known:
     """The texts of some tables, in a form, with their labels."""
-    found: dict[bytes, set[object]] = {}
+    labels_of: dict[bytes, set[object]] = {}
     for table in tables:
         for key, label in zip(digests(table, form), table["label"][:], strict=True):
-            found.setdefault(key, set()).add(label)
-    return found
+            labels_of.setdefault(key, set()).add(label)
+    return labels_of
 
 
 def digests(table: Dataset, form: Callable[[str], str]) -> Iterator[bytes]:
     """Sixteen bytes for the texts of each row, of which there may be hundreds of thousands."""
     columns = [table[name][:] for name in ("text", "pair") if name in table.column_names]
     for texts in zip(*columns, strict=True):
-        own = hashlib.blake2b(digest_size=16)
+        hasher = hashlib.blake2b(digest_size=16)
         for text in texts:
             content = form(text).encode("utf8", "surrogatepass")
-            own.update(len(content).to_bytes(8, "big") + content)
-        yield own.digest()
+            hasher.update(len(content).to_bytes(8, "big") + content)
+        yield hasher.digest()
 
 
 def normalised(text: str) -> str:

@@ -127,8 +127,8 @@ class Record:
             raise InputError(
                 f"not a run's record: missing or unknown fields {shown}; it was written by another version"
             )
-        if found := next(filter(None, _misfits(values)), None):
-            raise InputError(f"not a run's record: {found}")
+        if problem := next(filter(None, _misfits(values)), None):
+            raise InputError(f"not a run's record: {problem}")
         _require_sound(values)
         return cls(**values)
 

@@ -125,15 +125,15 @@ class RunStore(Folders):
 
     def made_with(self, artifacts: Collection[str]) -> list[str]:
         """Ids of the runs of models among these, complete or under way; an unreadable record names none."""
-        found = self.unfinished(artifacts)
+        run_ids = self.unfinished(artifacts)
         for run_id in self.ids():
             try:
                 record = self.record(run_id)
             except InputError:
                 continue
             if set(artifacts) & set(record.artifacts.values()):
-                found.append(run_id)
-        return found
+                run_ids.append(run_id)
+        return run_ids
 
     def put(self, record: Record, examples: pa.Table) -> None:
         """Store a finished run: the table, the texts it shows, then the record."""

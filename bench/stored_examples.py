@@ -33,8 +33,8 @@ def _wrong(table: pa.Table, record: Record) -> str | None:
         return f"it has {len(table)} rows, but the record beside it says {rows}"
     regression = pa.types.is_floating(table.schema.field("label").type)
     columns = (_wrong_column(table, name, regression=regression) for name in EXAMPLE_COLUMNS)
-    found = next(filter(None, columns), None)
-    return found or next((f"column {name}: {rule}" for name, rule in _broken(table, record, regression)), None)
+    problem = next(filter(None, columns), None)
+    return problem or next((f"column {name}: {rule}" for name, rule in _broken(table, record, regression)), None)
 
 
 def _wrong_column(table: pa.Table, name: str, *, regression: bool) -> str | None:

@@ -12,7 +12,7 @@ from bench.backbone_files import AGAIN, one_line
 from bench.choosing import holds_up
 from bench.errors import InputError
 from bench.evaluation import answer_columns
-from bench.exclusive import alone, fresh_locks, require_whole_before, same_stages
+from bench.exclusive import fresh_locks, locked, require_whole_before, same_stages
 from bench.finite import require_weights
 from bench.folders import disk_errors_at
 from bench.locks import is_main_process
@@ -63,7 +63,7 @@ def train_job(plan: Plan, job: Job, watcher: Watcher) -> None:
     from accelerate import PartialState
 
     processes = PartialState(cpu=plan.settings.device == "cpu")
-    with alone(plan.artifacts, [job.id]), disk_errors_at(plan.artifacts.folder(job.id)):
+    with locked(plan.artifacts, [job.id]), disk_errors_at(plan.artifacts.folder(job.id)):
         processes.wait_for_everyone()  # the main process may have waited for another command
         if job.id in plan.artifacts:
             return
