@@ -185,7 +185,8 @@ def framing(words: PreTrainedTokenizerBase, *, pairs: bool) -> Iterator[str]:
         (two, [first, *middle, last, *middle, last], "a pair"),
     ):
         ids = read["input_ids"]
-        if len(ids) != len(wanted) or any(own is not None and own != got for own, got in zip(wanted, ids, strict=True)):
+        differs = any(token is not None and token != got for token, got in zip(wanted, ids, strict=False))
+        if len(ids) != len(wanted) or differs:
             yield f"it does not put [CLS] before and [SEP] behind {what}; {SAVE}"
             return
     if any(one["token_type_ids"]) or (pairs and two["token_type_ids"] != [0] * (inner + 2) + [1] * (inner + 1)):
