@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from bench.digests import DIGESTS, digests_below, marker_text, require_seal, require_unchanged
 from bench.errors import InputError, first_line
 from bench.folders import Folders
-from bench.json_files import brief, misfit, read_object
+from bench.json_files import misfit, read_object, shorten
 from bench.store import write_aside
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class ArtifactStore(Folders):
 
     def put(self, job: Job, trained: Trained, *, save_tokenizer: Callable[[Path], object]) -> None:
         """Store a finished stage: the model, the files beside it, the manifest."""
-        with self.assembled(job.id) as ready:
+        with self.assemble(job.id) as ready:
             trained.model.save_pretrained(ready)
             save_tokenizer(ready)
             for name, file in trained.beside.items():
@@ -154,7 +154,7 @@ class ArtifactStore(Folders):
         """
         chains = {name: self._chain_if_known(name) for name in self.ids()}
         ids = [name for name, chain in chains.items() if set(stages) & set(chain)]
-        return [*sorted(ids, key=lambda name: -len(chains[name])), *self.unfinished(stages)]
+        return [*sorted(ids, key=lambda name: -len(chains[name])), *self.unfinished_ids(stages)]
 
     def _chain_if_known(self, name: str) -> list[str]:
         try:
@@ -195,7 +195,7 @@ class ArtifactStore(Folders):
         lacking = next((key for key in MANIFEST if key not in content), None)
         wrong = f"it has no {lacking}" if lacking else next(filter(None, _misfits(content)), None)
         if wrong is None and content.get("id", name) != name:
-            wrong = f"it is that of stage {brief(content['id'])}"
+            wrong = f"it is that of stage {shorten(content['id'])}"
         if wrong:
             raise InputError(f"{path} is damaged: {wrong}; {remedy}")
         return content
@@ -220,7 +220,7 @@ def _misfits(content: Mapping[str, Any]) -> Iterator[str | None]:
         if name in content:
             yield misfit(content[name], kind, name)
     for number, score in enumerate(content["heldout_scores"]):
-        yield None if isinstance(score, float | int) else f"heldout_scores.{number} is {brief(score)}, no number"
+        yield None if isinstance(score, float | int) else f"heldout_scores.{number} is {shorten(score)}, no number"
 
 
 def require_readable(path: Path, *, remedy: str) -> None:

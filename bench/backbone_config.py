@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.backbone_files import json_object, shown
+from bench.backbone_files import json_object, show_value
 from bench.errors import InputError
 
 Fields = Mapping[str, Any]
@@ -213,7 +213,7 @@ def read_config(folder: Path) -> Fields:
 
     path = folder / "config.json"
     given = json_object(path)
-    problems = [*mistyped(given), *switched_on(given), *unfitting(given)]
+    problems = [*type_problems(given), *foreign_fields(given), *conflicts(given)]
     if problems:
         more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise InputError(f"{path}: {'; '.join(problems[:3])}{more}")
@@ -221,28 +221,28 @@ def read_config(folder: Path) -> Fields:
     return {**{name: getattr(usual, name) for name in TAKEN}, **given}
 
 
-def mistyped(given: Fields) -> Iterator[str]:
+def type_problems(given: Fields) -> Iterator[str]:
     """What is wrong with fields on their own."""
     for name, rule in {**TAKEN, **CHECKED}.items():
         if name in given and not rule.holds(given[name]):
-            yield f"{name} is {shown(given[name])}, but it takes {rule.words}"
+            yield f"{name} is {show_value(given[name])}, but it takes {rule.words}"
 
 
-def switched_on(given: Fields) -> Iterator[str]:
+def foreign_fields(given: Fields) -> Iterator[str]:
     """Fields that make it another encoder than BERT's."""
     for name, value in given.items():
         if is_off(value):
             continue
         if name in REFUSED:
-            yield f"{name} is {shown(value)}, but {REFUSED[name]}"
-        elif name in unknown(given) and STRUCTURE.search(name.lower()):
+            yield f"{name} is {show_value(value)}, but {REFUSED[name]}"
+        elif name in unknown_fields(given) and STRUCTURE.search(name.lower()):
             yield (
-                f"{shown(name)} is {shown(value)}, but BERT has no such field, and it may change the encoder; remove "
-                "it where the encoder is plain BERT"
+                f"{show_value(name)} is {show_value(value)}, but BERT has no such field, and it may change the "
+                "encoder; remove it where the encoder is plain BERT"
             )
 
 
-def unfitting(given: Fields) -> Iterator[str]:
+def conflicts(given: Fields) -> Iterator[str]:
     """What is wrong with fields beside each other; the heads have to be there, since no tensor tells them."""
     heads, size = given.get("num_attention_heads"), given.get("hidden_size", 768)
     if "num_attention_heads" not in given:
@@ -258,7 +258,7 @@ def is_off(value: object) -> bool:
     return value in (None, False, 0, "", [])
 
 
-def unknown(given: Fields) -> tuple[str, ...]:
+def unknown_fields(given: Fields) -> tuple[str, ...]:
     """Fields that are switched on and that nothing here knows; they are not used."""
     known = {*TAKEN, *CHECKED, *REFUSED, *HARMLESS}
     return tuple(name for name, value in given.items() if name not in known and not is_off(value))

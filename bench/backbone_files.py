@@ -50,7 +50,7 @@ def json_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def shown(value: object) -> str:
+def show_value(value: object) -> str:
     """A value of a file for a message, cut where it is long."""
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:37]}..."

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bench.backbone_config import Fields
 from bench.backbone_weights import SAVE, Headers
 from bench.errors import InputError
-from bench.layouts import quoted
+from bench.layouts import quote
 
 if TYPE_CHECKING:
     from bench.tasks import Task
@@ -32,7 +32,7 @@ def foreign_head(headers: Headers, fields: Fields, task: Task) -> str:
     if problem != usual:
         return f"its classifier, which was trained for {problem}"
     if any(kind.startswith("BertFor") and kind != OF_TEXTS for kind in kinds):
-        return f"its classifier, which is of {quoted(kinds[0])}"
+        return f"its classifier, which is of {quote(kinds[0])}"
     names = class_names(fields)
     unnamed = [f"LABEL_{number}" for number in range(len(task.labels))]
     if names == unnamed or [name.lower() for name in names] == [name.lower() for name in task.labels]:
@@ -51,7 +51,7 @@ def class_names(fields: Fields) -> list[str]:
 def in_short(names: Sequence[str]) -> str:
     """The first names, and how many more there are."""
     more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
-    return ", ".join(map(quoted, names[:MOST])) + more
+    return ", ".join(map(quote, names[:MOST])) + more
 
 
 def check_classifier(headers: Headers, fields: Fields, *, name: str, classes: int) -> None:

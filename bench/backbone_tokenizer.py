@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.backbone_config import Fields, is_off
-from bench.backbone_files import AGAIN, is_there, json_object, one_line, require_file, shown
+from bench.backbone_files import AGAIN, is_there, json_object, one_line, require_file, show_value
 from bench.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     model = json.loads(loaded.backend_tokenizer.to_str())["model"]
     if model.get("type") != "WordPiece" or model.get("continuing_subword_prefix") != "##":
         raise InputError(
-            f"it is of kind {shown(model.get('type'))}, but BERT's makes word pieces "
+            f"it is of kind {show_value(model.get('type'))}, but BERT's makes word pieces "
             f"(WordPiece, whose pieces inside of a word begin with ##); {SAVE}"
         )
     return loaded
@@ -78,14 +78,15 @@ def check_vocabulary(path: Path, beside: Mapping[str, Any] | None) -> None:
     if count > 1:
         line = [number for number, other in enumerate(pieces, 1) if other == piece][1]
         raise InputError(
-            f"{path}, line {line}: {shown(piece)} is there {count} times, but a piece has one number; {AGAIN}"
+            f"{path}, line {line}: {show_value(piece)} is there {count} times, but a piece has one number; {AGAIN}"
         )
-    numbers = numbered(beside)
+    numbers = piece_numbers(beside)
     for number, piece in enumerate(pieces):
         if numbers and numbers.get(piece) != number:
             raise InputError(
-                f"{path}, line {number + 1}: {shown(piece)} has number {number}, but {shown(numbers.get(piece))} in "
-                "tokenizer.json; keep the file that belongs to the weights, and remove the other"
+                f"{path}, line {number + 1}: {show_value(piece)} has number {number}, but "
+                f"{show_value(numbers.get(piece))} in tokenizer.json; keep the file that belongs to the weights, "
+                "and remove the other"
             )
 
 
@@ -101,7 +102,7 @@ def lines_of(path: Path) -> list[str]:
         raise InputError(f"{path} is no UTF-8 text ({one_line(error)}); {AGAIN}") from error
 
 
-def numbered(beside: Mapping[str, Any] | None) -> dict[str, Any]:
+def piece_numbers(beside: Mapping[str, Any] | None) -> dict[str, Any]:
     """Word piece -> number, as a tokenizer.json says it; nothing where it says so in another way than BERT's."""
     if beside is None:
         return {}
@@ -120,21 +121,23 @@ def check_tokenizer(words: PreTrainedTokenizerBase, folder: Path, fields: Fields
         name: the backbone's.
         pairs: whether two texts at once are read.
     """
-    problems = [*numbering(words, folder, fields), *framing(words, pairs=pairs)]
+    problems = [*numbering_problems(words, folder, fields), *framing_problems(words, pairs=pairs)]
     if problems:
         raise InputError(f"the tokenizer of backbone {name!r} does not fit: {'; '.join(problems[:3])}")
 
 
-def numbering(words: PreTrainedTokenizerBase, folder: Path, fields: Fields) -> Iterator[str]:
+def numbering_problems(words: PreTrainedTokenizerBase, folder: Path, fields: Fields) -> Iterator[str]:
     """What is wrong with the numbers of word pieces."""
     rows, pieces = int(fields["vocab_size"]), words.get_vocab()
     last = max(pieces, key=lambda piece: pieces[piece], default="")
-    lacking = [special for special in SPECIAL if getattr(words, f"{special}_token") not in declared(words, folder)]
+    lacking = [
+        special for special in SPECIAL if getattr(words, f"{special}_token") not in declared_pieces(words, folder)
+    ]
     if lacking:
         names = ", ".join(f"[{special.upper()}]" for special in lacking)
         yield f"its vocabulary lacks {names}; {AGAIN}"
     elif pieces[last] >= rows:
-        yield f"{shown(last)} has number {pieces[last]}, but the table of embeddings has {rows} rows; {RESIZE}"
+        yield f"{show_value(last)} has number {pieces[last]}, but the table of embeddings has {rows} rows; {RESIZE}"
     elif len(set(pieces.values())) < len(pieces):
         yield f"two of its {len(pieces)} word pieces have one number; {AGAIN}"
     elif not any(-(-len(pieces) // multiple) * multiple == rows for multiple in (1, *PADDED)):
@@ -151,11 +154,11 @@ def numbering(words: PreTrainedTokenizerBase, folder: Path, fields: Fields) -> I
         )
 
 
-def declared(words: PreTrainedTokenizerBase, folder: Path) -> set[str]:
+def declared_pieces(words: PreTrainedTokenizerBase, folder: Path) -> set[str]:
     """Word pieces that a file has; transformers adds special tokens that none has, behind the last row."""
     pieces = set(words.backend_tokenizer.get_vocab(with_added_tokens=False))
     if is_there(folder / "tokenizer.json"):
-        pieces |= set(numbered(json_object(folder / "tokenizer.json")))
+        pieces |= set(piece_numbers(json_object(folder / "tokenizer.json")))
     if is_there(folder / "added_tokens.json"):
         pieces |= set(json_object(folder / "added_tokens.json"))
     return pieces
@@ -170,7 +173,7 @@ def is_lowered(words: PreTrainedTokenizerBase) -> bool:
     return sum(piece != piece.lower() for piece in usual) >= CASED * len(usual)
 
 
-def framing(words: PreTrainedTokenizerBase, *, pairs: bool) -> Iterator[str]:
+def framing_problems(words: PreTrainedTokenizerBase, *, pairs: bool) -> Iterator[str]:
     """What is wrong with the tokens around texts, and with their segments."""
     first, last, text = words.cls_token_id, words.sep_token_id, "a"
     try:

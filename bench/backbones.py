@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.backbone_config import TAKEN, read_config, unknown
-from bench.backbone_files import is_there, json_object, require_file, shown
+from bench.backbone_config import TAKEN, read_config, unknown_fields
+from bench.backbone_files import is_there, json_object, require_file, show_value
 from bench.backbone_head import check_classifier, foreign_head
 from bench.backbone_tokenizer import check_tokenizer, read_tokenizer, tokenizer_files
 from bench.backbone_weights import INDEX, check_weights, read_headers, weight_files
@@ -79,7 +79,7 @@ def resolve(name: str) -> Backbone:
         InputError: it cannot be found or reached, is no BERT encoder, or has no safetensors weights.
     """
     if name == PACKAGED:
-        return _packaged()
+        return _packaged_backbone()
     folder = Path(name).expanduser()
     if folder.is_dir():
         digests = _digests(folder)
@@ -139,7 +139,7 @@ def inspect(backbone: Backbone, task: Task) -> Encoder:
         label2id={name: number for number, name in enumerate(task.labels)},
         problem_type=problem_of(task),
     )
-    return Encoder(config=config, tokenizer=words, other_head=other_head, unknown_fields=unknown(fields))
+    return Encoder(config=config, tokenizer=words, other_head=other_head, unknown_fields=unknown_fields(fields))
 
 
 def problem_of(task: Task) -> str:
@@ -147,7 +147,7 @@ def problem_of(task: Task) -> str:
     return "regression" if task.regression else "single_label_classification"
 
 
-def _packaged() -> Backbone:
+def _packaged_backbone() -> Backbone:
     try:
         files = importlib.metadata.files(PACKAGE) or []
     except importlib.metadata.PackageNotFoundError as error:
@@ -182,11 +182,11 @@ def _from_hub(name: str) -> Backbone:
 def _weights(folder: Path) -> list[Path]:
     """The safetensors files of a BERT encoder's folder, after checking that it is one."""
     if not is_there(folder / "config.json"):
-        raise InputError(f"{folder} has no config.json, so it is no saved encoder; {_below(folder) or REMEDY}")
+        raise InputError(f"{folder} has no config.json, so it is no saved encoder; {_inner_encoder(folder) or REMEDY}")
     kind = json_object(folder / "config.json").get("model_type")
     if kind != "bert":
         raise InputError(
-            f"{folder} has model_type {shown(kind)}, but only 'bert' encoders can be made adaptive; {REMEDY}"
+            f"{folder} has model_type {show_value(kind)}, but only 'bert' encoders can be made adaptive; {REMEDY}"
         )
     if is_there(folder / "adapter_config.json"):
         raise InputError(
@@ -199,7 +199,7 @@ def _weights(folder: Path) -> list[Path]:
     return weights
 
 
-def _below(folder: Path) -> str:
+def _inner_encoder(folder: Path) -> str:
     """Where the encoder lies in a folder that keeps it in a part of its own, as sentence-transformers may."""
     configs = sorted(folder.glob("*/config.json"))
     inner = [path.parent for path in configs if list(path.parent.glob("*.safetensors"))]
@@ -210,13 +210,13 @@ def _digests(folder: Path) -> dict[str, str]:
     """File name -> SHA-256 (hex) of everything that decides the backbone's outputs."""
     weights = _weights(folder)
     rest = [folder / name for name in ("config.json", INDEX, *(path.name for path in tokenizer_files(folder)))]
-    there = [path for path in (*weights, *rest) if is_there(path) and not _says_the_usual(path)]
+    there = [path for path in (*weights, *rest) if is_there(path) and not _has_usual_tokens(path)]
     for path in there:
         require_file(path)
     return {path.name: digest(path) for path in there}
 
 
-def _says_the_usual(path: Path) -> bool:
+def _has_usual_tokens(path: Path) -> bool:
     """Whether this names BERT's special tokens as BERT has them: it is no part of an identity, as it never was."""
     if path.name != "special_tokens_map.json":
         return False

@@ -360,14 +360,14 @@ def list_command(method: str | None) -> None:
 @click.option("--device", help="cpu or cuda. [default: cuda where there is one]")
 def env_command(device: str | None) -> None:
     """Print what a measurement here would record of the machine, as JSON."""
-    from bench.environment import crowded, read_environment, read_load
+    from bench.environment import crowding_line, read_environment, read_load
     from bench.plan_checks import check_device
 
     chosen = device or default_device()
     check_device(chosen)
     environment = read_environment(chosen)
     click.echo(json.dumps({**environment, "load": read_load()}, indent=2))
-    if line := crowded(environment):
+    if line := crowding_line(environment):
         click.echo(f"bench: {environment['torch_threads']} threads, {line}", err=True)
 
 

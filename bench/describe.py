@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from bench.environment import crowded
-from bench.layouts import quoted
+from bench.environment import crowding_line
+from bench.layouts import quote
 
 if TYPE_CHECKING:
     from bench.overlap import Overlap
@@ -33,13 +33,13 @@ def describe(plan: Plan, arms: Sequence[Arm] | None, seconds: float) -> Iterator
         f"data      {len(data.train):,} training rows, {len(data.heldout):,} held out for selection{dropped}; "
         f"{len(data.evaluation):,} {plan.task.evaluation} rows, at most {plan.max_length} word pieces{cut}"
     )
-    yield overlapping(data.overlap, data.counts["evaluation"].texts)
+    yield overlap_line(data.overlap, data.counts["evaluation"].texts)
     yield from remarks(data.counts)
-    unused = f"the fields {', '.join(map(quoted, plan.unknown_fields))} of its config.json" * bool(plan.unknown_fields)
+    unused = f"the fields {', '.join(map(quote, plan.unknown_fields))} of its config.json" * bool(plan.unknown_fields)
     behind = "; ".join(filter(None, (unused, plan.other_head)))
     left = f", without {behind}" if behind else ""
     yield f"backbone  {plan.backbone.name}, {plan.config.num_hidden_layers} layers, {plan.backbone.identity}{left}"
-    crowd = crowded(environment)
+    crowd = crowding_line(environment)
     threads = f"{environment['torch_threads']} threads{f', {crowd}' if crowd else ''}"
     yield f"device    {environment['device']}: {environment['device_name']}, {threads}"
     missing_jobs, missing_arms, timed_again = plan.missing_jobs, plan.missing_arms, plan.arms_timed_again
@@ -58,7 +58,7 @@ def describe(plan: Plan, arms: Sequence[Arm] | None, seconds: float) -> Iterator
     yield f"time      {measured if seconds else f'nothing to {nothing}'}"
 
 
-def overlapping(overlap: Overlap, texts: int) -> str:
+def overlap_line(overlap: Overlap, texts: int) -> str:
     """How many of the reported texts a model is trained on."""
     alike = f", {overlap.normalised:,} but for case, spaces and punctuation" if overlap.normalised else ""
     label = f"; {overlap.other_label:,} of them with another label" if overlap.other_label else ""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bench.errors import InputError
 from bench.finite import require_finite
 from bench.gold import Gold, marked_tokens
-from bench.layouts import quoted
+from bench.layouts import quote
 from bench.windows import spans
 from eraser_eval.align import Alignment, Pooling
 from eraser_eval.documents import tokens
@@ -77,7 +77,7 @@ def documents_of(gold: Gold, tokenizer: PreTrainedTokenizerBase) -> list[Documen
         pieces = tokenizer(words, is_split_into_words=True, add_special_tokens=False, verbose=False)
         if not pieces["input_ids"]:
             raise InputError(
-                f"the document of annotation {quoted(annotation.annotation_id, repr)} has no word pieces for this "
+                f"the document of annotation {quote(annotation.annotation_id, repr)} has no word pieces for this "
                 f"backbone, but a rationale needs words; remove the annotation or fill the document in"
             )
         documents.append(

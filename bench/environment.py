@@ -14,7 +14,7 @@ from typing import Any
 
 from bench import __version__
 from bench.cgroups import quota
-from bench.load import attempt, between, read, usable_cores
+from bench.load import attempt, load_between, read, usable_cores
 
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "fvcore", "numpy")
 
@@ -52,7 +52,7 @@ def read_environment(device: str) -> dict[str, Any]:
     }
 
 
-def crowded(environment: Mapping[str, Any]) -> str:
+def crowding_line(environment: Mapping[str, Any]) -> str:
     """How there are more threads than may run at once, and what to do; empty where there are not."""
     limits = {"cores": environment["usable_cores"], "cores of a quota": environment["cpu_quota"]}
     few, kind = min((limit, kind) for kind, limit in limits.items() if limit)
@@ -67,7 +67,7 @@ def read_load(seconds: float = 0.5) -> dict[str, Any]:
 
     before = read()
     time.sleep(seconds)
-    load = between(before, read(), threads=torch.get_num_threads()).to_json()
+    load = load_between(before, read(), threads=torch.get_num_threads()).to_json()
     return {name: value for name, value in load.items() if name != "off_core"}  # this process slept
 
 

@@ -148,9 +148,9 @@ def _example_rows(runner: Runner, rows: Rows, output: Output) -> list[dict[str, 
         **answer_columns(output.logits, regression=runner.reference.regression),
         "length": trace.length.tolist(),
         "exit_depth": trace.exit_depth.tolist(),
-        "tokens": _padded(trace.tokens.tolist(), layers),
-        "heads": _padded(trace.heads.tolist(), layers),
-        "neurons": _padded(trace.neurons.tolist(), layers),
+        "tokens": _pad(trace.tokens.tolist(), layers),
+        "heads": _pad(trace.heads.tolist(), layers),
+        "neurons": _pad(trace.neurons.tolist(), layers),
         "flops": counts[0].tolist(),
         "reference_flops": counts[1].tolist(),
         "released_flops": released[0].tolist(),
@@ -169,7 +169,7 @@ def answer_columns(logits: Tensor, *, regression: bool) -> dict[str, list[Any]]:
     return {"prediction": probabilities.argmax(-1).tolist(), "probabilities": probabilities.tolist()}
 
 
-def _padded(rows: list[list[int]], layers: int) -> list[list[int]]:
+def _pad(rows: list[list[int]], layers: int) -> list[list[int]]:
     """Return a truncated model's layers, with zeros for those the full model has beyond them."""
     return [row + [0] * (layers - len(row)) for row in rows]
 

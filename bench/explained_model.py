@@ -17,7 +17,7 @@ from bench.faithfulness import Eraser
 from bench.folders import digest
 from bench.registry import EXPLAINERS
 from bench.runners import Runner, load_models, make_runner
-from bench.word_pieces import holding, structural
+from bench.word_pieces import count_rows_with, structural
 from eraser_eval.align import Pooling
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def store_of(plan: Plan, arm: Arm, gold: Gold, precision: Precision) -> Explanat
 def model_identity(plan: Plan, arm: Arm, gold: Gold) -> str:
     """Return a hash of a trained model on marked documents."""
     weights = digest(plan.artifacts.folder(arm.job.id) / "model.safetensors")
-    special = holding(structural(plan.tokenizer), [gold.documents.values()])
+    special = count_rows_with(structural(plan.tokenizer), [gold.documents.values()])
     reading = ["special tokens are text"] if special else []  # once they were read as the tokens
     return content_hash([__version__, arm.job.id, weights, dict(arm.knobs), gold.identity, *reading])
 
@@ -119,7 +119,7 @@ def token_scores(method: str, model: ExplainedModel, pooling: Pooling, *, watche
 def compute_scores(method: str, model: ExplainedModel, pooling: Pooling, watcher: Watcher) -> list[Values]:
     """Compute what `token_scores` returns."""
     windows = sum(len(model.reader.split(document)) for document in model.documents)
-    with watcher.counting(f"explain {method}", windows) as advance:
+    with watcher.counting_bar(f"explain {method}", windows) as advance:
         scores = explanations(
             EXPLAINERS[method],
             model.runner,

@@ -53,7 +53,7 @@ class Points:
     arms: tuple[Arm, ...]
     misfits: tuple[Misfit, ...]
 
-    def refused(self, settings: Settings) -> Iterator[str]:
+    def refusal_reasons(self, settings: Settings) -> Iterator[str]:
         """Yield the reasons of misfits among given values; a method's default points may be left out."""
         options = {f"{stage.name}.{knob.name}" for stage in self.method.stage.chain for knob in stage.options}
         by_knob = any(knob.name in settings.knobs for knob in self.method.all_knobs)

@@ -134,7 +134,7 @@ class Folders:
         """Where an unfinished one keeps what it has; hidden from every listing, made on demand.
 
         Args:
-            made_with: ids of the stages that it comes of, for `unfinished`.
+            made_with: ids of the stages that it comes of, for `unfinished_ids`.
         """
         folder = self._partial(name)
         with disk_errors_at(folder):
@@ -144,7 +144,7 @@ class Folders:
                     part.write_text("\n".join(stages), encoding="utf8")
         return folder
 
-    def unfinished(self, stages: Collection[str]) -> list[str]:
+    def unfinished_ids(self, stages: Collection[str]) -> list[str]:
         """Names of those under way that come of one of these stages."""
         files = sorted(self.root.glob(f".*.partial/{MADE_WITH}"))
         of = {path.parent.name[1:].removesuffix(".partial"): _words(path) for path in files}
@@ -161,7 +161,7 @@ class Folders:
                     yield folder.name
 
     @contextmanager
-    def assembled(self, name: str) -> Iterator[Path]:
+    def assemble(self, name: str) -> Iterator[Path]:
         """An empty folder, renamed into place when the block ends, whose last act is to write the marker."""
         with disk_errors_at(self.folder(name)):
             ready = self.partial(name) / "ready"

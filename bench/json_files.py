@@ -46,7 +46,7 @@ def read_object(path: Path, *, remedy: str) -> dict[str, Any]:
     """
     content = read_json(path, remedy=remedy)
     if not isinstance(content, dict):
-        raise InputError(f"{path} is damaged: it holds {brief(content)}, not an object; {remedy}")
+        raise InputError(f"{path} is damaged: it holds {shorten(content)}, not an object; {remedy}")
     return content
 
 
@@ -56,11 +56,11 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(content) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"field {brief(twice)} stands there twice")
+        raise ValueError(f"field {shorten(twice)} stands there twice")
     return content
 
 
-def brief(value: Any) -> str:
+def shorten(value: Any) -> str:
     """A value for a message: as JSON where it is short, else by its kind and length."""
     if isinstance(value, list | dict):
         return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
@@ -86,7 +86,7 @@ def misfit(value: Any, kind: Any, field: str) -> str | None:
         listed = enumerate(value) if isinstance(value, list) else None
         return _within(listed, parts[0], field, wanted="a list", value=value)
     wanted = _NAMES[kind]
-    return None if _is(value, kind) else f"{field} is {brief(value)}, but it is {wanted}"
+    return None if _is(value, kind) else f"{field} is {shorten(value)}, but it is {wanted}"
 
 
 _NAMES = {
@@ -100,7 +100,7 @@ _NAMES = {
 
 def _within(items: Any, kind: Any, field: str, *, wanted: str, value: Any) -> str | None:
     if items is None:
-        return f"{field} is {brief(value)}, but it is {wanted}"
+        return f"{field} is {shorten(value)}, but it is {wanted}"
     return next((problem for name, each in items if (problem := misfit(each, kind, f"{field}.{name}"))), None)
 
 

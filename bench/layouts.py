@@ -70,7 +70,7 @@ def read_tsv(task: Task, split: str, paths: Sequence[Path]) -> Raw:
     if repeated is not None:
         raise InputError(f"{path}, line {repeated} is the header again; were two files joined? keep one header and set")
     if layout.broken:
-        numbered = list(_mended(numbered, size=len(header), required=columns if labelled else []))
+        numbered = list(_mend_rows(numbered, size=len(header), required=columns if labelled else []))
     _require_fields(path, numbered, size=len(header))
     values = {name: [row[column] for _, row in numbered] for name, column in zip(wanted, columns, strict=True)}
     return Raw(
@@ -99,7 +99,7 @@ def _require_fields(path: Path, numbered: Sequence[tuple[int, list[str]]], *, si
     )
 
 
-def _mended(
+def _mend_rows(
     numbered: Sequence[tuple[int, list[str]]], *, size: int, required: Sequence[int]
 ) -> Iterator[tuple[int, list[str]]]:
     """Rows of a file that is known to be broken, all of them `size` fields long.
@@ -148,7 +148,7 @@ def read_eraser(task: Task, split: str, paths: Sequence[Path]) -> Raw:
     annotations = data.splits[path.stem]
 
     def locate(row: int) -> str:
-        return f"{path}, annotation {quoted(annotations[row].annotation_id, repr)}" if annotations else str(path)
+        return f"{path}, annotation {quote(annotations[row].annotation_id, repr)}" if annotations else str(path)
 
     for row, annotation in enumerate(annotations):
         if len(annotation.docids) != 1:
@@ -179,12 +179,12 @@ def require_columns(task: Task, *, where: Path | str, columns: Sequence[str], pr
 
 def _names(present: Sequence[str]) -> str:
     """List the columns of a file, of which only names are shown: without a header they are fields of its texts."""
-    names = [quoted(name) if NAME.fullmatch(name) else f"({len(name)} characters)" for name in present[:MOST_NAMES]]
+    names = [quote(name) if NAME.fullmatch(name) else f"({len(name)} characters)" for name in present[:MOST_NAMES]]
     left = len(present) - MOST_NAMES
     return (", ".join(names) or "none") + (f" and {left} more" if left > 0 else "")
 
 
-def quoted(value: object, write: Callable[[object], str] = str) -> str:
+def quote(value: object, write: Callable[[object], str] = str) -> str:
     """A label or a column's name for a message; what is too long for one may be a text, and is not shown."""
     text = str(value)
     if len(text) > LONGEST_NAME:

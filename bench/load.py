@@ -116,7 +116,7 @@ class Load:
 
     def to_json(self) -> dict[str, Any]:
         """Every field by its name, shares and seconds to four digits."""
-        return {field.name: _rounded(getattr(self, field.name)) for field in fields(self)}
+        return {field.name: _round(getattr(self, field.name)) for field in fields(self)}
 
 
 def usable_cores() -> int:
@@ -146,15 +146,15 @@ def read() -> Reading:
     )
 
 
-def between(
+def load_between(
     before: Reading, after: Reading, *, threads: int, cores: int | None = None, others_on_gpu: int | None = None
 ) -> Load:
     """What happened from one reading to the other."""
     seconds = max(after.wall - before.wall, 1e-9)
     running, used, busy, stolen = (
-        passed(getattr(before, name), getattr(after, name)) for name in ("running", "used", "busy", "stolen")
+        increase(getattr(before, name), getattr(after, name)) for name in ("running", "used", "busy", "stolen")
     )
-    counts: Any = {name: passed(getattr(before, name), getattr(after, name)) for name in COUNTS}
+    counts: Any = {name: increase(getattr(before, name), getattr(after, name)) for name in COUNTS}
     moments: Any = {name: (getattr(before, name), getattr(after, name)) for name in MOMENTS}
     return Load(
         seconds=seconds,
@@ -170,17 +170,17 @@ def between(
     )
 
 
-def passed(before: float | None, after: float | None) -> Any:
-    """By how much a counter rose; None where it was not read, or was set back."""
+def increase(before: float | None, after: float | None) -> Any:
+    """Return by how much a counter rose; None where it was not read, or was set back."""
     return None if before is None or after is None or after < before else after - before
 
 
 def disturbances(load: Load, *, device: str) -> list[str]:
     """Why latencies that were taken under this load are not to be trusted, in words; none on a quiet machine."""
-    return [*_waiting(load, device), *_company(load), *_memory(load)]
+    return [*_waiting_lines(load, device), *_company_lines(load), *_memory_lines(load)]
 
 
-def _waiting(load: Load, device: str) -> Iterator[str]:
+def _waiting_lines(load: Load, device: str) -> Iterator[str]:
     """Time in which the timed pass could not run; a thread may also wait for a GPU, which is no trouble."""
     waited = load.off_core or 0.0
     if device == "cpu" and waited > OFF_CORE and waited * load.seconds >= _LEAST_OFF_CORE:
@@ -195,7 +195,7 @@ def _waiting(load: Load, device: str) -> Iterator[str]:
         yield f"the host of this virtual machine took {stolen:.0%} of its cores' time"
 
 
-def _company(load: Load) -> Iterator[str]:
+def _company_lines(load: Load) -> Iterator[str]:
     """Other processes on the same cores, or the same GPU.
 
     Under a quota the cores are shared from the start, often with a whole host: there it matters whether enough are
@@ -209,7 +209,7 @@ def _company(load: Load) -> Iterator[str]:
         yield f"other processes held the GPU too ({load.other_gpu_processes})"
 
 
-def _memory(load: Load) -> Iterator[str]:
+def _memory_lines(load: Load) -> Iterator[str]:
     """Swapping that reached this process: others' idle pages may come and go."""
     swapped = load.swapped or 0
     if swapped >= _LEAST_SWAPPED and load.page_faults:
@@ -278,7 +278,7 @@ def _megahertz() -> float:
     return float(psutil.cpu_freq().current)
 
 
-def _rounded(value: Any) -> Any:
+def _round(value: Any) -> Any:
     if isinstance(value, tuple):
-        return [_rounded(part) for part in value]
+        return [_round(part) for part in value]
     return round(value, 4) if isinstance(value, float) else value

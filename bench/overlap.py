@@ -73,11 +73,11 @@ def digests(table: Dataset, form: Callable[[str], str]) -> Iterator[bytes]:
 def normalised(text: str) -> str:
     """A text without what `LEFT_OUT` names, case-folded, in NFKC; where that leaves nothing, without its spaces."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return folded.translate(left_out()) or "".join(folded.split())
+    return folded.translate(ignored_code_points()) or "".join(folded.split())
 
 
 @cache
-def left_out() -> dict[int, None]:
+def ignored_code_points() -> dict[int, None]:
     """The code points of `LEFT_OUT`, as `str.translate` takes them; none lies in the planes between."""
     points = (*range(0x20000), *range(0xE0000, 0xE1000))
     return {point: None for point in points if unicodedata.category(chr(point)).startswith(LEFT_OUT)}

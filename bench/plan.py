@@ -17,7 +17,7 @@ from bench.examples import Data, load_data
 from bench.fitting import Misfit, Points, check_values, config_after_stage, grid, refusals, refuse, unfit_stages
 from bench.folders import Folders, digest
 from bench.plan_checks import check_controls, check_device, check_names, check_time_again
-from bench.presets import Preset, preset_named
+from bench.presets import Preset, find_preset
 from bench.registry import METHODS, TASKS
 from bench.store import RunStore
 
@@ -164,7 +164,7 @@ class Plan:
         check_names(self.settings, self.methods)
         check_values(self.settings, {**self.preset.options, **self.settings.options}, self.methods)
         check_controls(self.settings, self.methods)
-        refuse(reason for points in self.points for reason in points.refused(self.settings))
+        refuse(reason for points in self.points for reason in points.refusal_reasons(self.settings))
         check_time_again(self)
 
     @property
@@ -255,7 +255,7 @@ class Plan:
             "max_length": self.max_length,
             "timing": [self.latency_examples, self.rounds],
             "hardware": [self.environment["device_name"], self.environment["torch_threads"]],
-            **self.data.reading("evaluation"),
+            **self.data.token_reading("evaluation"),
         }
         return Arm(method, knobs, job, f"{self.task.name}-{method.name}-{content_hash(decided_by)}")
 
@@ -271,7 +271,7 @@ class Plan:
             "max_length": self.max_length,
             "metric": self.task.metrics[0],
             "seed": self.seed_of(stage),
-            **self.data.reading("train", "heldout"),
+            **self.data.token_reading("train", "heldout"),
         }
         paths = {knob.name: Path(str(options[knob.name])) for knob in stage.options if knob.path and options[knob.name]}
         contents = {name: digest(path) for name, path in paths.items() if path.exists()}
@@ -317,7 +317,7 @@ def make_plan(settings: Settings) -> Plan:
         InputError: anything the user gave is wrong or cannot be found.
     """
     task = TASKS[settings.task]
-    preset = preset_named(settings.preset).on(task.name)
+    preset = find_preset(settings.preset).on(task.name)
     if settings.split is not None:
         task = task_on_split(task, settings.split)
     check_device(settings.device)

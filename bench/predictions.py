@@ -18,7 +18,7 @@ from bench.evaluation import evaluate
 from bench.examples import require_words
 from bench.folders import require_folder, require_new
 from bench.locks import is_main_process
-from bench.presets import preset_named
+from bench.presets import find_preset
 from bench.registry import METHODS
 from bench.runners import load_models, make_runner
 from bench.store import write_aside
@@ -51,7 +51,7 @@ def one_point(settings: Settings) -> Settings:
 def with_defaults(settings: Settings) -> Settings:
     """Return the settings with a value for every knob of their one method: given, else preset's, else default."""
     defaults = {knob.name: knob.default for knob in METHODS[settings.methods[0]].all_knobs}
-    chosen = preset_named(settings.preset).on(settings.task).knobs
+    chosen = find_preset(settings.preset).on(settings.task).knobs
     left = {name: (chosen.get(name, default),) for name, default in defaults.items()}
     return replace(settings, knobs={**left, **settings.knobs})
 
@@ -94,7 +94,7 @@ def predict(plan: Plan, paths: Mapping[str, Path], watcher: Watcher) -> dict[str
     runner = make_runner(plan, arm, load_models(plan, [arm]))
     for split, path in paths.items():
         rows = tables[split].to_list()
-        with watcher.counting(f"predict {split} by {arm.label}", len(rows)) as advance:
+        with watcher.counting_bar(f"predict {split} by {arm.label}", len(rows)) as advance:
             table = evaluate(runner, rows, advance=advance)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_aside(path, leaderboard_text(task, table) if split in task.unlabelled else table_text(task, table))

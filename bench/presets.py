@@ -111,7 +111,7 @@ PRESETS = {
 }
 
 
-def preset_named(name: str) -> Preset:
+def find_preset(name: str) -> Preset:
     """Return the preset of this name.
 
     Raises:

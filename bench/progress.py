@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 class Watcher(Protocol):
     """Shows progress: a bar per piece of work."""
 
-    def training(self, name: str) -> AbstractContextManager[Callable[[Status], None]]:
+    def training_bar(self, name: str) -> AbstractContextManager[Callable[[Status], None]]:
         """A bar for a training stage."""
         ...
 
-    def counting(self, name: str, total: int, *, still: bool = False) -> AbstractContextManager[Callable[[int], None]]:
+    def counting_bar(
+        self, name: str, total: int, *, still: bool = False
+    ) -> AbstractContextManager[Callable[[int], None]]:
         """A bar that counts to `total`; a still one is drawn only as it counts, never beside what is timed."""
         ...
 
@@ -93,7 +95,7 @@ class Bars:
             teller.join()
 
     @contextmanager
-    def training(self, name: str) -> Iterator[Callable[[Status], None]]:
+    def training_bar(self, name: str) -> Iterator[Callable[[Status], None]]:
         """A bar over a stage's steps, with loss, speed and each epoch's held-out score."""
         with self._bar(f"train {name}", None) as update:
             scores: list[str] = []
@@ -110,7 +112,7 @@ class Bars:
             yield watch
 
     @contextmanager
-    def counting(self, name: str, total: int, *, still: bool = False) -> Iterator[Callable[[int], None]]:
+    def counting_bar(self, name: str, total: int, *, still: bool = False) -> Iterator[Callable[[int], None]]:
         """A bar that counts to `total`; a still one is drawn only as it counts, never beside what is timed."""
         with self._bar(name, total, still=still) as update:
             yield lambda amount: update(advance=amount)

@@ -229,7 +229,7 @@ def compare_method(
     scores = token_scores(method, model, settings.pooling, watcher=watcher)
     layers = model.runner.model.config.num_hidden_layers
     erased = {"all": range(layers), "last": [layers - 1], "none": []}[settings.erased]
-    with watcher.counting(f"score {method}", layers) as advance:
+    with watcher.counting_bar(f"score {method}", layers) as advance:
         for layer in range(layers):
             values = [each[layer if len(each) > 1 else 0] for each in scores]
             chosen = select_rationales(method, values, [each[layer] for each in kept])

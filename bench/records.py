@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
 from bench.errors import InputError
-from bench.json_files import brief, misfit
+from bench.json_files import misfit, shorten
 
 FLOPS_CONVENTION = (
     "1 multiply-add = 2 FLOPs; dense layers and attention products; unpadded length; analytic, equal to two counters"
@@ -120,10 +120,10 @@ class Record:
             InputError: it is no object, lacks a field or has another one, or a value is of another kind.
         """
         if not isinstance(values, dict):
-            raise InputError(f"not a run's record: it is {brief(values)}, not an object")
+            raise InputError(f"not a run's record: it is {shorten(values)}, not an object")
         odd = sorted({*values} - {*_KINDS} | _EVERY_VERSION - {*values})
         if odd:
-            shown = ", ".join(brief(name) for name in odd)
+            shown = ", ".join(shorten(name) for name in odd)
             raise InputError(
                 f"not a run's record: missing or unknown fields {shown}; it was written by another version"
             )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError
 from bench.labels import class_number, score
-from bench.layouts import Raw, more, quoted
+from bench.layouts import Raw, more, quote
 
 if TYPE_CHECKING:
     from bench.tasks import Task
@@ -115,7 +115,7 @@ def _no_label(task: Task, value: object) -> str:
         rule = f"scores of {task.scores[0]:g} to {task.scores[1]:g}"
     else:
         rule = "the classes " + ", ".join(f"{number} ({name})" for number, name in enumerate(task.labels))
-    return f"the label is {quoted(value, repr)}, but task {task.name!r} has {rule}"
+    return f"the label is {quote(value, repr)}, but task {task.name!r} has {rule}"
 
 
 def _doubles(raw: Raw, names: Sequence[str]) -> Iterator[str]:
@@ -124,7 +124,7 @@ def _doubles(raw: Raw, names: Sequence[str]) -> Iterator[str]:
     for row, name in enumerate(names):
         if first.setdefault(name, row) < row:
             yield (
-                f"{raw.locate(row)}: its id {quoted(name, repr)} is that of {raw.locate(first[name])} too; "
+                f"{raw.locate(row)}: its id {quote(name, repr)} is that of {raw.locate(first[name])} too; "
                 f"give each row its own"
             )
             return

@@ -70,7 +70,7 @@ def evaluate_arm(plan: Plan, arm: Arm, runner: Runner, watcher: Watcher) -> Eval
     Finished chunks of a killed attempt are taken over.
     """
     rows, heldout = plan.data.evaluation.to_list(), plan.data.heldout.to_list()
-    with watcher.counting(f"evaluate {arm.label}", len(rows) + len(heldout)) as advance:
+    with watcher.counting_bar(f"evaluate {arm.label}", len(rows) + len(heldout)) as advance:
         folder = plan.partial_run(arm)
         heldout_table = evaluate(runner, heldout, folder=folder / "heldout", advance=advance)
         table = evaluate(runner, rows, folder=folder / "evaluation", advance=advance)

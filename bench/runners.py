@@ -65,7 +65,7 @@ def make_measured_runner(
 
     if arm.method.measure is not None and OWN in arm.knobs.values():
         rows = plan.data.evaluation.to_list()
-        with watcher.counting(f"count the choices that {arm.label} follows", len(rows)) as advance:
+        with watcher.counting_bar(f"count the choices that {arm.label} follows", len(rows)) as advance:
             arm.method.measure(models[arm.job.id], rows, arm.knobs)
             advance(len(rows))
     return make_runner(plan, arm, models)

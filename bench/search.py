@@ -18,7 +18,7 @@ from bench.choosing import fastest, holds_up, is_faster
 from bench.errors import InputError
 from bench.evaluation import Reading, evaluate_readings
 from bench.exclusive import locked
-from bench.layouts import quoted
+from bench.layouts import quote
 from bench.locks import exclusive_lock
 from bench.registry import METHODS
 from bench.run import metric_values
@@ -138,7 +138,7 @@ def evaluate_heldout(plan: Plan, watcher: Watcher) -> dict[str, pa.Table]:
             Reading(plan.partial_run(arm) / "heldout", partial(replay_exits, arm, runner.model.config))
             for arm in each.arms
         ]
-        with watcher.counting(each.label, len(rows)) as advance:
+        with watcher.counting_bar(each.label, len(rows)) as advance:
             results = evaluate_readings(runner, rows, readings, advance=advance)
         tables |= zip((arm.run_id for arm in each.arms), results, strict=True)
     return tables
@@ -235,7 +235,7 @@ def read_entry(path: Path, task: str) -> tuple[str, dict[str, str]]:
         parts = value if isinstance(value, list) else [value]
         if not isinstance(value, str) and not all(isinstance(part, int | float) for part in parts):
             raise InputError(
-                f"{path} sets {name!r} for task {task!r} to {quoted(value, json.dumps)}, but a value is a number, a "
+                f"{path} sets {name!r} for task {task!r} to {quote(value, json.dumps)}, but a value is a number, a "
                 f"text or a list of numbers, as [0.5, 0.75]"
             )
     return method.name, {name: command_line_text(value) for name, value in entry.items()}

@@ -13,7 +13,7 @@ from bench.artifacts import content_hash
 from bench.data import DATA_SEED
 from bench.errors import InputError
 from bench.gpus import other_processes
-from bench.load import Load, Reading, between, disturbances, read
+from bench.load import Load, Reading, disturbances, load_between, read
 from bench.plan import Arm, Plan
 from bench.progress import Watcher
 from bench.repeats import disagreement
@@ -93,13 +93,13 @@ def measure_latencies(
 
     def ready() -> None:
         readings.append(reading())
-        if lines := disturbances(between(readings[0], readings[1], threads=threads), device=device):
+        if lines := disturbances(load_between(readings[0], readings[1], threads=threads), device=device):
             watcher.say(f"this machine is busy ({'; '.join(lines)}), and is about to be timed")
 
     inputs = [single_batch(plan, row) for row in plan.data.evaluation.select(row_numbers).to_list()]
     name = f"time {len(calls)} arms on {len(row_numbers)} examples"
     others = [other_processes(device)]
-    with watcher.counting(name, plan.rounds, still=True) as advance:
+    with watcher.counting_bar(name, plan.rounds, still=True) as advance:
         readings.append(reading())
         latencies = measure(
             calls,
@@ -113,7 +113,7 @@ def measure_latencies(
         end = reading()
     others.append(other_processes(device))
     most = max((count for count in others if count is not None), default=None)
-    return latencies, between(readings[1], end, threads=threads, others_on_gpu=most)
+    return latencies, load_between(readings[1], end, threads=threads, others_on_gpu=most)
 
 
 def protocol_of(plan: Plan, run_ids: Sequence[str], examples: int) -> dict[str, Any]:

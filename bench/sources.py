@@ -46,7 +46,7 @@ def read_folder(task: Task, split: str, folder: Path) -> Raw:
     Raises:
         InputError: no such folder, no known layout in it or several, or a file that cannot be read as that layout.
     """
-    wanted = _wanted(task, split)
+    wanted = _expected_names(task, split)
     if not folder.is_dir():
         raise InputError(f"data folder {folder} does not exist; pass --data-dir DIR, the folder that holds {wanted}")
     bases = {
@@ -82,7 +82,7 @@ def read_hub(task: Task, split: str) -> Raw:
     Raises:
         InputError: the hub is out of reach and the files are not in its cache.
     """
-    remedy = f"pass --data-dir DIR (with {_wanted(task, split)}), or --task demo, which needs no network"
+    remedy = f"pass --data-dir DIR (with {_expected_names(task, split)}), or --task demo, which needs no network"
     if task.hub is None:
         raise InputError(f"task {task.name!r} is not on the data hub; {remedy}")
     (repository, _, revision), folder = task.hub[0].partition("@"), task.hub[1]
@@ -97,7 +97,7 @@ def read_hub(task: Task, split: str) -> Raw:
     return PARQUET.read(task, split, paths)
 
 
-def _wanted(task: Task, split: str) -> str:
+def _expected_names(task: Task, split: str) -> str:
     names = [layout.files.get(split) for layout in (task.tsv, task.json_lines) if layout is not None]
     if task.eraser and split in ERASER_SPLITS:
         names.append(f"docs/ and {ERASER_SPLITS[split]}.jsonl")

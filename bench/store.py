@@ -78,7 +78,7 @@ class RunStore(Folders):
                 "back, or delete it where it is a copy"
             )
         require_seal(values, path, remedy=remedy)
-        return replace(record, shown=self._shown(record))
+        return replace(record, shown=self._read_shown(record))
 
     def table_path(self, run_id: str) -> Path:
         """The file that holds the run's table of examples."""
@@ -88,7 +88,7 @@ class RunStore(Folders):
         """The remedy for a damaged run, as the end of a message."""
         return f"delete the folder {self.folder(run_id)} and run the same command again, or measure again with --fresh"
 
-    def _shown(self, record: Record) -> Sequence[Mapping[str, Any]]:
+    def _read_shown(self, record: Record) -> Sequence[Mapping[str, Any]]:
         """The texts that a run shows; those of the record itself where there is no file of them."""
         path = self.folder(record.run_id) / self.texts
         if not path.exists():
@@ -99,7 +99,7 @@ class RunStore(Folders):
             content: Sequence[Mapping[str, Any]] = read_json(path, remedy="")
         except InputError as error:
             raise InputError(f"{path} is damaged; delete it, the run is whole without it") from error
-        if wrong := misfit(content, _SHOWN, "it") or next(filter(None, map(_misfit_shown, content)), None):
+        if wrong := misfit(content, _SHOWN, "it") or next(filter(None, map(_shown_misfit, content)), None):
             raise InputError(f"{path} is damaged ({wrong}); delete it, the run is whole without it")
         return content
 
@@ -125,7 +125,7 @@ class RunStore(Folders):
 
     def made_with(self, artifacts: Collection[str]) -> list[str]:
         """Ids of the runs of models among these, complete or under way; an unreadable record names none."""
-        run_ids = self.unfinished(artifacts)
+        run_ids = self.unfinished_ids(artifacts)
         for run_id in self.ids():
             try:
                 record = self.record(run_id)
@@ -138,7 +138,7 @@ class RunStore(Folders):
     def put(self, record: Record, examples: pa.Table) -> None:
         """Store a finished run: the table, the texts it shows, then the record."""
         schema = example_schema(regression=pa.types.is_floating(examples.schema.field("label").type))
-        with self.assembled(record.run_id) as ready:
+        with self.assemble(record.run_id) as ready:
             pq.write_table(examples.select(schema.names).cast(schema), ready / "examples.parquet")
             if record.shown:
                 write_aside(ready / self.texts, json.dumps(record.shown))
@@ -149,7 +149,7 @@ class RunStore(Folders):
 _SHOWN = Sequence[Mapping[str, Any]]
 
 
-def _misfit_shown(entry: Mapping[str, Any]) -> str | None:
+def _shown_misfit(entry: Mapping[str, Any]) -> str | None:
     """What is wrong with one text that a run shows."""
     kinds = {"pieces": Sequence[str], "layers": Sequence[int]}
     return next((wrong for name, kind in kinds.items() if (wrong := misfit(entry.get(name), kind, name))), None)

@@ -67,7 +67,7 @@ def train_job(plan: Plan, job: Job, watcher: Watcher) -> None:
         processes.wait_for_everyone()  # the main process may have waited for another command
         if job.id in plan.artifacts:
             return
-        with watcher.training(job.stage.name) as watch, same_stages(plan, [job.after] if job.after else []):
+        with watcher.training_bar(job.stage.name) as watch, same_stages(plan, [job.after] if job.after else []):
             context = context_of(plan, job, watch)
             with naming_stage(job):
                 trained = job.stage.train(context)

@@ -108,10 +108,12 @@ def count(texts: Dataset, encoded: Dataset, tokenizer: PreTrainedTokenizerBase) 
         pieces=int(lengths.sum()),
         unknown=int(unknown.sum()),
         lost=int(((unknown == lengths) & (lengths > 0)).sum()),
-        typed=holding(structural(tokenizer), [texts[name] for name in ("text", "pair") if name in texts.column_names]),
+        typed=count_rows_with(
+            structural(tokenizer), [texts[name] for name in ("text", "pair") if name in texts.column_names]
+        ),
     )
 
 
-def holding(names: Sequence[str], columns: Sequence[Iterable[str]]) -> int:
+def count_rows_with(names: Sequence[str], columns: Sequence[Iterable[str]]) -> int:
     """How many rows of these columns hold one of the names in one of their texts."""
     return sum(any(name in text for text in row for name in names) for row in zip(*columns, strict=True))
