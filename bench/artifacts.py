@@ -31,7 +31,7 @@ WEIGHTS = "model.safetensors"
 
 
 def content_hash(value: object) -> str:
-    """12 hexadecimal digits of the SHA-256 of a JSON value, whatever the order of its keys."""
+    """Return 12 hexadecimal digits of the SHA-256 of a JSON value, whatever the order of its keys."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -101,7 +101,7 @@ class ArtifactStore(Folders):
             write_aside(ready / self.marker, marker_text(manifest, digests_below(ready), self.marker))
 
     def load(self, name: str) -> EfficientBertForSequenceClassification:
-        """A finished stage's model, in evaluation mode, on the CPU.
+        """Load a finished stage's model, in evaluation mode, on the CPU.
 
         Raises:
             InputError: as `require_whole`, or its model is not what its configuration says.
@@ -141,14 +141,14 @@ class ArtifactStore(Folders):
             require_readable(folder / WEIGHTS, remedy=remedy)
 
     def _remedy(self, name: str) -> str:
-        """The remedy for a damaged stage, as the end of a message."""
+        """Return the remedy for a damaged stage, as the end of a message."""
         return (
             f"delete the folder {self.folder(name)} and run the same command again, which trains this stage anew, or "
             "train all anew with bench train --fresh"
         )
 
     def made_with(self, stages: Collection[str]) -> list[str]:
-        """Ids of these stages and of those that came of them, finished or under way; the latest first.
+        """Return the ids of these stages and of those trained from them, finished or not; the latest first.
 
         Of a stage whose manifest is damaged no more is known than its name.
         """
@@ -163,7 +163,7 @@ class ArtifactStore(Folders):
             return [name]
 
     def chain(self, name: str) -> list[str]:
-        """Ids of the stages that a finished one came of, and its own.
+        """Return the ids of the stages that a finished one was trained from, and its own.
 
         Raises:
             InputError: the manifest of any of them is damaged.
@@ -179,7 +179,7 @@ class ArtifactStore(Folders):
         return ids
 
     def manifest(self, name: str) -> dict[str, Any]:
-        """What is known of a finished stage: its options, held-out scores and history.
+        """Read what is known of a finished stage: its options, held-out scores and history.
 
         Raises:
             InputError: it is not there, or damaged, or another stage's.
@@ -189,7 +189,7 @@ class ArtifactStore(Folders):
         return content
 
     def _content(self, name: str) -> dict[str, Any]:
-        """Of a manifest, whatever its digests say: what is to be forgotten may be damaged."""
+        """Read a manifest, whatever its digests say: a damaged one may have to be deleted."""
         path, remedy = self.folder(name) / self.marker, self._remedy(name)
         content = read_object(path, remedy=remedy)
         lacking = next((key for key in MANIFEST if key not in content), None)
@@ -213,7 +213,7 @@ MANIFEST: Mapping[str, Any] = {
 
 
 def _misfits(content: Mapping[str, Any]) -> Iterator[str | None]:
-    """What is wrong with each field of a manifest."""
+    """Say what is wrong with each field of a manifest."""
     kinds = {**MANIFEST, "chain": Sequence[str], "id": str, DIGESTS: Mapping[str, str]}
     kinds["after"] = Any if content["after"] is None else str
     for name, kind in kinds.items():

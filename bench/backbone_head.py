@@ -20,7 +20,7 @@ MOST = 8
 
 
 def foreign_head(headers: Headers, fields: Fields, task: Task) -> str:
-    """A backbone's own classifier in words, none where it has no classifier or one of this task.
+    """Describe a backbone's own classifier; empty where it has no classifier or one of this task.
 
     Of classes without names, LABEL_0 and on, their number has to say which task they are of.
     """
@@ -41,7 +41,7 @@ def foreign_head(headers: Headers, fields: Fields, task: Task) -> str:
 
 
 def class_names(fields: Fields) -> list[str]:
-    """The names of the classes that a configuration says, by their numbers; LABEL_0 and on where it names none."""
+    """Return the class names of a configuration by their numbers; LABEL_0 and on where it names none."""
     named = fields.get("id2label")
     if named:
         return [named[number] for number in sorted(named, key=int)]
@@ -49,7 +49,7 @@ def class_names(fields: Fields) -> list[str]:
 
 
 def in_short(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
+    """Name the first classes, and say how many more there are."""
     more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
     return ", ".join(map(quote, names[:MOST])) + more
 

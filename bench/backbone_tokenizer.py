@@ -26,7 +26,7 @@ CASED = 0.05
 
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The fast tokenizer of a folder, from its files alone; no code of the folder is run.
+    """Read the fast tokenizer of a folder from its files alone; no code of the folder is run.
 
     Raises:
         InputError: the folder's tokenizer files do not make BERT's fast tokenizer.
@@ -66,7 +66,7 @@ def check_files(folder: Path) -> None:
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
-    """The files that decide how texts are cut and numbered, whether they are there or not."""
+    """Return the files that decide how texts are cut and numbered, whether they are there or not."""
     names = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "added_tokens.json", "special_tokens_map.json")
     return [folder / name for name in names]
 
@@ -91,7 +91,7 @@ def check_vocabulary(path: Path, beside: Mapping[str, Any] | None) -> None:
 
 
 def lines_of(path: Path) -> list[str]:
-    """The pieces of a vocab.txt, as transformers reads them.
+    """Read the pieces of a vocab.txt, as transformers reads them.
 
     Raises:
         InputError: it is no UTF-8.
@@ -103,7 +103,7 @@ def lines_of(path: Path) -> list[str]:
 
 
 def piece_numbers(beside: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Word piece -> number, as a tokenizer.json says it; nothing where it says so in another way than BERT's."""
+    """Return word piece -> number from a tokenizer.json; nothing where it says so in another way than BERT's."""
     if beside is None:
         return {}
     model, added = beside.get("model"), beside.get("added_tokens")
@@ -127,7 +127,7 @@ def check_tokenizer(words: PreTrainedTokenizerBase, folder: Path, fields: Fields
 
 
 def numbering_problems(words: PreTrainedTokenizerBase, folder: Path, fields: Fields) -> Iterator[str]:
-    """What is wrong with the numbers of word pieces."""
+    """Yield what is wrong with the numbers of word pieces."""
     rows, pieces = int(fields["vocab_size"]), words.get_vocab()
     last = max(pieces, key=lambda piece: pieces[piece], default="")
     lacking = [
@@ -155,7 +155,7 @@ def numbering_problems(words: PreTrainedTokenizerBase, folder: Path, fields: Fie
 
 
 def declared_pieces(words: PreTrainedTokenizerBase, folder: Path) -> set[str]:
-    """Word pieces that a file has; transformers adds special tokens that none has, behind the last row."""
+    """Return the word pieces that a file has; transformers adds special tokens that none has, behind the last row."""
     pieces = set(words.backend_tokenizer.get_vocab(with_added_tokens=False))
     if is_there(folder / "tokenizer.json"):
         pieces |= set(piece_numbers(json_object(folder / "tokenizer.json")))
@@ -165,7 +165,7 @@ def declared_pieces(words: PreTrainedTokenizerBase, folder: Path) -> set[str]:
 
 
 def is_lowered(words: PreTrainedTokenizerBase) -> bool:
-    """Whether a cased vocabulary is read in lower case: many pieces then never occur."""
+    """Say whether a cased vocabulary is read in lower case: many pieces then never occur."""
     normalizer = words.backend_tokenizer.normalizer
     usual = [piece for piece in words.get_vocab() if piece not in words.all_special_tokens and piece[:1] != "["]
     if normalizer is None or not usual or normalizer.normalize_str("A") != "a":
@@ -174,7 +174,7 @@ def is_lowered(words: PreTrainedTokenizerBase) -> bool:
 
 
 def framing_problems(words: PreTrainedTokenizerBase, *, pairs: bool) -> Iterator[str]:
-    """What is wrong with the tokens around texts, and with their segments."""
+    """Yield what is wrong with the tokens around texts, and with their segments."""
     first, last, text = words.cls_token_id, words.sep_token_id, "a"
     try:
         inner = len(words(text, add_special_tokens=False)["input_ids"])

@@ -61,7 +61,7 @@ Headers = Mapping[str, Header]
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that transformers would read: one, or those that an index names.
+    """Return the safetensors files that transformers would read: one, or those that an index names.
 
     Raises:
         InputError: there are none, or the index is damaged or names files that are not there.
@@ -74,7 +74,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def describe_contents(folder: Path) -> str:
-    """What a folder without weights has in their place, and what to do."""
+    """Say what a folder has in place of weights, and what to do."""
     others = sorted(path.name for path in folder.glob("*.safetensors"))
     shards = [name for name in others if re.fullmatch(r"model-\d+-of-\d+\.safetensors", name)]
     if shards:
@@ -88,7 +88,7 @@ def describe_contents(folder: Path) -> str:
 
 
 def index_files(index: Path) -> list[Path]:
-    """The files that an index names.
+    """Return the files that an index names.
 
     Raises:
         InputError: it is damaged, or one is not there.
@@ -113,7 +113,7 @@ def index_files(index: Path) -> list[Path]:
 
 
 def read_header(path: Path) -> dict[str, Header]:
-    """The headers of one file, by the names it has for its tensors.
+    """Read the headers of one file, by the names it has for its tensors.
 
     Raises:
         InputError: it cannot be read or is no safetensors file.
@@ -130,7 +130,7 @@ def read_header(path: Path) -> dict[str, Header]:
 
 
 def read_headers(folder: Path) -> dict[str, Header]:
-    """The headers of all files of a folder.
+    """Read the headers of all files of a folder.
 
     Raises:
         InputError: a file cannot be read, or a tensor is there twice.
@@ -148,7 +148,7 @@ def read_headers(folder: Path) -> dict[str, Header]:
 
 
 def our_tensor_name(name: str, *, prefixed: bool) -> str:
-    """The name without `bert.`, and as layer norms are called today; `/` marks one outside of a prefixed encoder."""
+    """Return the name without `bert.`, with today's names of layer norms; `/` marks one outside a prefixed encoder."""
     name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name))
     if not prefixed or HEADS.match(name):
         return name
@@ -164,7 +164,7 @@ def check_weights(headers: Headers, fields: Fields, *, name: str) -> None:
 
 
 def misfits(headers: Headers, fields: Fields) -> Iterator[str]:
-    """What is lacking, too much, of another shape or of another type."""
+    """Yield what is missing, too much, of another shape or of another type."""
     layers = int(fields["num_hidden_layers"])
     there = len({match[1] for name in headers if (match := re.match(r"encoder\.layer\.(\d+)\.", name))})
     if layers != there:
@@ -184,24 +184,24 @@ def misfits(headers: Headers, fields: Fields) -> Iterator[str]:
 
 
 def is_foreign(name: str, wanted: Container[str]) -> bool:
-    """Whether a tensor is none of the encoder's, of its buffers or of a head."""
+    """Say whether a tensor is none of the encoder's, of its buffers or of a head."""
     return name not in wanted and name not in BUFFERS and not HEADS.match(name)
 
 
 def name_some(verb: str, which: str, names: Sequence[str]) -> Iterator[str]:
-    """A phrase for some tensors, none for none."""
+    """Yield a phrase for some tensors, none for none."""
     if names:
         first = names[0].removeprefix("/") if names[0].startswith("/") else f"bert.{names[0]}"
         yield f"{verb} {len(names)} tensors {which}, {quote_tensor(first)} among them"
 
 
 def shapes(headers: Headers, *, layers: int) -> dict[str, tuple[str, ...]]:
-    """The tensors that an encoder of so many layers has, a pooler among them where a part of one is there."""
+    """Return the tensors that an encoder of so many layers has, with a pooler where a part of one is there."""
     inner = {f"encoder.layer.{layer}.{name}": shape for layer in range(layers) for name, shape in LAYER_SHAPES.items()}
     pooler = POOLER_SHAPES if any(name.startswith("pooler.") for name in headers) else {}
     return {**SHAPES, **inner, **pooler}
 
 
 def quote_tensor(name: str) -> str:
-    """A tensor's name for a message; one of another kind than names of tensors, or too long, is shown as text."""
+    """Return a tensor's name for a message; an unusual or long one is shown as text."""
     return name if re.fullmatch(r"[\w.]{1,90}", name) else show_value(name)

@@ -90,7 +90,7 @@ def resolve(name: str) -> Backbone:
 
 
 def tokenizer(backbone: Backbone) -> PreTrainedTokenizerBase:
-    """The backbone's fast tokenizer, from its folder alone; no code of the folder is run.
+    """Read the backbone's fast tokenizer, from its folder alone; no code of the folder is run.
 
     The name of a special token in a text, "[SEP]", is read as text (`bench.word_pieces.as_text`).
 
@@ -111,7 +111,7 @@ def reading(part: str, backbone: Backbone) -> Iterator[None]:
 
 
 def inspect(backbone: Backbone, task: Task) -> Encoder:
-    """What a backbone is for a task, by its configuration, its tokenizer and its weights' headers.
+    """Inspect a backbone for a task: its configuration, its tokenizer and the headers of its weights.
 
     Raises:
         InputError: it is no BERT encoder whose answers would be its own, or it does not fit the task.
@@ -143,7 +143,7 @@ def inspect(backbone: Backbone, task: Task) -> Encoder:
 
 
 def problem_of(task: Task) -> str:
-    """How transformers calls what the task asks for: it decides what a pipeline makes of the logits."""
+    """Return transformers' name for the kind of task: it decides what a pipeline makes of the logits."""
     return "regression" if task.regression else "single_label_classification"
 
 
@@ -180,7 +180,7 @@ def _from_hub(name: str) -> Backbone:
 
 
 def _weights(folder: Path) -> list[Path]:
-    """The safetensors files of a BERT encoder's folder, after checking that it is one."""
+    """Return the safetensors files of a BERT encoder's folder, after checking that it is one."""
     if not is_there(folder / "config.json"):
         raise InputError(f"{folder} has no config.json, so it is no saved encoder; {_inner_encoder(folder) or REMEDY}")
     kind = json_object(folder / "config.json").get("model_type")
@@ -200,14 +200,14 @@ def _weights(folder: Path) -> list[Path]:
 
 
 def _inner_encoder(folder: Path) -> str:
-    """Where the encoder lies in a folder that keeps it in a part of its own, as sentence-transformers may."""
+    """Say which folder inside holds the encoder, as sentence-transformers may have it; empty where none does."""
     configs = sorted(folder.glob("*/config.json"))
     inner = [path.parent for path in configs if list(path.parent.glob("*.safetensors"))]
     return f"its encoder seems to be in {inner[0]}: give that" if inner else ""
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """File name -> SHA-256 (hex) of everything that decides the backbone's outputs."""
+    """Return file name -> SHA-256 (hex) of everything that decides the backbone's outputs."""
     weights = _weights(folder)
     rest = [folder / name for name in ("config.json", INDEX, *(path.name for path in tokenizer_files(folder)))]
     there = [path for path in (*weights, *rest) if is_there(path) and not _has_usual_tokens(path)]
@@ -217,7 +217,7 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def _has_usual_tokens(path: Path) -> bool:
-    """Whether this names BERT's special tokens as BERT has them: it is no part of an identity, as it never was."""
+    """Say whether this names BERT's special tokens as BERT has them: then it is no part of an identity."""
     if path.name != "special_tokens_map.json":
         return False
     return all(content == f"[{name[:-6].upper()}]" for name, content in json_object(path).items())

@@ -78,7 +78,7 @@ def delete_single(out: Path) -> None:
 
 
 def summary_in(folder: Path) -> dict[str, Any]:
-    """What a finished comparison says of itself.
+    """Read the summary of a finished comparison.
 
     Raises:
         InputError: there is none in the folder, or it is damaged.
@@ -94,7 +94,7 @@ def summary_in(folder: Path) -> dict[str, Any]:
 
 
 def points_in(folder: Path) -> list[dict[str, Any]]:
-    """The points of an overview, each the summary of its comparisons.
+    """Read the points of an overview, each the summary of its comparisons.
 
     Raises:
         InputError: there is none in the folder, or it is damaged.
@@ -164,7 +164,7 @@ def require_whole(folder: Path, content: Mapping[str, Any], path: Path, *, remed
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file with one on each line.
+    """Read the objects of a file with one on each line.
 
     Raises:
         InputError: it is not there, or damaged.
@@ -178,7 +178,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def read_frame(path: Path) -> pd.DataFrame:
-    """A table that `write_frame` wrote.
+    """Read a table that `write_frame` wrote.
 
     Raises:
         InputError: it is not there, or damaged.

@@ -11,7 +11,7 @@ from bench.visible import visible_line
 
 
 def progress_bars() -> Any:
-    """The bars on standard error."""
+    """Return the bars on standard error."""
     from bench.progress import Bars
 
     return Bars()

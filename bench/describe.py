@@ -17,7 +17,7 @@ PARTS = {"train": "the training rows", "heldout": "the held-out rows", "evaluati
 
 
 def describe(plan: Plan, arms: Sequence[Arm] | None, seconds: float) -> Iterator[str]:
-    """One line per fact: what, on what, with what, what is cached, the arms, and how long it will take.
+    """Yield one line per fact of a plan: task, data, backbone, device, stages, runs and time.
 
     Args:
         arms: what is measured; None where stages are trained and no run is stored.
@@ -59,14 +59,14 @@ def describe(plan: Plan, arms: Sequence[Arm] | None, seconds: float) -> Iterator
 
 
 def overlap_line(overlap: Overlap, texts: int) -> str:
-    """How many of the reported texts a model is trained on."""
+    """Say how many of the reported texts a model is trained on."""
     alike = f", {overlap.normalised:,} but for case, spaces and punctuation" if overlap.normalised else ""
     label = f"; {overlap.other_label:,} of them with another label" if overlap.other_label else ""
     return f"overlap   {overlap.exact:,} of {texts:,} reported texts are among the training rows{alike}{label}"
 
 
 def remarks(counts_of: Mapping[str, Counts]) -> Iterator[str]:
-    """What a reader should know of the texts: what the backbone does not know of them, and what it reads as text."""
+    """Yield what the backbone does not know of the texts, and what it reads as text."""
     for name, counts in counts_of.items():
         part = PARTS[name]
         if counts.notable:
@@ -79,7 +79,7 @@ def remarks(counts_of: Mapping[str, Counts]) -> Iterator[str]:
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people."""
+    """Format seconds for people."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

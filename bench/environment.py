@@ -20,7 +20,7 @@ PACKAGES = ("torch", "transformers", "datasets", "accelerate", "fvcore", "numpy"
 
 
 def read_environment(device: str) -> dict[str, Any]:
-    """The machine, threads, numerics and versions that decide a measurement on `device` ("cpu" or "cuda").
+    """Read the machine, threads, numerics and versions that decide a measurement on `device` ("cpu" or "cuda").
 
     Holds no host name, no user name and no path; every value is JSON.
     """
@@ -53,7 +53,7 @@ def read_environment(device: str) -> dict[str, Any]:
 
 
 def crowding_line(environment: Mapping[str, Any]) -> str:
-    """How there are more threads than may run at once, and what to do; empty where there are not."""
+    """Say that there are more threads than may run at once, and what to do; empty where there are not."""
     limits = {"cores": environment["usable_cores"], "cores of a quota": environment["cpu_quota"]}
     few, kind = min((limit, kind) for kind, limit in limits.items() if limit)
     if environment["torch_threads"] <= few:
@@ -62,7 +62,7 @@ def crowding_line(environment: Mapping[str, Any]) -> str:
 
 
 def read_load(seconds: float = 0.5) -> dict[str, Any]:
-    """What the machine does at the moment: the load on it while this process sleeps for so long."""
+    """Measure the load on the machine while this process sleeps for so long."""
     import torch
 
     before = read()
@@ -72,7 +72,7 @@ def read_load(seconds: float = 0.5) -> dict[str, Any]:
 
 
 def _sdpa_kernels() -> list[str]:
-    """The kernels that scaled_dot_product_attention may choose from; torch keeps the switches in one place for all."""
+    """Return the kernels that scaled_dot_product_attention may choose from; torch keeps one set of switches for all."""
     from torch.backends import cuda
 
     kernels = ("flash", "mem_efficient", "cudnn", "math")
@@ -96,7 +96,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> tuple[str | None, bool | None]:
-    """The checkout's commit and whether files differ from it; (None, None) where the code runs from no checkout."""
+    """Return the checkout's commit and whether files differ from it; (None, None) outside a checkout."""
     # An installed copy may lie inside another project's repository: only one that tracks this very file counts.
     if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
         return None, None
@@ -105,7 +105,7 @@ def _commit() -> tuple[str | None, bool | None]:
 
 
 def _git(*arguments: str) -> str | None:
-    """What a git command prints, run beside this file; None where it fails or git is absent."""
+    """Return what a git command prints, run beside this file; None where it fails or git is absent."""
     git = shutil.which("git")
     if git is None:
         return None

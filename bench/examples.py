@@ -42,7 +42,7 @@ class Data:
     fingerprints: Mapping[str, str]
 
     def token_reading(self, *parts: str) -> dict[str, str]:
-        """How the names of special tokens in these parts were read, where there are any: once it was as the tokens."""
+        """Say how names of special tokens in these parts were read, where there are any: once it was as the tokens."""
         return {"special_tokens": "text"} if any(self.counts[part].typed for part in parts) else {}
 
 

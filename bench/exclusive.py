@@ -26,7 +26,7 @@ def locked(store: Folders, names: Iterable[str]) -> Iterator[None]:
 
 @contextmanager
 def fresh_locks(plan: Plan) -> Iterator[None]:
-    """With `fresh`, keep other commands from all that is deleted and made again, until it is made."""
+    """Keep other commands, with `fresh`, from all that is deleted and made again, until it is made."""
     with ExitStack() as locks:
         if plan.settings.fresh:
             runs, stages = plan.outdated

@@ -36,7 +36,7 @@ def require_finite(values: Tensor, names: Sequence[str], *, kind: str = "answer 
 
 
 def odd_row(table: pa.Table) -> int | None:
-    """The first row of a table of examples whose answer is no finite number; None where there is none."""
+    """Return the first row of a table of examples whose answer is no finite number; None where there is none."""
     import pyarrow.compute as pc
 
     shares, scores = table["probabilities"].combine_chunks(), table["prediction"].combine_chunks()
@@ -71,7 +71,7 @@ def require_weights(plan: Plan, model: EfficientBertForSequenceClassification) -
 
 
 def holder(plan: Plan, pieces: set[int]) -> str | None:
-    """The first example, of those that are reported on and then of those to train on, with one of these word pieces."""
+    """Return the first example with one of these word pieces, of the reported ones and then of those to train on."""
     if not pieces:
         return None
     data = plan.data

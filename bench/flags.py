@@ -46,7 +46,7 @@ class Name(click.ParamType[str]):
         return "NAME"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The name itself, checked."""
+        """Return the name itself, checked."""
         return str(self.registry[value].name)
 
 
@@ -54,7 +54,7 @@ class Share(click.FloatRange):
     """A number within bounds, which nan is not."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The number, checked."""
+        """Return the number, checked."""
         number = float(super().convert(value, param, ctx))
         if math.isnan(number):
             self.fail(f"{value} is no number; give one of {self.min} to {self.max}", param, ctx)
@@ -62,7 +62,7 @@ class Share(click.FloatRange):
 
 
 def flag(name: str) -> str:
-    """`exit_threshold` as `--exit-threshold`."""
+    """Return `exit_threshold` as `--exit-threshold`."""
     return "--" + name.replace("_", "-")
 
 
@@ -146,12 +146,12 @@ def _value_flag(name: str, knob: Knob, *, several: bool, default: Value) -> clic
 
 
 def every_knob() -> dict[str, Knob]:
-    """The knobs of all methods, by name."""
+    """Return the knobs of all methods, by name."""
     return {knob.name: knob for method in METHODS.values() for knob in method.all_knobs}
 
 
 def given_values(extra: dict[str, Any]) -> dict[str, Any]:
-    """The knobs and options among a command's parameters, as `Settings` takes them."""
+    """Return the knobs and options among a command's parameters, as `Settings` takes them."""
     given = {name: value for name, value in extra.items() if value is not None}
     knobs = every_knob()
     return {
@@ -161,7 +161,7 @@ def given_values(extra: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_flags(*flags: Flag) -> Flag:
-    """One decorator of several, the first flag first in `--help`."""
+    """Join decorators into one, the first flag first in `--help`."""
     return lambda command: reduce(lambda made, flag: flag(made), reversed(flags), command)
 
 

@@ -15,7 +15,7 @@ SHOWN = 40
 
 
 def read_json(path: Path, *, remedy: str) -> Any:
-    """The content of a JSON file.
+    """Read the content of a JSON file.
 
     Args:
         remedy: what mends a damaged one, as the end of a message.
@@ -39,7 +39,7 @@ def read_json(path: Path, *, remedy: str) -> Any:
 
 
 def read_object(path: Path, *, remedy: str) -> dict[str, Any]:
-    """As `read_json`, of a file that holds an object.
+    """Do as `read_json`, of a file that holds an object.
 
     Raises:
         InputError: as `read_json`, or it holds something else.
@@ -51,7 +51,7 @@ def read_object(path: Path, *, remedy: str) -> dict[str, Any]:
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object without repeated names, of which json would keep the last."""
+    """Make an object without repeated names, of which json would keep the last."""
     content = dict(pairs)
     if len(content) < len(pairs):
         names = [name for name, _ in pairs]
@@ -61,7 +61,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def shorten(value: Any) -> str:
-    """A value for a message: as JSON where it is short, else by its kind and length."""
+    """Return a value for a message: as JSON where it is short, else by its kind and length."""
     if isinstance(value, list | dict):
         return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
     written = json.dumps(value)
@@ -69,7 +69,7 @@ def shorten(value: Any) -> str:
 
 
 def misfit(value: Any, kind: Any, field: str) -> str | None:
-    """Where a value of JSON, or a part of it, is not of its kind, in words; None where it fits.
+    """Say where a value of JSON, or a part of it, is not of its kind; None where it fits.
 
     Args:
         kind: str, bool, int (not negative), float (any finite number), object (any of these), Any, or a Mapping or
@@ -117,7 +117,7 @@ def _is(value: Any, kind: Any) -> bool:
 
 
 def _encodable(text: str) -> bool:
-    """Whether UTF-8 can hold the text: JSON can write half of a surrogate pair, and no page could show it."""
+    """Say whether UTF-8 can hold the text: JSON can write half of a surrogate pair, and no page could show it."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -102,7 +102,7 @@ def _require_fields(path: Path, numbered: Sequence[tuple[int, list[str]]], *, si
 def _mend_rows(
     numbered: Sequence[tuple[int, list[str]]], *, size: int, required: Sequence[int]
 ) -> Iterator[tuple[int, list[str]]]:
-    """Rows of a file that is known to be broken, all of them `size` fields long.
+    """Yield the rows of a file that is known to be broken, all of them `size` fields long.
 
     Rows of another length, or with an empty required field, are left out; where none is required every row has to be
     answered, so that short ones are filled up and long ones cut.
@@ -185,7 +185,7 @@ def _names(present: Sequence[str]) -> str:
 
 
 def quote(value: object, write: Callable[[object], str] = str) -> str:
-    """A label or a column's name for a message; what is too long for one may be a text, and is not shown."""
+    """Return a label or a column's name for a message; a long one may be a text, and is not shown."""
     text = str(value)
     if len(text) > LONGEST_NAME:
         return f"({len(text)} characters)"

@@ -115,17 +115,17 @@ class Load:
     other_gpu_processes: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Every field by its name, shares and seconds to four digits."""
+        """Return every field by its name, shares and seconds to four digits."""
         return {field.name: _round(getattr(self, field.name)) for field in fields(self)}
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
+    """Count the cores that this process may run on."""
     return len(allowed) if (allowed := _affinity()) else os.cpu_count() or 1
 
 
 def read() -> Reading:
-    """All counters of this moment."""
+    """Read all counters of this moment."""
     times = attempt(_core_times)
     usage = attempt(_usage)
     return Reading(
@@ -149,7 +149,7 @@ def read() -> Reading:
 def load_between(
     before: Reading, after: Reading, *, threads: int, cores: int | None = None, others_on_gpu: int | None = None
 ) -> Load:
-    """What happened from one reading to the other."""
+    """Return what happened from one reading to the other."""
     seconds = max(after.wall - before.wall, 1e-9)
     running, used, busy, stolen = (
         increase(getattr(before, name), getattr(after, name)) for name in ("running", "used", "busy", "stolen")
@@ -176,7 +176,7 @@ def increase(before: float | None, after: float | None) -> Any:
 
 
 def disturbances(load: Load, *, device: str) -> list[str]:
-    """Why latencies that were taken under this load are not to be trusted, in words; none on a quiet machine."""
+    """Say why latencies that were taken under this load are not to be trusted; nothing on a quiet machine."""
     return [*_waiting_lines(load, device), *_company_lines(load), *_memory_lines(load)]
 
 
@@ -196,7 +196,7 @@ def _waiting_lines(load: Load, device: str) -> Iterator[str]:
 
 
 def _company_lines(load: Load) -> Iterator[str]:
-    """Other processes on the same cores, or the same GPU.
+    """Yield a line about other processes on the same cores, or on the same GPU.
 
     Under a quota the cores are shared from the start, often with a whole host: there it matters whether enough are
     left.
@@ -210,14 +210,14 @@ def _company_lines(load: Load) -> Iterator[str]:
 
 
 def _memory_lines(load: Load) -> Iterator[str]:
-    """Swapping that reached this process: others' idle pages may come and go."""
+    """Yield a line about swapping that reached this process: others' idle pages may come and go."""
     swapped = load.swapped or 0
     if swapped >= _LEAST_SWAPPED and load.page_faults:
         yield f"memory was swapped ({swapped / 2**20:.0f} MiB, {load.page_faults} page faults of this process)"
 
 
 def attempt(reading: Callable[[], T]) -> T | None:
-    """A reading, or None where this system does not give it: none may end a measurement."""
+    """Return a reading, or None where this system does not give it: none may end a measurement."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -231,7 +231,7 @@ def _affinity() -> set[int]:
 
 
 def _core_times() -> tuple[float, float | None]:
-    """Busy and stolen seconds of the cores that this process may use."""
+    """Return the busy and stolen seconds of the cores that this process may use."""
     import psutil  # type: ignore[import-untyped]
 
     cores = [each._asdict() for each in psutil.cpu_times(percpu=True)]

@@ -51,7 +51,7 @@ def overlap(training: Iterable[Dataset], reported: Dataset) -> Overlap:
 
 
 def labels_by_text(tables: Iterable[Dataset], form: Callable[[str], str]) -> Known:
-    """The texts of some tables, in a form, with their labels."""
+    """Return the labels of each text of some tables, by its digest in a form."""
     labels_of: dict[bytes, set[object]] = {}
     for table in tables:
         for key, label in zip(digests(table, form), table["label"][:], strict=True):
@@ -60,7 +60,7 @@ def labels_by_text(tables: Iterable[Dataset], form: Callable[[str], str]) -> Kno
 
 
 def digests(table: Dataset, form: Callable[[str], str]) -> Iterator[bytes]:
-    """Sixteen bytes for the texts of each row, of which there may be hundreds of thousands."""
+    """Yield sixteen bytes for the texts of each row, of which there may be hundreds of thousands."""
     columns = [table[name][:] for name in ("text", "pair") if name in table.column_names]
     for texts in zip(*columns, strict=True):
         hasher = hashlib.blake2b(digest_size=16)
@@ -71,13 +71,13 @@ def digests(table: Dataset, form: Callable[[str], str]) -> Iterator[bytes]:
 
 
 def normalised(text: str) -> str:
-    """A text without what `LEFT_OUT` names, case-folded, in NFKC; where that leaves nothing, without its spaces."""
+    """Return a text without what `LEFT_OUT` names, case-folded, in NFKC; where nothing is left, without its spaces."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     return folded.translate(ignored_code_points()) or "".join(folded.split())
 
 
 @cache
 def ignored_code_points() -> dict[int, None]:
-    """The code points of `LEFT_OUT`, as `str.translate` takes them; none lies in the planes between."""
+    """Return the code points of `LEFT_OUT`, as `str.translate` takes them; none lies in the planes between."""
     points = (*range(0x20000), *range(0xE0000, 0xE1000))
     return {point: None for point in points if unicodedata.category(chr(point)).startswith(LEFT_OUT)}

@@ -28,13 +28,13 @@ class Watcher(Protocol):
     """Shows progress: a bar per piece of work."""
 
     def training_bar(self, name: str) -> AbstractContextManager[Callable[[Status], None]]:
-        """A bar for a training stage."""
+        """Show a bar for a training stage."""
         ...
 
     def counting_bar(
         self, name: str, total: int, *, still: bool = False
     ) -> AbstractContextManager[Callable[[int], None]]:
-        """A bar that counts to `total`; a still one is drawn only as it counts, never beside what is timed."""
+        """Show a bar that counts to `total`; a still one is drawn only as it counts, never beside what is timed."""
         ...
 
     def say(self, line: str) -> None:
@@ -96,7 +96,7 @@ class Bars:
 
     @contextmanager
     def training_bar(self, name: str) -> Iterator[Callable[[Status], None]]:
-        """A bar over a stage's steps, with loss, speed and each epoch's held-out score."""
+        """Show a bar over a stage's steps, with loss, speed and each epoch's held-out score."""
         with self._bar(f"train {name}", None) as update:
             scores: list[str] = []
 
@@ -113,12 +113,12 @@ class Bars:
 
     @contextmanager
     def counting_bar(self, name: str, total: int, *, still: bool = False) -> Iterator[Callable[[int], None]]:
-        """A bar that counts to `total`; a still one is drawn only as it counts, never beside what is timed."""
+        """Show a bar that counts to `total`; a still one is drawn only as it counts, never beside what is timed."""
         with self._bar(name, total, still=still) as update:
             yield lambda amount: update(advance=amount)
 
     def say(self, line: str) -> None:
-        """A line of its own."""
+        """Print a line of its own."""
         self.console.print(line, soft_wrap=True, markup=False)
 
 

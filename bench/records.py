@@ -96,7 +96,7 @@ class Record:
         return " ".join([self.method, *(f"{name}={value}" for name, value in self.knobs.items())])
 
     def to_json(self) -> str:
-        """The record as one JSON object, keys in field order."""
+        """Return the record as one JSON object, keys in field order."""
         return json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False)
 
     @classmethod
@@ -114,7 +114,7 @@ class Record:
 
     @classmethod
     def from_values(cls, values: Any) -> Record:
-        """A record of what its JSON holds.
+        """Make a record of what its JSON holds.
 
         Raises:
             InputError: it is no object, lacks a field or has another one, or a value is of another kind.
@@ -165,7 +165,7 @@ _INNER: Mapping[str, Any] = {
 
 
 def _misfits(values: Mapping[str, Any]) -> Iterator[str | None]:
-    """What is wrong with each field, and then with each entry that reports read."""
+    """Yield what is wrong with each field, and then with each entry that reports read."""
     yield from (misfit(values[name], kind, name) for name, kind in _KINDS.items() if name in values)
     yield from (_misfit_at(values, path, kind) for path, kind in _INNER.items())
 

@@ -37,7 +37,7 @@ EXAMPLE_SCHEMA = pa.schema([(name, _ARROW_TYPES[note.split(":")[0]]) for name, n
 
 
 def example_schema(*, regression: bool) -> pa.Schema:
-    """`EXAMPLE_SCHEMA`, with real-valued labels and predictions for a regression."""
+    """Return `EXAMPLE_SCHEMA`, with real-valued labels and predictions for a regression."""
     schema = EXAMPLE_SCHEMA
     for name in ("label", "prediction") if regression else ():
         schema = schema.set(schema.get_field_index(name), pa.field(name, pa.float64()))
@@ -58,7 +58,7 @@ class RunStore(Folders):
     texts: ClassVar = "shown.json"
 
     def record(self, run_id: str) -> Record:
-        """The record of a complete run, with the texts that it shows where they are still there.
+        """Read the record of a complete run, with the texts that it shows where they are still there.
 
         Raises:
             InputError: there is no such run, or the folder holds another one's record, or a damaged one.
@@ -81,15 +81,15 @@ class RunStore(Folders):
         return replace(record, shown=self._read_shown(record))
 
     def table_path(self, run_id: str) -> Path:
-        """The file that holds the run's table of examples."""
+        """Return the file that holds the run's table of examples."""
         return self.folder(run_id) / "examples.parquet"
 
     def remedy(self, run_id: str) -> str:
-        """The remedy for a damaged run, as the end of a message."""
+        """Return the remedy for a damaged run, as the end of a message."""
         return f"delete the folder {self.folder(run_id)} and run the same command again, or measure again with --fresh"
 
     def _read_shown(self, record: Record) -> Sequence[Mapping[str, Any]]:
-        """The texts that a run shows; those of the record itself where there is no file of them."""
+        """Read the texts that a run shows; those of the record itself where there is no file of them."""
         path = self.folder(record.run_id) / self.texts
         if not path.exists():
             return record.shown
@@ -104,7 +104,7 @@ class RunStore(Folders):
         return content
 
     def examples(self, run_id: str) -> pa.Table:
-        """The per-example table of a complete run, in `example_schema`.
+        """Read the per-example table of a complete run, in `example_schema`.
 
         Raises:
             InputError: there is no such run, or its table is not the whole one that was stored.
@@ -124,7 +124,7 @@ class RunStore(Folders):
         return table
 
     def made_with(self, artifacts: Collection[str]) -> list[str]:
-        """Ids of the runs of models among these, complete or under way; an unreadable record names none."""
+        """Return the ids of the runs of these models, complete or not; an unreadable record names none."""
         run_ids = self.unfinished_ids(artifacts)
         for run_id in self.ids():
             try:
@@ -150,6 +150,6 @@ _SHOWN = Sequence[Mapping[str, Any]]
 
 
 def _shown_misfit(entry: Mapping[str, Any]) -> str | None:
-    """What is wrong with one text that a run shows."""
+    """Say what is wrong with one text that a run shows."""
     kinds = {"pieces": Sequence[str], "layers": Sequence[int]}
     return next((wrong for name, kind in kinds.items() if (wrong := misfit(entry.get(name), kind, name))), None)

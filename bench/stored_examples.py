@@ -38,7 +38,7 @@ def _wrong(table: pa.Table, record: Record) -> str | None:
 
 
 def _wrong_column(table: pa.Table, name: str, *, regression: bool) -> str | None:
-    """Whether a column is of another type than it says, or has empty or undefined entries."""
+    """Say whether a column is of another type than it should be, or has empty or undefined entries."""
     column = table.column(name)
     wanted = _type_of(name, regression=regression)
     if column.type != wanted:
@@ -60,7 +60,7 @@ def _type_of(name: str, *, regression: bool) -> pa.DataType:
 
 
 def _broken(table: pa.Table, record: Record, regression: bool) -> list[tuple[str, str]]:
-    """(column, the rule that one of its entries breaks)."""
+    """Yield (column, the rule that one of its entries breaks)."""
     rules = [(name, "an entry for each layer", _lengths(record.layers)) for name in LAYERED]
     rules += [(name, "no negative count", _at_least(0)) for name in LAYERED]
     rules += [(name, "a positive count", _at_least(1)) for name in ("length", "flops", "reference_flops")]
@@ -109,6 +109,6 @@ def _agrees(table: pa.Table) -> bool:
 
 
 def _twice(table: pa.Table) -> bool:
-    """Whether a row stands there twice; a window is known by its text's id and its number."""
+    """Say whether a row stands there twice; a window is known by its text's id and its number."""
     names = [name for name in ("example_id", "window") if name in table.column_names]
     return len(table.group_by(names).aggregate([])) < len(table)

@@ -39,7 +39,7 @@ class Latencies:
 
 
 def wall_clock(clock: Callable[[], float] = time.perf_counter) -> Stopwatch:
-    """Times a call on the CPU."""
+    """Time a call on the CPU."""
 
     def measure(call: Callable[[], object]) -> Sample:
         started = clock()
@@ -50,7 +50,7 @@ def wall_clock(clock: Callable[[], float] = time.perf_counter) -> Stopwatch:
 
 
 def cuda_clock() -> Stopwatch:
-    """Times a call on the current GPU: synchronised wall clock, and events around the same kernels."""
+    """Time a call on the current GPU: synchronised wall clock, and events around the same kernels."""
     import torch
 
     def measure(call: Callable[[], object]) -> Sample:

@@ -43,7 +43,7 @@ def windows(
 
 
 def spans(words: Sequence[int], room: int) -> list[tuple[int, int]]:
-    """Half-open runs of word pieces: as many whole words as `room` holds; a word that is longer is cut.
+    """Return half-open runs of word pieces: as many whole words as `room` holds; a longer word is cut.
 
     Args:
         words: the word of each piece, rising.

@@ -65,7 +65,7 @@ def as_text(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
 
 
 def structural(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """The names of the special tokens that structure an input: in a text they are text."""
+    """Return the names of the special tokens that structure an input: in a text they are text."""
     names = (tokenizer.cls_token, tokenizer.sep_token, tokenizer.pad_token, tokenizer.mask_token, tokenizer.unk_token)
     return [name for name in names if name]
 
@@ -84,7 +84,7 @@ def save_tokenizer(folder: Path, *, tokenizer: PreTrainedTokenizerBase, max_leng
 
 
 def wordless(encoded: Dataset, *, pairs: bool) -> list[int]:
-    """Places of the examples that have no word pieces, or, of `pairs`, none in one of their texts."""
+    """Return the numbers of the examples without word pieces, or, of `pairs`, with a text without any."""
     lengths = encoded["length"][:]
     if not pairs:
         return [row for row, length in enumerate(lengths) if length <= SPECIAL]
@@ -115,5 +115,5 @@ def count(texts: Dataset, encoded: Dataset, tokenizer: PreTrainedTokenizerBase) 
 
 
 def count_rows_with(names: Sequence[str], columns: Sequence[Iterable[str]]) -> int:
-    """How many rows of these columns hold one of the names in one of their texts."""
+    """Count the rows of these columns that hold one of the names in one of their texts."""
     return sum(any(name in text for text in row for name in names) for row in zip(*columns, strict=True))
