@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-    from bench.plan import Settings
     from bench.presets import Preset
+    from bench.settings import Settings
     from bench.tasks import Task
 
 

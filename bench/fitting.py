@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from bench.errors import InputError
 
 if TYPE_CHECKING:
-    from bench.plan import Arm, Settings
+    from bench.plan import Arm
+    from bench.settings import Settings
     from efficient_bert import EfficientBertConfig
     from efficient_bert.knobs import Knob, Value
     from efficient_bert.methods import Method

@@ -15,7 +15,8 @@ from bench.flags import given_values
 from bench.visible import visible
 
 if TYPE_CHECKING:
-    from bench.plan import Plan, Settings
+    from bench.plan import Plan
+    from bench.settings import Settings
 
 
 def add_config_entry(parameters: dict[str, Any], config: Path) -> dict[str, Any]:
@@ -66,7 +67,7 @@ def make_plans(
 
 def make_settings(parameters: dict[str, Any], device: str | None, **more: Any) -> Settings:
     """Turn a command's parameters into `Settings`: those that are none of its fields are knobs and options."""
-    from bench.plan import Settings
+    from bench.settings import Settings
 
     fields = {name: value for name, value in parameters.items() if name in Settings.__dataclass_fields__}
     values = given_values({name: value for name, value in parameters.items() if name not in fields})

@@ -10,7 +10,8 @@ from bench.errors import InputError
 from bench.fitting import refuse
 
 if TYPE_CHECKING:
-    from bench.plan import Plan, Settings
+    from bench.plan import Plan
+    from bench.settings import Settings
     from efficient_bert.methods import Method
 
 

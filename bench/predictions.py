@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from bench.artifacts import Job
-    from bench.plan import Arm, Plan, Settings
+    from bench.plan import Arm, Plan
     from bench.progress import Watcher
+    from bench.settings import Settings
     from bench.tasks import Task
 
 

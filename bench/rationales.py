@@ -48,8 +48,9 @@ from eraser_eval.predictions import Prediction, Rationale
 from eraser_eval.schema import SPLITS
 
 if TYPE_CHECKING:
-    from bench.plan import Arm, Plan, Settings
+    from bench.plan import Arm, Plan
     from bench.progress import Watcher
+    from bench.settings import Settings
 
 METHODS = ("adapler", "attention", "rollout", "saliency", "integrated_gradients", "random", "position", "human")
 """The methods where none is named; the first explains the adaptive model, and the others are compared with it."""

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from bench.artifacts import ArtifactStore, Job, content_hash
-from bench.plan import Settings, make_plan
+from bench.plan import make_plan
+from bench.settings import Settings
 from efficient_bert.training import Trained
 from efficient_bert.training.exits import EXITS
 from efficient_bert.training.finetune import FINETUNE

@@ -17,10 +17,11 @@ from bench import run
 from bench.describe import describe
 from bench.errors import InputError
 from bench.load import Reading
-from bench.plan import Plan, Settings, make_plan
+from bench.plan import Plan, make_plan
 from bench.progress import Bars
 from bench.run import carry_out
 from bench.session import time_arms
+from bench.settings import Settings
 from bench.train import train_missing
 from tests.tiny_files import write_backbone, write_sst2
 

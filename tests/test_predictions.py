@@ -10,10 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from bench.plan import Settings
 from bench.predictions import leaderboard_text, one_point, table_text
 from bench.presets import PRESETS
 from bench.registry import METHODS, TASKS
+from bench.settings import Settings
 from bench.store import RunStore
 from efficient_bert import Batch, EfficientBertForSequenceClassification, run
 from efficient_bert.methods.entropy_exit import ENTROPY_EXIT

@@ -24,7 +24,7 @@ from bench.evaluation import evaluate
 from bench.explained_model import model_identity
 from bench.gold import read_gold
 from bench.parts_of_speech import parts_of_speech
-from bench.plan import Plan, Settings, make_plan
+from bench.plan import Plan, make_plan
 from bench.progress import Bars
 from bench.rationale_overview import pool_comparisons
 from bench.rationales import (
@@ -35,6 +35,7 @@ from bench.rationales import (
     settings_of_models,
 )
 from bench.runners import load_models, make_runner
+from bench.settings import Settings
 from eraser_eval.scoring import validate
 from tests.command_line import call
 from tests.tiny_files import write_backbone

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from bench.errors import InputError
-from bench.plan import Settings
 from bench.plan_checks import check_controls
 from bench.registry import METHODS
+from bench.settings import Settings
 from bench.sweep import methods_to_sweep
 
 

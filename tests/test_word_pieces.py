@@ -19,8 +19,9 @@ from bench.documents import documents_of
 from bench.errors import InputError
 from bench.examples import require_words
 from bench.gold import Gold
-from bench.plan import Plan, Settings, make_plan
+from bench.plan import Plan, make_plan
 from bench.registry import TASKS
+from bench.settings import Settings
 from bench.word_pieces import count, save_tokenizer
 from efficient_bert.training import augmentation
 from eraser_eval.schema import Annotation, write_dataset
