@@ -147,7 +147,7 @@ class ArtifactStore(Folders):
             "train all anew with bench train --fresh"
         )
 
-    def made_with(self, stages: Collection[str]) -> list[str]:
+    def ids_made_with(self, stages: Collection[str]) -> list[str]:
         """Return the ids of these stages and of those trained from them, finished or not; the latest first.
 
         Of a stage whose manifest is damaged no more is known than its name.

@@ -37,7 +37,7 @@ def foreign_head(headers: Headers, fields: Fields, task: Task) -> str:
     unnamed = [f"LABEL_{number}" for number in range(len(task.labels))]
     if names == unnamed or [name.lower() for name in names] == [name.lower() for name in task.labels]:
         return ""
-    return f"its classifier of {len(names)} other classes: {in_short(names)}"
+    return f"its classifier of {len(names)} other classes: {name_first(names)}"
 
 
 def class_names(fields: Fields) -> list[str]:
@@ -48,7 +48,7 @@ def class_names(fields: Fields) -> list[str]:
     return [f"LABEL_{number}" for number in range(min(int(fields.get("num_labels") or 2), 10**4))]
 
 
-def in_short(names: Sequence[str]) -> str:
+def name_first(names: Sequence[str]) -> str:
     """Name the first classes, and say how many more there are."""
     more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
     return ", ".join(map(quote, names[:MOST])) + more

@@ -97,12 +97,12 @@ def tokenizer(backbone: Backbone) -> PreTrainedTokenizerBase:
     Raises:
         InputError: the folder's tokenizer files do not make BERT's fast tokenizer.
     """
-    with reading("tokenizer", backbone):
+    with name_part_in_errors("tokenizer", backbone):
         return as_text(read_tokenizer(backbone.folder))
 
 
 @contextmanager
-def reading(part: str, backbone: Backbone) -> Iterator[None]:
+def name_part_in_errors(part: str, backbone: Backbone) -> Iterator[None]:
     """Say of what is refused inside that it is this part of a backbone."""
     try:
         yield
@@ -125,7 +125,7 @@ def inspect(backbone: Backbone, task: Task) -> Encoder:
             f"{backbone.folder / 'config.json'}: type_vocab_size is {fields['type_vocab_size']}, but the pairs of task "
             f"{task.name!r} need two segments; take another backbone, or a task of single texts"
         )
-    with reading("weights", backbone):
+    with name_part_in_errors("weights", backbone):
         headers = read_headers(backbone.folder)
     check_weights(headers, fields, name=backbone.name)
     other_head = foreign_head(headers, fields, task)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from bench import __version__
-from bench.console import print_summary, progress_bars, quiet
+from bench.console import print_summary, progress_bars, silence_libraries
 from bench.errors import InputError, input_errors, system_trouble
 from bench.flags import (
     FILE,
@@ -177,7 +177,7 @@ def predict_command(
     method: str, device: str | None, splits: tuple[str, ...], out: Path, force: bool, **given: Any
 ) -> None:
     """Write a model's answers: GLUE's files for splits without labels, a table with probabilities for others."""
-    quiet()
+    silence_libraries()
     from bench.plan import make_plan
     from bench.predictions import missing_stages, one_point, output_files, predict
 
@@ -318,7 +318,7 @@ def rationales_command(
 
     Several seeds, or several values of a knob, are compared one by one and pooled.
     """
-    quiet()
+    silence_libraries()
     from analysis import rationale_overview
     from analysis.rationales import write_page
     from bench.folders import exclusive_lock

@@ -17,7 +17,7 @@ def progress_bars() -> Any:
     return Bars()
 
 
-def quiet() -> None:
+def silence_libraries() -> None:
     """Keep the libraries' own bars and notices out of the output, and all but the first process of several."""
     from bench.locks import is_main_process
 

@@ -52,7 +52,7 @@ def describe(plan: Plan, arms: Sequence[Arm] | None, seconds: float) -> Iterator
     for arm in arms or ():
         state = "to do" if arm in missing_arms else "cached, timed again" if arm in timed_again else "cached"
         yield f"run       {arm.label}: {state}"
-    yield from (f"left out  {each.method.name}: {each.left_out}" for each in plan.points if each.left_out)
+    yield from (f"left out  {each.method.name}: {each.omission}" for each in plan.points if each.omission)
     some, nothing = (" of training", "train") if arms is None else ("", "do")
     measured = f"about {duration(seconds)}{some}, measured from a few steps"
     yield f"time      {measured if seconds else f'nothing to {nothing}'}"

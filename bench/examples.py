@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from bench.data import DATA_SEED, encode, fingerprint, hold_out, load_split, locate_row
 from bench.errors import InputError
 from bench.overlap import Overlap, overlap
-from bench.word_pieces import Counts, count, wordless
+from bench.word_pieces import Counts, count, rows_without_words
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -82,7 +82,7 @@ def load_data(
 
 def require_words(task: Task, split: str, encoded: Dataset, *, data_dir: Path | None) -> None:
     """Raise InputError where the tokenizer leaves nothing of a text that has a label."""
-    bare = wordless(encoded, pairs=task.pair is not None)
+    bare = rows_without_words(encoded, pairs=task.pair is not None)
     if bare:
         where = locate_row(
             task, split, encoded["text_id" if task.windows else "example_id"][bare[0]], data_dir=data_dir

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def locked(store: Folders, names: Iterable[str]) -> Iterator[None]:
+def lock_folders(store: Folders, names: Iterable[str]) -> Iterator[None]:
     """Keep other commands from making or deleting these folders."""
     with ExitStack() as locks:
         for name in sorted(names):  # in one order, so that no two commands wait for each other
@@ -30,8 +30,8 @@ def fresh_locks(plan: Plan) -> Iterator[None]:
     with ExitStack() as locks:
         if plan.settings.fresh:
             runs, stages = plan.outdated
-            locks.enter_context(locked(plan.artifacts, {*stages, *(job.id for job in plan.missing_jobs)}))
-            locks.enter_context(locked(plan.runs, {*runs, *(arm.run_id for arm in plan.missing_arms)}))
+            locks.enter_context(lock_folders(plan.artifacts, {*stages, *(job.id for job in plan.missing_jobs)}))
+            locks.enter_context(lock_folders(plan.runs, {*runs, *(arm.run_id for arm in plan.missing_arms)}))
         yield
 
 

@@ -17,7 +17,7 @@ from bench.faithfulness import Eraser
 from bench.folders import digest
 from bench.registry import EXPLAINERS
 from bench.runners import Runner, load_models, make_runner
-from bench.word_pieces import count_rows_with, structural
+from bench.word_pieces import count_rows_with, structural_tokens
 from eraser_eval.align import Pooling
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class ExplainedModel:
     @cached_property
     def eraser(self) -> Eraser:
         """The model as a reader of documents with tokens left out."""
-        return Eraser(self.runner, self.reader, self.labels, self.precision, self.store.erased(self.labels))
+        return Eraser(self.runner, self.reader, self.labels, self.precision, self.store.erased_answers(self.labels))
 
 
 def read_documents(
@@ -102,7 +102,7 @@ def store_of(plan: Plan, arm: Arm, gold: Gold, precision: Precision) -> Explanat
 def model_identity(plan: Plan, arm: Arm, gold: Gold) -> str:
     """Return a hash of a trained model on marked documents."""
     weights = digest(plan.artifacts.folder(arm.job.id) / "model.safetensors")
-    special = count_rows_with(structural(plan.tokenizer), [gold.documents.values()])
+    special = count_rows_with(structural_tokens(plan.tokenizer), [gold.documents.values()])
     reading = ["special tokens are text"] if special else []  # once they were read as the tokens
     return content_hash([__version__, arm.job.id, weights, dict(arm.knobs), gold.identity, *reading])
 

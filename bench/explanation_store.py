@@ -64,7 +64,7 @@ class ExplanationStore:
                     save_file({SCORES: scores}, part, metadata={SCORES: array_digest(scores)})
         return np.split(scores, np.cumsum(lengths)[:-1], axis=1)
 
-    def erased(self, labels: Sequence[str]) -> dict[ErasedText, Mapping[str, float]]:
+    def erased_answers(self, labels: Sequence[str]) -> dict[ErasedText, Mapping[str, float]]:
         """Return the class probabilities of every text that was read again; none where the file is damaged."""
         try:
             columns = pq.ParquetFile(self.folder / ERASED, page_checksum_verification=True).read().to_pydict()
@@ -73,10 +73,10 @@ class ExplanationStore:
         except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):  # not there, or damaged
             return {}
 
-    def add_erased(self, answers: Mapping[ErasedText, Mapping[str, float]]) -> None:
-        """Add to the answers that `erased` returns, and keep those that another process has added since."""
+    def add_erased_answers(self, answers: Mapping[ErasedText, Mapping[str, float]]) -> None:
+        """Add to the answers that `erased_answers` returns, and keep those that another process has added since."""
         with exclusive_lock(self.folder):
-            stored = self.erased(list(next(iter(answers.values()), {})))
+            stored = self.erased_answers(list(next(iter(answers.values()), {})))
             if stored.keys() >= answers.keys():
                 return
             self.folder.mkdir(parents=True, exist_ok=True)

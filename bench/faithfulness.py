@@ -60,7 +60,7 @@ class Eraser:
             self.known[key] = dict(zip(self.labels, answer.probabilities.tolist(), strict=True))
         return [self.known[key] for key in keys]
 
-    def erased(
+    def erased_answers(
         self, documents: Sequence[Document], scores: Sequence[Values], chosen: Sequence[Mask]
     ) -> list[tuple[Erased, Mapping[float, Erased]]]:
         """Return for each document the answers to the tokens `chosen`, and to ERASER's shares of the highest scores.

@@ -67,7 +67,7 @@ class Points:
             yield from self.misfits[0].reasons
 
     @property
-    def left_out(self) -> str:
+    def omission(self) -> str:
         """Which points are left out and why, empty where none is."""
         if not self.misfits:
             return ""
@@ -97,7 +97,7 @@ def check_values(settings: Settings, options: Mapping[str, Value], methods: Sequ
     refuse(refusals(*(partial(knob.parse, value) for knob, value in given)))
 
 
-def unfit_stages(
+def unfit_reasons(
     stage: Stage,
     config: EfficientBertConfig,
     options: Mapping[str, Mapping[str, Value]],

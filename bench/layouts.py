@@ -94,8 +94,8 @@ def _require_fields(path: Path, numbered: Sequence[tuple[int, list[str]]], *, si
     number, row = odd[0]
     returns = "; carriage returns alone, as it has some, end no line" if any("\r" in field for field in row) else ""
     raise InputError(
-        f"{path}, line {number}: {len(row)} tab-separated fields, but its header has {size}{returns}{more(len(odd))}; "
-        f"mend the file, or remove such lines"
+        f"{path}, line {number}: {len(row)} tab-separated fields, but its header has {size}{returns}"
+        f"{more_rows(len(odd))}; mend the file, or remove such lines"
     )
 
 
@@ -192,7 +192,7 @@ def quote(value: object, write: Callable[[object], str] = str) -> str:
     return write(value) if text.isprintable() else ascii(value)
 
 
-def more(rows: int) -> str:
+def more_rows(rows: int) -> str:
     """Say how many rows besides the first are like it."""
     return "" if rows < 2 else f" (as in {rows - 1} more row{'s' if rows > 2 else ''})"
 

@@ -131,11 +131,11 @@ def read() -> Reading:
     return Reading(
         wall=time.perf_counter(),
         running=attempt(time.thread_time),
-        used=attempt(_used),
+        used=attempt(_cpu_seconds),
         busy=times and times[0],
         stolen=times and times[1],
         held_back=attempt(seconds_held_back),
-        swapped=attempt(_swapped),
+        swapped=attempt(_swapped_bytes),
         page_faults=usage and usage[0],
         preempted=usage and usage[1],
         yielded=usage and usage[2],
@@ -244,12 +244,12 @@ def _core_times() -> tuple[float, float | None]:
     return busy, sum(stolen) if stolen else None
 
 
-def _used() -> float:
+def _cpu_seconds() -> float:
     children = os.times()
     return time.process_time() + children.children_user + children.children_system
 
 
-def _swapped() -> int:
+def _swapped_bytes() -> int:
     import psutil
 
     swap = psutil.swap_memory()

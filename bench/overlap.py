@@ -38,8 +38,8 @@ def overlap(training: Iterable[Dataset], reported: Dataset) -> Overlap:
     """Count the reported rows whose text, or pair of texts, is that of a training row."""
     tables = list(training)
     known = labels_by_text(tables, str)
-    alike = labels_by_text(tables, normalised)
-    labels_by_row = [alike.get(key, frozenset()) for key in digests(reported, normalised)]
+    alike = labels_by_text(tables, normalise)
+    labels_by_row = [alike.get(key, frozenset()) for key in digests(reported, normalise)]
     return Overlap(
         exact=sum(key in known for key in digests(reported, str)),
         normalised=sum(map(bool, labels_by_row)),
@@ -70,7 +70,7 @@ def digests(table: Dataset, form: Callable[[str], str]) -> Iterator[bytes]:
         yield hasher.digest()
 
 
-def normalised(text: str) -> str:
+def normalise(text: str) -> str:
     """Return a text without what `LEFT_OUT` names, case-folded, in NFKC; where nothing is left, without its spaces."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     return folded.translate(ignored_code_points()) or "".join(folded.split())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.console import quiet
+from bench.console import silence_libraries
 from bench.errors import InputError
 from bench.flags import given_values
 from bench.visible import visible
@@ -50,7 +50,7 @@ def make_plans(
         measuring: whether runs are measured, or stages trained alone.
         adapt: changes the settings that follow from the parameters.
     """
-    quiet()
+    silence_libraries()
     from bench.describe import describe
     from bench.estimate import estimate_seconds
     from bench.plan import make_plan

@@ -14,7 +14,7 @@ from bench.backbones import Backbone, inspect, resolve
 from bench.environment import read_environment
 from bench.errors import InputError
 from bench.examples import Data, load_data
-from bench.fitting import Misfit, Points, check_values, config_after_stage, grid, refusals, refuse, unfit_stages
+from bench.fitting import Misfit, Points, check_values, config_after_stage, grid, refusals, refuse, unfit_reasons
 from bench.folders import Folders, digest
 from bench.plan_checks import check_controls, check_device, check_names, check_time_again
 from bench.presets import Preset, find_preset
@@ -153,7 +153,7 @@ class Plan:
         if not self.settings.fresh:
             return [], []
         renewed = {job.id for job in self.missing_jobs}
-        return self.runs.made_with(renewed), self.artifacts.made_with(renewed)
+        return self.runs.ids_made_with(renewed), self.artifacts.ids_made_with(renewed)
 
     def partial_run(self, arm: Arm) -> Path:
         """Return the folder in which an unfinished run keeps its chunks."""
@@ -184,7 +184,7 @@ class Plan:
         for knobs in grid(method.all_knobs, chosen):
             options = {stage.name: self.options_of(stage, knobs) for stage in method.stage.chain}
             if (key := repr(options)) not in known:
-                known[key] = unfit_stages(method.stage, self.config, options, self.vocabulary)
+                known[key] = unfit_reasons(method.stage, self.config, options, self.vocabulary)
             if known[key]:
                 misfits.append(Misfit(tuple(known[key]), untrained=True))
                 continue

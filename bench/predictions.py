@@ -23,7 +23,7 @@ from bench.registry import METHODS
 from bench.runners import load_models, make_runner
 from bench.store import write_aside
 from bench.train import train_all
-from bench.word_pieces import wordless
+from bench.word_pieces import rows_without_words
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -88,7 +88,7 @@ def predict(plan: Plan, paths: Mapping[str, Path], watcher: Watcher) -> dict[str
     """
     task, arm = plan.task, plan.arms[-1]
     tables = {split: load_encoded_split(plan, split) for split in paths}
-    bare = {split: len(wordless(table, pairs=task.pair is not None)) for split, table in tables.items()}
+    bare = {split: len(rows_without_words(table, pairs=task.pair is not None)) for split, table in tables.items()}
     train_all(plan, missing_stages(plan, arm), watcher)
     if not is_main_process():
         return bare

@@ -238,7 +238,7 @@ def compare_method(
             results.add(method, layer, predictions=predictions, chosen=chosen)
             advance(1)
     if erased:
-        model.store.add_erased(model.eraser.known)
+        model.store.add_erased_answers(model.eraser.known)
 
 
 def select_rationales(method: str, scores: Sequence[Values], kept: Sequence[Mask]) -> list[Mask]:
@@ -270,7 +270,7 @@ def make_predictions(
     ]
     if eraser is None:
         return predictions
-    answers = eraser.erased(model.documents, scores, chosen)
+    answers = eraser.erased_answers(model.documents, scores, chosen)
     return [
         replace(prediction, erased=erased, thresholded=shares)
         for prediction, (erased, shares) in zip(predictions, answers, strict=True)

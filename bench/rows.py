@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError
 from bench.labels import class_number, score
-from bench.layouts import Raw, more, quote
+from bench.layouts import Raw, more_rows, quote
 
 if TYPE_CHECKING:
     from bench.tasks import Task
@@ -76,7 +76,7 @@ def _column(
             kept.append(read(value))
         except _UnfitError as error:
             unfit.append((row, str(error)))
-    return kept, [f"{locate(unfit[0][0])}: {unfit[0][1]}{more(len(unfit))}"] if unfit else []
+    return kept, [f"{locate(unfit[0][0])}: {unfit[0][1]}{more_rows(len(unfit))}"] if unfit else []
 
 
 def _name(value: object) -> str:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from bench.artifacts import Job
 from bench.evaluation import evaluate
-from bench.exclusive import fresh_locks, locked, same_stages
+from bench.exclusive import fresh_locks, lock_folders, same_stages
 from bench.locks import is_main_process
 from bench.plan import Arm, Plan
 from bench.progress import Watcher
@@ -44,7 +44,7 @@ def carry_out(plan: Plan, watcher: Watcher) -> list[str]:
 def measure_missing(plan: Plan, watcher: Watcher) -> None:
     """Evaluate, time and store the arms that no command has stored by now, and time others again."""
     stored = plan.arms_timed_again
-    with locked(plan.runs, [arm.run_id for arm in (*plan.missing_arms, *stored)]):
+    with lock_folders(plan.runs, [arm.run_id for arm in (*plan.missing_arms, *stored)]):
         missing = [arm for arm in plan.missing_arms if arm.run_id not in plan.runs]
         if not missing and not stored:
             return

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from bench.choosing import fastest, holds_up, is_faster
 from bench.errors import InputError
 from bench.evaluation import Reading, evaluate_readings
-from bench.exclusive import locked
+from bench.exclusive import lock_folders
 from bench.layouts import quote
 from bench.locks import exclusive_lock
 from bench.registry import METHODS
@@ -116,7 +116,7 @@ def measure_arms(plan: Plan, watcher: Watcher) -> list[Point]:
     """Return the point of each arm of a plan, all on the rows that no stage of any of them learnt on."""
     row_numbers = unseen_rows(plan, plan.arms)
     train_missing(plan, watcher)
-    with locked(plan.runs, [arm.run_id for arm in plan.arms]):
+    with lock_folders(plan.runs, [arm.run_id for arm in plan.arms]):
         tables = evaluate_heldout(plan, watcher)
     return [point_of(plan, arm, tables[arm.run_id].take(row_numbers)) for arm in plan.arms]
 

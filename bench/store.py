@@ -123,7 +123,7 @@ class RunStore(Folders):
         require_sound(table, record, path=path, remedy=remedy)
         return table
 
-    def made_with(self, artifacts: Collection[str]) -> list[str]:
+    def ids_made_with(self, artifacts: Collection[str]) -> list[str]:
         """Return the ids of the runs of these models, complete or not; an unreadable record names none."""
         run_ids = self.unfinished_ids(artifacts)
         for run_id in self.ids():

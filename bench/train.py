@@ -12,7 +12,7 @@ from bench.backbone_files import AGAIN, one_line
 from bench.choosing import holds_up
 from bench.errors import InputError
 from bench.evaluation import answer_columns
-from bench.exclusive import fresh_locks, locked, require_whole_before, same_stages
+from bench.exclusive import fresh_locks, lock_folders, require_whole_before, same_stages
 from bench.finite import require_weights
 from bench.folders import disk_errors_at
 from bench.locks import is_main_process
@@ -63,13 +63,13 @@ def train_job(plan: Plan, job: Job, watcher: Watcher) -> None:
     from accelerate import PartialState
 
     processes = PartialState(cpu=plan.settings.device == "cpu")
-    with locked(plan.artifacts, [job.id]), disk_errors_at(plan.artifacts.folder(job.id)):
+    with lock_folders(plan.artifacts, [job.id]), disk_errors_at(plan.artifacts.folder(job.id)):
         processes.wait_for_everyone()  # the main process may have waited for another command
         if job.id in plan.artifacts:
             return
         with watcher.training_bar(job.stage.name) as watch, same_stages(plan, [job.after] if job.after else []):
             context = context_of(plan, job, watch)
-            with naming_stage(job):
+            with name_stage_in_errors(job):
                 trained = job.stage.train(context)
         processes.wait_for_everyone()  # the others may still read what is about to be tidied away
         if is_main_process():
@@ -100,7 +100,7 @@ def context_of(plan: Plan, job: Job, watch: Callable[[Any], None]) -> Context:
 
 
 @contextmanager
-def naming_stage(job: Job) -> Iterator[None]:
+def name_stage_in_errors(job: Job) -> Iterator[None]:
     """Name the stage in an error about wrong input that its training raises."""
     from efficient_bert import InputError as TrainingError
 

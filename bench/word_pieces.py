@@ -54,7 +54,7 @@ def as_text(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """
     from tokenizers import Tokenizer
 
-    structure = set(structural(tokenizer))
+    structure = set(structural_tokens(tokenizer))
     content = json.loads(tokenizer.backend_tokenizer.to_str())
     if all(token["content"] in structure for token in content["added_tokens"] if token["special"]):
         return tokenizer
@@ -64,7 +64,7 @@ def as_text(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def structural(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+def structural_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Return the names of the special tokens that structure an input: in a text they are text."""
     names = (tokenizer.cls_token, tokenizer.sep_token, tokenizer.pad_token, tokenizer.mask_token, tokenizer.unk_token)
     return [name for name in names if name]
@@ -83,7 +83,7 @@ def save_tokenizer(folder: Path, *, tokenizer: PreTrainedTokenizerBase, max_leng
     tokenizer.save_pretrained(folder)
 
 
-def wordless(encoded: Dataset, *, pairs: bool) -> list[int]:
+def rows_without_words(encoded: Dataset, *, pairs: bool) -> list[int]:
     """Return the numbers of the examples without word pieces, or, of `pairs`, with a text without any."""
     lengths = encoded["length"][:]
     if not pairs:
@@ -109,7 +109,7 @@ def count(texts: Dataset, encoded: Dataset, tokenizer: PreTrainedTokenizerBase) 
         unknown=int(unknown.sum()),
         lost=int(((unknown == lengths) & (lengths > 0)).sum()),
         typed=count_rows_with(
-            structural(tokenizer), [texts[name] for name in ("text", "pair") if name in texts.column_names]
+            structural_tokens(tokenizer), [texts[name] for name in ("text", "pair") if name in texts.column_names]
         ),
     )
 

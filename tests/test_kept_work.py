@@ -150,12 +150,12 @@ def test_damaged_answers_to_erased_texts_are_none(tmp_path: Path, damage: Damage
     """Of a table with other columns, other labels or no probabilities nothing is believed."""
     shelf = ExplanationStore(tmp_path / "shelf")
     known = {(f"document {number}", bytes([number])): {"no": 0.25, "yes": 0.75} for number in range(40)}
-    shelf.add_erased(known)
-    assert shelf.erased(["no", "yes"]) == known
+    shelf.add_erased_answers(known)
+    assert shelf.erased_answers(["no", "yes"]) == known
     damage(shelf.folder / "erased.parquet")
-    assert shelf.erased(["no", "yes"]) == {}
-    shelf.add_erased(known)
-    assert shelf.erased(["no", "yes"]) == known
+    assert shelf.erased_answers(["no", "yes"]) == {}
+    shelf.add_erased_answers(known)
+    assert shelf.erased_answers(["no", "yes"]) == known
 
 
 @pytest.mark.parametrize(("content", "told"), [

@@ -127,22 +127,22 @@ def test_answers_to_erased_texts_are_kept(runner: Runner, tmp_path: Path, monkey
     """A text that was read again with tokens left out is not read a third time, after a restart neither."""
     labels, store = ("a", "b", "c"), ExplanationStore(tmp_path / "shelf")
     scores, chosen = np.arange(9.0), highest(np.arange(9.0), 4)
-    eraser = Eraser(runner, READER, labels, known=store.erased(labels))
-    first = eraser.erased([LONG], [scores], [chosen])
-    store.add_erased(eraser.known)
+    eraser = Eraser(runner, READER, labels, known=store.erased_answers(labels))
+    first = eraser.erased_answers([LONG], [scores], [chosen])
+    store.add_erased_answers(eraser.known)
     monkeypatch.setattr("bench.faithfulness.answers", None)
-    later = Eraser(runner, READER, labels, known=store.erased(labels))
-    assert later.erased([LONG], [scores], [chosen]) == first
+    later = Eraser(runner, READER, labels, known=store.erased_answers(labels))
+    assert later.erased_answers([LONG], [scores], [chosen]) == first
     with pytest.raises(TypeError):
-        later.erased([LONG], [scores], [highest(scores, 3)])
+        later.erased_answers([LONG], [scores], [highest(scores, 3)])
 
 
 def test_a_shelf_loses_nothing_to_another_process(tmp_path: Path) -> None:
     """Two that read different texts at once keep the answers of both; one that is stopped leaves nothing behind."""
     one, other = ExplanationStore(tmp_path / "shelf"), ExplanationStore(tmp_path / "shelf")
-    one.add_erased({("d", b"1"): {"a": 0.25, "b": 0.75}})
-    other.add_erased({("d", b"2"): {"a": 0.5, "b": 0.5}})
-    assert one.erased(["a", "b"]) == {("d", b"1"): {"a": 0.25, "b": 0.75}, ("d", b"2"): {"a": 0.5, "b": 0.5}}
+    one.add_erased_answers({("d", b"1"): {"a": 0.25, "b": 0.75}})
+    other.add_erased_answers({("d", b"2"): {"a": 0.5, "b": 0.5}})
+    assert one.erased_answers(["a", "b"]) == {("d", b"1"): {"a": 0.25, "b": 0.75}, ("d", b"2"): {"a": 0.5, "b": 0.5}}
     before = sorted(tmp_path.rglob("*"))
 
     def stopped() -> list[Any]:
@@ -210,7 +210,7 @@ def test_erasing_reads_what_is_left(runner: Runner) -> None:
     scores = np.array([5.0, 0, 0, 0, 9.0, 0, 0, 0, 7.0])
     chosen = highest(scores, 2)
     eraser = Eraser(runner, READER, ("a", "b", "c"))
-    ((own, shares),) = eraser.erased([LONG], [scores], [chosen])
+    ((own, shares),) = eraser.erased_answers([LONG], [scores], [chosen])
     half = highest(scores, 5)
     masks = [~chosen, chosen, ~half, half]
     expected = answers(runner, READER, [(LONG, mask) for mask in masks])
@@ -220,7 +220,7 @@ def test_erasing_reads_what_is_left(runner: Runner) -> None:
         np.testing.assert_allclose(list(one.values()), other.probabilities, atol=1e-6)
     assert tuple(shares) == BUDGETS
     known = len(eraser.known)
-    eraser.erased([LONG], [scores], [chosen])
+    eraser.erased_answers([LONG], [scores], [chosen])
     assert len(eraser.known) == known
 
 
@@ -238,7 +238,7 @@ def test_half_precision_is_for_gradients_and_erased_texts(runner: Runner) -> Non
     said = [answers(runner, READER, [(LONG, mask)], precision=way)[0].probabilities for way in ("no", "bf16")]
     assert not np.array_equal(said[0], said[1])
     np.testing.assert_allclose(said[1], said[0], atol=0.01)
-    ((own, _),) = Eraser(runner, READER, ("a", "b", "c"), "bf16").erased([LONG], [np.arange(9.0)], [mask])
+    ((own, _),) = Eraser(runner, READER, ("a", "b", "c"), "bf16").erased_answers([LONG], [np.arange(9.0)], [mask])
     assert own.sufficiency is not None
     assert list(own.sufficiency.values()) == said[1].tolist()
 
