@@ -5,7 +5,7 @@
     OUT/figures/<number>-<metric>.svg|png  the curves over layers, of each point
     OUT/points.csv                         the table of all points
 
-It reads what `bench.rationale_overview` wrote: overview.json and points.parquet.
+It reads what `bench.overview` wrote: overview.json and points.parquet.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Point:
 
 
 def read_points(folder: Path) -> tuple[Point, ...]:
-    """The points in a folder that `bench.rationale_overview` wrote.
+    """The points in a folder that `bench.overview` wrote.
 
     Raises:
         InputError: there are none in it.
