@@ -57,10 +57,10 @@ def name_first(names: Sequence[str]) -> str:
 def check_classifier(headers: Headers, fields: Fields, *, name: str, classes: int) -> None:
     """Raise InputError where a classifier of the task's classes is not whole or of another size."""
     wanted = {WEIGHT: (classes, fields["hidden_size"]), BIAS: (classes,)}
-    there = {name: headers[name].shape for name in wanted if name in headers}
-    wrong = [part for part in wanted if there and there.get(part) != wanted[part]]
+    present = {name: headers[name].shape for name in wanted if name in headers}
+    wrong = [part for part in wanted if present and present.get(part) != wanted[part]]
     if wrong:
-        shape = list(there[wrong[0]]) if wrong[0] in there else "absent"
+        shape = list(present[wrong[0]]) if wrong[0] in present else "absent"
         raise InputError(
             f"the weights of backbone {name!r} hold a classifier of other sizes than its config.json asks for: "
             f"{wrong[0]} is {shape}, not {list(wanted[wrong[0]])}; {SAVE}"

@@ -55,13 +55,13 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 def check_files(folder: Path) -> None:
     """Raise InputError where a tokenizer file cannot be read, asks for code, or contradicts another."""
-    there = [path for path in tokenizer_files(folder) if is_there(path)]
-    for path in there:
+    present = [path for path in tokenizer_files(folder) if is_there(path)]
+    for path in present:
         require_file(path)
-    contents = {path.name: json_object(path) for path in there if path.suffix == ".json"}
+    contents = {path.name: json_object(path) for path in present if path.suffix == ".json"}
     if not is_off(contents.get("tokenizer_config.json", {}).get("auto_map")):
         raise InputError(f"it is code (auto_map in tokenizer_config.json), which is never run; {SAVE}")
-    if (folder / "vocab.txt") in there:
+    if (folder / "vocab.txt") in present:
         check_vocabulary(folder / "vocab.txt", contents.get("tokenizer.json"))
 
 

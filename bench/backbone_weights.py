@@ -166,10 +166,10 @@ def check_weights(headers: Headers, fields: Fields, *, name: str) -> None:
 def misfits(headers: Headers, fields: Fields) -> Iterator[str]:
     """Yield what is missing, too much, of another shape or of another type."""
     layers = int(fields["num_hidden_layers"])
-    there = len({match[1] for name in headers if (match := re.match(r"encoder\.layer\.(\d+)\.", name))})
-    if layers != there:
-        yield f"have {there} layers, but num_hidden_layers is {layers}"
-    expected = shapes(headers, layers=min(layers, there + 1))
+    layer_count = len({match[1] for name in headers if (match := re.match(r"encoder\.layer\.(\d+)\.", name))})
+    if layers != layer_count:
+        yield f"have {layer_count} layers, but num_hidden_layers is {layers}"
+    expected = shapes(headers, layers=min(layers, layer_count + 1))
     wanted = {name: tuple(int(fields[field]) for field in shape) for name, shape in expected.items()}
     known = wanted.keys() & headers.keys()
     yield from name_some("lack", "that its config.json asks for", [name for name in wanted if name not in headers])

@@ -210,10 +210,10 @@ def _digests(folder: Path) -> dict[str, str]:
     """Return file name -> SHA-256 (hex) of everything that decides the backbone's outputs."""
     weights = _weights(folder)
     rest = [folder / name for name in ("config.json", INDEX, *(path.name for path in tokenizer_files(folder)))]
-    there = [path for path in (*weights, *rest) if is_there(path) and not _has_usual_tokens(path)]
-    for path in there:
+    present = [path for path in (*weights, *rest) if is_there(path) and not _has_usual_tokens(path)]
+    for path in present:
         require_file(path)
-    return {path.name: digest(path) for path in there}
+    return {path.name: digest(path) for path in present}
 
 
 def _has_usual_tokens(path: Path) -> bool:

@@ -186,9 +186,10 @@ def predict_command(
     plan = make_plan(one_point(settings))
     for job in missing_stages(plan, plan.arms[-1]):
         click.echo(f"stage     {job.stage.name}: to do")
-    bare = predict(plan, paths, progress_bars())
+    wordless = predict(plan, paths, progress_bars())
     for split, path in paths.items():
-        rows = f" ({bare[split]:,} rows have no word pieces: their answers say nothing)" if bare[split] else ""
+        count = wordless[split]
+        rows = f" ({count:,} rows have no word pieces: their answers say nothing)" if count else ""
         click.echo(f"{split}: {path}{rows}")
 
 

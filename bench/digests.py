@@ -32,9 +32,9 @@ def digests_of(folder: Path, names: Iterable[str]) -> dict[str, str]:
 
 def marker_text(content: Mapping[str, Any], digests: Mapping[str, str], marker: str) -> str:
     """Return the text of a marker with this content and these digests of the files beside it."""
-    whole = {**content, DIGESTS: dict(digests)}
-    seal = digest_of(json.loads(json.dumps(whole)))
-    return json.dumps({**whole, DIGESTS: {**digests, marker: seal}}, indent=2)
+    marker_content = {**content, DIGESTS: dict(digests)}
+    seal = digest_of(json.loads(json.dumps(marker_content)))
+    return json.dumps({**marker_content, DIGESTS: {**digests, marker: seal}}, indent=2)
 
 
 def digest_of(content: Mapping[str, Any]) -> str:

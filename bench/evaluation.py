@@ -84,7 +84,7 @@ def evaluate_readings(
 
 def evaluate_chunk(runner: Runner, rows: Rows, readings: Sequence[Reading], start: int) -> list[pa.Table]:
     """Return the chunk's table for each reading: stored ones as they are, the others from passes, which are stored."""
-    schema = example_schema(regression=runner.reference.regression)
+    schema = example_schema(regression=runner.full_config.regression)
     tables = {reading: stored_chunk(reading.chunk_path(start), rows, schema) for reading in readings}
     missing = [reading for reading in readings if tables[reading] is None]
     for reading, examples in zip(missing, _read_passes(runner, rows, missing) if missing else (), strict=True):
@@ -141,11 +141,11 @@ def _example_rows(runner: Runner, rows: Rows, output: Output) -> list[dict[str, 
     from efficient_bert.cost import full_flops, trace_flops
 
     require_finite(output.logits, [row["example_id"] for row in rows])
-    trace, layers = output.trace, runner.reference.num_hidden_layers
-    counts = trace_flops(trace, runner.model.config), full_flops(trace.length, runner.reference)
+    trace, layers = output.trace, runner.full_config.num_hidden_layers
+    counts = trace_flops(trace, runner.model.config), full_flops(trace.length, runner.full_config)
     released = runner.released_flops(runner.model, output) if runner.released_flops else counts
     columns = {
-        **answer_columns(output.logits, regression=runner.reference.regression),
+        **answer_columns(output.logits, regression=runner.full_config.regression),
         "length": trace.length.tolist(),
         "exit_depth": trace.exit_depth.tolist(),
         "tokens": _pad(trace.tokens.tolist(), layers),

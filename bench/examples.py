@@ -58,8 +58,8 @@ def load_data(
         split: load_split(task, split, data_dir=settings.data_dir, seed=DATA_SEED, limit=limit)
         for split, limit in limits.items()
     }
-    whole = splits["train"]
-    train, heldout = hold_out(whole, seed=settings.first_seed, phrases=task.phrases)
+    training = splits["train"]
+    train, heldout = hold_out(training, seed=settings.first_seed, phrases=task.phrases)
     parts = {"train": train, "heldout": heldout, "evaluation": splits[task.evaluation]}
     encoded = {
         name: encode(part, tokenizer, max_length=max_length, windows=task.windows) for name, part in parts.items()
@@ -70,12 +70,13 @@ def load_data(
         train=encoded["train"],
         heldout=encoded["heldout"],
         evaluation=encoded["evaluation"],
-        dropped=len(whole) - len(train) - len(heldout),
+        dropped=len(training) - len(train) - len(heldout),
         cut=sum(sum(part["cut"][:]) for part in encoded.values()),
         counts={name: count(part, encoded[name], tokenizer) for name, part in parts.items()},
         overlap=overlap([train, heldout], parts["evaluation"]),
         fingerprints={
-            name: fingerprint(part, names=name == "evaluation") for name, part in {**parts, "training": whole}.items()
+            name: fingerprint(part, names=name == "evaluation")
+            for name, part in {**parts, "training": training}.items()
         },
     )
 

@@ -86,8 +86,8 @@ def require_own(folder: Path, names: Collection[str], *, kind: str) -> None:
         InputError: it is a file or lies below one, or holds something of another name.
     """
     require_folder(folder, kind=kind)
-    there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    strangers = [name for name in there if not any(fnmatchcase(name, pattern) for pattern in names)]
+    present = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    strangers = [name for name in present if not any(fnmatchcase(name, pattern) for pattern in names)]
     if strangers:
         raise InputError(f"{folder} holds {strangers[0]!r}, which is no part of {kind}; name an empty or new folder")
 

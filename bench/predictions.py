@@ -88,10 +88,10 @@ def predict(plan: Plan, paths: Mapping[str, Path], watcher: Watcher) -> dict[str
     """
     task, arm = plan.task, plan.arms[-1]
     tables = {split: load_encoded_split(plan, split) for split in paths}
-    bare = {split: len(rows_without_words(table, pairs=task.pair is not None)) for split, table in tables.items()}
+    wordless = {split: len(rows_without_words(table, pairs=task.pair is not None)) for split, table in tables.items()}
     train_all(plan, missing_stages(plan, arm), watcher)
     if not is_main_process():
-        return bare
+        return wordless
     runner = make_runner(plan, arm, load_models(plan, [arm]))
     for split, path in paths.items():
         rows = tables[split].to_list()
@@ -99,7 +99,7 @@ def predict(plan: Plan, paths: Mapping[str, Path], watcher: Watcher) -> dict[str
             table = evaluate(runner, rows, advance=advance)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_aside(path, leaderboard_text(task, table) if split in task.unlabelled else table_text(task, table))
-    return bare
+    return wordless
 
 
 def load_encoded_split(plan: Plan, split: str) -> Dataset:

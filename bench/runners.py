@@ -25,7 +25,7 @@ class Runner:
 
     model: EfficientBertForSequenceClassification
     policy: Policy
-    reference: EfficientBertConfig
+    full_config: EfficientBertConfig
     device: str
     released_flops: (
         Callable[[EfficientBertForSequenceClassification, Output], tuple[torch.Tensor, torch.Tensor]] | None

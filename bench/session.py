@@ -51,16 +51,16 @@ def time_arms(
     latencies, load = measure_latencies(plan, calls, row_numbers, watcher, reading)
     protocol = {**protocol_of(plan, list(calls), len(row_numbers)), "load": load.to_json()}
     spoilt = disturbances(load, device=plan.settings.device)
-    reference = plan.arms[0].run_id
+    full = plan.arms[0].run_id
     unsteady = {arm.run_id: unsteadiness(arm, latencies[arm.run_id]) for arm in plan.arms if arm.run_id in calls}
     timing = {
-        run_id: {**protocol, "disturbed_by": spoilt or list(dict.fromkeys(unsteady[reference] + unsteady[run_id]))}
+        run_id: {**protocol, "disturbed_by": spoilt or list(dict.fromkeys(unsteady[full] + unsteady[run_id]))}
         for run_id in tables
     }
     if lines := dict.fromkeys(line for each in timing.values() for line in each["disturbed_by"]):
         watcher.say(f"latencies are marked: {'; '.join(lines)}; {TIME_AGAIN}")
     return timing, {
-        run_id: add_samples(table, row_numbers, latencies[run_id], reference=latencies[reference])
+        run_id: add_samples(table, row_numbers, latencies[run_id], full=latencies[full])
         for run_id, table in tables.items()
     }
 
@@ -167,7 +167,7 @@ def make_forward(runner: Runner) -> Callable[[Any], object]:
     return call
 
 
-def add_samples(table: pa.Table, row_numbers: Sequence[int], arm: Latencies, *, reference: Latencies) -> pa.Table:
+def add_samples(table: pa.Table, row_numbers: Sequence[int], arm: Latencies, *, full: Latencies) -> pa.Table:
     """Return the table with the samples of the timed rows."""
     columns: dict[str, list[list[float]]] = {
         name: [[] for _ in range(len(table))] for name in ("seconds", "event_seconds", "reference_seconds")
@@ -175,7 +175,7 @@ def add_samples(table: pa.Table, row_numbers: Sequence[int], arm: Latencies, *, 
     for turn, row in enumerate(row_numbers):
         columns["seconds"][row] = arm.wall[turn]
         columns["event_seconds"][row] = arm.events[turn]
-        columns["reference_seconds"][row] = reference.wall[turn]
+        columns["reference_seconds"][row] = full.wall[turn]
     for name, samples in columns.items():
         field = table.schema.field(name)
         table = table.set_column(table.schema.get_field_index(name), field, pa.array(samples, type=field.type))
