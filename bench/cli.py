@@ -179,7 +179,7 @@ def predict_command(
     """Write a model's answers: GLUE's files for splits without labels, a table with probabilities for others."""
     silence_libraries()
     from bench.plan import make_plan
-    from bench.predictions import missing_stages, one_point, output_files, predict
+    from bench.predict import missing_stages, one_point, output_files, predict
 
     settings = make_settings(given, device, methods=(method,))
     paths = output_files(TASKS[settings.task], splits, out, force=force)

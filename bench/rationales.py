@@ -39,7 +39,7 @@ from bench.faithfulness import Eraser, Layers, highest, runs_of
 from bench.folders import disk_errors_at
 from bench.gold import Gold, read_gold, require_rationales
 from bench.layouts import ERASER_SPLITS
-from bench.predictions import missing_stages, with_defaults
+from bench.predict import missing_stages, with_defaults
 from bench.rationale_results import RationaleResults
 from bench.registry import EXPLAINERS, TASKS
 from bench.train import train_all

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from bench.predictions import leaderboard_text, one_point, table_text
+from bench.predict import leaderboard_text, one_point, table_text
 from bench.presets import PRESETS
 from bench.registry import METHODS, TASKS
 from bench.settings import Settings
