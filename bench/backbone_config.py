@@ -200,7 +200,7 @@ STRUCTURE = re.compile(
     r"act|adapter|alibi|attent|attn|bias|block|conv|cross|decod|embed|expert|factor|ffn|glu|group|head|hidden|kernel|"
     r"layer|lora|mask|mlp|moe|norm|posit|prompt|prun|quant|relative|residual|rope|rotary|scal|shar|span|spars|window"
 )
-"""What the name of a field that changes the encoder's answers usually has in it."""
+"""Words in the names of fields that usually change the encoder's answers."""
 
 
 def read_config(folder: Path) -> Fields:

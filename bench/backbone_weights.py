@@ -44,7 +44,7 @@ HEADS = re.compile(r"(cls|classifier|qa_outputs|linear|crf|dropout)\.")
 """Parts behind the encoder that a task of its own has, and that are left behind; the classifier may be kept."""
 
 TYPES = {"F32", "F16", "BF16", "F64"}
-"""What weights are stored as; all are read as float32."""
+"""Number types that weights are stored in; all are read as float32."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Header:
 
 
 Headers = Mapping[str, Header]
-"""By the tensors' names, without the prefix `bert.` and with today's names of layer norms."""
+"""Headers by the tensors' names, without the prefix `bert.` and with today's names of layer norms."""
 
 
 def weight_files(folder: Path) -> list[Path]:

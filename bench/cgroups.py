@@ -1,4 +1,4 @@
-"""How much of the processor a Linux control group grants: its quota, and how long it held its processes back.
+"""Read how much of the processor a Linux control group grants, and how long it held its processes back.
 
 Versions 1 and 2 are read, at the group of this process and at those above it. Elsewhere there is nothing to read.
 """

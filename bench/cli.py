@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from bench.store import RunStore
 
 JSON_LINE = ("run_id", "task", "method", "knobs", "seed", "preset", "backbone", "metrics", "heldout")
-"""What the JSON line of a run repeats from its record."""
+"""Fields of the record that the JSON line of a run repeats."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "terminal_width": HELP_WIDTH})

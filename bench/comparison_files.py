@@ -1,4 +1,4 @@
-"""How comparisons of rationales lie on disk: what marks them as finished, and tables that are never half-written."""
+"""Read and write the files of comparisons of rationales: markers of finished ones, and tables."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SUMMARY = "summary.json"
-"""Of one comparison, written last."""
+"""The marker of one finished comparison, written last."""
 
 OVERVIEW = "overview.json"
-"""Of several that were put together, written last."""
+"""The marker of several comparisons that were pooled, written last."""
 
 AVERAGE = -1
-"""In the column `layer` of a table: the mean over the layers in which a metric was measured."""
+"""The value of the column `layer` for the mean over the layers in which a metric was measured."""
 
 PEOPLE = "human"
-"""The method whose scores are people's own marks: of a document in which they marked nothing it says nothing."""
+"""The method whose scores are people's marks; it says nothing of a document in which they marked nothing."""
 
 POINTS, POINTS_CSV = "points.parquet", "points.csv"
-"""The table of those."""
+"""Files of the table of pooled comparisons."""
 
 _BESIDE = "*seed-[0-9]*"
-"""Of a comparison's folder beside others."""
+"""Pattern of the folder of one comparison beside others."""
 
 _PARTS = ".*.part"
-"""Of files that a killed process left half-written."""
+"""Pattern of files that a killed process left half-written."""
 
 _SINGLE = (
     *(SUMMARY, "documents.parquet", "table.parquet", "table.csv", "words.parquet", "shown.jsonl"),
     *("index.html", "figures", "predictions", "scores", "gold"),
 )
-"""What a comparison alone in its folder writes, first what marks it as finished; with its page."""
+"""Files of a comparison alone in its folder, the marker first; with its page."""
 
 _CONTENT = {
     ".": (*_SINGLE, OVERVIEW, POINTS, POINTS_CSV, _BESIDE, _PARTS),
@@ -134,7 +134,7 @@ _KINDS: Mapping[str, Any] = {
     "metrics": Mapping[str, Sequence[Any]],
     "documents": int,
 }
-"""What pages read of a summary, and of what kind it is."""
+"""Fields of a summary that pages read, and their kinds."""
 
 _LATER: Mapping[str, Any] = {"finetune_seeds": Sequence[int]}
 """The same, of what the first versions did not write."""

@@ -180,7 +180,7 @@ SEEN = Lexicon(
         "however": ("however", "then again"),
     },
 )
-"""What all splits use."""
+"""Words of all splits."""
 
 UNSEEN = Lexicon(
     opinions=(
@@ -195,7 +195,7 @@ UNSEEN = Lexicon(
         "however": ("all the same",),
     },
 )
-"""What only validation and test use as well, so that they ask for more than the words of the training split."""
+"""Further words of validation and test, which so ask for more than the words of the training split."""
 
 KINDS: Sequence[tuple[int, str, int, int]] = (
     (46, "plain", 0, 2),

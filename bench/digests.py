@@ -1,4 +1,4 @@
-"""What a finished folder says of its files, so that damage is noticed when they are read: SHA-256, name by name.
+"""Write and check digests (SHA-256) of the files of a finished folder, so that damage is noticed.
 
 The marker carries the digests of all files beside it and, under its own name, that of everything else it says.
 Markers of earlier versions carry none.

@@ -1,4 +1,4 @@
-"""What is in force while a run measures, read back from the libraries rather than repeated from the command line."""
+"""Read the machine and the settings of libraries while a run measures, as they are rather than as they were given."""
 
 from __future__ import annotations
 

@@ -30,10 +30,10 @@ DISK_REMEDIES = {
     errno.EIO: "check that disk, or choose another one",
     errno.EROFS: "choose a folder that may be written",
 }
-"""How a disk may refuse a write, and what to do about it."""
+"""Ways in which a disk refuses a write, and what to do about each."""
 
 _RUST = re.compile(r"\(os error (\d+)\)")
-"""How safetensors and tokenizers name the number, in exceptions that are no OSError."""
+"""The number of a system error in exceptions of safetensors and tokenizers, which are no OSError."""
 
 
 def disk_errno(error: BaseException) -> int | None:

@@ -17,7 +17,7 @@ from bench.runners import Runner
 from eraser_eval.predictions import Erased
 
 Layers = Literal["all", "last", "none"]
-"""In which layers the rationales are erased."""
+"""The layers in which the rationales are erased."""
 
 BUDGETS = (0.01, 0.05, 0.10, 0.20, 0.50)
 """Shares of the tokens that ERASER erases (DeYoung et al., 2020, section 5.2)."""

@@ -24,10 +24,10 @@ HELP_WIDTH = 110
 """Characters of a line of help."""
 
 ARGUMENTS = f"{__name__}.arguments"
-"""Of a context's `meta`: the arguments before they are parsed."""
+"""Key of a context's `meta` for the arguments before they are parsed."""
 
 Flag = Callable[[Callable[..., None]], Callable[..., None]]
-"""What gives a command flags."""
+"""A decorator that gives a command flags."""
 
 SEED = click.IntRange(0, 2**32 - 1)
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -178,7 +178,7 @@ SHARED = with_flags(
         "--store", type=FOLDER, default=Path(), help="Folder of runs/, artifacts/ and explained/. [default: here]"
     ),
 )
-"""What every command that needs a model is asked."""
+"""Flags of every command that needs a model."""
 
 SEEDS = click.option(
     "--seed", "seeds", type=SEED, multiple=True, default=(0,), show_default=True, help="May be repeated."

@@ -1,4 +1,4 @@
-"""Who else is on the GPU, as its driver's own tool says; nothing where there is none."""
+"""Ask the driver's tool which other processes are on the GPU."""
 
 from __future__ import annotations
 

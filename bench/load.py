@@ -1,4 +1,4 @@
-"""What else a machine did while something was timed on it, and whether that spoils the numbers.
+"""Measure what else a machine does while something is timed on it, and judge whether that spoils the numbers.
 
 Counters are read before and after, never during a timed call. What a machine does not tell is None, and no reason for
 anything. This process's own work, however much, is no load: what counts is the processor time of others on the cores
@@ -38,7 +38,7 @@ HELD_BACK = 0.01
 
 COUNTS = ("held_back", "swapped", "page_faults", "preempted", "yielded", "too_hot")
 MOMENTS = ("load_average", "runnable", "megahertz")
-"""What a load says of its readings: by how much these rose, and what these were."""
+"""Counters of which a load says by how much they rose, and those of which it says the values."""
 
 _LEAST_OFF_CORE, _LEAST_TICKS = 0.01, 0.1  # seconds: less is one preemption, or a few ticks of the kernel's clock
 _LEAST_SWAPPED = 2**20  # bytes

@@ -1,4 +1,4 @@
-"""Where finished runs lie, for who names a store, its runs/ folder, a pack, or one run."""
+"""Find finished runs in a store, its runs/ folder, a pack, or the folder of one run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bench.packs import RunReader, open_runs
 from bench.store import RunStore
 
 RUNS = "runs"
-"""Of a store, the folder that holds its runs."""
+"""The folder of a store that holds its runs."""
 
 
 def run_store(folder: Path) -> RunReader:

@@ -1,4 +1,4 @@
-"""What a comparison of rationales writes: scores of each prediction file, tables, texts, a summary."""
+"""Write the results of a comparison of rationales: scores of each prediction file, tables, texts, a summary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one run leaves behind: a `Record` (record.json) and a table of examples (examples.parquet).
+"""The record of one run: a `Record` (record.json) and a table of examples (examples.parquet).
 
 The table has one row per evaluated example and these columns (`EXAMPLE_COLUMNS`); every derived number is
 computed from it by a metric, so a record holds no statistic that cannot be recomputed.

@@ -1,4 +1,4 @@
-"""Whether an arm agrees with itself: every round times the same examples, so all rounds should take as long."""
+"""Compare the rounds of an arm: every round times the same examples, so all should take as long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds of every stored table of examples, whoever has touched it since: checked when it is read."""
+"""Check a stored table of examples when it is read: somebody may have changed it."""
 
 from __future__ import annotations
 

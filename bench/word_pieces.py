@@ -1,4 +1,4 @@
-"""What a tokenizer makes of texts: none, unknown or many word pieces, and of special tokens' names, text."""
+"""Count what a tokenizer makes of texts, and let it read the names of special tokens as text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long it took, on the device of the run: wall-clock latency at batch 1."""
+"""Metrics of time on the device of the run: wall-clock latency at batch 1."""
 
 from __future__ import annotations
 
