@@ -100,10 +100,8 @@ def measure_points(plans: Sequence[Plan], watcher: Watcher) -> tuple[Point, list
         plans: with the same arms, a seed each.
         watcher: shows progress.
     """
-    measured = [measure_arms(plan, watcher) for plan in plans]
-    full, *others = [
-        mean_point([seed_points[number] for seed_points in measured]) for number in range(len(plans[0].arms))
-    ]
+    points_of_seeds = [measure_arms(plan, watcher) for plan in plans]
+    full, *others = [mean_point(seeds) for seeds in zip(*points_of_seeds, strict=True)]
     return full, others
 
 
@@ -146,13 +144,17 @@ def evaluate_heldout(plan: Plan, watcher: Watcher) -> dict[str, pa.Table]:
 
 def passes_of(arms: Sequence[Arm]) -> list[Pass]:
     """Group arms that differ only in which examples leave early."""
-    groups: dict[tuple[str, str], Pass] = {}
+    groups: dict[tuple[str, str], list[Arm]] = {}
     for arm in arms:
-        leaving = arm.method.leaving
-        full_depth = replace(arm, knobs={**arm.knobs, leaving.knob: leaving.never}) if leaving else arm
-        known = groups.setdefault((full_depth.job.id, full_depth.label), Pass(full_depth, ()))
-        groups[full_depth.job.id, full_depth.label] = replace(known, arms=(*known.arms, arm))
-    return list(groups.values())
+        full_depth = without_exits(arm)
+        groups.setdefault((full_depth.job.id, full_depth.label), []).append(arm)
+    return [Pass(without_exits(group[0]), tuple(group)) for group in groups.values()]
+
+
+def without_exits(arm: Arm) -> Arm:
+    """Return the arm at the knob value at which no example leaves early; the arm itself where none can."""
+    leaving = arm.method.leaving
+    return replace(arm, knobs={**arm.knobs, leaving.knob: leaving.never}) if leaving else arm
 
 
 def replay_exits(arm: Arm, config: EfficientBertConfig, output: Output) -> Output:
