@@ -271,7 +271,7 @@ def gold_command(task: str, out: Path, seed: int, force: bool) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def export_command(arguments: tuple[str, ...]) -> None:
     """Name the command that took over from this one."""
-    raise InputError("export writes no gold rationales any more; give bench gold with the same flags")
+    raise InputError("bench export is now called bench gold; give bench gold with the same flags")
 
 
 @bench.command("rationales", cls=WithKnobs)
