@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from bench.digests import DIGESTS, digests_below, marker_text, require_seal, require_unchanged
 from bench.errors import InputError, first_line
 from bench.folders import Folders
-from bench.json_files import brief, misfit, read_object
+from bench.json_files import misfit, read_object, shorten
 from bench.store import write_aside
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ WEIGHTS = "model.safetensors"
 
 
 def content_hash(value: object) -> str:
-    """12 hexadecimal digits of the SHA-256 of a JSON value, whatever the order of its keys."""
+    """Return 12 hexadecimal digits of the SHA-256 of a JSON value, whatever the order of its keys."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -82,7 +82,7 @@ class ArtifactStore(Folders):
 
     def put(self, job: Job, trained: Trained, *, save_tokenizer: Callable[[Path], object]) -> None:
         """Store a finished stage: the model, the files beside it, the manifest."""
-        with self.assembled(job.id) as ready:
+        with self.assemble(job.id) as ready:
             trained.model.save_pretrained(ready)
             save_tokenizer(ready)
             for name, file in trained.beside.items():
@@ -101,7 +101,7 @@ class ArtifactStore(Folders):
             write_aside(ready / self.marker, marker_text(manifest, digests_below(ready), self.marker))
 
     def load(self, name: str) -> EfficientBertForSequenceClassification:
-        """A finished stage's model, in evaluation mode, on the CPU.
+        """Load a finished stage's model, in evaluation mode, on the CPU.
 
         Raises:
             InputError: as `require_whole`, or its model is not what its configuration says.
@@ -141,20 +141,20 @@ class ArtifactStore(Folders):
             require_readable(folder / WEIGHTS, remedy=remedy)
 
     def _remedy(self, name: str) -> str:
-        """The remedy for a damaged stage, as the end of a message."""
+        """Return the remedy for a damaged stage, as the end of a message."""
         return (
             f"delete the folder {self.folder(name)} and run the same command again, which trains this stage anew, or "
             "train all anew with bench train --fresh"
         )
 
-    def made_with(self, stages: Collection[str]) -> list[str]:
-        """Ids of these stages and of those that came of them, finished or under way; the latest first.
+    def ids_made_with(self, stages: Collection[str]) -> list[str]:
+        """Return the ids of these stages and of those trained from them, finished or not; the latest first.
 
         Of a stage whose manifest is damaged no more is known than its name.
         """
         chains = {name: self._chain_if_known(name) for name in self.ids()}
-        found = [name for name, chain in chains.items() if set(stages) & set(chain)]
-        return [*sorted(found, key=lambda name: -len(chains[name])), *self.unfinished(stages)]
+        ids = [name for name, chain in chains.items() if set(stages) & set(chain)]
+        return [*sorted(ids, key=lambda name: -len(chains[name])), *self.unfinished_ids(stages)]
 
     def _chain_if_known(self, name: str) -> list[str]:
         try:
@@ -163,23 +163,23 @@ class ArtifactStore(Folders):
             return [name]
 
     def chain(self, name: str) -> list[str]:
-        """Ids of the stages that a finished one came of, and its own.
+        """Return the ids of the stages that a finished one was trained from, and its own.
 
         Raises:
             InputError: the manifest of any of them is damaged.
         """
-        found = [name]
-        while found[0] in self:
-            manifest = self._content(found[0])
+        ids = [name]
+        while ids[0] in self:
+            manifest = self._content(ids[0])
             if "chain" in manifest:
-                return [*manifest["chain"], *found]
-            if manifest["after"] is None or manifest["after"] in found:
+                return [*manifest["chain"], *ids]
+            if manifest["after"] is None or manifest["after"] in ids:
                 break
-            found.insert(0, manifest["after"])  # of a version that kept no chain
-        return found
+            ids.insert(0, manifest["after"])  # of a version that kept no chain
+        return ids
 
     def manifest(self, name: str) -> dict[str, Any]:
-        """What is known of a finished stage: its options, held-out scores and history.
+        """Read what is known of a finished stage: its options, held-out scores and history.
 
         Raises:
             InputError: it is not there, or damaged, or another stage's.
@@ -189,13 +189,13 @@ class ArtifactStore(Folders):
         return content
 
     def _content(self, name: str) -> dict[str, Any]:
-        """Of a manifest, whatever its digests say: what is to be forgotten may be damaged."""
+        """Read a manifest, whatever its digests say: a damaged one may have to be deleted."""
         path, remedy = self.folder(name) / self.marker, self._remedy(name)
         content = read_object(path, remedy=remedy)
         lacking = next((key for key in MANIFEST if key not in content), None)
         wrong = f"it has no {lacking}" if lacking else next(filter(None, _misfits(content)), None)
         if wrong is None and content.get("id", name) != name:
-            wrong = f"it is that of stage {brief(content['id'])}"
+            wrong = f"it is that of stage {shorten(content['id'])}"
         if wrong:
             raise InputError(f"{path} is damaged: {wrong}; {remedy}")
         return content
@@ -213,14 +213,14 @@ MANIFEST: Mapping[str, Any] = {
 
 
 def _misfits(content: Mapping[str, Any]) -> Iterator[str | None]:
-    """What is wrong with each field of a manifest."""
+    """Say what is wrong with each field of a manifest."""
     kinds = {**MANIFEST, "chain": Sequence[str], "id": str, DIGESTS: Mapping[str, str]}
     kinds["after"] = Any if content["after"] is None else str
     for name, kind in kinds.items():
         if name in content:
             yield misfit(content[name], kind, name)
-    for place, score in enumerate(content["heldout_scores"]):
-        yield None if isinstance(score, float | int) else f"heldout_scores.{place} is {brief(score)}, no number"
+    for number, score in enumerate(content["heldout_scores"]):
+        yield None if isinstance(score, float | int) else f"heldout_scores.{number} is {shorten(score)}, no number"
 
 
 def require_readable(path: Path, *, remedy: str) -> None:

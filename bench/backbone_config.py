@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.backbone_files import json_object, shown
+from bench.backbone_files import json_object, show_value
 from bench.errors import InputError
 
 Fields = Mapping[str, Any]
@@ -28,17 +28,17 @@ class Rule:
 
 
 def is_whole(value: object) -> bool:
-    """Whether this is a whole number; true and false are none."""
+    """Say whether this is a whole number; true and false are none."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_number(value: object) -> bool:
-    """Whether this is a finite number."""
+    """Say whether this is a finite number."""
     return is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 def is_activation(value: object) -> bool:
-    """Whether this names an activation of transformers that has no parameters of its own."""
+    """Say whether this names an activation of transformers without parameters."""
     from transformers.activations import ACT2FN
 
     if not isinstance(value, str) or value not in ACT2FN:
@@ -50,7 +50,7 @@ def is_activation(value: object) -> bool:
 
 
 def are_names(value: object) -> bool:
-    """Whether this is an object of class numbers, from 0 on without a gap, and names."""
+    """Say whether this is an object of class numbers, from 0 on without a gap, and names."""
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value.values()):
         return False
     numbers = [int(number) for number in value if re.fullmatch(r"[0-9]{1,6}", number)]
@@ -58,7 +58,7 @@ def are_names(value: object) -> bool:
 
 
 def or_none(rule: Rule) -> Rule:
-    """The rule, or null."""
+    """Return a rule that also takes null."""
     return Rule(f"{rule.words}, or null", lambda value: value is None or rule.holds(value))
 
 
@@ -200,11 +200,11 @@ STRUCTURE = re.compile(
     r"act|adapter|alibi|attent|attn|bias|block|conv|cross|decod|embed|expert|factor|ffn|glu|group|head|hidden|kernel|"
     r"layer|lora|mask|mlp|moe|norm|posit|prompt|prun|quant|relative|residual|rope|rotary|scal|shar|span|spars|window"
 )
-"""What the name of a field that changes the encoder's answers usually has in it."""
+"""Words in the names of fields that usually change the encoder's answers."""
 
 
 def read_config(folder: Path) -> Fields:
-    """The fields of config.json, checked, with BERT's own values for those of `TAKEN` that are absent.
+    """Read the fields of config.json, checked, with BERT's values for those of `TAKEN` that are absent.
 
     Raises:
         InputError: it cannot be read, or holds what no BERT encoder has; one line names everything that is wrong.
@@ -213,7 +213,7 @@ def read_config(folder: Path) -> Fields:
 
     path = folder / "config.json"
     given = json_object(path)
-    problems = [*mistyped(given), *switched_on(given), *unfitting(given)]
+    problems = [*type_problems(given), *foreign_fields(given), *conflicts(given)]
     if problems:
         more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise InputError(f"{path}: {'; '.join(problems[:3])}{more}")
@@ -221,29 +221,29 @@ def read_config(folder: Path) -> Fields:
     return {**{name: getattr(usual, name) for name in TAKEN}, **given}
 
 
-def mistyped(given: Fields) -> Iterator[str]:
-    """What is wrong with fields on their own."""
+def type_problems(given: Fields) -> Iterator[str]:
+    """Yield what is wrong with single fields."""
     for name, rule in {**TAKEN, **CHECKED}.items():
         if name in given and not rule.holds(given[name]):
-            yield f"{name} is {shown(given[name])}, but it takes {rule.words}"
+            yield f"{name} is {show_value(given[name])}, but it takes {rule.words}"
 
 
-def switched_on(given: Fields) -> Iterator[str]:
-    """Fields that make it another encoder than BERT's."""
+def foreign_fields(given: Fields) -> Iterator[str]:
+    """Yield the fields that make it another encoder than BERT's."""
     for name, value in given.items():
         if is_off(value):
             continue
         if name in REFUSED:
-            yield f"{name} is {shown(value)}, but {REFUSED[name]}"
-        elif name in unknown(given) and STRUCTURE.search(name.lower()):
+            yield f"{name} is {show_value(value)}, but {REFUSED[name]}"
+        elif name in unknown_fields(given) and STRUCTURE.search(name.lower()):
             yield (
-                f"{shown(name)} is {shown(value)}, but BERT has no such field, and it may change the encoder; remove "
-                "it where the encoder is plain BERT"
+                f"{show_value(name)} is {show_value(value)}, but BERT has no such field, and it may change the "
+                "encoder; remove it where the encoder is plain BERT"
             )
 
 
-def unfitting(given: Fields) -> Iterator[str]:
-    """What is wrong with fields beside each other; the heads have to be there, since no tensor tells them."""
+def conflicts(given: Fields) -> Iterator[str]:
+    """Yield what is wrong with fields beside each other; the heads have to be there, since no tensor tells them."""
     heads, size = given.get("num_attention_heads"), given.get("hidden_size", 768)
     if "num_attention_heads" not in given:
         yield "num_attention_heads is absent, and the weights do not tell it; add it"
@@ -252,13 +252,13 @@ def unfitting(given: Fields) -> Iterator[str]:
 
 
 def is_off(value: object) -> bool:
-    """Whether a field says that what it names is not there: null, false, 0, nothing, or only such inside."""
+    """Say whether a field says that what it names is not there: null, false, 0, nothing, or only such inside."""
     if isinstance(value, dict):
         return all(map(is_off, value.values()))
     return value in (None, False, 0, "", [])
 
 
-def unknown(given: Fields) -> tuple[str, ...]:
-    """Fields that are switched on and that nothing here knows; they are not used."""
+def unknown_fields(given: Fields) -> tuple[str, ...]:
+    """Return fields that are switched on and that nothing here knows; they are not used."""
     known = {*TAKEN, *CHECKED, *REFUSED, *HARMLESS}
     return tuple(name for name, value in given.items() if name not in known and not is_off(value))

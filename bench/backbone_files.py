@@ -13,7 +13,7 @@ AGAIN = "copy or download it again"
 
 
 def is_there(path: Path) -> bool:
-    """Whether something has this name, a link to nothing among it, which `Path.exists` denies."""
+    """Say whether something has this name, also a link to nothing, which `Path.exists` denies."""
     return path.is_symlink() or path.exists()
 
 
@@ -35,7 +35,7 @@ def require_file(path: Path) -> None:
 
 
 def json_object(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds.
+    """Read the object that a JSON file holds.
 
     Raises:
         InputError: no file that can be read, no UTF-8, no JSON, or no object.
@@ -50,13 +50,13 @@ def json_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def shown(value: object) -> str:
-    """A value of a file for a message, cut where it is long."""
+def show_value(value: object) -> str:
+    """Return a value of a file for a message, cut where it is long."""
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def one_line(error: BaseException) -> str:
-    """What a library says first, cut where it is long, or else the error's kind."""
+    """Return what a library says first, cut where it is long, or else the error's kind."""
     said = str(error).strip().partition("\n")[0].strip()
     return (said if len(said) <= 200 else f"{said[:197]}...") or type(error).__name__

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bench.backbone_config import Fields
 from bench.backbone_weights import SAVE, Headers
 from bench.errors import InputError
-from bench.layouts import quoted
+from bench.layouts import quote
 
 if TYPE_CHECKING:
     from bench.tasks import Task
@@ -20,7 +20,7 @@ MOST = 8
 
 
 def foreign_head(headers: Headers, fields: Fields, task: Task) -> str:
-    """A backbone's own classifier in words, none where it has no classifier or one of this task.
+    """Describe a backbone's own classifier; empty where it has no classifier or one of this task.
 
     Of classes without names, LABEL_0 and on, their number has to say which task they are of.
     """
@@ -32,36 +32,36 @@ def foreign_head(headers: Headers, fields: Fields, task: Task) -> str:
     if problem != usual:
         return f"its classifier, which was trained for {problem}"
     if any(kind.startswith("BertFor") and kind != OF_TEXTS for kind in kinds):
-        return f"its classifier, which is of {quoted(kinds[0])}"
+        return f"its classifier, which is of {quote(kinds[0])}"
     names = class_names(fields)
     unnamed = [f"LABEL_{number}" for number in range(len(task.labels))]
     if names == unnamed or [name.lower() for name in names] == [name.lower() for name in task.labels]:
         return ""
-    return f"its classifier of {len(names)} other classes: {in_short(names)}"
+    return f"its classifier of {len(names)} other classes: {name_first(names)}"
 
 
 def class_names(fields: Fields) -> list[str]:
-    """The names of the classes that a configuration says, by their numbers; LABEL_0 and on where it names none."""
+    """Return the class names of a configuration by their numbers; LABEL_0 and on where it names none."""
     named = fields.get("id2label")
     if named:
         return [named[number] for number in sorted(named, key=int)]
     return [f"LABEL_{number}" for number in range(min(int(fields.get("num_labels") or 2), 10**4))]
 
 
-def in_short(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
+def name_first(names: Sequence[str]) -> str:
+    """Name the first classes, and say how many more there are."""
     more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
-    return ", ".join(map(quoted, names[:MOST])) + more
+    return ", ".join(map(quote, names[:MOST])) + more
 
 
 def check_classifier(headers: Headers, fields: Fields, *, name: str, classes: int) -> None:
     """Raise InputError where a classifier of the task's classes is not whole or of another size."""
     wanted = {WEIGHT: (classes, fields["hidden_size"]), BIAS: (classes,)}
-    there = {name: headers[name].shape for name in wanted if name in headers}
-    wrong = [part for part in wanted if there and there.get(part) != wanted[part]]
+    present = {name: headers[name].shape for name in wanted if name in headers}
+    wrong = [part for part in wanted if present and present.get(part) != wanted[part]]
     if wrong:
-        own = list(there[wrong[0]]) if wrong[0] in there else "absent"
+        shape = list(present[wrong[0]]) if wrong[0] in present else "absent"
         raise InputError(
             f"the weights of backbone {name!r} hold a classifier of other sizes than its config.json asks for: "
-            f"{wrong[0]} is {own}, not {list(wanted[wrong[0]])}; {SAVE}"
+            f"{wrong[0]} is {shape}, not {list(wanted[wrong[0]])}; {SAVE}"
         )

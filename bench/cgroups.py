@@ -1,4 +1,4 @@
-"""How much of the processor a Linux control group grants: its quota, and how long it held its processes back.
+"""Read how much of the processor a Linux control group grants, and how long it held its processes back.
 
 Versions 1 and 2 are read, at the group of this process and at those above it. Elsewhere there is nothing to read.
 """
@@ -13,19 +13,19 @@ _MOUNTS = {"": ("unified", ""), "cpu": ("{controllers}", "cpu")}
 
 
 def quota(root: Path = Path("/")) -> float | None:
-    """Cores that all processes of the group may use together; None where nothing limits them."""
+    """Return how many cores all processes of the group may use together; None where nothing limits them."""
     limits = [limit for folder in _folders(root) if (limit := _quota_of(folder)) is not None]
     return min(limits, default=None)
 
 
 def seconds_held_back(root: Path = Path("/")) -> float | None:
-    """Seconds for which the quota has held processes of the group back so far, summed over cores."""
+    """Return for how many seconds the quota has held processes of the group back so far, summed over cores."""
     counts = [seconds for folder in _folders(root) if (seconds := _held_back_in(folder)) is not None]
     return sum(counts) if counts else None
 
 
 def _folders(root: Path) -> Iterator[Path]:
-    """The folders of this process's groups and of those above them.
+    """Return the folders of this process's groups and of those above them.
 
     A container often sees only its own group, mounted where the root would be, while the path is that of the host.
     """
@@ -40,7 +40,7 @@ def _folders(root: Path) -> Iterator[Path]:
 
 
 def _quota_of(folder: Path) -> float | None:
-    """The limit of one group: `cpu.max` of version 2, else the two files of version 1."""
+    """Return the limit of one group: `cpu.max` of version 2, else the two files of version 1."""
     limit, period = [*(_text(folder / "cpu.max") or "").split(), "", ""][:2]
     limit = limit or (_text(folder / "cpu.cfs_quota_us") or "").strip()
     period = period or (_text(folder / "cpu.cfs_period_us") or "").strip()

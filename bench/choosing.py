@@ -13,12 +13,12 @@ Point = TypeVar("Point")
 _ROUNDING = 1e-9  # 0.91 - 0.01 is a hair above 0.90 in binary
 
 
-def holds_up(score: float, reference: float, allowed_drop: float) -> bool:
+def holds_up(score: float, full_score: float, allowed_drop: float) -> bool:
     """Say whether a score loses at most `allowed_drop` of the full model's; a loss of just as much is allowed.
 
-    A score that is not a number never holds up, nor does anything beside a reference that is none.
+    A score that is not a number never holds up, nor does one beside a full model's that is none.
     """
-    return score >= reference - allowed_drop - _ROUNDING
+    return score >= full_score - allowed_drop - _ROUNDING
 
 
 def is_faster(speedup: float) -> bool:

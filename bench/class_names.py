@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError
 from bench.labels import renumbering, whole_number
-from bench.layouts import quoted
+from bench.layouts import quote
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,7 +91,7 @@ def _other_names(task: Task, names: Sequence[str], where: Path) -> str:
 
 def _list(names: Sequence[str]) -> str:
     """List names with their numbers, cut where that is long."""
-    entries = [f"{number} ({quoted(name)})" for number, name in enumerate(names)]
+    entries = [f"{number} ({quote(name)})" for number, name in enumerate(names)]
     sizes = accumulate(len(entry) + 2 for entry in entries)
     fitting = [entry for entry, size in zip(entries, sizes, strict=True) if size <= ROOM]
     left = len(entries) - len(fitting)

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from bench import __version__
-from bench.asked import configured, default_device, planned, settings_from
-from bench.console import print_summary, progress_bars, quiet
-from bench.errors import InputError, is_input_error, system_trouble
+from bench.console import print_summary, progress_bars, silence_libraries
+from bench.errors import InputError, input_errors, system_trouble
 from bench.flags import (
     FILE,
     FOLDER,
@@ -29,6 +28,7 @@ from bench.flags import (
     WithKnobs,
     given_values,
 )
+from bench.parameters import add_config_entry, default_device, make_plans, make_settings
 from bench.presets import PRESETS
 from bench.registry import EXPLAINERS, METHODS, METRICS, PLOTS, TASKS
 from bench.signals import Interruption, ending_signals, interruption
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from bench.store import RunStore
 
 JSON_LINE = ("run_id", "task", "method", "knobs", "seed", "preset", "backbone", "metrics", "heldout")
-"""What the JSON line of a run repeats from its record."""
+"""Fields of the record that the JSON line of a run repeats."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "terminal_width": HELP_WIDTH})
@@ -57,7 +57,7 @@ def bench() -> None:
 @click.option("--config", type=FILE, help="The method and knobs that bench search chose; flags go first.")
 def run_command(seeds: tuple[int, ...], device: str | None, out: Path, config: Path | None, **given: Any) -> None:
     """Plan, train what is missing, evaluate, time, store, and write the report."""
-    run_and_report(seeds, device, out, configured(given, config) if config else given)
+    run_and_report(seeds, device, out, add_config_entry(given, config) if config else given)
 
 
 @bench.command("search", cls=WithKnobs)
@@ -84,15 +84,16 @@ def search_command(
 
     Give one --method, and the knob values to try where its own points are not enough.
     """
-    from bench.search import best, kept, points, searched_method, write_entry
+    from bench.search import best_point, existing_entries, measure_points, method_to_search, write_entry
 
-    method = searched_method(methods)
-    kept(out)  # what cannot be read is refused before anything is trained
-    full, found = points(planned(seeds, device, {**given, "methods": methods}, measuring=False), progress_bars())
-    for point in [full, *found]:
-        named = " ".join(f"{name}={value}" for name, value in point.knobs.items())
-        click.echo(f"point   score {point.score:.4f}, FLOPs speed-up {point.speedup:.3f}: {named or 'full'}")
-    chosen = best(full, found, allowed_drop=allowed_drop)
+    method = method_to_search(methods)
+    existing_entries(out)  # a file that cannot be read is refused before anything is trained
+    plans = make_plans(seeds, device, {**given, "methods": methods}, measuring=False)
+    full, others = measure_points(plans, progress_bars())
+    for point in [full, *others]:
+        knobs = " ".join(f"{name}={value}" for name, value in point.knobs.items())
+        click.echo(f"point   score {point.score:.4f}, FLOPs speed-up {point.speedup:.3f}: {knobs or 'full'}")
+    chosen = best_point(full, others, allowed_drop=allowed_drop)
     write_entry(out, task=given["task"], method=method, knobs=chosen.knobs)
     click.echo(f"chosen  {json.dumps(dict(chosen.knobs))}\nkept in {out}")
 
@@ -111,9 +112,9 @@ def sweep_command(
     """
     from analysis.frames import Runs
     from analysis.selection import choices
-    from bench.sweep import swept_methods
+    from bench.sweep import methods_to_sweep
 
-    wanted = swept_methods(methods, given_values(given)["knobs"], controls=controls)
+    wanted = methods_to_sweep(methods, given_values(given)["knobs"], controls=controls)
     runs, run_ids = run_and_report(seeds, device, out, {**given, "methods": wanted})
     for line in choices(Runs.read(runs, run_ids)) if run_ids else ():
         click.echo(visible(line))
@@ -122,12 +123,13 @@ def sweep_command(
 def run_and_report(
     seeds: tuple[int, ...], device: str | None, out: Path, given: dict[str, Any]
 ) -> tuple[RunStore, list[str]]:
-    """Carry out a plan per seed, print table and records, write the report; the store and the runs' ids."""
+    """Carry out a plan per seed, print table and records, write the report; return the store and the runs' ids."""
     from analysis.report import require_replaceable, write_report
-    from bench.runner import carry_out, is_main_process
+    from bench.locks import is_main_process
+    from bench.run import carry_out
 
     require_replaceable(out)
-    plans = planned(seeds, device, given)
+    plans = make_plans(seeds, device, given)
     bars = progress_bars()
     run_ids = list(dict.fromkeys(run_id for plan in plans for run_id in carry_out(plan, bars)))
     runs = plans[0].runs
@@ -149,9 +151,9 @@ def run_and_report(
 )
 def train_command(seeds: tuple[int, ...], device: str | None, **given: Any) -> None:
     """Train the stages that the methods need, one after the other; finished ones are kept."""
-    from bench.runner import train_missing
+    from bench.train import train_missing
 
-    for plan in planned(seeds, device, given, measuring=False):
+    for plan in make_plans(seeds, device, given, measuring=False):
         train_missing(plan, progress_bars())
         for job in plan.jobs:
             click.echo(f"{job.stage.name}: {plan.artifacts.folder(job.id)}")
@@ -175,18 +177,19 @@ def predict_command(
     method: str, device: str | None, splits: tuple[str, ...], out: Path, force: bool, **given: Any
 ) -> None:
     """Write a model's answers: GLUE's files for splits without labels, a table with probabilities for others."""
-    quiet()
+    silence_libraries()
     from bench.plan import make_plan
-    from bench.predictions import files, missing_stages, one_point, predict
+    from bench.predict import missing_stages, one_point, output_files, predict
 
-    settings = settings_from(given, device, methods=(method,))
-    places = files(TASKS[settings.task], splits, out, force=force)
+    settings = make_settings(given, device, methods=(method,))
+    paths = output_files(TASKS[settings.task], splits, out, force=force)
     plan = make_plan(one_point(settings))
     for job in missing_stages(plan, plan.arms[-1]):
         click.echo(f"stage     {job.stage.name}: to do")
-    bare = predict(plan, places, progress_bars())
-    for split, path in places.items():
-        rows = f" ({bare[split]:,} rows have no word pieces: their answers say nothing)" if bare[split] else ""
+    wordless = predict(plan, paths, progress_bars())
+    for split, path in paths.items():
+        count = wordless[split]
+        rows = f" ({count:,} rows have no word pieces: their answers say nothing)" if count else ""
         click.echo(f"{split}: {path}{rows}")
 
 
@@ -210,13 +213,13 @@ def report_command(folder: Path, out: Path, task: str | None, in_markdown: bool)
     if (folder / OVERVIEW).is_file():
         if task:
             raise InputError(f"--task is {task}, but the rationales in {folder} are of one task; leave it out")
-        page, found = rationale_overview.write_report(folder, out), rationale_overview.summary(folder)
+        page, table = rationale_overview.write_report(folder, out), rationale_overview.summary(folder)
     else:
         store, run_ids = finished_runs(folder, task)
-        page, found = write_report(store, run_ids, out), summary(Runs.read(store, run_ids))
+        page, table = write_report(store, run_ids, out), summary(Runs.read(store, run_ids))
     click.echo(f"report: {page}")
     if in_markdown:
-        click.echo(visible(markdown(found)))
+        click.echo(visible(markdown(table)))
 
 
 @bench.command("compare")
@@ -251,17 +254,24 @@ def pack_command(runs: Path, out: Path) -> None:
     click.echo(f"packed: {len(pack(*finished_runs(runs), out))} runs in {out}")
 
 
-@bench.command("export")
-@click.option("--task", type=Name(TASKS), required=True)
+@bench.command("gold")
+@click.option("--task", type=Name(TASKS), required=True, help="A synthetic task: demo.")
 @click.option("--out", type=FOLDER, required=True, help="Folder for docs.jsonl and {train,val,test}.jsonl.")
 @click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--force", is_flag=True, help="Replace files that are there.")
-def export_command(task: str, out: Path, seed: int, force: bool) -> None:
+def gold_command(task: str, out: Path, seed: int, force: bool) -> None:
     """Write a synthetic task's texts and gold rationales in ERASER's layout."""
-    from bench.rationales import export_eraser
+    from bench.synthetic_gold import write_gold
 
-    export_eraser(TASKS[task], seed=seed, folder=out, force=force)
+    write_gold(TASKS[task], seed=seed, folder=out, force=force)
     click.echo(f"rationales: {out}")
+
+
+@bench.command("export", hidden=True, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def export_command(arguments: tuple[str, ...]) -> None:
+    """Name the command that took over from this one."""
+    raise InputError("bench export is now called bench gold; give bench gold with the same flags")
 
 
 @bench.command("rationales", cls=WithKnobs)
@@ -305,29 +315,29 @@ def rationales_command(
     limit: int | None,
     **given: Any,
 ) -> None:
-    """Hold what AdapLeR keeps, and what other explainers score high, against what people marked.
+    """Compare what AdapLeR keeps, and what other explainers score high, with what people marked.
 
-    Several seeds, or several values of a knob, are compared one by one and put together.
+    Several seeds, or several values of a knob, are compared one by one and pooled.
     """
-    quiet()
+    silence_libraries()
     from analysis import rationale_overview
     from analysis.rationales import write_page
-    from bench.comparison import METHODS as COMPARED
-    from bench.comparison import Asked, compare, eraser_split, settings_of
     from bench.folders import exclusive_lock
-    from bench.overview import put_together
+    from bench.rationale_overview import pool_comparisons
+    from bench.rationales import METHODS as DEFAULT_METHODS
+    from bench.rationales import RationaleSettings, compare_rationales, eraser_split, settings_of_models
 
-    chosen = tuple(dict.fromkeys(explainers.split(","))) if explainers else COMPARED
-    own = {name: given.pop(name) for name in ("pooling", "erased", "precision", "show_text", "fresh", "out")}
-    asked = Asked(chosen, eraser_split(given["task"], split), limit=limit, **own)
-    plans = planned(seeds, device, given, measuring=False, adapted=settings_of)
-    with exclusive_lock(asked.out.resolve()):
-        folders = compare(plans, asked, progress_bars())
+    chosen = tuple(dict.fromkeys(explainers.split(","))) if explainers else DEFAULT_METHODS
+    fields = {name: given.pop(name) for name in ("pooling", "erased", "precision", "show_text", "fresh", "out")}
+    settings = RationaleSettings(chosen, eraser_split(given["task"], split), limit=limit, **fields)
+    plans = make_plans(seeds, device, given, measuring=False, adapt=settings_of_models)
+    with exclusive_lock(settings.out.resolve()):
+        folders = compare_rationales(plans, settings, progress_bars())
         pages = [write_page(folder) for folder in folders]
-        put_together(folders, asked.out)
+        pool_comparisons(folders, settings.out)
         if len(folders) > 1:
-            pages = [rationale_overview.write_overview(asked.out, asked.out)]
-        print_summary(rationale_overview.summary(asked.out))
+            pages = [rationale_overview.write_overview(settings.out, settings.out)]
+        print_summary(rationale_overview.summary(settings.out))
     click.echo(f"rationales: {pages[0]}")
 
 
@@ -340,8 +350,8 @@ def list_command(method: str | None) -> None:
     if method is not None:
         click.echo("\n".join(method_lines(METHODS[method])))
         return
-    found = {f"{registry.kind}s": registry for registry in (TASKS, METHODS, EXPLAINERS, METRICS, PLOTS)}
-    for kind, entries in {**found, "presets": PRESETS}.items():
+    registries = {f"{registry.kind}s": registry for registry in (TASKS, METHODS, EXPLAINERS, METRICS, PLOTS)}
+    for kind, entries in {**registries, "presets": PRESETS}.items():
         click.echo(kind)
         for name, entry in entries.items():
             click.echo(f"  {name:24} {entry.summary}")
@@ -350,15 +360,15 @@ def list_command(method: str | None) -> None:
 @bench.command("env")
 @click.option("--device", help="cpu or cuda. [default: cuda where there is one]")
 def env_command(device: str | None) -> None:
-    """What a measurement here would record of the machine, as JSON."""
-    from bench.environment import crowded, read_environment, read_load
-    from bench.plan import check_device
+    """Print what a measurement here would record of the machine, as JSON."""
+    from bench.environment import crowding_line, read_environment, read_load
+    from bench.plan_checks import check_device
 
     chosen = device or default_device()
     check_device(chosen)
     environment = read_environment(chosen)
     click.echo(json.dumps({**environment, "load": read_load()}, indent=2))
-    if line := crowded(environment):
+    if line := crowding_line(environment):
         click.echo(f"bench: {environment['torch_threads']} threads, {line}", err=True)
 
 
@@ -376,15 +386,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fail(*interruption(error))
     except OSError as error:
         fail(system_trouble(error))
-    except ValueError as error:
-        if not is_input_error(error):
-            raise
+    except input_errors() as error:
         fail(str(error))
     else:
         sys.exit(code or 0)
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
-    """One line, and the exit code."""
+    """Print one line on standard error, and exit with the code."""
     click.echo(f"bench: {visible(' '.join(message.split()))}", err=True)
     sys.exit(code)

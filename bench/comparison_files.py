@@ -1,4 +1,4 @@
-"""How comparisons of rationales lie on disk: what marks them as finished, and tables that are never half-written."""
+"""Read and write the files of comparisons of rationales: markers of finished ones, and tables."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SUMMARY = "summary.json"
-"""Of one comparison, written last."""
+"""The marker of one finished comparison, written last."""
 
 OVERVIEW = "overview.json"
-"""Of several that were put together, written last."""
+"""The marker of several comparisons that were pooled, written last."""
 
 AVERAGE = -1
-"""In the column `layer` of a table: the mean over the layers in which a metric was measured."""
+"""The value of the column `layer` for the mean over the layers in which a metric was measured."""
 
 PEOPLE = "human"
-"""The method whose scores are people's own marks: of a document in which they marked nothing it says nothing."""
+"""The method whose scores are people's marks; it says nothing of a document in which they marked nothing."""
 
 POINTS, POINTS_CSV = "points.parquet", "points.csv"
-"""The table of those."""
+"""Files of the table of pooled comparisons."""
 
 _BESIDE = "*seed-[0-9]*"
-"""Of a comparison's folder beside others."""
+"""Pattern of the folder of one comparison beside others."""
 
 _PARTS = ".*.part"
-"""Of files that a killed process left half-written."""
+"""Pattern of files that a killed process left half-written."""
 
 _SINGLE = (
     *(SUMMARY, "documents.parquet", "table.parquet", "table.csv", "words.parquet", "shown.jsonl"),
     *("index.html", "figures", "predictions", "scores", "gold"),
 )
-"""What a comparison alone in its folder writes, first what marks it as finished; with its page."""
+"""Files of a comparison alone in its folder, the marker first; with its page."""
 
 _CONTENT = {
     ".": (*_SINGLE, OVERVIEW, POINTS, POINTS_CSV, _BESIDE, _PARTS),
@@ -60,14 +60,14 @@ def require_replaceable(out: Path) -> None:
     Raises:
         InputError: it is a file or lies below one, or it holds something that is no comparison.
     """
-    for place in (out, *out.glob(_BESIDE)):
+    for base in (out, *out.glob(_BESIDE)):
         for folder, names in _CONTENT.items():
-            require_own(place / folder, names, kind="a comparison")
-        if place.is_dir() and any(place.iterdir()) and not ((place / "scores").exists() or any(place.glob(_BESIDE))):
-            raise InputError(f"{place} is not empty, but holds no scores of a comparison; name an empty or new folder")
+            require_own(base / folder, names, kind="a comparison")
+        if base.is_dir() and any(base.iterdir()) and not ((base / "scores").exists() or any(base.glob(_BESIDE))):
+            raise InputError(f"{base} is not empty, but holds no scores of a comparison; name an empty or new folder")
 
 
-def forget_single(out: Path) -> None:
+def delete_single(out: Path) -> None:
     """Remove the one comparison that a folder held, where several take its place; its texts would stay otherwise."""
     for name in _SINGLE:
         path = out / name
@@ -78,7 +78,7 @@ def forget_single(out: Path) -> None:
 
 
 def summary_in(folder: Path) -> dict[str, Any]:
-    """What a finished comparison says of itself.
+    """Read the summary of a finished comparison.
 
     Raises:
         InputError: there is none in the folder, or it is damaged.
@@ -87,14 +87,14 @@ def summary_in(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{folder} holds no finished comparison; run bench rationales --out {folder}")
     remedy = f"run bench rationales --out {folder} --fresh"
-    found = read_object(path, remedy=remedy)
-    require_summary(found, path, remedy=remedy)
-    require_whole(folder, found, path, remedy=remedy)
-    return found
+    summary = read_object(path, remedy=remedy)
+    require_summary(summary, path, remedy=remedy)
+    require_whole(folder, summary, path, remedy=remedy)
+    return summary
 
 
 def points_in(folder: Path) -> list[dict[str, Any]]:
-    """The points of an overview, each the summary of its comparisons.
+    """Read the points of an overview, each the summary of its comparisons.
 
     Raises:
         InputError: there is none in the folder, or it is damaged.
@@ -112,7 +112,7 @@ def points_in(folder: Path) -> list[dict[str, Any]]:
     if not points:
         raise InputError(f"{path} is damaged: it has no points; {remedy}")
     for number, point in enumerate(points):
-        require_summary(point, path, remedy=remedy, place=f"points.{number}.")
+        require_summary(point, path, remedy=remedy, prefix=f"points.{number}.")
     require_whole(folder, content, path, remedy=remedy)
     return points
 
@@ -134,13 +134,13 @@ _KINDS: Mapping[str, Any] = {
     "metrics": Mapping[str, Sequence[Any]],
     "documents": int,
 }
-"""What pages read of a summary, and of what kind it is."""
+"""Fields of a summary that pages read, and their kinds."""
 
 _LATER: Mapping[str, Any] = {"finetune_seeds": Sequence[int]}
 """The same, of what the first versions did not write."""
 
 
-def require_summary(summary: Mapping[str, Any], path: Path, *, remedy: str, place: str = "") -> None:
+def require_summary(summary: Mapping[str, Any], path: Path, *, remedy: str, prefix: str = "") -> None:
     """Check that a summary says what pages read.
 
     Raises:
@@ -148,7 +148,7 @@ def require_summary(summary: Mapping[str, Any], path: Path, *, remedy: str, plac
     """
     later = {name: kind for name, kind in _LATER.items() if name in summary}
     for name, kind in {**_KINDS, **later}.items():
-        wrong = misfit(summary[name], kind, place + name) if name in summary else f"it has no {place}{name}"
+        wrong = misfit(summary[name], kind, prefix + name) if name in summary else f"it has no {prefix}{name}"
         if wrong:
             raise InputError(f"{path} is damaged: {wrong}; {remedy}")
 
@@ -164,7 +164,7 @@ def require_whole(folder: Path, content: Mapping[str, Any], path: Path, *, remed
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file with one on each line.
+    """Read the objects of a file with one on each line.
 
     Raises:
         InputError: it is not there, or damaged.
@@ -178,7 +178,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def read_frame(path: Path) -> pd.DataFrame:
-    """A table that `write_frame` wrote.
+    """Read a table that `write_frame` wrote.
 
     Raises:
         InputError: it is not there, or damaged.

@@ -11,15 +11,15 @@ from bench.visible import visible_line
 
 
 def progress_bars() -> Any:
-    """The bars on standard error."""
+    """Return the bars on standard error."""
     from bench.progress import Bars
 
     return Bars()
 
 
-def quiet() -> None:
+def silence_libraries() -> None:
     """Keep the libraries' own bars and notices out of the output, and all but the first process of several."""
-    from bench.runner import is_main_process
+    from bench.locks import is_main_process
 
     if not is_main_process():
         sys.stdout = sys.stderr = io.StringIO()

@@ -1,4 +1,4 @@
-"""Data: a task's split as a checked table, its fingerprint, the held-out slice and word pieces."""
+"""Load a task's split as a checked table; fingerprint it, hold rows out, cut texts into word pieces."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAMED = "rows have ids of their own"
 """The description of a loaded split whose ids come from its file."""
 
 DATA_SEED = 0
-"""Of synthetic data and of every limited draw of rows: runs of several seeds meet the same examples."""
+"""Seed of synthetic data and of every limited draw of rows: runs of several seeds meet the same examples."""
 
 PHRASE_WORDS = 3
 """Shorter phrases ("the film") occur everywhere and give nothing away; `hold_out` leaves them in training."""
@@ -61,16 +61,16 @@ def load_split(task: Task, split: str, *, data_dir: Path | None, seed: int, limi
     return table.select(sorted(random.Random(seed).sample(range(len(table)), limit)))  # noqa: S311 - a draw, no secret
 
 
-def place_of(task: Task, split: str, example_id: str, *, data_dir: Path | None) -> str:
-    """Say where a row of a split stands, for a message: its file and place there, which are read for it again."""
+def locate_row(task: Task, split: str, example_id: str, *, data_dir: Path | None) -> str:
+    """Say in which file and line a row of a split stands; the file is read again for it."""
     if task.generate is not None:
         return f"example {example_id!r} of task {task.name!r}"
     source, raw = _read(task, split, data_dir)
-    return raw.place(check_rows(source, split, raw)["example_id"].index(example_id))
+    return raw.locate(check_rows(source, split, raw)["example_id"].index(example_id))
 
 
 def fingerprint(dataset: Dataset, *, names: bool = False) -> str:
-    """The first 16 hex digits of SHA-256 over texts, pairs and labels in order: equal data, wherever it came from.
+    """Return 16 hex digits of SHA-256 over texts, pairs and labels in order; equal for equal data from any source.
 
     Args:
         names: take the ids of the rows too, where they come from the file: those made here say nothing.
@@ -120,10 +120,10 @@ def hold_out(
     fraction = (0.05 if phrases else 0.1) if fraction is None else fraction
     size = max(len(classes), min(most, round(fraction * len(pool))))
     heldout = set(train_test_split(pool, test_size=size, stratify=strata, random_state=seed)[1])
-    read = list(zip(texts, *others, strict=True))
-    known = {read[row] for row in heldout}
-    known |= {(phrase,) for row in heldout if phrases for phrase in _phrases(texts[row], sizes)}
-    kept = [row for row in range(len(texts)) if row not in heldout and read[row] not in known]
+    examples = list(zip(texts, *others, strict=True))
+    copies = {examples[row] for row in heldout}
+    copies |= {(phrase,) for row in heldout if phrases for phrase in _phrases(texts[row], sizes)}
+    kept = [row for row in range(len(texts)) if row not in heldout and examples[row] not in copies]
     if len({kinds[row] for row in kept}) < len(classes):
         raise InputError(
             f"{len(texts)} training rows, of which many are copies, are too few to hold out some; give rows that differ"
@@ -155,15 +155,15 @@ def encode(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, *, max_length: 
                 cut = list(windows_of(rows, tokenizer, max_length=max_length))
                 encoded = {name: [row[name] for row in cut] for name in cut[0]}
             else:
-                encoded = truncated(rows, tokenizer, max_length)
+                encoded = encode_truncated(rows, tokenizer, max_length)
             lengths = [len(row) for row in encoded["input_ids"]]
             yield datasets.Dataset.from_dict({**encoded, "length": lengths}, features=features)
 
     return datasets.concatenate_datasets(list(batches()))
 
 
-def truncated(rows: Any, tokenizer: PreTrainedTokenizerBase, max_length: int) -> dict[str, list[Any]]:
-    """Encoded columns of a batch of rows, one example each."""
+def encode_truncated(rows: Any, tokenizer: PreTrainedTokenizerBase, max_length: int) -> dict[str, list[Any]]:
+    """Encode a batch of rows, one example each, truncated where it is longer."""
     pieces = tokenizer(
         rows["text"],
         rows.get("pair"),
@@ -179,18 +179,18 @@ def truncated(rows: Any, tokenizer: PreTrainedTokenizerBase, max_length: int) ->
 
 
 def _read(task: Task, split: str, data_dir: Path | None) -> tuple[Task, Raw]:
-    """A split before any check, and the task whose data it is."""
+    """Read a split unchecked; return the task whose data it is, and the columns."""
     source, part = task.elsewhere.get(split, (task, split))
     return source, read_hub(source, part) if data_dir is None else read_folder(source, part, data_dir)
 
 
 def _sizes(texts: Sequence[str]) -> list[int]:
-    """The numbers of words, `PHRASE_WORDS` or more, that any of the texts has: no other run of words can be one."""
+    """Return the numbers of words, `PHRASE_WORDS` or more, that any text has: no other run of words is a text."""
     return sorted({size for text in texts if (size := len(text.split())) >= PHRASE_WORDS})
 
 
 def _phrases(text: str, sizes: Sequence[int]) -> Iterator[str]:
-    """`text` and every shorter run of its words that has one of these sizes, ascending."""
+    """Yield `text` and every shorter run of its words that has one of these sizes, ascending."""
     words = text.split()
     yield text
     for size in itertools.takewhile(len(words).__gt__, sizes):
@@ -199,7 +199,7 @@ def _phrases(text: str, sizes: Sequence[int]) -> Iterator[str]:
 
 
 def _sentences(texts: Sequence[str], sizes: Sequence[int]) -> list[int]:
-    """Rows of at least `PHRASE_WORDS` words whose text is contained in no other row's; `sizes` as `_sizes` has them."""
+    """Return the rows of `PHRASE_WORDS` words or more whose text is in no other row's; `sizes` as from `_sizes`."""
     known = set(texts)
     contained = {phrase for text in known for phrase in _phrases(text, sizes) if phrase in known and phrase != text}
     return [row for row, text in enumerate(texts) if text not in contained and text.count(" ") >= PHRASE_WORDS - 1]

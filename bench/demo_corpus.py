@@ -180,7 +180,7 @@ SEEN = Lexicon(
         "however": ("however", "then again"),
     },
 )
-"""What all splits use."""
+"""Words of all splits."""
 
 UNSEEN = Lexicon(
     opinions=(
@@ -195,7 +195,7 @@ UNSEEN = Lexicon(
         "however": ("all the same",),
     },
 )
-"""What only validation and test use as well, so that they ask for more than the words of the training split."""
+"""Further words of validation and test, which so ask for more than the words of the training split."""
 
 KINDS: Sequence[tuple[int, str, int, int]] = (
     (46, "plain", 0, 2),
@@ -208,7 +208,7 @@ KINDS: Sequence[tuple[int, str, int, int]] = (
 
 
 def generate(seed: int) -> dict[str, list[dict[str, Any]]]:
-    """All splits for a seed: split -> rows with example_id, text, label (1 = positive) and rationale.
+    """Generate all splits for a seed: split -> rows with example_id, text, label (1 = positive) and rationale.
 
     A text is its tokens joined by blanks; `rationale` lists the half-open token offsets [start, end] of the tokens
     that decide the label. No text occurs twice. The same seed gives the same corpus on every platform.
@@ -230,7 +230,7 @@ def generate(seed: int) -> dict[str, list[dict[str, Any]]]:
 
 
 def _example(rng: random.Random, *, split: str, label: int) -> tuple[str, list[list[int]]]:
-    """One text of the given label and its rationale."""
+    """Make one text of the given label and its rationale."""
     weights = [weight for weight, *_ in KINDS]
     _, symbol, fewest, most = rng.choices(KINDS, weights)[0]
     sentences = ["$filler"] * rng.randint(fewest, most)

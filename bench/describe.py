@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from bench.environment import crowded
-from bench.layouts import quoted
+from bench.environment import crowding_line
+from bench.layouts import quote
 
 if TYPE_CHECKING:
     from bench.overlap import Overlap
@@ -17,7 +17,7 @@ PARTS = {"train": "the training rows", "heldout": "the held-out rows", "evaluati
 
 
 def describe(plan: Plan, arms: Sequence[Arm] | None, seconds: float) -> Iterator[str]:
-    """One line per fact: what, on what, with what, what is cached, the arms, and how long it will take.
+    """Yield one line per fact of a plan: task, data, backbone, device, stages, runs and time.
 
     Args:
         arms: what is measured; None where stages are trained and no run is stored.
@@ -33,41 +33,41 @@ def describe(plan: Plan, arms: Sequence[Arm] | None, seconds: float) -> Iterator
         f"data      {len(data.train):,} training rows, {len(data.heldout):,} held out for selection{dropped}; "
         f"{len(data.evaluation):,} {plan.task.evaluation} rows, at most {plan.max_length} word pieces{cut}"
     )
-    yield overlapping(data.overlap, data.counts["evaluation"].texts)
+    yield overlap_line(data.overlap, data.counts["evaluation"].texts)
     yield from remarks(data.counts)
-    unused = f"the fields {', '.join(map(quoted, plan.unknown_fields))} of its config.json" * bool(plan.unknown_fields)
+    unused = f"the fields {', '.join(map(quote, plan.unknown_fields))} of its config.json" * bool(plan.unknown_fields)
     behind = "; ".join(filter(None, (unused, plan.other_head)))
     left = f", without {behind}" if behind else ""
     yield f"backbone  {plan.backbone.name}, {plan.config.num_hidden_layers} layers, {plan.backbone.identity}{left}"
-    crowd = crowded(environment)
+    crowd = crowding_line(environment)
     threads = f"{environment['torch_threads']} threads{f', {crowd}' if crowd else ''}"
     yield f"device    {environment['device']}: {environment['device_name']}, {threads}"
     missing_jobs, missing_arms, timed_again = plan.missing_jobs, plan.missing_arms, plan.arms_timed_again
     for job in plan.jobs:
         options = ", ".join(f"{name} {value}" for name, value in job.options.items())
         yield f"stage     {job.stage.name}: {'to do' if job in missing_jobs else 'cached'} ({options})"
-    runs, stages = (len(set(found).difference(plan.names)) for found in plan.forgotten)
+    runs, stages = (len(set(ids).difference(plan.names)) for ids in plan.outdated)
     if runs or stages:
         yield f"fresh     forgets {runs} stored runs and {stages} stages of other commands, which came of these stages"
     for arm in arms or ():
         state = "to do" if arm in missing_arms else "cached, timed again" if arm in timed_again else "cached"
         yield f"run       {arm.label}: {state}"
-    yield from (f"left out  {each.method.name}: {each.left_out}" for each in plan.points if each.left_out)
+    yield from (f"left out  {each.method.name}: {each.omission}" for each in plan.points if each.omission)
     some, nothing = (" of training", "train") if arms is None else ("", "do")
     measured = f"about {duration(seconds)}{some}, measured from a few steps"
     yield f"time      {measured if seconds else f'nothing to {nothing}'}"
 
 
-def overlapping(found: Overlap, texts: int) -> str:
-    """How many of the reported texts a model is trained on."""
-    alike = f", {found.normalised:,} but for case, spaces and punctuation" if found.normalised else ""
-    label = f"; {found.other_label:,} of them with another label" if found.other_label else ""
-    return f"overlap   {found.exact:,} of {texts:,} reported texts are among the training rows{alike}{label}"
+def overlap_line(overlap: Overlap, texts: int) -> str:
+    """Say how many of the reported texts a model is trained on."""
+    alike = f", {overlap.normalised:,} but for case, spaces and punctuation" if overlap.normalised else ""
+    label = f"; {overlap.other_label:,} of them with another label" if overlap.other_label else ""
+    return f"overlap   {overlap.exact:,} of {texts:,} reported texts are among the training rows{alike}{label}"
 
 
-def remarks(found: Mapping[str, Counts]) -> Iterator[str]:
-    """What a reader should know of the texts: what the backbone does not know of them, and what it reads as text."""
-    for name, counts in found.items():
+def remarks(counts_of: Mapping[str, Counts]) -> Iterator[str]:
+    """Yield what the backbone does not know of the texts, and what it reads as text."""
+    for name, counts in counts_of.items():
         part = PARTS[name]
         if counts.notable:
             yield (
@@ -79,7 +79,7 @@ def remarks(found: Mapping[str, Counts]) -> Iterator[str]:
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people."""
+    """Format seconds for people."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""What a finished folder says of its files, so that damage is noticed when they are read: SHA-256, name by name.
+"""Write and check digests (SHA-256) of the files of a finished folder, so that damage is noticed.
 
 The marker carries the digests of all files beside it and, under its own name, that of everything else it says.
 Markers of earlier versions carry none.
@@ -20,25 +20,25 @@ DIGESTS = "digests"
 
 
 def digests_below(folder: Path) -> dict[str, str]:
-    """Those of all files in a folder and below, by their paths from there."""
+    """Return the digests of all files in a folder and below, by their paths from there."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return digests_of(folder, sorted(path.relative_to(folder).as_posix() for path in files))
 
 
 def digests_of(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """Those of these files, which lie in a folder or below."""
+    """Return the digests of these files, which lie in a folder or below."""
     return {name: digest(folder / name) for name in names}
 
 
 def marker_text(content: Mapping[str, Any], digests: Mapping[str, str], marker: str) -> str:
-    """The text of a marker with this content and these digests of the files beside it."""
-    whole = {**content, DIGESTS: dict(digests)}
-    seal = digest_of(json.loads(json.dumps(whole)))
-    return json.dumps({**whole, DIGESTS: {**digests, marker: seal}}, indent=2)
+    """Return the text of a marker with this content and these digests of the files beside it."""
+    marker_content = {**content, DIGESTS: dict(digests)}
+    seal = digest_of(json.loads(json.dumps(marker_content)))
+    return json.dumps({**marker_content, DIGESTS: {**digests, marker: seal}}, indent=2)
 
 
 def digest_of(content: Mapping[str, Any]) -> str:
-    """The SHA-256 of what a marker says, but for its digests."""
+    """Return the SHA-256 of what a marker says, but for its digests."""
     said = {name: value for name, value in content.items() if name != DIGESTS}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 

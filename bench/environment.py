@@ -1,4 +1,4 @@
-"""What is in force while a run measures, read back from the libraries rather than repeated from the command line."""
+"""Read the machine and the settings of libraries while a run measures, as they are rather than as they were given."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any
 
 from bench import __version__
 from bench.cgroups import quota
-from bench.load import attempt, between, read, usable_cores
+from bench.load import attempt, load_between, read, usable_cores
 
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "fvcore", "numpy")
 
 
 def read_environment(device: str) -> dict[str, Any]:
-    """The machine, threads, numerics and versions that decide a measurement on `device` ("cpu" or "cuda").
+    """Read the machine, threads, numerics and versions that decide a measurement on `device` ("cpu" or "cuda").
 
     Holds no host name, no user name and no path; every value is JSON.
     """
@@ -52,8 +52,8 @@ def read_environment(device: str) -> dict[str, Any]:
     }
 
 
-def crowded(environment: Mapping[str, Any]) -> str:
-    """How there are more threads than may run at once, and what to do; empty where there are not."""
+def crowding_line(environment: Mapping[str, Any]) -> str:
+    """Say that there are more threads than may run at once, and what to do; empty where there are not."""
     limits = {"cores": environment["usable_cores"], "cores of a quota": environment["cpu_quota"]}
     few, kind = min((limit, kind) for kind, limit in limits.items() if limit)
     if environment["torch_threads"] <= few:
@@ -62,17 +62,17 @@ def crowded(environment: Mapping[str, Any]) -> str:
 
 
 def read_load(seconds: float = 0.5) -> dict[str, Any]:
-    """What the machine does at the moment: the load on it while this process sleeps for so long."""
+    """Measure the load on the machine while this process sleeps for so long."""
     import torch
 
     before = read()
     time.sleep(seconds)
-    found = between(before, read(), threads=torch.get_num_threads()).to_json()
-    return {name: value for name, value in found.items() if name != "off_core"}  # this process slept
+    load = load_between(before, read(), threads=torch.get_num_threads()).to_json()
+    return {name: value for name, value in load.items() if name != "off_core"}  # this process slept
 
 
 def _sdpa_kernels() -> list[str]:
-    """The kernels that scaled_dot_product_attention may choose from; torch keeps the switches in one place for all."""
+    """Return the kernels that scaled_dot_product_attention may choose from; torch keeps one set of switches for all."""
     from torch.backends import cuda
 
     kernels = ("flash", "mem_efficient", "cudnn", "math")
@@ -96,7 +96,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> tuple[str | None, bool | None]:
-    """The checkout's commit and whether files differ from it; (None, None) where the code runs from no checkout."""
+    """Return the checkout's commit and whether files differ from it; (None, None) outside a checkout."""
     # An installed copy may lie inside another project's repository: only one that tracks this very file counts.
     if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
         return None, None
@@ -105,7 +105,7 @@ def _commit() -> tuple[str | None, bool | None]:
 
 
 def _git(*arguments: str) -> str | None:
-    """What a git command prints, run beside this file; None where it fails or git is absent."""
+    """Return what a git command prints, run beside this file; None where it fails or git is absent."""
     git = shutil.which("git")
     if git is None:
         return None

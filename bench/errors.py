@@ -5,19 +5,21 @@ from __future__ import annotations
 import errno
 import os
 import re
+import sys
 
 
 class InputError(ValueError):
     """Something the user gave is wrong: the message says the value, the rule and the remedy, in one line."""
 
 
-def is_input_error(error: ValueError) -> bool:
-    """Whether it is one of the packages' errors for wrong input (each leaf package has its own)."""
-    return any(kind.__name__ == InputError.__name__ for kind in type(error).__mro__)
+def input_errors() -> tuple[type[ValueError], ...]:
+    """Return the classes that stand for wrong input: this one, and those of the leaf packages that are loaded."""
+    modules = (sys.modules.get(f"{package}.errors") for package in ("efficient_bert", "eraser_eval"))
+    return (InputError, *(module.InputError for module in modules if module))
 
 
 def first_line(error: Exception) -> str:
-    """What another library's error says first: the rest is for its developers."""
+    """Return the first line of another library's error: the rest is for its developers."""
     return str(error).strip().partition("\n")[0]
 
 
@@ -28,14 +30,14 @@ DISK_REMEDIES = {
     errno.EIO: "check that disk, or choose another one",
     errno.EROFS: "choose a folder that may be written",
 }
-"""What a disk may answer to a write, and what to do about it."""
+"""Ways in which a disk refuses a write, and what to do about each."""
 
 _RUST = re.compile(r"\(os error (\d+)\)")
-"""How safetensors and tokenizers name the number, in exceptions that are no OSError."""
+"""The number of a system error in exceptions of safetensors and tokenizers, which are no OSError."""
 
 
 def disk_errno(error: BaseException) -> int | None:
-    """The number of a disk's refusal, whichever library reports it; None of any other error."""
+    """Return the number of a disk's refusal, whichever library reports it; None of any other error."""
     known = error.errno if isinstance(error, OSError) else None
     named = _RUST.search(str(error)) if known is None else None
     number = int(named.group(1)) if named else known
@@ -43,7 +45,7 @@ def disk_errno(error: BaseException) -> int | None:
 
 
 def system_trouble(error: OSError) -> str:
-    """What the system refused, and the remedy, in one line."""
+    """Say in one line what the system refused, and the remedy."""
     if error.filename is None:
         return first_line(error) or type(error).__name__
     number = disk_errno(error)

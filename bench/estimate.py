@@ -1,4 +1,4 @@
-"""How long a plan will take, measured from a few training steps and passes on its own data."""
+"""Estimate how long a plan will take from a few training steps and passes on its data."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.data import DATA_SEED
-from bench.runner import fresh_model, on_device
-from bench.session import single
+from bench.runners import move
+from bench.session import single_batch
+from bench.train import fresh_model
 from efficient_bert.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -16,11 +17,11 @@ if TYPE_CHECKING:
 
 WARM_UP, STEPS = 6, 10
 STEP_TOKENS = 32 * 64
-"""Of a measured step at most, so that long texts do not keep the plan waiting."""
+"""Word pieces of a measured step at most, so that long texts do not keep the plan waiting."""
 
 
 def estimate_seconds(plan: Plan, arms: Sequence[Arm]) -> float:
-    """Seconds for the stages that are not stored, and for measuring these arms; 0.0 where nothing is missing.
+    """Estimate the seconds for missing stages and for measuring these arms; 0.0 where nothing is missing.
 
     A training example costs what a few fine-tuning steps say, times the stage's own relative cost; evaluation and
     timing cost what a few single passes of the full model say, so that adaptive arms tend to take less.
@@ -28,7 +29,7 @@ def estimate_seconds(plan: Plan, arms: Sequence[Arm]) -> float:
     jobs, timed_again = plan.missing_jobs, plan.arms_timed_again
     if not jobs and not arms and not timed_again:
         return 0.0
-    model = on_device(fresh_model(plan, plan.settings.seed), plan.settings.device)
+    model = move(fresh_model(plan, plan.settings.seed), plan.settings.device)
     keep_freed_memory()
     seconds = 0.0
     if jobs:
@@ -37,13 +38,13 @@ def estimate_seconds(plan: Plan, arms: Sequence[Arm]) -> float:
         seconds += epochs * len(plan.data.train) * per_example
     if arms or timed_again:
         passes = len(arms) * (len(plan.data.evaluation) + len(plan.data.heldout))
-        timed = min(plan.latency_examples, len(plan.data.evaluation)) * plan.rounds
-        seconds += (passes + len([*arms, *timed_again]) * timed) * seconds_per_pass(plan, model)
+        timed_passes = min(plan.latency_examples, len(plan.data.evaluation)) * plan.rounds
+        seconds += (passes + len([*arms, *timed_again]) * timed_passes) * seconds_per_pass(plan, model)
     return seconds
 
 
 def seconds_per_training_example(plan: Plan, model: Any) -> float:
-    """Seconds of a few fine-tuning steps divided by their examples, after a few that are not counted.
+    """Measure the seconds of a few fine-tuning steps per example, after a few that are not counted.
 
     The first steps are slow: memory is claimed, and kernels are made for every new length.
     """
@@ -60,23 +61,23 @@ def seconds_per_training_example(plan: Plan, model: Any) -> float:
     device = plan.settings.device
     examples, started = 0, time.perf_counter()
     model.train()
-    for step, places in enumerate(buckets):
+    for step, row_numbers in enumerate(buckets):
         if step == min(WARM_UP, len(buckets) - 1):
             examples, started = 0, time.perf_counter()
-        inputs = collate(rows.select(places).to_list(), pad_token_id=plan.config.padding)
+        inputs = collate(rows.select(row_numbers).to_list(), pad_token_id=plan.config.padding)
         batch = {name: value.to(device) for name, value in inputs.items()}
         with torch.autocast(device, torch.bfloat16, enabled=native_precision(device) == "bf16"):
             loss = classification_loss(model, batch)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        examples += len(places)
+        examples += len(row_numbers)
         loss.item()  # waits for the device
     return (time.perf_counter() - started) / examples
 
 
 def seconds_per_pass(plan: Plan, model: Any) -> float:
-    """Mean seconds of a few single passes of the full model."""
+    """Measure the mean seconds of a few single passes of the full model."""
     import torch
 
     from efficient_bert import run
@@ -84,8 +85,8 @@ def seconds_per_pass(plan: Plan, model: Any) -> float:
     rows = plan.data.evaluation.select(range(min(len(plan.data.evaluation), 8))).to_list()
     model.eval()
     with torch.inference_mode():
-        run(model, single(plan, rows[0])).logits.cpu()
+        run(model, single_batch(plan, rows[0])).logits.cpu()
         started = time.perf_counter()
         for row in rows:
-            run(model, single(plan, row)).logits.cpu()
+            run(model, single_batch(plan, row)).logits.cpu()
     return (time.perf_counter() - started) / len(rows)

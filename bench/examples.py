@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.data import DATA_SEED, encode, fingerprint, hold_out, load_split, place_of
+from bench.data import DATA_SEED, encode, fingerprint, hold_out, load_split, locate_row
 from bench.errors import InputError
 from bench.overlap import Overlap, overlap
-from bench.word_pieces import Counts, count, wordless
+from bench.word_pieces import Counts, count, rows_without_words
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-    from bench.plan import Settings
     from bench.presets import Preset
+    from bench.settings import Settings
     from bench.tasks import Task
 
 
@@ -41,8 +41,8 @@ class Data:
     overlap: Overlap
     fingerprints: Mapping[str, str]
 
-    def reading(self, *parts: str) -> dict[str, str]:
-        """How the names of special tokens in these parts were read, where there are any: once it was as the tokens."""
+    def token_reading(self, *parts: str) -> dict[str, str]:
+        """Say how names of special tokens in these parts were read, where there are any: once it was as the tokens."""
         return {"special_tokens": "text"} if any(self.counts[part].typed for part in parts) else {}
 
 
@@ -58,8 +58,8 @@ def load_data(
         split: load_split(task, split, data_dir=settings.data_dir, seed=DATA_SEED, limit=limit)
         for split, limit in limits.items()
     }
-    whole = splits["train"]
-    train, heldout = hold_out(whole, seed=settings.first_seed, phrases=task.phrases)
+    training = splits["train"]
+    train, heldout = hold_out(training, seed=settings.first_seed, phrases=task.phrases)
     parts = {"train": train, "heldout": heldout, "evaluation": splits[task.evaluation]}
     encoded = {
         name: encode(part, tokenizer, max_length=max_length, windows=task.windows) for name, part in parts.items()
@@ -70,23 +70,26 @@ def load_data(
         train=encoded["train"],
         heldout=encoded["heldout"],
         evaluation=encoded["evaluation"],
-        dropped=len(whole) - len(train) - len(heldout),
+        dropped=len(training) - len(train) - len(heldout),
         cut=sum(sum(part["cut"][:]) for part in encoded.values()),
         counts={name: count(part, encoded[name], tokenizer) for name, part in parts.items()},
         overlap=overlap([train, heldout], parts["evaluation"]),
         fingerprints={
-            name: fingerprint(part, names=name == "evaluation") for name, part in {**parts, "training": whole}.items()
+            name: fingerprint(part, names=name == "evaluation")
+            for name, part in {**parts, "training": training}.items()
         },
     )
 
 
 def require_words(task: Task, split: str, encoded: Dataset, *, data_dir: Path | None) -> None:
     """Raise InputError where the tokenizer leaves nothing of a text that has a label."""
-    bare = wordless(encoded, pairs=task.pair is not None)
+    bare = rows_without_words(encoded, pairs=task.pair is not None)
     if bare:
-        place = place_of(task, split, encoded["text_id" if task.windows else "example_id"][bare[0]], data_dir=data_dir)
+        where = locate_row(
+            task, split, encoded["text_id" if task.windows else "example_id"][bare[0]], data_dir=data_dir
+        )
         kind = "one of the two texts" if task.pair else "the text"
         raise InputError(
-            f"{place}: the backbone's tokenizer leaves no word pieces of {kind} (it holds only characters that it "
+            f"{where}: the backbone's tokenizer leaves no word pieces of {kind} (it holds only characters that it "
             f"drops, as invisible ones), but an example needs words; remove the row or fill it in"
         )

@@ -1,4 +1,4 @@
-"""What a command needs for itself while it works: what it makes, and that nobody changes what it makes it of."""
+"""Keep other commands from what a command makes, and notice when they change what it is made of."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def alone(store: Folders, names: Iterable[str]) -> Iterator[None]:
-    """Keep other commands from making or forgetting these folders."""
+def lock_folders(store: Folders, names: Iterable[str]) -> Iterator[None]:
+    """Keep other commands from making or deleting these folders."""
     with ExitStack() as locks:
         for name in sorted(names):  # in one order, so that no two commands wait for each other
             locks.enter_context(exclusive_lock(store.folder(name)))
@@ -26,18 +26,18 @@ def alone(store: Folders, names: Iterable[str]) -> Iterator[None]:
 
 @contextmanager
 def fresh_locks(plan: Plan) -> Iterator[None]:
-    """With `fresh`, keep other commands from all that is forgotten and made again, until it is made."""
+    """Keep other commands, with `fresh`, from all that is deleted and made again, until it is made."""
     with ExitStack() as locks:
         if plan.settings.fresh:
-            runs, stages = plan.forgotten
-            locks.enter_context(alone(plan.artifacts, {*stages, *(job.id for job in plan.missing_jobs)}))
-            locks.enter_context(alone(plan.runs, {*runs, *(arm.run_id for arm in plan.missing_arms)}))
+            runs, stages = plan.outdated
+            locks.enter_context(lock_folders(plan.artifacts, {*stages, *(job.id for job in plan.missing_jobs)}))
+            locks.enter_context(lock_folders(plan.runs, {*runs, *(arm.run_id for arm in plan.missing_arms)}))
         yield
 
 
 @contextmanager
 def same_stages(plan: Plan, jobs: Sequence[Job]) -> Iterator[None]:
-    """See to it that finished stages are whole, and that they are the same ones when the block ends.
+    """Check that finished stages are intact, and that they are the same ones when the block ends.
 
     Raises:
         InputError: one is damaged, or another command has trained it again or forgotten it.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError
-from bench.layouts import quoted
+from bench.layouts import quote
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,11 +32,11 @@ def require_finite(values: Tensor, names: Sequence[str], *, kind: str = "answer 
     finite = values.isfinite().flatten(1).all(1)
     if not finite.all():
         name = names[int(finite.int().argmin())]
-        raise InputError(f"the model's {kind} example {quoted(name, repr)} is no finite number; {REMEDY}")
+        raise InputError(f"the model's {kind} example {quote(name, repr)} is no finite number; {REMEDY}")
 
 
 def odd_row(table: pa.Table) -> int | None:
-    """The first row of a table of examples whose answer is no finite number; None where there is none."""
+    """Return the first row of a table of examples whose answer is no finite number; None where there is none."""
     import pyarrow.compute as pc
 
     shares, scores = table["probabilities"].combine_chunks(), table["prediction"].combine_chunks()
@@ -63,7 +63,7 @@ def require_weights(plan: Plan, model: EfficientBertForSequenceClassification) -
         row = holder(plan, pieces)
         if name == WORDS and row is None and plan.config.padding not in pieces:
             continue
-        where = f", which example {quoted(row, repr)} is read with" if row is not None else ""
+        where = f", which example {quote(row, repr)} is read with" if row is not None else ""
         raise InputError(
             f"the weights of backbone {plan.backbone.name!r} hold {int(odd.sum())} values that are no finite numbers, "
             f"in {name}{where}; pass a whole checkpoint" + (", or leave such rows out" if row is not None else "")
@@ -71,7 +71,7 @@ def require_weights(plan: Plan, model: EfficientBertForSequenceClassification) -
 
 
 def holder(plan: Plan, pieces: set[int]) -> str | None:
-    """The first example, of those that are reported on and then of those to train on, with one of these word pieces."""
+    """Return the first example with one of these word pieces, of the reported ones and then of those to train on."""
     if not pieces:
         return None
     data = plan.data

@@ -1,4 +1,4 @@
-"""Whether values fit: knobs and options are held against their own bounds and against the model, before training.
+"""Check values before training: knobs and options against their bounds and against the model.
 
 One refusal names all that is wrong, so that nobody has to try again for each value.
 """
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from bench.errors import InputError
 
 if TYPE_CHECKING:
-    from bench.plan import Arm, Settings
+    from bench.plan import Arm
+    from bench.settings import Settings
     from efficient_bert import EfficientBertConfig
     from efficient_bert.knobs import Knob, Value
     from efficient_bert.methods import Method
@@ -25,16 +26,16 @@ MOST = 6
 
 
 def refusals(*checks: Callable[[], object]) -> list[str]:
-    """What these checks refuse, each once."""
+    """Return the messages of checks that fail, each once."""
     from efficient_bert import InputError as UnfitError
 
-    found = []
+    messages = []
     for check in checks:
         try:
             check()
         except UnfitError as error:
-            found.append(str(error))
-    return list(dict.fromkeys(found))
+            messages.append(str(error))
+    return list(dict.fromkeys(messages))
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class Points:
     arms: tuple[Arm, ...]
     misfits: tuple[Misfit, ...]
 
-    def refused(self, settings: Settings) -> Iterator[str]:
-        """The reasons of misfits that were asked for; a method's own points may be left out."""
+    def refusal_reasons(self, settings: Settings) -> Iterator[str]:
+        """Yield the reasons of misfits among given values; a method's default points may be left out."""
         options = {f"{stage.name}.{knob.name}" for stage in self.method.stage.chain for knob in stage.options}
         by_knob = any(knob.name in settings.knobs for knob in self.method.all_knobs)
         by_option = any(name in settings.options for name in options)
@@ -66,8 +67,8 @@ class Points:
             yield from self.misfits[0].reasons
 
     @property
-    def left_out(self) -> str:
-        """What is left out and why, empty where nothing is."""
+    def omission(self) -> str:
+        """Which points are left out and why, empty where none is."""
         if not self.misfits:
             return ""
         counts = f"{len(self.misfits)} of {len(self.misfits) + len(self.arms)} points: " if self.arms else ""
@@ -96,35 +97,35 @@ def check_values(settings: Settings, options: Mapping[str, Value], methods: Sequ
     refuse(refusals(*(partial(knob.parse, value) for knob, value in given)))
 
 
-def unfit_stages(
+def unfit_reasons(
     stage: Stage,
     config: EfficientBertConfig,
     options: Mapping[str, Mapping[str, Value]],
     vocabulary: Mapping[str, int],
 ) -> list[str]:
-    """Why the stages up to this one cannot train from a model of this configuration; nothing where they can.
+    """Say why the stages up to this one cannot train from a model of this configuration; nothing where they can.
 
     Args:
         options: of each stage, knobs among them, by the stage's name.
     """
     from efficient_bert import InputError as UnfitError
 
-    found: list[str] = []
+    messages: list[str] = []
     for each in stage.chain:
-        own = options[each.name]
-        if found:  # there is no configuration to hold the rest against
-            found += refusals(partial(each.changes, config, own))
+        values = options[each.name]
+        if messages:  # there is no configuration to check the rest against
+            messages += refusals(partial(each.changes, config, values))
             continue
         try:
-            each.check(config, own, vocabulary)
-            config = configured(each, config, own)
+            each.check(config, values, vocabulary)
+            config = config_after_stage(each, config, values)
         except UnfitError as error:
-            found.append(str(error))
-    return found
+            messages.append(str(error))
+    return messages
 
 
-def configured(stage: Stage, before: EfficientBertConfig, options: Mapping[str, Value]) -> EfficientBertConfig:
-    """The configuration that a stage leaves."""
+def config_after_stage(stage: Stage, before: EfficientBertConfig, options: Mapping[str, Value]) -> EfficientBertConfig:
+    """Return the configuration of the model that a stage makes."""
     from efficient_bert import EfficientBertConfig
 
     changes = stage.changes(before, options)
@@ -132,7 +133,7 @@ def configured(stage: Stage, before: EfficientBertConfig, options: Mapping[str, 
 
 
 def grid(knobs: Sequence[Knob], chosen: Mapping[str, Sequence[Value]]) -> list[dict[str, Value]]:
-    """Every combination of the chosen values, and of a knob's own points where nothing is chosen."""
+    """Return every combination of the chosen values, with a knob's default points where none is chosen."""
     axes = [
         [knob.parse(value) for value in chosen[knob.name]] if knob.name in chosen else knob.points or [knob.default]
         for knob in knobs

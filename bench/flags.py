@@ -24,10 +24,10 @@ HELP_WIDTH = 110
 """Characters of a line of help."""
 
 ARGUMENTS = f"{__name__}.arguments"
-"""Of a context's `meta`: the arguments before they are parsed."""
+"""Key of a context's `meta` for the arguments before they are parsed."""
 
 Flag = Callable[[Callable[..., None]], Callable[..., None]]
-"""What gives a command flags."""
+"""A decorator that gives a command flags."""
 
 SEED = click.IntRange(0, 2**32 - 1)
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -46,7 +46,7 @@ class Name(click.ParamType[str]):
         return "NAME"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The name itself, checked."""
+        """Return the name itself, checked."""
         return str(self.registry[value].name)
 
 
@@ -54,15 +54,15 @@ class Share(click.FloatRange):
     """A number within bounds, which nan is not."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The number, checked."""
-        found = float(super().convert(value, param, ctx))
-        if math.isnan(found):
+        """Return the number, checked."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
             self.fail(f"{value} is no number; give one of {self.min} to {self.max}", param, ctx)
-        return found
+        return number
 
 
 def flag(name: str) -> str:
-    """`exit_threshold` as `--exit-threshold`."""
+    """Return `exit_threshold` as `--exit-threshold`."""
     return "--" + name.replace("_", "-")
 
 
@@ -82,8 +82,8 @@ class WithKnobs(click.Command):
         stages = {stage.name: stage for method in METHODS.values() for stage in method.stage.chain}
         extra = [knob_flag(knob) for knob in every_knob().values()]
         extra += [option_flag(stage, knob) for stage in stages.values() for knob in stage.options]
-        *own, help_flag = super().get_params(ctx)
-        return [*own, *extra, help_flag]
+        *options, help_flag = super().get_params(ctx)
+        return [*options, *extra, help_flag]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the command's own flags, then those of each method that is named, in groups."""
@@ -146,12 +146,12 @@ def _value_flag(name: str, knob: Knob, *, several: bool, default: Value) -> clic
 
 
 def every_knob() -> dict[str, Knob]:
-    """The knobs of all methods, by name."""
+    """Return the knobs of all methods, by name."""
     return {knob.name: knob for method in METHODS.values() for knob in method.all_knobs}
 
 
 def given_values(extra: dict[str, Any]) -> dict[str, Any]:
-    """The knobs and options among a command's parameters, as `Settings` takes them."""
+    """Return the knobs and options among a command's parameters, as `Settings` takes them."""
     given = {name: value for name, value in extra.items() if value is not None}
     knobs = every_knob()
     return {
@@ -161,7 +161,7 @@ def given_values(extra: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_flags(*flags: Flag) -> Flag:
-    """One decorator of several, the first flag first in `--help`."""
+    """Join decorators into one, the first flag first in `--help`."""
     return lambda command: reduce(lambda made, flag: flag(made), reversed(flags), command)
 
 
@@ -178,7 +178,7 @@ SHARED = with_flags(
         "--store", type=FOLDER, default=Path(), help="Folder of runs/, artifacts/ and explained/. [default: here]"
     ),
 )
-"""What every command that needs a model is asked."""
+"""Flags of every command that needs a model."""
 
 SEEDS = click.option(
     "--seed", "seeds", type=SEED, multiple=True, default=(0,), show_default=True, help="May be repeated."

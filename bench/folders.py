@@ -27,7 +27,7 @@ MADE_WITH = "made_with.txt"
 
 @contextmanager
 def aside(path: Path) -> Iterator[Path]:
-    """A file of this process alone that takes the place of `path` once it is written."""
+    """Give a file of this process alone, which takes the place of `path` once it is written."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     with disk_errors_at(path):
         try:
@@ -54,7 +54,7 @@ def disk_errors_at(path: Path) -> Iterator[None]:
 
 
 def flush(folder: Path) -> None:
-    """See to it that all files in a folder and below have reached the disk."""
+    """Wait until all files in a folder and below have reached the disk."""
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb+") as file:
@@ -86,8 +86,8 @@ def require_own(folder: Path, names: Collection[str], *, kind: str) -> None:
         InputError: it is a file or lies below one, or holds something of another name.
     """
     require_folder(folder, kind=kind)
-    there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    strangers = [name for name in there if not any(fnmatchcase(name, own) for own in names)]
+    present = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    strangers = [name for name in present if not any(fnmatchcase(name, pattern) for pattern in names)]
     if strangers:
         raise InputError(f"{folder} holds {strangers[0]!r}, which is no part of {kind}; name an empty or new folder")
 
@@ -104,17 +104,17 @@ def require_new(files: Iterable[Path], *, force: bool) -> None:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 (hex) of a file, or of the names and contents of the files right in a folder."""
+    """Return the SHA-256 (hex) of a file, or of the names and contents of the files right in a folder."""
     if path.is_dir():
-        files = {own.name: digest(own) for own in sorted(path.iterdir()) if own.is_file()}
+        files = {file.name: digest(file) for file in sorted(path.iterdir()) if file.is_file()}
         return hashlib.sha256(json.dumps(files).encode()).hexdigest()
-    found = path.stat()
-    return _digest(path, found.st_mtime_ns, found.st_size)
+    status = path.stat()
+    return _digest(path, status.st_mtime_ns, status.st_size)
 
 
 @cache
 def _digest(path: Path, changed: int, size: int) -> str:
-    """Of a file as it was last changed: a plan asks for every operating point."""
+    """Return the digest of a file as it was last changed: a plan asks for it at every operating point."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -131,10 +131,10 @@ class Folders:
         return self.root / name
 
     def partial(self, name: str, *, made_with: Iterable[str] = ()) -> Path:
-        """Where an unfinished one keeps what it has; hidden from every listing, made on demand.
+        """Return the folder of unfinished work; hidden from every listing, made on demand.
 
         Args:
-            made_with: ids of the stages that it comes of, for `unfinished`.
+            made_with: ids of the stages that it comes of, for `unfinished_ids`.
         """
         folder = self._partial(name)
         with disk_errors_at(folder):
@@ -144,25 +144,25 @@ class Folders:
                     part.write_text("\n".join(stages), encoding="utf8")
         return folder
 
-    def unfinished(self, stages: Collection[str]) -> list[str]:
-        """Names of those under way that come of one of these stages."""
+    def unfinished_ids(self, stages: Collection[str]) -> list[str]:
+        """Return the names of unfinished folders that come of one of these stages."""
         files = sorted(self.root.glob(f".*.partial/{MADE_WITH}"))
         of = {path.parent.name[1:].removesuffix(".partial"): _words(path) for path in files}
-        return [name for name, own in of.items() if set(stages) & set(own)]
+        return [name for name, chain in of.items() if set(stages) & set(chain)]
 
     def __contains__(self, name: str) -> bool:
         return (self.folder(name) / self.marker).is_file()
 
     def ids(self) -> Iterator[str]:
-        """Names of the finished ones, sorted."""
+        """Return the names of the finished folders, sorted."""
         if self.root.is_dir():
             for folder in sorted(self.root.iterdir()):
                 if not folder.name.startswith(".") and folder.name in self:
                     yield folder.name
 
     @contextmanager
-    def assembled(self, name: str) -> Iterator[Path]:
-        """An empty folder, renamed into place when the block ends, whose last act is to write the marker."""
+    def assemble(self, name: str) -> Iterator[Path]:
+        """Give an empty folder, renamed to its name when the block ends, whose last act is to write the marker."""
         with disk_errors_at(self.folder(name)):
             ready = self.partial(name) / "ready"
             shutil.rmtree(ready, ignore_errors=True)
@@ -185,7 +185,7 @@ class Folders:
         return self.root / f".{name}.partial"
 
     def _drop(self, name: str) -> None:
-        """The marker goes first, so that a half-removed folder is none."""
+        """Remove a folder, the marker first, so that a half-removed one is not taken for a finished one."""
         folder = self.folder(name)
         if folder.is_file():
             folder.unlink()
@@ -195,5 +195,5 @@ class Folders:
 
 
 def _words(path: Path) -> list[str]:
-    """The words of a file, whatever a damaged one holds."""
+    """Read the words of a file, whatever a damaged one holds."""
     return path.read_text(encoding="utf8", errors="replace").split()

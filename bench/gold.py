@@ -1,4 +1,4 @@
-"""People's rationales of a task's split: where they lie, and each document with the tokens that they marked."""
+"""Read people's rationales of a task's split: documents, and the tokens that people marked in them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from bench.artifacts import content_hash
 from bench.data import DATA_SEED
 from bench.errors import InputError
 from bench.layouts import ERASER_SPLITS, require_columns
-from bench.rationales import annotated
 from bench.rows import class_name
-from bench.sources import places
+from bench.sources import candidate_folders
+from bench.synthetic_gold import synthetic_rationales
 from eraser_eval.documents import tokens
 from eraser_eval.errors import shorten
 from eraser_eval.fields import name as identifier
@@ -38,7 +38,7 @@ class Gold:
 
     @cached_property
     def identity(self) -> str:
-        """Of the documents and the marks on them."""
+        """A hash of the documents and the marks on them."""
         return content_hash([[repr(annotation) for annotation in self.annotations], dict(self.documents)])
 
     def write(self, folder: Path) -> None:
@@ -47,7 +47,7 @@ class Gold:
 
 
 def read_gold(task: Task, split: str, *, data_dir: Path | None, limit: int | None = None) -> Gold:
-    """The rationales of a split, `limit` annotations spread evenly over it where that is less.
+    """Read the rationales of a split, or `limit` annotations spread evenly over it where that is less.
 
     A synthetic task makes its own; others have a folder in ERASER's layout below `data_dir`, or files with the spans
     (`rationale_spans`) beside the text.
@@ -61,7 +61,7 @@ def read_gold(task: Task, split: str, *, data_dir: Path | None, limit: int | Non
     if not annotations:
         raise InputError(f"task {task.name!r} has no rationales in its split {split!r}; name another split")
     if limit is not None and limit < len(annotations):
-        annotations = tuple(annotations[place * len(annotations) // limit] for place in range(limit))
+        annotations = tuple(annotations[number * len(annotations) // limit] for number in range(limit))
     for annotation in annotations:
         if len(annotation.docids) != 1:
             raise InputError(
@@ -74,7 +74,7 @@ def read_gold(task: Task, split: str, *, data_dir: Path | None, limit: int | Non
 
 
 def require_rationales(task: Task) -> None:
-    """Raise InputError where nobody marked anything."""
+    """Raise InputError where a task has no rationales."""
     if task.generate is None and not task.rationales:
         raise InputError(f"task {task.name!r} carries no rationales; --task movies, hatexplain and demo do")
 
@@ -94,64 +94,64 @@ def require_marks(task: Task, split: str, annotations: Sequence[Annotation], *, 
 
 
 def marked_tokens(annotation: Annotation, length: int) -> NDArray[np.bool_]:
-    """[length]: which tokens of the document lie in some span of evidence."""
-    found = np.zeros(length, np.bool_)
+    """Return a mask [length] of the document's tokens that lie in some span of evidence."""
+    mask = np.zeros(length, np.bool_)
     for span in annotation.spans:
-        found[span.start_token : span.end_token] = True
-    return found
+        mask[span.start_token : span.end_token] = True
+    return mask
 
 
 def _dataset(task: Task, split: str, data_dir: Path | None) -> EraserDataset:
     if task.generate is not None:
-        return annotated(task, seed=DATA_SEED)
+        return synthetic_rationales(task, seed=DATA_SEED)
     if data_dir is None:
         raise InputError(f"the rationales of task {task.name!r} are on no hub; pass --data-dir with {task.rationales}/")
-    for folder in places(task.rationales, data_dir):
+    for folder in candidate_folders(task.rationales, data_dir):
         if (folder / f"{split}.jsonl").is_file() and any((folder / name).exists() for name in ("docs", "docs.jsonl")):
             return read_dataset(folder)
-    beside = _beside(task, split, data_dir)
-    if beside is None:
+    posts = _from_json_lines(task, split, data_dir)
+    if posts is None:
         raise InputError(f"{data_dir} holds no {task.rationales}/{split}.jsonl; pass another --data-dir")
-    return beside
+    return posts
 
 
-def _beside(task: Task, split: str, data_dir: Path) -> EraserDataset | None:
-    """From a file with a text, its label and the marked spans in each line; lines without any are left out."""
+def _from_json_lines(task: Task, split: str, data_dir: Path) -> EraserDataset | None:
+    """Read a file with a text, its label and the marked spans in each line; lines without spans are left out."""
     layout = task.json_lines
     name = {theirs: ours for ours, theirs in ERASER_SPLITS.items()}[split]
     if layout is None or name not in layout.files:
         return None
-    paths = (folder / layout.files[name] for folder in places(task.folder, data_dir))
+    paths = (folder / layout.files[name] for folder in candidate_folders(task.folder, data_dir))
     path = next(filter(Path.is_file, paths), None)
     if path is None:
         return None
     documents: dict[str, str] = {}
     annotations = []
     columns = [layout.example_id, layout.text, layout.label]
-    for place, row in read_objects(path):
+    for where, row in read_objects(path):
         if row.get("rationale_spans") in (None, []):
             continue
-        require_columns(task, where=str(place), columns=columns, present=list(row))
-        text, docid = row[layout.text], identifier(row[layout.example_id], layout.example_id, place)
+        require_columns(task, where=str(where), columns=columns, present=list(row))
+        text, docid = row[layout.text], identifier(row[layout.example_id], layout.example_id, where)
         if not isinstance(text, str):
-            raise InputError(f"{place}: {layout.text!r} is a {type(text).__name__}, but must be a string")
+            raise InputError(f"{where}: {layout.text!r} is a {type(text).__name__}, but must be a string")
         if docid in documents:
-            raise InputError(f"{place}: its id {shorten(docid)} is there twice; give each row its own")
+            raise InputError(f"{where}: its id {shorten(docid)} is there twice; give each row its own")
         documents[docid] = text
-        spans = _spans(row["rationale_spans"], size=len(tokens(text)), place=place)
+        spans = _spans(row["rationale_spans"], size=len(tokens(text)), where=where)
         evidences = tuple((Evidence(docid, start, end),) for start, end in spans)
-        annotations.append(Annotation(docid, "", class_name(task, row[layout.label], str(place)), evidences, (docid,)))
+        annotations.append(Annotation(docid, "", class_name(task, row[layout.label], str(where)), evidences, (docid,)))
     return EraserDataset(documents, {split: tuple(annotations)})
 
 
-def _spans(found: object, *, size: int, place: Location) -> list[tuple[int, int]]:
-    """The [start, end) of a text of `size` tokens; what else a field holds may be a text, and is not shown."""
-    pairs: list[Any] = found if isinstance(found, list) else [found]
+def _spans(field: object, *, size: int, where: Location) -> list[tuple[int, int]]:
+    """Return the [start, end) pairs of a text of `size` tokens; other content may be a text, and is not shown."""
+    pairs: list[Any] = field if isinstance(field, list) else [field]
     for pair in pairs:
         if not isinstance(pair, list) or [type(offset) for offset in pair] != [int, int]:
-            raise InputError(f"{place}: rationale_spans holds no list of [start, end]; give pairs of whole numbers")
+            raise InputError(f"{where}: rationale_spans holds no list of [start, end]; give pairs of whole numbers")
         if not 0 <= pair[0] < pair[1] <= size:
             raise InputError(
-                f"{place}: rationale span [{pair[0]}, {pair[1]}) is none of {size} tokens; give 0 <= start < end"
+                f"{where}: rationale span [{pair[0]}, {pair[1]}) is none of {size} tokens; give 0 <= start < end"
             )
     return [(start, end) for start, end in pairs]

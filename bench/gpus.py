@@ -1,4 +1,4 @@
-"""Who else is on the GPU, as its driver's own tool says; nothing where there is none."""
+"""Ask the driver's tool which other processes are on the GPU."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 
 
 def other_processes(device: str) -> int | None:
-    """How many other processes compute on the current GPU; None on a CPU, or where that cannot be known.
+    """Count other processes that compute on the current GPU; None on a CPU, or where that cannot be known.
 
     A container's driver may hide all processes or show this one too: one of those that are shown is taken for this.
     """
@@ -16,7 +16,7 @@ def other_processes(device: str) -> int | None:
 
 
 def _nvidia_smi(query: str) -> list[str] | None:
-    """The lines that the driver's tool prints about the current GPU; None where it is absent or fails."""
+    """Return the lines that the driver's tool prints about the current GPU; None where it is absent or fails."""
     import torch
 
     tool = shutil.which("nvidia-smi")

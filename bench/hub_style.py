@@ -119,7 +119,7 @@ def _join(parts: Sequence[Part]) -> Raw:
     """Put the rows of all files together, each with its place in its file."""
     ends = list(accumulate(len(part.text) for part in parts))
 
-    def place(row: int) -> str:
+    def locate(row: int) -> str:
         number = min(bisect_right(ends, row), len(parts) - 1)
         return f"{parts[number].where}, row {row - ([0, *ends])[number] + 1}"
 
@@ -127,7 +127,7 @@ def _join(parts: Sequence[Part]) -> Raw:
         text=[value for part in parts for value in part.text],
         pair=_chain(part.pair for part in parts),
         label=_chain(part.label for part in parts),
-        place=place,
+        locate=locate,
     )
 
 

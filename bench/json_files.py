@@ -15,7 +15,7 @@ SHOWN = 40
 
 
 def read_json(path: Path, *, remedy: str) -> Any:
-    """The content of a JSON file.
+    """Read the content of a JSON file.
 
     Args:
         remedy: what mends a damaged one, as the end of a message.
@@ -39,54 +39,54 @@ def read_json(path: Path, *, remedy: str) -> Any:
 
 
 def read_object(path: Path, *, remedy: str) -> dict[str, Any]:
-    """As `read_json`, of a file that holds an object.
+    """Do as `read_json`, of a file that holds an object.
 
     Raises:
         InputError: as `read_json`, or it holds something else.
     """
     content = read_json(path, remedy=remedy)
     if not isinstance(content, dict):
-        raise InputError(f"{path} is damaged: it holds {brief(content)}, not an object; {remedy}")
+        raise InputError(f"{path} is damaged: it holds {shorten(content)}, not an object; {remedy}")
     return content
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object without repeated names, of which json would keep the last."""
+    """Make an object without repeated names, of which json would keep the last."""
     content = dict(pairs)
     if len(content) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"field {brief(twice)} stands there twice")
+        raise ValueError(f"field {shorten(twice)} stands there twice")
     return content
 
 
-def brief(value: Any) -> str:
-    """A value for a message: as JSON where it is short, else by its kind and length."""
+def shorten(value: Any) -> str:
+    """Return a value for a message: as JSON where it is short, else by its kind and length."""
     if isinstance(value, list | dict):
         return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
     written = json.dumps(value)
     return written if len(written) <= SHOWN else f"{type(value).__name__} of {len(written)} characters"
 
 
-def misfit(value: Any, kind: Any, place: str) -> str | None:
-    """Where a value of JSON, or a part of it, is not of its kind, in words; None where it fits.
+def misfit(value: Any, kind: Any, field: str) -> str | None:
+    """Say where a value of JSON, or a part of it, is not of its kind; None where it fits.
 
     Args:
         kind: str, bool, int (not negative), float (any finite number), object (any of these), Any, or a Mapping or
             Sequence of those.
-        place: the value's name, for example `data.rows`.
+        field: the value's name, for example `data.rows`.
     """
     origin, parts = get_origin(kind), get_args(kind)
     if kind is Any:
         return None
     if origin is not None and issubclass(origin, Mapping):
         inner = value.items() if isinstance(value, dict) else None
-        return _within(inner, parts[1], place, wanted="an object", value=value)
+        return _within(inner, parts[1], field, wanted="an object", value=value)
     if origin is not None and issubclass(origin, Sequence):
         listed = enumerate(value) if isinstance(value, list) else None
-        return _within(listed, parts[0], place, wanted="a list", value=value)
+        return _within(listed, parts[0], field, wanted="a list", value=value)
     wanted = _NAMES[kind]
-    return None if _is(value, kind) else f"{place} is {brief(value)}, but it is {wanted}"
+    return None if _is(value, kind) else f"{field} is {shorten(value)}, but it is {wanted}"
 
 
 _NAMES = {
@@ -98,10 +98,10 @@ _NAMES = {
 }
 
 
-def _within(items: Any, kind: Any, place: str, *, wanted: str, value: Any) -> str | None:
+def _within(items: Any, kind: Any, field: str, *, wanted: str, value: Any) -> str | None:
     if items is None:
-        return f"{place} is {brief(value)}, but it is {wanted}"
-    return next((found for name, each in items if (found := misfit(each, kind, f"{place}.{name}"))), None)
+        return f"{field} is {shorten(value)}, but it is {wanted}"
+    return next((problem for name, each in items if (problem := misfit(each, kind, f"{field}.{name}"))), None)
 
 
 def _is(value: Any, kind: Any) -> bool:
@@ -117,7 +117,7 @@ def _is(value: Any, kind: Any) -> bool:
 
 
 def _encodable(text: str) -> bool:
-    """Whether UTF-8 can hold the text: JSON can write half of a surrogate pair, and no page could show it."""
+    """Say whether UTF-8 can hold the text: JSON can write half of a surrogate pair, and no page could show it."""
     try:
         text.encode()
     except UnicodeEncodeError:

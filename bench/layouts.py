@@ -1,7 +1,7 @@
 """The layouts of text files that a task's split comes in: GLUE's TSV, JSON lines, ERASER's.
 
 For each there is a function that finds the split's files in a folder, none where it is not in this layout, and one that
-reads them. Messages hold places, labels and column names, never texts.
+reads them. Messages hold file names, line numbers, labels and column names, never texts.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class Raw:
 
     Attributes:
         text, pair, label: one value per row; pair is None for single texts, label for a split without labels.
-        place: row index -> where the row stands, for messages.
+        locate: row index -> its file and line, for messages.
         example_id: names of the rows as they are written, None where they have none of their own.
     """
 
     text: Sequence[object]
     pair: Sequence[object] | None
     label: Sequence[object] | None
-    place: Callable[[int], str]
+    locate: Callable[[int], str]
     example_id: Sequence[object] | None = None
 
 
@@ -70,14 +70,14 @@ def read_tsv(task: Task, split: str, paths: Sequence[Path]) -> Raw:
     if repeated is not None:
         raise InputError(f"{path}, line {repeated} is the header again; were two files joined? keep one header and set")
     if layout.broken:
-        numbered = list(_mended(numbered, size=len(header), required=columns if labelled else []))
+        numbered = list(_mend_rows(numbered, size=len(header), required=columns if labelled else []))
     _require_fields(path, numbered, size=len(header))
     values = {name: [row[column] for _, row in numbered] for name, column in zip(wanted, columns, strict=True)}
     return Raw(
         text=values[layout.text],
         pair=values[layout.pair] if layout.pair else None,
         label=values.get(layout.label),
-        place=lambda row: f"{path}, line {numbered[row][0] if numbered else 1}",
+        locate=lambda row: f"{path}, line {numbered[row][0] if numbered else 1}",
     )
 
 
@@ -94,15 +94,15 @@ def _require_fields(path: Path, numbered: Sequence[tuple[int, list[str]]], *, si
     number, row = odd[0]
     returns = "; carriage returns alone, as it has some, end no line" if any("\r" in field for field in row) else ""
     raise InputError(
-        f"{path}, line {number}: {len(row)} tab-separated fields, but its header has {size}{returns}{more(len(odd))}; "
-        f"mend the file, or remove such lines"
+        f"{path}, line {number}: {len(row)} tab-separated fields, but its header has {size}{returns}"
+        f"{more_rows(len(odd))}; mend the file, or remove such lines"
     )
 
 
-def _mended(
+def _mend_rows(
     numbered: Sequence[tuple[int, list[str]]], *, size: int, required: Sequence[int]
 ) -> Iterator[tuple[int, list[str]]]:
-    """Rows of a file that is known to be broken, all of them `size` fields long.
+    """Yield the rows of a file that is known to be broken, all of them `size` fields long.
 
     Rows of another length, or with an empty required field, are left out; where none is required every row has to be
     answered, so that short ones are filled up and long ones cut.
@@ -110,7 +110,7 @@ def _mended(
     for number, row in numbered:
         if not required:
             yield number, (row + [""] * size)[:size]
-        elif len(row) == size and all(row[place].strip() for place in required):
+        elif len(row) == size and all(row[column].strip() for column in required):
             yield number, row
 
 
@@ -130,7 +130,7 @@ def read_json_lines(task: Task, split: str, paths: Sequence[Path]) -> Raw:
         text=[row[layout.text] for _, row in rows],
         pair=None,
         label=[row[layout.label] for _, row in rows] if labelled else None,
-        place=lambda row: str(rows[row][0]) if rows else f"{path}, line 1",
+        locate=lambda row: str(rows[row][0]) if rows else f"{path}, line 1",
         example_id=[row[layout.example_id] for _, row in rows],
     )
 
@@ -147,19 +147,19 @@ def read_eraser(task: Task, split: str, paths: Sequence[Path]) -> Raw:
     data = read_dataset(path.parent)
     annotations = data.splits[path.stem]
 
-    def place(row: int) -> str:
-        return f"{path}, annotation {quoted(annotations[row].annotation_id, repr)}" if annotations else str(path)
+    def locate(row: int) -> str:
+        return f"{path}, annotation {quote(annotations[row].annotation_id, repr)}" if annotations else str(path)
 
     for row, annotation in enumerate(annotations):
         if len(annotation.docids) != 1:
             raise InputError(
-                f"{place(row)} is about {len(annotation.docids)} documents, but task {task.name!r} classifies one"
+                f"{locate(row)} is about {len(annotation.docids)} documents, but task {task.name!r} classifies one"
             )
     return Raw(
         text=[data.documents[annotation.docids[0]] for annotation in annotations],
         pair=None,
         label=[annotation.classification for annotation in annotations],
-        place=place,
+        locate=locate,
         example_id=[annotation.annotation_id for annotation in annotations],
     )
 
@@ -179,20 +179,20 @@ def require_columns(task: Task, *, where: Path | str, columns: Sequence[str], pr
 
 def _names(present: Sequence[str]) -> str:
     """List the columns of a file, of which only names are shown: without a header they are fields of its texts."""
-    names = [quoted(name) if NAME.fullmatch(name) else f"({len(name)} characters)" for name in present[:MOST_NAMES]]
+    names = [quote(name) if NAME.fullmatch(name) else f"({len(name)} characters)" for name in present[:MOST_NAMES]]
     left = len(present) - MOST_NAMES
     return (", ".join(names) or "none") + (f" and {left} more" if left > 0 else "")
 
 
-def quoted(value: object, write: Callable[[object], str] = str) -> str:
-    """A label or a column's name for a message; what is too long for one may be a text, and is not shown."""
+def quote(value: object, write: Callable[[object], str] = str) -> str:
+    """Return a label or a column's name for a message; a long one may be a text, and is not shown."""
     text = str(value)
     if len(text) > LONGEST_NAME:
         return f"({len(text)} characters)"
     return write(value) if text.isprintable() else ascii(value)
 
 
-def more(rows: int) -> str:
+def more_rows(rows: int) -> str:
     """Say how many rows besides the first are like it."""
     return "" if rows < 2 else f" (as in {rows - 1} more row{'s' if rows > 2 else ''})"
 

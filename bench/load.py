@@ -1,4 +1,4 @@
-"""What else a machine did while something was timed on it, and whether that spoils the numbers.
+"""Measure what else a machine does while something is timed on it, and judge whether that spoils the numbers.
 
 Counters are read before and after, never during a timed call. What a machine does not tell is None, and no reason for
 anything. This process's own work, however much, is no load: what counts is the processor time of others on the cores
@@ -38,7 +38,7 @@ HELD_BACK = 0.01
 
 COUNTS = ("held_back", "swapped", "page_faults", "preempted", "yielded", "too_hot")
 MOMENTS = ("load_average", "runnable", "megahertz")
-"""What a load says of its readings: by how much these rose, and what these were."""
+"""Counters of which a load says by how much they rose, and those of which it says the values."""
 
 _LEAST_OFF_CORE, _LEAST_TICKS = 0.01, 0.1  # seconds: less is one preemption, or a few ticks of the kernel's clock
 _LEAST_SWAPPED = 2**20  # bytes
@@ -115,27 +115,27 @@ class Load:
     other_gpu_processes: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Every field by its name, shares and seconds to four digits."""
-        return {field.name: _rounded(getattr(self, field.name)) for field in fields(self)}
+        """Return every field by its name, shares and seconds to four digits."""
+        return {field.name: _round(getattr(self, field.name)) for field in fields(self)}
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
+    """Count the cores that this process may run on."""
     return len(allowed) if (allowed := _affinity()) else os.cpu_count() or 1
 
 
 def read() -> Reading:
-    """All counters of this moment."""
+    """Read all counters of this moment."""
     times = attempt(_core_times)
     usage = attempt(_usage)
     return Reading(
         wall=time.perf_counter(),
         running=attempt(time.thread_time),
-        used=attempt(_used),
+        used=attempt(_cpu_seconds),
         busy=times and times[0],
         stolen=times and times[1],
         held_back=attempt(seconds_held_back),
-        swapped=attempt(_swapped),
+        swapped=attempt(_swapped_bytes),
         page_faults=usage and usage[0],
         preempted=usage and usage[1],
         yielded=usage and usage[2],
@@ -146,15 +146,15 @@ def read() -> Reading:
     )
 
 
-def between(
+def load_between(
     before: Reading, after: Reading, *, threads: int, cores: int | None = None, others_on_gpu: int | None = None
 ) -> Load:
-    """What happened from one reading to the other."""
+    """Return what happened from one reading to the other."""
     seconds = max(after.wall - before.wall, 1e-9)
     running, used, busy, stolen = (
-        passed(getattr(before, name), getattr(after, name)) for name in ("running", "used", "busy", "stolen")
+        increase(getattr(before, name), getattr(after, name)) for name in ("running", "used", "busy", "stolen")
     )
-    counts: Any = {name: passed(getattr(before, name), getattr(after, name)) for name in COUNTS}
+    counts: Any = {name: increase(getattr(before, name), getattr(after, name)) for name in COUNTS}
     moments: Any = {name: (getattr(before, name), getattr(after, name)) for name in MOMENTS}
     return Load(
         seconds=seconds,
@@ -170,17 +170,17 @@ def between(
     )
 
 
-def passed(before: float | None, after: float | None) -> Any:
-    """By how much a counter rose; None where it was not read, or was set back."""
+def increase(before: float | None, after: float | None) -> Any:
+    """Return by how much a counter rose; None where it was not read, or was set back."""
     return None if before is None or after is None or after < before else after - before
 
 
 def disturbances(load: Load, *, device: str) -> list[str]:
-    """Why latencies that were taken under this load are not to be trusted, in words; none on a quiet machine."""
-    return [*_waiting(load, device), *_company(load), *_memory(load)]
+    """Say why latencies that were taken under this load are not to be trusted; nothing on a quiet machine."""
+    return [*_waiting_lines(load, device), *_company_lines(load), *_memory_lines(load)]
 
 
-def _waiting(load: Load, device: str) -> Iterator[str]:
+def _waiting_lines(load: Load, device: str) -> Iterator[str]:
     """Time in which the timed pass could not run; a thread may also wait for a GPU, which is no trouble."""
     waited = load.off_core or 0.0
     if device == "cpu" and waited > OFF_CORE and waited * load.seconds >= _LEAST_OFF_CORE:
@@ -195,8 +195,8 @@ def _waiting(load: Load, device: str) -> Iterator[str]:
         yield f"the host of this virtual machine took {stolen:.0%} of its cores' time"
 
 
-def _company(load: Load) -> Iterator[str]:
-    """Other processes on the same cores, or the same GPU.
+def _company_lines(load: Load) -> Iterator[str]:
+    """Yield a line about other processes on the same cores, or on the same GPU.
 
     Under a quota the cores are shared from the start, often with a whole host: there it matters whether enough are
     left.
@@ -209,15 +209,15 @@ def _company(load: Load) -> Iterator[str]:
         yield f"other processes held the GPU too ({load.other_gpu_processes})"
 
 
-def _memory(load: Load) -> Iterator[str]:
-    """Swapping that reached this process: others' idle pages may come and go."""
+def _memory_lines(load: Load) -> Iterator[str]:
+    """Yield a line about swapping that reached this process: others' idle pages may come and go."""
     swapped = load.swapped or 0
     if swapped >= _LEAST_SWAPPED and load.page_faults:
         yield f"memory was swapped ({swapped / 2**20:.0f} MiB, {load.page_faults} page faults of this process)"
 
 
 def attempt(reading: Callable[[], T]) -> T | None:
-    """A reading, or None where this system does not give it: none may end a measurement."""
+    """Return a reading, or None where this system does not give it: none may end a measurement."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -231,7 +231,7 @@ def _affinity() -> set[int]:
 
 
 def _core_times() -> tuple[float, float | None]:
-    """Busy and stolen seconds of the cores that this process may use."""
+    """Return the busy and stolen seconds of the cores that this process may use."""
     import psutil  # type: ignore[import-untyped]
 
     cores = [each._asdict() for each in psutil.cpu_times(percpu=True)]
@@ -244,12 +244,12 @@ def _core_times() -> tuple[float, float | None]:
     return busy, sum(stolen) if stolen else None
 
 
-def _used() -> float:
+def _cpu_seconds() -> float:
     children = os.times()
     return time.process_time() + children.children_user + children.children_system
 
 
-def _swapped() -> int:
+def _swapped_bytes() -> int:
     import psutil
 
     swap = psutil.swap_memory()
@@ -278,7 +278,7 @@ def _megahertz() -> float:
     return float(psutil.cpu_freq().current)
 
 
-def _rounded(value: Any) -> Any:
+def _round(value: Any) -> Any:
     if isinstance(value, tuple):
-        return [_rounded(part) for part in value]
+        return [_round(part) for part in value]
     return round(value, 4) if isinstance(value, float) else value

@@ -1,4 +1,4 @@
-"""Where finished runs lie, for who names a store, its runs/ folder, a pack, or one run."""
+"""Find finished runs in a store, its runs/ folder, a pack, or the folder of one run."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from bench.packs import RunReader, open_runs
 from bench.store import RunStore
 
 RUNS = "runs"
-"""Of a store, the folder that holds its runs."""
+"""The folder of a store that holds its runs."""
 
 
 def run_store(folder: Path) -> RunReader:
-    """The runs of a store, or of a folder that holds runs itself."""
+    """Return the runs of a store, or of a folder that holds runs itself."""
     reader, below = open_runs(folder), RunStore(folder / RUNS)
     return below if below.root.is_dir() and not any(reader.ids()) else reader
 
 
 def finished_runs(folder: Path, task: str | None = None) -> tuple[RunReader, list[str]]:
-    """The runs below a folder that is a store, its runs/ folder, a pack or one run: who reads them, and their ids.
+    """Return the reader and the ids of the finished runs below a store, its runs/ folder, a pack or one run.
 
     Args:
+        folder: one of those.
         task: only runs of this one.
 
     Raises:
@@ -29,10 +30,10 @@ def finished_runs(folder: Path, task: str | None = None) -> tuple[RunReader, lis
     """
     if not folder.is_dir():
         raise InputError(f"folder {folder} does not exist; give the runs/ folder of a store, the store, or one run's")
-    place = folder.resolve()
-    alone = place.name in RunStore(place.parent)
-    store: RunReader = RunStore(place.parent) if alone else run_store(folder)
-    ids = [place.name] if alone else list(store.ids())
+    path = folder.resolve()
+    is_run = path.name in RunStore(path.parent)
+    store: RunReader = RunStore(path.parent) if is_run else run_store(folder)
+    ids = [path.name] if is_run else list(store.ids())
     if not ids:
         raise InputError(f"{_nothing_in(folder, store)}; make some with bench run --store, or name the right folder")
     tasks = {run_id: store.record(run_id).task for run_id in ids} if task else {}
@@ -43,7 +44,7 @@ def finished_runs(folder: Path, task: str | None = None) -> tuple[RunReader, lis
 
 
 def _nothing_in(folder: Path, store: RunReader) -> str:
-    """What was looked for in vain: runs, and how many are under way."""
+    """Say where no finished run is, and how many are unfinished."""
     looked = f"{folder} holds no finished run"
     looked += "" if folder.resolve().name == RUNS else f", and neither does {folder / RUNS}"
     unfinished = len(list(store.root.glob(".*.partial")))

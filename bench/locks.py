@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 @contextmanager
 def exclusive_lock(path: Path) -> Iterator[None]:
-    """The lock of a file or folder, which need not be there; this process may hold it already.
+    """Hold the lock of a file or folder, which need not be there; this process may hold it already.
 
     The lock's file lies beside it, hidden, and goes with the lock. Of several processes that train together, the main
     one takes it for all.
@@ -41,5 +41,5 @@ def exclusive_lock(path: Path) -> Iterator[None]:
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that evaluates and stores, when a launcher started several to train together."""
+    """Say whether this is the process that evaluates and stores, where several train together."""
     return os.environ.get("RANK", "0") == "0"

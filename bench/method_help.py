@@ -1,4 +1,4 @@
-"""What `bench list METHOD` says: a method's knobs, the stages that train it, and their options."""
+"""Write what `bench list METHOD` prints: a method's knobs, the stages that train it, and their options."""
 
 from __future__ import annotations
 

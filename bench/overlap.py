@@ -38,45 +38,46 @@ def overlap(training: Iterable[Dataset], reported: Dataset) -> Overlap:
     """Count the reported rows whose text, or pair of texts, is that of a training row."""
     tables = list(training)
     known = labels_by_text(tables, str)
-    alike = labels_by_text(tables, normalised)
-    found = [alike.get(key, frozenset()) for key in digests(reported, normalised)]
+    alike = labels_by_text(tables, normalise)
+    labels_by_row = [alike.get(key, frozenset()) for key in digests(reported, normalise)]
     return Overlap(
         exact=sum(key in known for key in digests(reported, str)),
-        normalised=sum(map(bool, found)),
+        normalised=sum(map(bool, labels_by_row)),
         other_label=sum(
-            bool(labels) and label not in labels for labels, label in zip(found, reported["label"][:], strict=True)
+            bool(labels) and label not in labels
+            for labels, label in zip(labels_by_row, reported["label"][:], strict=True)
         ),
     )
 
 
 def labels_by_text(tables: Iterable[Dataset], form: Callable[[str], str]) -> Known:
-    """The texts of some tables, in a form, with their labels."""
-    found: dict[bytes, set[object]] = {}
+    """Return the labels of each text of some tables, by its digest in a form."""
+    labels_of: dict[bytes, set[object]] = {}
     for table in tables:
         for key, label in zip(digests(table, form), table["label"][:], strict=True):
-            found.setdefault(key, set()).add(label)
-    return found
+            labels_of.setdefault(key, set()).add(label)
+    return labels_of
 
 
 def digests(table: Dataset, form: Callable[[str], str]) -> Iterator[bytes]:
-    """Sixteen bytes for the texts of each row, of which there may be hundreds of thousands."""
+    """Yield sixteen bytes for the texts of each row, of which there may be hundreds of thousands."""
     columns = [table[name][:] for name in ("text", "pair") if name in table.column_names]
     for texts in zip(*columns, strict=True):
-        own = hashlib.blake2b(digest_size=16)
+        hasher = hashlib.blake2b(digest_size=16)
         for text in texts:
             content = form(text).encode("utf8", "surrogatepass")
-            own.update(len(content).to_bytes(8, "big") + content)
-        yield own.digest()
+            hasher.update(len(content).to_bytes(8, "big") + content)
+        yield hasher.digest()
 
 
-def normalised(text: str) -> str:
-    """A text without what `LEFT_OUT` names, case-folded, in NFKC; where that leaves nothing, without its spaces."""
+def normalise(text: str) -> str:
+    """Return a text without what `LEFT_OUT` names, case-folded, in NFKC; where nothing is left, without its spaces."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return folded.translate(left_out()) or "".join(folded.split())
+    return folded.translate(ignored_code_points()) or "".join(folded.split())
 
 
 @cache
-def left_out() -> dict[int, None]:
-    """The code points of `LEFT_OUT`, as `str.translate` takes them; none lies in the planes between."""
+def ignored_code_points() -> dict[int, None]:
+    """Return the code points of `LEFT_OUT`, as `str.translate` takes them; none lies in the planes between."""
     points = (*range(0x20000), *range(0xE0000, 0xE1000))
     return {point: None for point in points if unicodedata.category(chr(point)).startswith(LEFT_OUT)}

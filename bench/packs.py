@@ -38,23 +38,23 @@ class RunReader(Protocol):
     def root(self) -> Path: ...
 
     def ids(self) -> Iterator[str]:
-        """Names of the runs, sorted."""
+        """Return the names of the runs, sorted."""
         ...
 
     def record(self, run_id: str) -> Record:
-        """The record of a run."""
+        """Return the record of a run."""
         ...
 
     def examples(self, run_id: str) -> pa.Table:
-        """The table of examples of a run, in `example_schema`."""
+        """Return the table of examples of a run, in `example_schema`."""
         ...
 
     def table_path(self, run_id: str) -> Path:
-        """The file that holds it."""
+        """Return the file that holds it."""
         ...
 
     def remedy(self, run_id: str) -> str:
-        """What to do where a run is damaged, as the end of a message."""
+        """Say what to do where a run is damaged, as the end of a message."""
         ...
 
 
@@ -70,7 +70,7 @@ class PackedRuns:
     root: Path
 
     def ids(self) -> Iterator[str]:
-        """Names of the runs, sorted."""
+        """Return the names of the runs, sorted."""
         return iter(self._records)
 
     def record(self, run_id: str) -> Record:
@@ -105,11 +105,11 @@ class PackedRuns:
         return table
 
     def table_path(self, run_id: str) -> Path:
-        """The file that holds all tables."""
+        """Return the file that holds all tables."""
         return self.root / EXAMPLES
 
     def remedy(self, run_id: str) -> str:
-        """What to do where the pack is damaged, as the end of a message."""
+        """Say what to do where a run is damaged, as the end of a message."""
         return REMEDY
 
     @cached_property

@@ -26,7 +26,7 @@ PARTS = {
 
 
 def parts_of_speech(words: Sequence[str]) -> list[str]:
-    """The part of speech of each word of an English text, in lower case as it is read; or punctuation.
+    """Return the part of speech of each word of an English text, in lower case as it is read; or punctuation.
 
     The tagger knows some 100,000 words by their commonest part of speech and looks at endings and neighbours for the
     rest, so that of an ambiguous word it is often wrong.

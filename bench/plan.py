@@ -1,10 +1,9 @@
-"""From what was asked to what must be done: arms, the training jobs they need, the runs they make."""
+"""Turn settings into a plan: arms, the training jobs they need, the runs they make."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +14,12 @@ from bench.backbones import Backbone, inspect, resolve
 from bench.environment import read_environment
 from bench.errors import InputError
 from bench.examples import Data, load_data
-from bench.fitting import Misfit, Points, check_values, configured, grid, refusals, refuse, unfit_stages
+from bench.fitting import Misfit, Points, check_values, config_after_stage, grid, refusals, refuse, unfit_reasons
 from bench.folders import Folders, digest
-from bench.presets import Preset, preset_named
+from bench.plan_checks import check_controls, check_device, check_names, check_time_again
+from bench.presets import Preset, find_preset
 from bench.registry import METHODS, TASKS
+from bench.settings import Settings
 from bench.store import RunStore
 
 if TYPE_CHECKING:
@@ -33,54 +34,6 @@ if TYPE_CHECKING:
 TRAINS_AS = "0.2.0"
 """The version since which the same options, seed and rows train the same model: later ones find its artifacts, as
 long as a stage keeps its options."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What was asked; None or nothing leaves it to the preset, the task or the method.
-
-    Attributes:
-        task: registry name.
-        methods: registry names; those of the suite where none is given. The full model always runs, as the reference.
-        knobs: knob name -> values to measure.
-        options: "<stage>.<option>" -> value.
-        preset, backbone, data_dir, seed, device: as on the command line; device is "cpu" or "cuda".
-        finetune_seed: of the held-out rows and of fine-tuning, `seed` unless given.
-        split: reported on instead of the task's own.
-        max_length: word pieces.
-        train_rows, eval_rows: limits.
-        latency_examples, rounds: size of the timing session; 0 examples times nothing.
-        store: folder that holds runs/, artifacts/ and explained/.
-        fresh: do again what is finished.
-        time_again: time stored runs again, with the models that they were evaluated with.
-        until: the stage that is trained, with those before it; by default every method's own.
-    """
-
-    task: str
-    methods: tuple[str, ...] = ()
-    knobs: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
-    options: Mapping[str, Value] = field(default_factory=dict)
-    preset: str = "quick"
-    backbone: str | None = None
-    data_dir: Path | None = None
-    seed: int = 0
-    finetune_seed: int | None = None
-    device: str = "cpu"
-    split: str | None = None
-    max_length: int | None = None
-    train_rows: int | None = None
-    eval_rows: int | None = None
-    latency_examples: int | None = None
-    rounds: int | None = None
-    store: Path = Path()
-    fresh: bool = False
-    time_again: bool = False
-    until: str | None = None
-
-    @property
-    def first_seed(self) -> int:
-        """Of the held-out rows and of fine-tuning."""
-        return self.seed if self.finetune_seed is None else self.finetune_seed
 
 
 @dataclass(frozen=True)
@@ -105,8 +58,8 @@ class Plan:
     Attributes:
         other_head: the backbone's own classifier in words where it is not of this task: it is left behind, and
             training starts from a new one; else empty.
-        unknown_fields: of the backbone's configuration, which are not used.
-        made: ids of stages and runs that another plan of the same command does before this one.
+        unknown_fields: fields of the backbone's configuration that are not used.
+        made: ids of stages and runs that another plan of the same command makes before this one.
     """
 
     settings: Settings
@@ -139,25 +92,33 @@ class Plan:
 
     @cached_property
     def arms(self) -> tuple[Arm, ...]:
-        """The reference first, then every method at every point that fits.
+        """The full model first, then every method at every point that fits."""
+        arms = [arm for points in self.points for arm in points.arms]
+        return tuple({arm.run_id: arm for arm in arms}.values())
 
-        Raises:
-            InputError: a name or a value that was given does not fit, or none of the points of a method that was named.
-        """
-        refuse(reason for points in self.points for reason in points.refused(self.settings))
-        found = [arm for points in self.points for arm in points.arms]
-        return tuple({arm.run_id: arm for arm in found}.values())
+    @cached_property
+    def methods(self) -> tuple[Method, ...]:
+        """The full model and the methods of the settings, each once."""
+        suite = [name for name, method in METHODS.items() if method.suite]
+        names = dict.fromkeys(["full", *(self.settings.methods or suite)])
+        return tuple(METHODS[name] for name in names)
 
     @cached_property
     def points(self) -> tuple[Points, ...]:
-        """Of the reference and of each method: what fits and what does not."""
-        suite = [name for name, method in METHODS.items() if method.suite]
-        names = dict.fromkeys(["full", *(self.settings.methods or suite)])
-        methods = [METHODS[name] for name in names]
-        check_names(self.settings, methods)
-        check_values(self.settings, {**self.preset.options, **self.settings.options}, methods)
-        check_controls(self.settings, methods)
-        return tuple(map(self.points_of, methods))
+        """The points of each method: those that fit the model, and those that do not."""
+        return tuple(map(self.points_of, self.methods))
+
+    def check(self) -> None:
+        """Check every knob and option, and whether stored runs can be timed again where that is wanted.
+
+        Raises:
+            InputError: a name or a value that was given does not fit, or no point of a method that was named does.
+        """
+        check_names(self.settings, self.methods)
+        check_values(self.settings, {**self.preset.options, **self.settings.options}, self.methods)
+        check_controls(self.settings, self.methods)
+        refuse(reason for points in self.points for reason in points.refusal_reasons(self.settings))
+        check_time_again(self)
 
     @property
     def missing_jobs(self) -> tuple[Job, ...]:
@@ -171,14 +132,14 @@ class Plan:
 
     @property
     def arms_timed_again(self) -> tuple[Arm, ...]:
-        """Arms that are stored and only timed, where that is asked for."""
+        """Arms that are stored and only timed, where that is wanted."""
         if not self.settings.time_again:
             return ()
         missing = {arm.run_id for arm in self.missing_arms} | self.made
         return tuple(arm for arm in self.arms if arm.run_id not in missing)
 
     def is_missing(self, name: str, store: Folders) -> bool:
-        """Whether this plan has to make what has this id in the store."""
+        """Say whether this plan has to make the folder of this name in the store."""
         return name not in self.made and (self.settings.fresh or name not in store)
 
     @property
@@ -187,23 +148,23 @@ class Plan:
         return (*(job.id for job in self.jobs), *(arm.run_id for arm in self.arms))
 
     @property
-    def forgotten(self) -> tuple[list[str], list[str]]:
-        """Ids of stored runs and stages, complete or under way, that come of a stage which `fresh` trains again."""
+    def outdated(self) -> tuple[list[str], list[str]]:
+        """Ids of stored runs and stages, finished or not, that were made from a stage which `fresh` trains again."""
         if not self.settings.fresh:
             return [], []
         renewed = {job.id for job in self.missing_jobs}
-        return self.runs.made_with(renewed), self.artifacts.made_with(renewed)
+        return self.runs.ids_made_with(renewed), self.artifacts.ids_made_with(renewed)
 
     def partial_run(self, arm: Arm) -> Path:
-        """Where an unfinished run keeps what it has."""
+        """Return the folder in which an unfinished run keeps its chunks."""
         return self.runs.partial(arm.run_id, made_with=[job.id for job in arm.job.chain])
 
     @property
     def jobs(self) -> tuple[Job, ...]:
-        """Every training stage the arms need, each once, in order; none after the one that is asked for.
+        """Every training stage that the arms need, each once, in order; none after `settings.until`.
 
         Raises:
-            InputError: none of the arms needs the stage that is asked for.
+            InputError: none of the arms needs that stage.
         """
         jobs = {job.id: job for arm in self.arms for job in arm.job.chain}
         until = self.settings.until
@@ -216,14 +177,14 @@ class Plan:
         return tuple({job.id: job for each in last for job in each.chain}.values())
 
     def points_of(self, method: Method) -> Points:
-        """A method at the knob values given, else the preset's, else its own points, each held against the model."""
+        """Return a method at the given knob values, else the preset's, else its defaults, checked on the model."""
         chosen = {**{name: (value,) for name, value in self.preset.knobs.items()}, **self.settings.knobs}
         arms, misfits = [], []
         known: dict[str, list[str]] = {}  # points share most of their training
         for knobs in grid(method.all_knobs, chosen):
             options = {stage.name: self.options_of(stage, knobs) for stage in method.stage.chain}
             if (key := repr(options)) not in known:
-                known[key] = unfit_stages(method.stage, self.config, options, self.vocabulary)
+                known[key] = unfit_reasons(method.stage, self.config, options, self.vocabulary)
             if known[key]:
                 misfits.append(Misfit(tuple(known[key]), untrained=True))
                 continue
@@ -235,7 +196,7 @@ class Plan:
         return Points(method, tuple(arms), tuple(misfits))
 
     def arm(self, method: Method, knobs: Mapping[str, Value]) -> Arm:
-        """One arm with its job and its run id."""
+        """Return one arm with its job and its run id."""
         job = self.job(method.stage, knobs)
         decided_by = {
             "version": __version__,
@@ -247,13 +208,13 @@ class Plan:
             "max_length": self.max_length,
             "timing": [self.latency_examples, self.rounds],
             "hardware": [self.environment["device_name"], self.environment["torch_threads"]],
-            **self.data.reading("evaluation"),
+            **self.data.token_reading("evaluation"),
         }
         return Arm(method, knobs, job, f"{self.task.name}-{method.name}-{content_hash(decided_by)}")
 
     def job(self, stage: Stage, knobs: Mapping[str, Value]) -> Job:
-        """The job of a stage and of those before it; what was left to the machine is decided here."""
-        own = self.options_of(stage, knobs)
+        """Return the job of a stage, with those before it; options that depend on the machine are decided here."""
+        options = self.options_of(stage, knobs)
         after = self.job(stage.after, knobs) if stage.after else None
         decided_by = {
             "version": TRAINS_AS,
@@ -263,88 +224,55 @@ class Plan:
             "max_length": self.max_length,
             "metric": self.task.metrics[0],
             "seed": self.seed_of(stage),
-            **self.data.reading("train", "heldout"),
+            **self.data.token_reading("train", "heldout"),
         }
-        named = {knob.name: Path(str(own[knob.name])) for knob in stage.options if knob.path and own[knob.name]}
-        contents = {name: digest(path) for name, path in named.items() if path.exists()}
+        paths = {knob.name: Path(str(options[knob.name])) for knob in stage.options if knob.path and options[knob.name]}
+        contents = {name: digest(path) for name, path in paths.items() if path.exists()}
         decided_by |= {"contents": contents} if contents else {}
-        return Job(stage, own, decided_by, after)
+        return Job(stage, options, decided_by, after)
 
     def options_of(self, stage: Stage, knobs: Mapping[str, Value]) -> dict[str, Value]:
-        """What a stage trains with: these knobs, and options as given, else the preset's, else its own."""
+        """Return what a stage trains with: these knobs, and options as given, else the preset's, else its defaults."""
         from efficient_bert.training.loop import native_precision
 
-        own = {knob.name: knobs[knob.name] for knob in stage.knobs}
+        options = {knob.name: knobs[knob.name] for knob in stage.knobs}
         chosen = {**self.preset.options, **self.settings.options}
         for knob in stage.options:
-            own[knob.name] = knob.parse(chosen.get(f"{stage.name}.{knob.name}", knob.default))
-        if own.get("precision") == "auto":
-            own["precision"] = native_precision(self.settings.device)
-        return own
+            options[knob.name] = knob.parse(chosen.get(f"{stage.name}.{knob.name}", knob.default))
+        if options.get("precision") == "auto":
+            options["precision"] = native_precision(self.settings.device)
+        return options
 
     def seed_of(self, stage: Stage) -> int:
-        """The seed of a stage; one that draws nothing follows from the stage before, whatever the seed."""
+        """Return the seed of a stage; one that draws nothing at random has that of the stage before."""
         if stage.after is None:
             return self.settings.first_seed
         return self.settings.seed if stage.uses_seed else self.seed_of(stage.after)
 
     @cached_property
     def _configs(self) -> dict[str, EfficientBertConfig]:
-        """What `config_after` has found, by the jobs' ids: arms share most of their jobs."""
+        """Results of `config_after` by the jobs' ids: arms share most of their jobs."""
         return {}
 
     def config_after(self, job: Job | None) -> EfficientBertConfig:
-        """The configuration of the model that a job will make; without a job, the backbone's."""
+        """Return the configuration of the model that a job will make; without a job, the backbone's."""
         if job is None:
             return self.config
         if job.id not in self._configs:
-            self._configs[job.id] = configured(job.stage, self.config_after(job.after), job.options)
+            self._configs[job.id] = config_after_stage(job.stage, self.config_after(job.after), job.options)
         return self._configs[job.id]
 
 
-def check_names(settings: Settings, methods: Sequence[Method]) -> None:
-    """Raise InputError for a knob or stage option that none of the methods has."""
-    knobs = {knob.name for method in methods for knob in method.all_knobs}
-    stages = {stage.name: stage for method in methods for stage in method.stage.chain}
-    options = {f"{stage.name}.{knob.name}" for stage in stages.values() for knob in stage.options}
-    wrong = []
-    for given, known, kind in ((settings.knobs, knobs, "knob"), (settings.options, options, "training option")):
-        for name in given:
-            if name not in known:
-                wrong.append(
-                    f"none of the methods {', '.join(method.name for method in methods)} has the {kind} {name!r}; "
-                    f"they have: {', '.join(sorted(known)) or 'none'}"
-                )
-    refuse(wrong)
-
-
-def check_controls(settings: Settings, methods: Sequence[Method]) -> None:
-    """Raise InputError for a knob value at which a method runs and its control beside it cannot."""
-    from efficient_bert.controls import OWN
-
-    for control in methods:
-        own = {knob.name for knob in control.all_knobs}
-        typed = any(knob.default == OWN and knob.name in settings.knobs for knob in control.all_knobs)
-        followed = [method for method in methods if method.name == control.control_of and not typed]
-        for knob in itertools.chain.from_iterable(method.all_knobs for method in followed):
-            values = [knob.parse(value) for value in settings.knobs.get(knob.name, ())]
-            if knob.name not in own and values not in ([], [knob.default]):
-                raise InputError(
-                    f"{control.name} has no points along {knob.name} to set beside, only {knob.default}; leave the "
-                    f"flag out, name the methods without the control by --method, or give a sweep --no-controls"
-                )
-
-
 def make_plan(settings: Settings) -> Plan:
-    """Resolve names, load and encode data, check every knob.
+    """Resolve names, load and encode data, and check every knob.
 
     Raises:
         InputError: anything the user gave is wrong or cannot be found.
     """
     task = TASKS[settings.task]
-    preset = preset_named(settings.preset).on(task.name)
+    preset = find_preset(settings.preset).on(task.name)
     if settings.split is not None:
-        task = reported_on(task, settings.split)
+        task = task_on_split(task, settings.split)
     check_device(settings.device)
     for name in settings.methods:
         METHODS[name]
@@ -369,37 +297,16 @@ def make_plan(settings: Settings) -> Plan:
         unknown_fields=encoder.unknown_fields,
         data=load_data(task, settings, preset, tokenizer=encoder.tokenizer, max_length=max_length),
         max_length=max_length,
-        latency_examples=first_given(settings.latency_examples, preset.latency_examples),
-        rounds=first_given(settings.rounds, preset.rounds),
+        latency_examples=count_or_default(settings.latency_examples, preset.latency_examples),
+        rounds=count_or_default(settings.rounds, preset.rounds),
         environment=read_environment(settings.device),
     )
-    plan.arms  # noqa: B018 - checks every knob now, before anything is trained
-    check_time_again(plan)
+    plan.check()
     return plan
 
 
-def check_time_again(plan: Plan) -> None:
-    """Check that stored runs can be timed again where that is asked for.
-
-    Raises:
-        InputError: all is done anew, nothing is timed at all, or the model of a stored run is gone.
-    """
-    if plan.settings.time_again and plan.settings.fresh:
-        raise InputError("--time-again keeps the models and answers that --fresh makes anew; give one of the two")
-    if plan.settings.time_again and not (plan.latency_examples and plan.rounds):
-        raise InputError(
-            "--time-again times stored runs again, but with 0 latency examples or rounds nothing is timed; leave it out"
-        )
-    for arm in plan.arms_timed_again:
-        if arm.job.id not in plan.artifacts:
-            raise InputError(
-                f"run {arm.run_id} cannot be timed again, because its model {arm.job.id} is no longer in "
-                f"{plan.artifacts.root}; leave --time-again out, or give --fresh to train and measure anew"
-            )
-
-
-def reported_on(task: Task, split: str) -> Task:
-    """The task with another split to report on.
+def task_on_split(task: Task, split: str) -> Task:
+    """Return the task with another split to report on.
 
     Raises:
         InputError: that split has no labels, or models are trained on it.
@@ -414,19 +321,13 @@ def reported_on(task: Task, split: str) -> Task:
     return replace(task, evaluation=split)
 
 
-def first_given(given: int | None, otherwise: int) -> int:
-    """`given` unless it is None; a negative number is refused."""
-    value = otherwise if given is None else given
+def count_or_default(given: int | None, default: int) -> int:
+    """Return `given`, or the default where it is None.
+
+    Raises:
+        InputError: it is negative.
+    """
+    value = default if given is None else given
     if value < 0:
         raise InputError(f"{value} is negative; give the number of latency examples and rounds as 0 or more")
     return value
-
-
-def check_device(device: str) -> None:
-    """Raise InputError where the device cannot be used here."""
-    import torch
-
-    if device not in ("cpu", "cuda"):
-        raise InputError(f"device is {device!r}, but it is cpu or cuda")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device is cuda, but torch sees no GPU here; use --device cpu")

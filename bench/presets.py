@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Preset:
-    """What is not given on the command line.
+    """Values for what the command line does not give.
 
     Attributes:
         name, summary: for listings.
@@ -38,11 +38,16 @@ class Preset:
     rounds: int = 3
 
     def on(self, task: str) -> Preset:
-        """The preset with what differs on a task in its place."""
-        own = self.tasks.get(task, {})
-        options = {name: value for name, value in own.items() if "." in name}
-        knobs = {name: value for name, value in own.items() if "." not in name}
+        """Return the preset with the values that differ on a task."""
+        changes = self.tasks.get(task, {})
+        options = {name: value for name, value in changes.items() if "." in name}
+        knobs = {name: value for name, value in changes.items() if "." not in name}
         return replace(self, options={**self.options, **options}, knobs={**self.knobs, **knobs})
+
+
+def options_of(*stages: str, **options: Value) -> dict[str, Value]:
+    """Return the same training options for several stages: "<stage>.<option>" -> value."""
+    return {f"{stage}.{name}": value for stage in stages for name, value in options.items()}
 
 
 PRESETS = {
@@ -66,16 +71,9 @@ PRESETS = {
                 "adapler.predictor_rate": 1e-3,
             },
             knobs={"gamma": 0.02, "phi": 0.005},
-            # chosen on held-out training rows, see CONTRIBUTING.md
+            # chosen on held-out training rows, see docs/decisions/2026-training.md
             tasks={
-                "sst2": {
-                    "phi": 1e-3,
-                    **{
-                        f"{stage}.{option}": value
-                        for stage in ("finetune", "truncate")
-                        for option, value in {"epochs": 2, "adversarial": 1.0, "ema": 0.998}.items()
-                    },
-                },
+                "sst2": {"phi": 1e-3, **options_of("finetune", "truncate", epochs=2, adversarial=1.0, ema=0.998)},
                 "imdb": {"phi": 1e-4},
                 "movies": {"phi": 4e-4},
                 "demo": {"finetune.epochs": 2, "finetune.keep_epochs": 1},  # learnt by then; a demo is short
@@ -102,10 +100,7 @@ PRESETS = {
             options={
                 "rewire.importance_rows": 64,
                 "width.importance_rows": 64,
-                **{
-                    f"{stage}.epochs": 1
-                    for stage in ("finetune", "truncate", "adapler", "width", "depth", "final", "gates")
-                },
+                **options_of("finetune", "truncate", "adapler", "width", "depth", "final", "gates", epochs=1),
             },
             train_rows=96,
             eval_rows=32,
@@ -116,8 +111,12 @@ PRESETS = {
 }
 
 
-def preset_named(name: str) -> Preset:
-    """The preset, or one line that lists them."""
+def find_preset(name: str) -> Preset:
+    """Return the preset of this name.
+
+    Raises:
+        InputError: there is none.
+    """
     if name not in PRESETS:
         raise InputError(f"no preset is called {name!r}; there are: {', '.join(PRESETS)}")
     return PRESETS[name]

@@ -27,12 +27,14 @@ if TYPE_CHECKING:
 class Watcher(Protocol):
     """Shows progress: a bar per piece of work."""
 
-    def training(self, name: str) -> AbstractContextManager[Callable[[Status], None]]:
-        """A bar for a training stage."""
+    def training_bar(self, name: str) -> AbstractContextManager[Callable[[Status], None]]:
+        """Show a bar for a training stage."""
         ...
 
-    def counting(self, name: str, total: int, *, still: bool = False) -> AbstractContextManager[Callable[[int], None]]:
-        """A bar that counts to `total`; a still one is drawn only as it counts, never beside what is timed."""
+    def counting_bar(
+        self, name: str, total: int, *, still: bool = False
+    ) -> AbstractContextManager[Callable[[int], None]]:
+        """Show a bar that counts to `total`; a still one is drawn only as it counts, never beside what is timed."""
         ...
 
     def say(self, line: str) -> None:
@@ -93,8 +95,8 @@ class Bars:
             teller.join()
 
     @contextmanager
-    def training(self, name: str) -> Iterator[Callable[[Status], None]]:
-        """A bar over a stage's steps, with loss, speed and each epoch's held-out score."""
+    def training_bar(self, name: str) -> Iterator[Callable[[Status], None]]:
+        """Show a bar over a stage's steps, with loss, speed and each epoch's held-out score."""
         with self._bar(f"train {name}", None) as update:
             scores: list[str] = []
 
@@ -110,13 +112,13 @@ class Bars:
             yield watch
 
     @contextmanager
-    def counting(self, name: str, total: int, *, still: bool = False) -> Iterator[Callable[[int], None]]:
-        """A bar that counts to `total`; a still one is drawn only as it counts, never beside what is timed."""
+    def counting_bar(self, name: str, total: int, *, still: bool = False) -> Iterator[Callable[[int], None]]:
+        """Show a bar that counts to `total`; a still one is drawn only as it counts, never beside what is timed."""
         with self._bar(name, total, still=still) as update:
             yield lambda amount: update(advance=amount)
 
     def say(self, line: str) -> None:
-        """A line of its own."""
+        """Print a line of its own."""
         self.console.print(line, soft_wrap=True, markup=False)
 
 

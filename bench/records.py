@@ -1,4 +1,4 @@
-"""What one run leaves behind: a `Record` (record.json) and a table of examples (examples.parquet).
+"""The record of one run: a `Record` (record.json) and a table of examples (examples.parquet).
 
 The table has one row per evaluated example and these columns (`EXAMPLE_COLUMNS`); every derived number is
 computed from it by a metric, so a record holds no statistic that cannot be recomputed.
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
 from bench.errors import InputError
-from bench.json_files import brief, misfit
+from bench.json_files import misfit, shorten
 
 FLOPS_CONVENTION = (
     "1 multiply-add = 2 FLOPs; dense layers and attention products; unpadded length; analytic, equal to two counters"
@@ -96,7 +96,7 @@ class Record:
         return " ".join([self.method, *(f"{name}={value}" for name, value in self.knobs.items())])
 
     def to_json(self) -> str:
-        """The record as one JSON object, keys in field order."""
+        """Return the record as one JSON object, keys in field order."""
         return json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False)
 
     @classmethod
@@ -114,21 +114,21 @@ class Record:
 
     @classmethod
     def from_values(cls, values: Any) -> Record:
-        """A record of what its JSON holds.
+        """Make a record of what its JSON holds.
 
         Raises:
             InputError: it is no object, lacks a field or has another one, or a value is of another kind.
         """
         if not isinstance(values, dict):
-            raise InputError(f"not a run's record: it is {brief(values)}, not an object")
+            raise InputError(f"not a run's record: it is {shorten(values)}, not an object")
         odd = sorted({*values} - {*_KINDS} | _EVERY_VERSION - {*values})
         if odd:
-            shown = ", ".join(brief(name) for name in odd)
+            shown = ", ".join(shorten(name) for name in odd)
             raise InputError(
                 f"not a run's record: missing or unknown fields {shown}; it was written by another version"
             )
-        if found := next(filter(None, _misfits(values)), None):
-            raise InputError(f"not a run's record: {found}")
+        if problem := next(filter(None, _misfits(values)), None):
+            raise InputError(f"not a run's record: {problem}")
         _require_sound(values)
         return cls(**values)
 
@@ -165,7 +165,7 @@ _INNER: Mapping[str, Any] = {
 
 
 def _misfits(values: Mapping[str, Any]) -> Iterator[str | None]:
-    """What is wrong with each field, and then with each entry that reports read."""
+    """Yield what is wrong with each field, and then with each entry that reports read."""
     yield from (misfit(values[name], kind, name) for name, kind in _KINDS.items() if name in values)
     yield from (_misfit_at(values, path, kind) for path, kind in _INNER.items())
 

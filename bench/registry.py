@@ -48,21 +48,21 @@ class Registry(Mapping[str, T], Generic[T]):
     def entries(self) -> dict[str, T]:
         package = importlib.import_module(self.package)
         wanted = getattr(package, self.type_name)
-        found: dict[str, T] = {}
+        instances: dict[str, T] = {}
         origin: dict[str, str] = {}
         for info in sorted(pkgutil.iter_modules(package.__path__), key=lambda info: info.name):
             module = importlib.import_module(f"{self.package}.{info.name}")
             for value in vars(module).values():
-                if not isinstance(value, wanted) or found.get(value.name) is value:
+                if not isinstance(value, wanted) or instances.get(value.name) is value:
                     continue
-                if value.name in found:
+                if value.name in instances:
                     raise InputError(
                         f"two {self.kind}s are called {value.name!r}: one in {origin[value.name]}, "
                         f"one in {module.__name__}; rename one of them"
                     )
-                found[value.name] = value
+                instances[value.name] = value
                 origin[value.name] = module.__name__
-        return dict(sorted(found.items()))
+        return dict(sorted(instances.items()))
 
     def __getitem__(self, name: str) -> T:
         if name in self.entries:

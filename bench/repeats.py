@@ -1,4 +1,4 @@
-"""Whether an arm agrees with itself: every round times the same examples, so all rounds should take as long."""
+"""Compare the rounds of an arm: every round times the same examples, so all should take as long."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LEAST_EXAMPLES = 5
 
 
 def disagreement(samples: Sequence[Sequence[float]]) -> str:
-    """How far an arm's rounds are apart, in words; empty where they agree, or where there is too little to tell.
+    """Say how far an arm's rounds are apart; empty where they agree, or where there is too little to tell.
 
     Args:
         samples: seconds, by example and round.
@@ -31,6 +31,6 @@ def disagreement(samples: Sequence[Sequence[float]]) -> str:
 
 
 def _of_own_median(seconds: Sequence[float]) -> list[float]:
-    """An example's rounds in units of its median, so that long and short texts count alike."""
+    """Return an example's rounds in units of its median, so that long and short texts count alike."""
     usual = median(seconds) or 1.0
     return [each / usual for each in seconds]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError
 from bench.labels import class_number, score
-from bench.layouts import Raw, more, quoted
+from bench.layouts import Raw, more_rows, quote
 
 if TYPE_CHECKING:
     from bench.tasks import Task
@@ -28,7 +28,7 @@ def check_rows(task: Task, split: str, raw: Raw) -> dict[str, list[Any]]:
     """
     if not raw.text:
         raise InputError(
-            f"the {split!r} split of task {task.name!r} has no rows ({raw.place(0)}); is the file complete?"
+            f"the {split!r} split of task {task.name!r} has no rows ({raw.locate(0)}); is the file complete?"
         )
     labelled = raw.label is not None
     columns: dict[str, list[Any]] = {"example_id": [f"{split}-{row}" for row in range(len(raw.text))]}
@@ -41,7 +41,7 @@ def check_rows(task: Task, split: str, raw: Raw) -> dict[str, list[Any]]:
     ]
     for name, values, read in sources:
         if values is not None:
-            columns[name], trouble = _column(values, read, raw.place)
+            columns[name], trouble = _column(values, read, raw.locate)
             troubles += trouble
     if raw.example_id and len(columns["example_id"]) == len(raw.text):
         troubles += _doubles(raw, columns["example_id"])
@@ -53,7 +53,7 @@ def check_rows(task: Task, split: str, raw: Raw) -> dict[str, list[Any]]:
     return columns
 
 
-def class_name(task: Task, value: object, place: str) -> str:
+def class_name(task: Task, value: object, where: str) -> str:
     """Name the class that a label stands for.
 
     Raises:
@@ -61,12 +61,12 @@ def class_name(task: Task, value: object, place: str) -> str:
     """
     number = class_number(value, task.labels)
     if number is None:
-        raise InputError(f"{place}: {_no_label(task, value)}")
+        raise InputError(f"{where}: {_no_label(task, value)}")
     return task.labels[number]
 
 
 def _column(
-    values: Sequence[object], read: Callable[[object], object], place: Callable[[int], str]
+    values: Sequence[object], read: Callable[[object], object], locate: Callable[[int], str]
 ) -> tuple[list[object], list[str]]:
     """Read the values, and say what is wrong with the first that cannot be taken."""
     kept: list[object] = []
@@ -76,7 +76,7 @@ def _column(
             kept.append(read(value))
         except _UnfitError as error:
             unfit.append((row, str(error)))
-    return kept, [f"{place(unfit[0][0])}: {unfit[0][1]}{more(len(unfit))}"] if unfit else []
+    return kept, [f"{locate(unfit[0][0])}: {unfit[0][1]}{more_rows(len(unfit))}"] if unfit else []
 
 
 def _name(value: object) -> str:
@@ -115,7 +115,7 @@ def _no_label(task: Task, value: object) -> str:
         rule = f"scores of {task.scores[0]:g} to {task.scores[1]:g}"
     else:
         rule = "the classes " + ", ".join(f"{number} ({name})" for number, name in enumerate(task.labels))
-    return f"the label is {quoted(value, repr)}, but task {task.name!r} has {rule}"
+    return f"the label is {quote(value, repr)}, but task {task.name!r} has {rule}"
 
 
 def _doubles(raw: Raw, names: Sequence[str]) -> Iterator[str]:
@@ -124,7 +124,7 @@ def _doubles(raw: Raw, names: Sequence[str]) -> Iterator[str]:
     for row, name in enumerate(names):
         if first.setdefault(name, row) < row:
             yield (
-                f"{raw.place(row)}: its id {quoted(name, repr)} is that of {raw.place(first[name])} too; "
+                f"{raw.locate(row)}: its id {quote(name, repr)} is that of {raw.locate(first[name])} too; "
                 f"give each row its own"
             )
             return

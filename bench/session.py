@@ -12,12 +12,12 @@ import pyarrow as pa
 from bench.artifacts import content_hash
 from bench.data import DATA_SEED
 from bench.errors import InputError
-from bench.evaluation import Runnable
 from bench.gpus import other_processes
-from bench.load import Load, Reading, between, disturbances, read
+from bench.load import Load, Reading, disturbances, load_between, read
 from bench.plan import Arm, Plan
 from bench.progress import Watcher
 from bench.repeats import disagreement
+from bench.runners import Runner
 from bench.timing import TURN, WARM_UP, Latencies, cuda_clock, measure, wall_clock
 from efficient_bert.memory import keep_freed_memory
 
@@ -25,40 +25,42 @@ TIME_AGAIN = "when nothing else runs, time them anew: the same command with --ti
 """What to do about latencies that are not to be trusted."""
 
 
-def timed(
+def time_arms(
     plan: Plan,
-    ables: Mapping[str, Runnable],
+    runners: Mapping[str, Runner],
     tables: Mapping[str, pa.Table],
     watcher: Watcher,
     *,
     reading: Callable[[], Reading] = read,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, pa.Table]]:
-    """One timing session of the arms beside the reference: what is known of each arm's, and tables with the samples.
+    """Time the arms beside the full model in one session; return each arm's timing, and tables with the samples.
 
     Args:
-        ables: run id -> what is timed, the plan's reference among them.
+        plan: what is timed, and how.
+        runners: run id -> runner, the full model's among them.
         tables: run id -> example table.
+        watcher: shows progress.
         reading: reads the machine's counters.
     """
     if not plan.latency_examples or not plan.rounds:
         return {run_id: {} for run_id in tables}, dict(tables)
     require_threads(plan)
     keep_freed_memory()  # as a training before it in this process has done
-    places = sampled(plan)
-    calls = {run_id: forward(able) for run_id, able in ables.items()}
-    latencies, load = measured(plan, calls, places, watcher, reading)
-    protocol = {**protocol_of(plan, list(calls), places), "load": load.to_json()}
+    row_numbers = sample_rows(plan)
+    calls = {run_id: make_forward(runner) for run_id, runner in runners.items()}
+    latencies, load = measure_latencies(plan, calls, row_numbers, watcher, reading)
+    protocol = {**protocol_of(plan, list(calls), len(row_numbers)), "load": load.to_json()}
     spoilt = disturbances(load, device=plan.settings.device)
-    reference = plan.arms[0].run_id
+    full = plan.arms[0].run_id
     unsteady = {arm.run_id: unsteadiness(arm, latencies[arm.run_id]) for arm in plan.arms if arm.run_id in calls}
     timing = {
-        run_id: {**protocol, "disturbed_by": spoilt or list(dict.fromkeys(unsteady[reference] + unsteady[run_id]))}
+        run_id: {**protocol, "disturbed_by": spoilt or list(dict.fromkeys(unsteady[full] + unsteady[run_id]))}
         for run_id in tables
     }
     if lines := dict.fromkeys(line for each in timing.values() for line in each["disturbed_by"]):
         watcher.say(f"latencies are marked: {'; '.join(lines)}; {TIME_AGAIN}")
     return timing, {
-        run_id: with_samples(table, places, latencies[run_id], reference=latencies[reference])
+        run_id: add_samples(table, row_numbers, latencies[run_id], full=latencies[full])
         for run_id, table in tables.items()
     }
 
@@ -78,26 +80,26 @@ def require_threads(plan: Plan) -> None:
         )
 
 
-def measured(
+def measure_latencies(
     plan: Plan,
     calls: Mapping[str, Callable[[Any], object]],
-    places: Sequence[int],
+    row_numbers: Sequence[int],
     watcher: Watcher,
     reading: Callable[[], Reading],
 ) -> tuple[dict[str, Latencies], Load]:
-    """The latencies of each arm, and what the machine did meanwhile; what it did in the warm-up is a warning."""
+    """Measure the latencies of each arm, and the load on the machine meanwhile; load in the warm-up is a warning."""
     device, threads = plan.settings.device, int(plan.environment["torch_threads"])
     readings: list[Reading] = []
 
     def ready() -> None:
         readings.append(reading())
-        if lines := disturbances(between(readings[0], readings[1], threads=threads), device=device):
+        if lines := disturbances(load_between(readings[0], readings[1], threads=threads), device=device):
             watcher.say(f"this machine is busy ({'; '.join(lines)}), and is about to be timed")
 
-    inputs = [single(plan, row) for row in plan.data.evaluation.select(places).to_list()]
-    name = f"time {len(calls)} arms on {len(places)} examples"
+    inputs = [single_batch(plan, row) for row in plan.data.evaluation.select(row_numbers).to_list()]
+    name = f"time {len(calls)} arms on {len(row_numbers)} examples"
     others = [other_processes(device)]
-    with watcher.counting(name, plan.rounds, still=True) as advance:
+    with watcher.counting_bar(name, plan.rounds, still=True) as advance:
         readings.append(reading())
         latencies = measure(
             calls,
@@ -111,40 +113,40 @@ def measured(
         end = reading()
     others.append(other_processes(device))
     most = max((count for count in others if count is not None), default=None)
-    return latencies, between(readings[1], end, threads=threads, others_on_gpu=most)
+    return latencies, load_between(readings[1], end, threads=threads, others_on_gpu=most)
 
 
-def protocol_of(plan: Plan, run_ids: Sequence[str], places: Sequence[int]) -> dict[str, Any]:
-    """How a session timed, and with what."""
+def protocol_of(plan: Plan, run_ids: Sequence[str], examples: int) -> dict[str, Any]:
+    """Return how a session timed, and with what."""
     return {
         "session": content_hash([datetime.now(UTC).isoformat(), sorted(run_ids)]),
         "device": plan.environment["device_name"],
         "clock": "wall clock and CUDA events, synchronised" if plan.settings.device == "cuda" else "wall clock",
         "batch_size": 1,
-        "examples": len(places),
+        "examples": examples,
         "rounds": plan.rounds,
-        "warm_up_examples": min(WARM_UP, len(places)),
-        "examples_per_turn": min(TURN, len(places)),
+        "warm_up_examples": min(WARM_UP, examples),
+        "examples_per_turn": min(TURN, examples),
         "threads": plan.environment["torch_threads"],
         "arms": len(run_ids),
     }
 
 
 def unsteadiness(arm: Arm, latencies: Latencies) -> list[str]:
-    """Why an arm does not agree with its own repeats; nothing where it does."""
+    """Say why the rounds of an arm disagree; nothing where they agree."""
     line = disagreement(latencies.wall)
     return [f"in {arm.label}, {line}"] if line else []
 
 
-def sampled(plan: Plan) -> list[int]:
-    """Places of the examples to time: a draw from the evaluation split, the same for every seed of training."""
+def sample_rows(plan: Plan) -> list[int]:
+    """Draw the numbers of the reported rows to time, the same for every seed of training."""
     count = min(plan.latency_examples, len(plan.data.evaluation))
     draw = random.Random(DATA_SEED)  # noqa: S311 - a draw, no secret
     return sorted(draw.sample(range(len(plan.data.evaluation)), count))
 
 
-def single(plan: Plan, row: Mapping[str, Any]) -> Any:
-    """One example as a batch of one on the device."""
+def single_batch(plan: Plan, row: Mapping[str, Any]) -> Any:
+    """Return one example as a batch of one on the device."""
     from efficient_bert import Batch
     from efficient_bert.training.batches import collate
 
@@ -152,29 +154,29 @@ def single(plan: Plan, row: Mapping[str, Any]) -> Any:
     return Batch.of({name: value.to(plan.settings.device) for name, value in inputs.items()})
 
 
-def forward(arm: Runnable) -> Callable[[Any], object]:
-    """The timed call: one gathered pass."""
+def make_forward(runner: Runner) -> Callable[[Any], object]:
+    """Return the call that is timed: one gathered pass."""
     import torch
 
     from efficient_bert import run
 
     @torch.inference_mode()
     def call(batch: Any) -> object:
-        return run(arm.model, batch, arm.policy).logits
+        return run(runner.model, batch, runner.policy).logits
 
     return call
 
 
-def with_samples(table: pa.Table, places: Sequence[int], own: Latencies, *, reference: Latencies) -> pa.Table:
-    """The table with the timed rows' samples filled in."""
+def add_samples(table: pa.Table, row_numbers: Sequence[int], arm: Latencies, *, full: Latencies) -> pa.Table:
+    """Return the table with the samples of the timed rows."""
     columns: dict[str, list[list[float]]] = {
         name: [[] for _ in range(len(table))] for name in ("seconds", "event_seconds", "reference_seconds")
     }
-    for turn, place in enumerate(places):
-        columns["seconds"][place] = own.wall[turn]
-        columns["event_seconds"][place] = own.events[turn]
-        columns["reference_seconds"][place] = reference.wall[turn]
+    for turn, row in enumerate(row_numbers):
+        columns["seconds"][row] = arm.wall[turn]
+        columns["event_seconds"][row] = arm.events[turn]
+        columns["reference_seconds"][row] = full.wall[turn]
     for name, samples in columns.items():
-        at = table.schema.get_field_index(name)
-        table = table.set_column(at, table.schema.field(name), pa.array(samples, type=table.schema.field(name).type))
+        field = table.schema.field(name)
+        table = table.set_column(table.schema.get_field_index(name), field, pa.array(samples, type=field.type))
     return table

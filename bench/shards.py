@@ -21,7 +21,7 @@ COUNTED = re.compile(r"(.*?)-?(\d+)-of-(\d+)(.*)", re.ASCII)
 NUMBERED = re.compile(r"(?:.*[-_.])?(\d+)", re.ASCII)
 HASH = re.compile(r"-[0-9a-f]{6,64}")
 AFTER_NAME = re.compile(r"[^\w]")
-"""What follows a split's name in the name of one of its files: validation_matched is another split."""
+"""Text after a split's name in the name of one of its files: validation_matched is another split."""
 
 NAMED = 3
 """File names that a message lists at most."""

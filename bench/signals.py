@@ -43,7 +43,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def interruption(error: BaseException) -> tuple[str, int]:
-    """The line that says a command was interrupted, and its exit code, 128 and the signal's number."""
+    """Return the line that says a command was interrupted, and its exit code, 128 and the signal's number."""
     number = error.number if isinstance(error, Interruption) else int(signal.SIGINT)
     name = signal.Signals(number).name
     return f"interrupted ({name}); what is finished is kept, and the same command goes on from there", 128 + number

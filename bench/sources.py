@@ -1,4 +1,4 @@
-"""Where a task's split comes from: a folder, in any layout of `bench.layouts`, or the data hub."""
+"""Find and read a task's split: in a folder, in any layout of `bench.layouts`, or on the data hub."""
 
 from __future__ import annotations
 
@@ -46,10 +46,12 @@ def read_folder(task: Task, split: str, folder: Path) -> Raw:
     Raises:
         InputError: no such folder, no known layout in it or several, or a file that cannot be read as that layout.
     """
-    wanted = _wanted(task, split)
+    wanted = _expected_names(task, split)
     if not folder.is_dir():
         raise InputError(f"data folder {folder} does not exist; pass --data-dir DIR, the folder that holds {wanted}")
-    bases = {base.resolve(): base for base in places(task.folder, folder)}  # one folder may have several names
+    bases = {
+        base.resolve(): base for base in candidate_folders(task.folder, folder)
+    }  # one folder may have several names
     sources = [
         (layout, paths) for base in bases.values() for layout in LAYOUTS if (paths := layout.find(task, split, base))
     ]
@@ -80,30 +82,30 @@ def read_hub(task: Task, split: str) -> Raw:
     Raises:
         InputError: the hub is out of reach and the files are not in its cache.
     """
-    remedy = f"pass --data-dir DIR (with {_wanted(task, split)}), or --task demo, which needs no network"
+    remedy = f"pass --data-dir DIR (with {_expected_names(task, split)}), or --task demo, which needs no network"
     if task.hub is None:
         raise InputError(f"task {task.name!r} is not on the data hub; {remedy}")
     (repository, _, revision), folder = task.hub[0].partition("@"), task.hub[1]
     pattern = f"{folder}/{split}/*.parquet" if revision else f"{folder}/{split}-*.parquet"
     try:
-        found = snapshot(repository, kind="dataset", patterns=[pattern], revision=revision or None)
+        snapshot_folder = snapshot(repository, kind="dataset", patterns=[pattern], revision=revision or None)
     except InputError as error:
         raise InputError(f"{error}; {remedy}") from error
-    paths = PARQUET.find(task, split, found)
+    paths = PARQUET.find(task, split, snapshot_folder)
     if not paths:
         raise InputError(f"hub data set {repository!r} ({folder}) provided no {split!r} split; {remedy}")
     return PARQUET.read(task, split, paths)
 
 
-def _wanted(task: Task, split: str) -> str:
-    layouts = [layout.files.get(split) for layout in (task.tsv, task.json_lines) if layout is not None]
+def _expected_names(task: Task, split: str) -> str:
+    names = [layout.files.get(split) for layout in (task.tsv, task.json_lines) if layout is not None]
     if task.eraser and split in ERASER_SPLITS:
-        layouts.append(f"docs/ and {ERASER_SPLITS[split]}.jsonl")
-    return ", or ".join([*filter(None, layouts), f"{split}-*.parquet", "a data set written by save_to_disk"])
+        names.append(f"docs/ and {ERASER_SPLITS[split]}.jsonl")
+    return ", or ".join([*filter(None, names), f"{split}-*.parquet", "a data set written by save_to_disk"])
 
 
-def places(name: str, folder: Path) -> Iterator[Path]:
-    """Where `a/b` may lie: in folder/a/b, in folder/b, or in the folder itself."""
+def candidate_folders(name: str, folder: Path) -> Iterator[Path]:
+    """Yield the folders that `a/b` may be: folder/a/b, folder/b, or the folder itself."""
     parts = Path(name).parts
     for start in range(len(parts) + 1):
         yield folder.joinpath(*parts[start:])

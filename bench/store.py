@@ -37,7 +37,7 @@ EXAMPLE_SCHEMA = pa.schema([(name, _ARROW_TYPES[note.split(":")[0]]) for name, n
 
 
 def example_schema(*, regression: bool) -> pa.Schema:
-    """`EXAMPLE_SCHEMA`, with real-valued labels and predictions for a regression."""
+    """Return `EXAMPLE_SCHEMA`, with real-valued labels and predictions for a regression."""
     schema = EXAMPLE_SCHEMA
     for name in ("label", "prediction") if regression else ():
         schema = schema.set(schema.get_field_index(name), pa.field(name, pa.float64()))
@@ -58,7 +58,7 @@ class RunStore(Folders):
     texts: ClassVar = "shown.json"
 
     def record(self, run_id: str) -> Record:
-        """The record of a complete run, with the texts that it shows where they are still there.
+        """Read the record of a complete run, with the texts that it shows where they are still there.
 
         Raises:
             InputError: there is no such run, or the folder holds another one's record, or a damaged one.
@@ -78,18 +78,18 @@ class RunStore(Folders):
                 "back, or delete it where it is a copy"
             )
         require_seal(values, path, remedy=remedy)
-        return replace(record, shown=self._shown(record))
+        return replace(record, shown=self._read_shown(record))
 
     def table_path(self, run_id: str) -> Path:
-        """The file that holds the run's table of examples."""
+        """Return the file that holds the run's table of examples."""
         return self.folder(run_id) / "examples.parquet"
 
     def remedy(self, run_id: str) -> str:
-        """The remedy for a damaged run, as the end of a message."""
+        """Return the remedy for a damaged run, as the end of a message."""
         return f"delete the folder {self.folder(run_id)} and run the same command again, or measure again with --fresh"
 
-    def _shown(self, record: Record) -> Sequence[Mapping[str, Any]]:
-        """The texts that a run shows; those of the record itself where there is no file of them."""
+    def _read_shown(self, record: Record) -> Sequence[Mapping[str, Any]]:
+        """Read the texts that a run shows; those of the record itself where there is no file of them."""
         path = self.folder(record.run_id) / self.texts
         if not path.exists():
             return record.shown
@@ -99,12 +99,12 @@ class RunStore(Folders):
             content: Sequence[Mapping[str, Any]] = read_json(path, remedy="")
         except InputError as error:
             raise InputError(f"{path} is damaged; delete it, the run is whole without it") from error
-        if wrong := misfit(content, _SHOWN, "it") or next(filter(None, map(_misfit_shown, content)), None):
+        if wrong := misfit(content, _SHOWN, "it") or next(filter(None, map(_shown_misfit, content)), None):
             raise InputError(f"{path} is damaged ({wrong}); delete it, the run is whole without it")
         return content
 
     def examples(self, run_id: str) -> pa.Table:
-        """The per-example table of a complete run, in `example_schema`.
+        """Read the per-example table of a complete run, in `example_schema`.
 
         Raises:
             InputError: there is no such run, or its table is not the whole one that was stored.
@@ -123,22 +123,22 @@ class RunStore(Folders):
         require_sound(table, record, path=path, remedy=remedy)
         return table
 
-    def made_with(self, artifacts: Collection[str]) -> list[str]:
-        """Ids of the runs of models among these, complete or under way; an unreadable record names none."""
-        found = self.unfinished(artifacts)
+    def ids_made_with(self, artifacts: Collection[str]) -> list[str]:
+        """Return the ids of the runs of these models, complete or not; an unreadable record names none."""
+        run_ids = self.unfinished_ids(artifacts)
         for run_id in self.ids():
             try:
                 record = self.record(run_id)
             except InputError:
                 continue
             if set(artifacts) & set(record.artifacts.values()):
-                found.append(run_id)
-        return found
+                run_ids.append(run_id)
+        return run_ids
 
     def put(self, record: Record, examples: pa.Table) -> None:
         """Store a finished run: the table, the texts it shows, then the record."""
         schema = example_schema(regression=pa.types.is_floating(examples.schema.field("label").type))
-        with self.assembled(record.run_id) as ready:
+        with self.assemble(record.run_id) as ready:
             pq.write_table(examples.select(schema.names).cast(schema), ready / "examples.parquet")
             if record.shown:
                 write_aside(ready / self.texts, json.dumps(record.shown))
@@ -149,7 +149,7 @@ class RunStore(Folders):
 _SHOWN = Sequence[Mapping[str, Any]]
 
 
-def _misfit_shown(entry: Mapping[str, Any]) -> str | None:
-    """What is wrong with one text that a run shows."""
+def _shown_misfit(entry: Mapping[str, Any]) -> str | None:
+    """Say what is wrong with one text that a run shows."""
     kinds = {"pieces": Sequence[str], "layers": Sequence[int]}
     return next((wrong for name, kind in kinds.items() if (wrong := misfit(entry.get(name), kind, name))), None)

@@ -1,4 +1,4 @@
-"""What holds of every stored table of examples, whoever has touched it since: checked when it is read."""
+"""Check a stored table of examples when it is read: somebody may have changed it."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ def require_sound(table: pa.Table, record: Record, *, path: Path, remedy: str) -
         InputError: it has not as many rows as the record says, names an example twice, or a column holds what it cannot
             hold.
     """
-    wrong = _wrong(table, record)
+    wrong = _problem(table, record)
     if wrong:
         raise InputError(f"{path} is damaged: {wrong}; {remedy}")
 
 
-def _wrong(table: pa.Table, record: Record) -> str | None:
+def _problem(table: pa.Table, record: Record) -> str | None:
     rows = record.data["rows"]
     if len(table) != rows:
         return f"it has {len(table)} rows, but the record beside it says {rows}"
     regression = pa.types.is_floating(table.schema.field("label").type)
     columns = (_wrong_column(table, name, regression=regression) for name in EXAMPLE_COLUMNS)
-    found = next(filter(None, columns), None)
-    return found or next((f"column {name}: {rule}" for name, rule in _broken(table, record, regression)), None)
+    problem = next(filter(None, columns), None)
+    return problem or next((f"column {name}: {rule}" for name, rule in _broken_rules(table, record, regression)), None)
 
 
 def _wrong_column(table: pa.Table, name: str, *, regression: bool) -> str | None:
-    """Whether a column is of another type than it says, or has empty or undefined entries."""
+    """Say whether a column is of another type than it should be, or has empty or undefined entries."""
     column = table.column(name)
     wanted = _type_of(name, regression=regression)
     if column.type != wanted:
@@ -59,8 +59,8 @@ def _type_of(name: str, *, regression: bool) -> pa.DataType:
     return example_schema(regression=regression).field(name).type
 
 
-def _broken(table: pa.Table, record: Record, regression: bool) -> list[tuple[str, str]]:
-    """(column, the rule that one of its entries breaks)."""
+def _broken_rules(table: pa.Table, record: Record, regression: bool) -> list[tuple[str, str]]:
+    """Yield (column, the rule that one of its entries breaks)."""
     rules = [(name, "an entry for each layer", _lengths(record.layers)) for name in LAYERED]
     rules += [(name, "no negative count", _at_least(0)) for name in LAYERED]
     rules += [(name, "a positive count", _at_least(1)) for name in ("length", "flops", "reference_flops")]
@@ -75,7 +75,7 @@ def _broken(table: pa.Table, record: Record, regression: bool) -> list[tuple[str
             *((name, "a class", _between(0, max(classes, default=0) - 1)) for name in ("label", "prediction")),
             ("correct", "prediction == label", lambda column: _agrees(table)),
         ]
-    rules += [("example_id", "no example twice", lambda column: not _twice(table))]
+    rules += [("example_id", "no example twice", lambda column: not _has_duplicates(table))]
     return [(name, f"the rule is {rule}") for name, rule, holds in rules if not holds(table[name])]
 
 
@@ -108,7 +108,7 @@ def _agrees(table: pa.Table) -> bool:
     return bool(pc.all(pc.equal(right, table["correct"]), min_count=0).as_py())
 
 
-def _twice(table: pa.Table) -> bool:
-    """Whether a row stands there twice; a window is known by its text's id and its number."""
+def _has_duplicates(table: pa.Table) -> bool:
+    """Say whether a row stands there twice; a window is known by its text's id and its number."""
     names = [name for name in ("example_id", "window") if name in table.column_names]
     return len(table.group_by(names).aggregate([])) < len(table)

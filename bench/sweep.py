@@ -1,4 +1,4 @@
-"""What a sweep runs: the methods asked for, and beside each of their points its controls."""
+"""Choose the methods of `bench sweep`: those that are named, each with its controls beside it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from bench.errors import InputError
 from bench.registry import METHODS
 
 
-def swept_methods(names: Sequence[str], knobs: Mapping[str, Sequence[object]], *, controls: bool) -> tuple[str, ...]:
-    """The methods of a sweep, each with its controls behind it.
+def methods_to_sweep(names: Sequence[str], knobs: Mapping[str, Sequence[object]], *, controls: bool) -> tuple[str, ...]:
+    """Return the methods of a sweep, each with its controls behind it.
 
     Args:
-        names: registry names that were asked for.
+        names: registry names on the command line.
         knobs: knob -> values that were given.
         controls: whether the methods' controls run too.
 

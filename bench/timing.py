@@ -39,7 +39,7 @@ class Latencies:
 
 
 def wall_clock(clock: Callable[[], float] = time.perf_counter) -> Stopwatch:
-    """Times a call on the CPU."""
+    """Time a call on the CPU."""
 
     def measure(call: Callable[[], object]) -> Sample:
         started = clock()
@@ -50,7 +50,7 @@ def wall_clock(clock: Callable[[], float] = time.perf_counter) -> Stopwatch:
 
 
 def cuda_clock() -> Stopwatch:
-    """Times a call on the current GPU: synchronised wall clock, and events around the same kernels."""
+    """Time a call on the current GPU: synchronised wall clock, and events around the same kernels."""
     import torch
 
     def measure(call: Callable[[], object]) -> Sample:
@@ -92,20 +92,20 @@ def measure(
         for name in names:
             arms[name](example)
     ready()
-    found = {name: Latencies([[] for _ in examples], [[] for _ in examples]) for name in names}
+    latencies = {name: Latencies([[] for _ in examples], [[] for _ in examples]) for name in names}
     shuffler = random.Random(seed)  # noqa: S311 - an order, no secret
     turns = itertools.count()
     for _ in range(rounds):
         order = list(range(len(examples)))
         shuffler.shuffle(order)
         for start in range(0, len(order), TURN):
-            first, places = next(turns) % len(names), order[start : start + TURN]
+            first, turn = next(turns) % len(names), order[start : start + TURN]
             for name in names[first:] + names[:first]:
-                arms[name](examples[places[0]])
-                for place in places:
-                    wall, events = stopwatch(lambda: arms[name](examples[place]))  # noqa: B023 - called at once
-                    found[name].wall[place].append(wall)
+                arms[name](examples[turn[0]])
+                for number in turn:
+                    wall, events = stopwatch(lambda: arms[name](examples[number]))  # noqa: B023 - called at once
+                    latencies[name].wall[number].append(wall)
                     if events is not None:
-                        found[name].events[place].append(events)
+                        latencies[name].events[number].append(events)
         advance()
-    return found
+    return latencies

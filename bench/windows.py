@@ -43,21 +43,21 @@ def windows(
 
 
 def spans(words: Sequence[int], room: int) -> list[tuple[int, int]]:
-    """Half-open runs of word pieces: as many whole words as `room` holds; a word that is longer is cut.
+    """Return half-open runs of word pieces: as many whole words as `room` holds; a longer word is cut.
 
     Args:
         words: the word of each piece, rising.
         room: pieces in a window.
     """
-    found, start = [], 0
+    runs, start = [], 0
     while start < len(words):
         end = min(start + room, len(words))
         if end < len(words):
             word = bisect_left(words, words[end])  # where the word begins that would be cut, or the next one
             end = word if word > start else end
-        found.append((start, end))
+        runs.append((start, end))
         start = end
-    return found or [(0, 0)]
+    return runs or [(0, 0)]
 
 
 def with_text_ids(table: pa.Table, *, windows: bool) -> pa.Table:

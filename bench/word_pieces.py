@@ -1,4 +1,4 @@
-"""What a tokenizer makes of texts: none, unknown or many word pieces, and of special tokens' names, text."""
+"""Count what a tokenizer makes of texts, and let it read the names of special tokens as text."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def as_text(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """
     from tokenizers import Tokenizer
 
-    structure = set(structural(tokenizer))
+    structure = set(structural_tokens(tokenizer))
     content = json.loads(tokenizer.backend_tokenizer.to_str())
     if all(token["content"] in structure for token in content["added_tokens"] if token["special"]):
         return tokenizer
@@ -64,8 +64,8 @@ def as_text(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def structural(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """The names of the special tokens that structure an input: in a text they are text."""
+def structural_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return the names of the special tokens that structure an input: in a text they are text."""
     names = (tokenizer.cls_token, tokenizer.sep_token, tokenizer.pad_token, tokenizer.mask_token, tokenizer.unk_token)
     return [name for name in names if name]
 
@@ -83,8 +83,8 @@ def save_tokenizer(folder: Path, *, tokenizer: PreTrainedTokenizerBase, max_leng
     tokenizer.save_pretrained(folder)
 
 
-def wordless(encoded: Dataset, *, pairs: bool) -> list[int]:
-    """Places of the examples that have no word pieces, or, of `pairs`, none in one of their texts."""
+def rows_without_words(encoded: Dataset, *, pairs: bool) -> list[int]:
+    """Return the numbers of the examples without word pieces, or, of `pairs`, with a text without any."""
     lengths = encoded["length"][:]
     if not pairs:
         return [row for row, length in enumerate(lengths) if length <= SPECIAL]
@@ -108,10 +108,12 @@ def count(texts: Dataset, encoded: Dataset, tokenizer: PreTrainedTokenizerBase) 
         pieces=int(lengths.sum()),
         unknown=int(unknown.sum()),
         lost=int(((unknown == lengths) & (lengths > 0)).sum()),
-        typed=holding(structural(tokenizer), [texts[name] for name in ("text", "pair") if name in texts.column_names]),
+        typed=count_rows_with(
+            structural_tokens(tokenizer), [texts[name] for name in ("text", "pair") if name in texts.column_names]
+        ),
     )
 
 
-def holding(names: Sequence[str], columns: Sequence[Iterable[str]]) -> int:
-    """How many rows of these columns hold one of the names in one of their texts."""
+def count_rows_with(names: Sequence[str], columns: Sequence[Iterable[str]]) -> int:
+    """Count the rows of these columns that hold one of the names in one of their texts."""
     return sum(any(name in text for text in row for name in names) for row in zip(*columns, strict=True))

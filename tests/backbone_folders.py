@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bench.errors import InputError
-from bench.plan import Plan, Settings, make_plan
+from bench.plan import Plan, make_plan
+from bench.settings import Settings
 from tests.tiny_files import write_backbone, write_sst2
 
 Tensors = dict[str, Tensor]

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from bench.artifacts import ArtifactStore, Job, content_hash
-from bench.plan import Settings, make_plan
+from bench.plan import make_plan
+from bench.settings import Settings
 from efficient_bert.training import Trained
 from efficient_bert.training.exits import EXITS
 from efficient_bert.training.finetune import FINETUNE
@@ -160,15 +161,15 @@ def test_what_came_of_a_stage_is_known(tmp_path: Path) -> None:
     store.partial(depth.id, made_with=[job.id for job in depth.chain])
     store.partial("other")
     store.restart(rewire.id)
-    found = store.made_with([JOB.id])
+    found = store.ids_made_with([JOB.id])
     assert (found[0], found[-1]) == (width.id, depth.id)
     assert sorted(found) == sorted([JOB.id, EXITS_JOB.id, width.id, depth.id])
-    assert store.made_with([EXITS_JOB.id]) == [EXITS_JOB.id]
+    assert store.ids_made_with([EXITS_JOB.id]) == [EXITS_JOB.id]
     path = store.folder(EXITS_JOB.id) / "manifest.json"
     manifest = json.loads(path.read_text())
     del manifest["chain"]
     path.write_text(json.dumps(manifest))
-    assert EXITS_JOB.id in store.made_with([JOB.id])
+    assert EXITS_JOB.id in store.ids_made_with([JOB.id])
 
 
 def test_what_an_option_names_counts_by_its_content(tmp_path: Path) -> None:

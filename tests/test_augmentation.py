@@ -11,9 +11,10 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM
 
-from bench.plan import Settings, make_plan
+from bench.plan import make_plan
 from bench.progress import Bars
-from bench.runner import train_job
+from bench.settings import Settings
+from bench.train import train_job
 from efficient_bert import InputError
 from efficient_bert.training import Context, Trained, augmentation, flexible
 from efficient_bert.training.augmentation import FILE, augment, variants, with_augmented

@@ -18,8 +18,9 @@ from bench import backbones
 from bench.backbones import resolve, tokenizer
 from bench.describe import describe
 from bench.errors import InputError
-from bench.plan import Plan, Settings, make_plan
-from bench.runner import fresh_model
+from bench.plan import Plan, make_plan
+from bench.settings import Settings
+from bench.train import fresh_model
 from tests.tiny_files import write_backbone, write_sst2
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "fine", "dull"]

@@ -13,14 +13,16 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from bench import runner
+from bench import run
 from bench.describe import describe
 from bench.errors import InputError
 from bench.load import Reading
-from bench.plan import Plan, Settings, make_plan
+from bench.plan import Plan, make_plan
 from bench.progress import Bars
-from bench.runner import carry_out, train_missing
-from bench.session import timed
+from bench.run import carry_out
+from bench.session import time_arms
+from bench.settings import Settings
+from bench.train import train_missing
 from tests.tiny_files import write_backbone, write_sst2
 
 EXAMPLES = 3
@@ -66,7 +68,7 @@ class Machine:
     def carry_out(self, plan: Plan, readings: Iterable[Reading]) -> list[dict[str, Any]]:
         """Each arm's timing, as it is stored."""
         given = iter(readings)
-        self.monkeypatch.setattr(runner, "timed", partial(timed, reading=lambda: next(given)))
+        self.monkeypatch.setattr(run, "time_arms", partial(time_arms, reading=lambda: next(given)))
         run_ids = carry_out(plan, Bars())
         assert next(given, None) is None, "the machine is read before the warm-up, after it, and at the end"
         self.said = self.capsys.readouterr().err
@@ -173,8 +175,8 @@ def test_stored_runs_are_timed_again_without_training_or_evaluating(
     before = machine.carry_out(plan, cases()["waiting"][0])
     tables = [plan.runs.examples(arm.run_id) for arm in plan.arms]
     records = [plan.runs.record(arm.run_id) for arm in plan.arms]
-    for name in ("train_missing", "evaluated"):
-        monkeypatch.setattr(runner, name, lambda *_: pytest.fail("nothing is trained or evaluated"))
+    for name in ("train_missing", "evaluate_arm"):
+        monkeypatch.setattr(run, name, lambda *_: pytest.fail("nothing is trained or evaluated"))
     again = plan_in(tmp_path, settings, time_again=True)
     assert sum("timed again" in line for line in describe(again, again.arms, 1.0)) == len(plan.arms)
     timings = machine.carry_out(again, QUIET)

@@ -10,7 +10,7 @@ import pytest
 from analysis.selection import choices, selected
 from bench.choosing import fastest, holds_up, is_faster
 from bench.errors import InputError
-from bench.search import Point, best
+from bench.search import Point, best_point
 from efficient_bert.training import Context, Trained
 from efficient_bert.training import adapler as stage
 from efficient_bert.training.adapler import ADAPLER, Verdict
@@ -33,7 +33,7 @@ def by_report(folder: Path, full: float, score: float, speedup: float = 2.0) -> 
 def by_search(full: float, score: float, speedup: float = 2.0) -> bool:
     """Whether the search chooses it."""
     try:
-        return best(Point({}, full, 1.0), [Point({"k": 1}, score, speedup)], allowed_drop=0.01).knobs == {"k": 1}
+        return best_point(Point({}, full, 1.0), [Point({"k": 1}, score, speedup)], allowed_drop=0.01).knobs == {"k": 1}
     except InputError:
         return False
 
@@ -72,14 +72,14 @@ def test_what_is_no_number_is_never_chosen(score: float, speedup: float) -> None
     """An undefined score or speed-up, or one that saves nothing, is no choice; the refusal is one sentence."""
     assert not (holds_up(score, 0.9, 0.01) and is_faster(speedup))
     with pytest.raises(InputError, match=r"none of 1 points is faster and loses at most 0\.01 of 0\.900"):
-        best(Point({}, 0.9, 1.0), [Point({}, score, speedup)], allowed_drop=0.01)
+        best_point(Point({}, 0.9, 1.0), [Point({}, score, speedup)], allowed_drop=0.01)
 
 
 def test_beside_an_undefined_reference_nothing_holds_up() -> None:
     """Where the full model has no score, no point is near it, and of no points none is chosen."""
     assert not holds_up(0.9, math.nan, 1.0)
     with pytest.raises(InputError, match="give other knob values"):
-        best(Point({}, math.nan, 1.0), [Point({}, 0.9, 2.0)], allowed_drop=0.01)
+        best_point(Point({}, math.nan, 1.0), [Point({}, 0.9, 2.0)], allowed_drop=0.01)
     assert fastest([], lambda point: (0.0, 0.0)) is None
 
 
@@ -88,7 +88,7 @@ def test_of_equally_fast_points_the_better_is_chosen(order: tuple[int, ...], tmp
     """Of three points of one speed-up, report and search take that of the highest score, however they are named."""
     scores = (0.895, 0.92, 0.90)
     points = [Point({"k": name}, scores[number], 2.0) for name, number in enumerate(order)]
-    assert best(Point({}, 0.9, 1.0), points, allowed_drop=0.01).score == 0.92
+    assert best_point(Point({}, 0.9, 1.0), points, allowed_drop=0.01).score == 0.92
     runs = [
         StoredRun(
             f"r{point.knobs['k']}", "m", knobs=point.knobs, heldout={"accuracy": point.score, "flops_speedup": 2.0}

@@ -48,7 +48,7 @@ def test_help_imports_nothing_heavy() -> None:
     print(f"bench --help took {time.perf_counter() - started:.2f} s")
     usage, _, imported = done.stdout.partition("imported:")
     assert all(
-        command in usage for command in ("run", "train", "report", "compare", "export", "rationales", "list", "env")
+        command in usage for command in ("run", "train", "report", "compare", "gold", "rationales", "list", "env")
     )
     assert set(imported.split()) & {"bench", "click"} == {"bench", "click"}
     heavy = {
@@ -119,9 +119,9 @@ def test_env_is_json_without_places() -> None:
     assert str(Path.home()) not in answer.out
 
 
-def test_export_writes_the_layout_of_eraser(tmp_path: Path) -> None:
-    """`bench export` writes every example of the task with its evidence, so that the scorer can read it back."""
-    answer = call("export", "--task", "demo", "--out", tmp_path / "eraser", "--seed", 3)
+def test_gold_writes_the_layout_of_eraser(tmp_path: Path) -> None:
+    """`bench gold` writes every example of the task with its evidence, so that the scorer can read it back."""
+    answer = call("gold", "--task", "demo", "--out", tmp_path / "eraser", "--seed", 3)
     assert answer.code == 0
     read = read_dataset(tmp_path / "eraser")
     rows = {split: len(annotations) for split, annotations in read.splits.items()}
@@ -130,16 +130,24 @@ def test_export_writes_the_layout_of_eraser(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["docs.jsonl", "train.jsonl", "val.jsonl", "test.jsonl"])
-def test_export_replaces_nothing_unasked(name: str, tmp_path: Path) -> None:
+def test_gold_replaces_nothing_unasked(name: str, tmp_path: Path) -> None:
     """A file of another data set is kept, and nothing is put beside it, unless `--force` is given."""
     (tmp_path / name).write_text("mine", encoding="utf8")
-    asked = ("export", "--task", "demo", "--out", tmp_path)
+    asked = ("gold", "--task", "demo", "--out", tmp_path)
     refused = call(*asked)
     assert (refused.code, refused.err.count("\n")) == (2, 1)
     assert f"{name} is already there; name another folder, or pass --force" in refused.err
     assert [(path.name, path.read_text(encoding="utf8")) for path in tmp_path.iterdir()] == [(name, "mine")]
     assert call(*asked, "--force").code == 0
     assert len(read_dataset(tmp_path).splits["test"]) == 500
+
+
+def test_export_names_the_command_that_took_over(tmp_path: Path) -> None:
+    """The former name writes nothing and says in one line what to give instead; no list of commands has it."""
+    answer = call("export", "--task", "demo", "--out", tmp_path / "eraser")
+    assert (answer.code, answer.err.count("\n"), list(tmp_path.iterdir())) == (2, 1, [])
+    assert "give bench gold with the same flags" in answer.err
+    assert "export" not in call("--help").out
 
 
 # A run, from nothing to its report

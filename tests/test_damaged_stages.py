@@ -84,8 +84,8 @@ def test_a_manifest_that_is_damaged_names_itself(whole: ArtifactStore, tmp_path:
         store.load(JOB.id)
     assert str(refused.value).startswith(f"{path} is damaged: ")
     assert told in str(refused.value)
-    assert JOB.id in store.made_with([JOB.id])
-    assert store.made_with([EXITS_JOB.id]) == [EXITS_JOB.id]
+    assert JOB.id in store.ids_made_with([JOB.id])
+    assert store.ids_made_with([EXITS_JOB.id]) == [EXITS_JOB.id]
     store.restart(JOB.id)
     assert list(store.ids()) == [EXITS_JOB.id]
 
@@ -161,7 +161,7 @@ def test_stages_that_name_each_other_do_not_go_round(whole: ArtifactStore, tmp_p
         manifest = json.loads(path.read_text(encoding="utf8"))
         del manifest["chain"]
         path.write_text(json.dumps({**manifest, "after": after}), encoding="utf8")
-    assert sorted(store.made_with([JOB.id])) == sorted([JOB.id, EXITS_JOB.id])
+    assert sorted(store.ids_made_with([JOB.id])) == sorted([JOB.id, EXITS_JOB.id])
 
 
 def test_commands_refuse_a_damaged_stage_and_both_remedies_work(tmp_path: Path) -> None:

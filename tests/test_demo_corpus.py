@@ -13,8 +13,8 @@ from sklearn.linear_model import LogisticRegression
 
 from bench.demo_corpus import SEEN, SPLITS, UNSEEN, generate
 from bench.errors import InputError
-from bench.rationales import export_eraser
 from bench.registry import TASKS
+from bench.synthetic_gold import write_gold
 from eraser_eval import read_dataset
 
 Rows = list[dict[str, Any]]
@@ -119,7 +119,7 @@ def test_short_examples_are_easier(corpus: dict[str, Rows]) -> None:
 
 def test_export_writes_what_was_generated(corpus: dict[str, Rows], tmp_path: Path) -> None:
     """The exported folder reads back as ERASER with every text, label and span; validation is called val."""
-    export_eraser(TASKS["demo"], seed=0, folder=tmp_path / "demo")
+    write_gold(TASKS["demo"], seed=0, folder=tmp_path / "demo")
     exported = read_dataset(tmp_path / "demo")
     assert {split: len(rows) for split, rows in exported.splits.items()} == {"train": 4000, "val": 500, "test": 500}
     for row, annotation in zip(corpus["validation"], exported.splits["val"], strict=True):
@@ -138,5 +138,5 @@ def test_export_writes_what_was_generated(corpus: dict[str, Rows], tmp_path: Pat
 def test_export_needs_rationales(tmp_path: Path) -> None:
     """A task without rationales is refused, and no folder is made."""
     with pytest.raises(InputError, match="'sst2' are not made by this project"):
-        export_eraser(TASKS["sst2"], seed=0, folder=tmp_path / "out")
+        write_gold(TASKS["sst2"], seed=0, folder=tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -13,7 +13,8 @@ import scipy.special
 import torch
 
 from bench import evaluation
-from bench.evaluation import Reading, Runnable, evaluate, evaluate_readings
+from bench.evaluation import Reading, evaluate, evaluate_readings
+from bench.runners import Runner
 from bench.store import EXAMPLE_SCHEMA
 from efficient_bert import Batch, EfficientBertForSequenceClassification, run
 from efficient_bert.cost import full_flops, trace_flops
@@ -36,9 +37,9 @@ def rows(count: int) -> list[dict[str, Any]]:
     return found
 
 
-def arm(model: EfficientBertForSequenceClassification = MODEL, policy: Policy | None = None) -> Runnable:
+def arm(model: EfficientBertForSequenceClassification = MODEL, policy: Policy | None = None) -> Runner:
     """The model with a policy, compared with the full model of four layers."""
-    return Runnable(model, policy or Policy(everything, exits=(1, 2, 3)), tiny_config(), "cpu")
+    return Runner(model, policy or Policy(everything, exits=(1, 2, 3)), tiny_config(), "cpu")
 
 
 def test_columns_are_what_one_pass_per_example_gives() -> None:
@@ -76,8 +77,8 @@ def test_several_readings_share_passes(tmp_path: Path, monkeypatch: pytest.Monke
         passed.append(len(arguments[1]))
         return once(*arguments)
 
-    once = evaluation._passed
-    monkeypatch.setattr(evaluation, "_passed", counted)
+    once = evaluation._run
+    monkeypatch.setattr(evaluation, "_run", counted)
     first = Reading(tmp_path / "first", lambda output: replay(output, lambda logits: logits[-1, :, 0] > 0))
     second = Reading(tmp_path / "second")
     leaving, staying = evaluate_readings(given, rows(40), [first, second])

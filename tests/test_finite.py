@@ -13,10 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from bench.documents import answers, explanations
 from bench.errors import InputError
-from bench.evaluation import Reading, Runnable, evaluate, evaluate_readings
-from bench.reading import answers, explanations
+from bench.evaluation import Reading, evaluate, evaluate_readings
 from bench.registry import EXPLAINERS
+from bench.runners import Runner
 from bench.store import RunStore, example_schema
 from efficient_bert import EfficientBertForSequenceClassification
 from efficient_bert.decisions import Policy
@@ -52,18 +53,18 @@ def rows(*ids: int) -> list[dict[str, Any]]:
     ]
 
 
-def able(model: EfficientBertForSequenceClassification, **changes: Any) -> Runnable:
+def runner(model: EfficientBertForSequenceClassification, **changes: Any) -> Runner:
     """The model, compared with a full one of its kind."""
-    return Runnable(model, Policy(exits=()), tiny_config(**changes), "cpu")
+    return Runner(model, Policy(exits=()), tiny_config(**changes), "cpu")
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_an_answer_that_is_no_number_is_refused_by_its_example(tmp_path: Path, value: float) -> None:
     """The first example is named, also one of a later batch, and its chunk is not kept."""
     with pytest.raises(InputError, match="answer to example 'e37' is no finite number; leave it out, or train"):
-        evaluate(able(spoilt(value)), rows(37, 38), folder=tmp_path)
+        evaluate(runner(spoilt(value)), rows(37, 38), folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
-    assert len(evaluate(able(spoilt(value)), rows(), folder=tmp_path)) == 40
+    assert len(evaluate(runner(spoilt(value)), rows(), folder=tmp_path)) == 40
 
 
 @pytest.mark.parametrize("logits", [[math.inf, 0.0, 0.0], [-math.inf, 0.0, 0.0], [math.nan, 1.0, 2.0]])
@@ -74,14 +75,14 @@ def test_one_odd_class_is_enough(logits: list[float]) -> None:
         model.classifier.weight.zero_()
         model.classifier.bias.copy_(torch.tensor(logits))
     with pytest.raises(InputError, match="answer to example 'e0' is no finite number"):
-        evaluate(able(model), rows())
+        evaluate(runner(model), rows())
 
 
 def test_a_score_that_is_no_number_is_refused() -> None:
     """The same holds of a regression, whose answer has no probabilities."""
     regression: dict[str, Any] = {"classes": 1, "problem_type": "regression"}
     with pytest.raises(InputError, match="answer to example 'e5' is no finite number"):
-        evaluate(able(spoilt(**regression), **regression), rows(5))
+        evaluate(runner(spoilt(**regression), **regression), rows(5))
 
 
 def test_an_answer_read_off_an_exit_is_one(tmp_path: Path) -> None:
@@ -89,8 +90,10 @@ def test_an_answer_read_off_an_exit_is_one(tmp_path: Path) -> None:
     model = tiny_model()
     with torch.no_grad():
         model.get_parameter("exits.1.classifier.bias")[0] = math.nan
-    given = Runnable(model, Policy(exits=(1,)), tiny_config(), "cpu")
-    leaving = Reading(tmp_path / "leaving", lambda output: replay(output, lambda found: torch.ones(found.shape[1]) > 0))
+    given = Runner(model, Policy(exits=(1,)), tiny_config(), "cpu")
+    leaving = Reading(
+        tmp_path / "leaving", lambda output: replay(output, lambda found: torch.ones(found.shape[1]) > 0)
+    )
     staying = Reading(tmp_path / "staying")
     assert len(evaluate_readings(given, rows(), [staying])[0]) == 40
     with pytest.raises(InputError, match="answer to example 'e0' is no finite number"):
@@ -117,7 +120,7 @@ def test_documents_are_named_too() -> None:
     model = tiny_model("four_heads")
     with torch.no_grad():
         model.bert.embeddings.word_embeddings.weight[int(LONG.pieces[7])] = math.nan
-    broken = Runnable(model, Policy(), model.config, "cpu")
+    broken = Runner(model, Policy(), model.config, "cpu")
     assert np.isfinite(answers(broken, READER, [(SHORT, None)])[0].probabilities).all()
     without = np.arange(9) != LONG.units[7]
     assert np.isfinite(answers(broken, READER, [(LONG, without)])[0].probabilities).all()

@@ -22,7 +22,7 @@ from bench.backbones import inspect, resolve
 from bench.errors import InputError
 from bench.plan import Plan
 from bench.registry import TASKS
-from bench.runner import fresh_model
+from bench.train import fresh_model
 from tests.backbone_folders import POINTER, Tensors, change_weights, copy_sound, planned, shard, sound
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "40"))

@@ -14,7 +14,7 @@ from transformers import BertConfig, BertModel
 from bench.backbones import resolve
 from bench.describe import describe
 from bench.errors import InputError
-from bench.runner import fresh_model
+from bench.train import fresh_model
 from efficient_bert import EfficientBertConfig, EfficientBertForSequenceClassification
 from efficient_bert import InputError as LibraryError
 from tests.backbone_folders import (

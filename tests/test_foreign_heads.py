@@ -10,7 +10,7 @@ import pytest
 from transformers import BertConfig, BertForSequenceClassification, BertForTokenClassification, pipeline
 
 from bench.describe import describe
-from bench.runner import fresh_model
+from bench.train import fresh_model
 from tests.backbone_folders import (
     copy_sound,
     planned,

@@ -19,7 +19,7 @@ from bench import evaluation
 from bench.comparison_files import OVERVIEW, POINTS, points_in, read_frame
 from bench.errors import InputError
 from bench.evaluation import evaluate
-from bench.explained import Shelf
+from bench.explanation_store import ExplanationStore
 from efficient_bert.training import loop as training_loop
 from efficient_bert.training.cached_rows import with_cached
 from efficient_bert.training.finetune import FINETUNE
@@ -123,7 +123,7 @@ def test_a_damaged_chunk_of_an_evaluation_is_computed_again(
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_explanations_are_asked_for_again(tmp_path: Path, damage: Damage) -> None:
     """Scores come from the explainer again, and what is not damaged from the shelf."""
-    shelf, calls = Shelf(tmp_path / "shelf"), []
+    shelf, calls = ExplanationStore(tmp_path / "shelf"), []
     scores = [np.arange(300.0).reshape(1, 300), np.ones((1, 2))]
 
     def find() -> list[Any]:
@@ -148,14 +148,14 @@ def test_damaged_explanations_are_asked_for_again(tmp_path: Path, damage: Damage
 ])  # fmt: skip
 def test_damaged_answers_to_erased_texts_are_none(tmp_path: Path, damage: Damage) -> None:
     """Of a table with other columns, other labels or no probabilities nothing is believed."""
-    shelf = Shelf(tmp_path / "shelf")
+    shelf = ExplanationStore(tmp_path / "shelf")
     known = {(f"document {number}", bytes([number])): {"no": 0.25, "yes": 0.75} for number in range(40)}
-    shelf.keep_erased(known)
-    assert shelf.erased(["no", "yes"]) == known
+    shelf.add_erased_answers(known)
+    assert shelf.erased_answers(["no", "yes"]) == known
     damage(shelf.folder / "erased.parquet")
-    assert shelf.erased(["no", "yes"]) == {}
-    shelf.keep_erased(known)
-    assert shelf.erased(["no", "yes"]) == known
+    assert shelf.erased_answers(["no", "yes"]) == {}
+    shelf.add_erased_answers(known)
+    assert shelf.erased_answers(["no", "yes"]) == known
 
 
 @pytest.mark.parametrize(("content", "told"), [

@@ -10,7 +10,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from bench import environment, gpus, load
-from bench.load import Load, Reading, attempt, between, disturbances, read
+from bench.load import Load, Reading, attempt, disturbances, load_between, read
 
 START = Reading(
     wall=100.0,
@@ -52,7 +52,7 @@ def later(seconds: float = 10.0, *, alone: float = 0.999, threads: float = 1, **
 
 def spoilt(after: Reading, *, device: str = "cpu", threads: int = 1, cores: int = 2, **changes: Any) -> list[str]:
     """Why a session that ended with this reading is marked."""
-    return disturbances(replace(between(START, after, threads=threads, cores=cores), **changes), device=device)
+    return disturbances(replace(load_between(START, after, threads=threads, cores=cores), **changes), device=device)
 
 
 def test_a_quiet_machine_is_quiet_however_much_this_process_works() -> None:
@@ -92,10 +92,10 @@ def test_latencies_that_are_all_too_high_alike_are_found() -> None:
 @pytest.mark.parametrize("cores", [64, 4])
 def test_a_shared_host_under_a_quota_matters_where_too_few_cores_are_left(cores: int) -> None:
     """With 60 of 64 cores busy for others, a quota of 2 and no waiting there is nothing to mark; else there is."""
-    crowded = Load(seconds=10, threads=2, cores=cores, quota=2.0, off_core=0.001, other_cores=cores - 4 + 2.5)
-    assert disturbances(replace(crowded, other_cores=cores - 4.0), device="cpu") == []
-    assert len(disturbances(crowded, device="cpu")) == 1
-    assert len(disturbances(replace(crowded, other_cores=0.0, off_core=0.2), device="cpu")) == 1
+    crowding_line = Load(seconds=10, threads=2, cores=cores, quota=2.0, off_core=0.001, other_cores=cores - 4 + 2.5)
+    assert disturbances(replace(crowding_line, other_cores=cores - 4.0), device="cpu") == []
+    assert len(disturbances(crowding_line, device="cpu")) == 1
+    assert len(disturbances(replace(crowding_line, other_cores=0.0, off_core=0.2), device="cpu")) == 1
 
 
 def test_a_moment_is_too_short_to_tell() -> None:
@@ -111,12 +111,12 @@ def test_waiting_for_a_gpu_is_no_trouble() -> None:
 
 def test_what_a_system_does_not_tell_is_no_reason_for_anything() -> None:
     """Readings without any counter, or with one that was set back, make a load of blanks and no mark."""
-    blank = between(Reading(wall=1.0), Reading(wall=2.0), threads=4, cores=2)
+    blank = load_between(Reading(wall=1.0), Reading(wall=2.0), threads=4, cores=2)
     assert disturbances(blank, device="cpu") == []
     assert blank.off_core is blank.other_cores is blank.stolen_cores is blank.held_back is None
-    backwards = between(START, replace(later(), busy=3.0, stolen=0.0), threads=1, cores=2)
+    backwards = load_between(START, replace(later(), busy=3.0, stolen=0.0), threads=1, cores=2)
     assert backwards.other_cores is backwards.stolen_cores is None
-    one_sided = between(replace(START, running=None), later(), threads=1, cores=2)
+    one_sided = load_between(replace(START, running=None), later(), threads=1, cores=2)
     assert one_sided.off_core is None
 
 
@@ -151,7 +151,7 @@ def test_counters_are_of_the_cores_that_this_process_may_use(monkeypatch: pytest
 
 def test_a_load_is_json_with_every_reading() -> None:
     """What is stored has every field, numbers rounded, and moments as before and after."""
-    stored = between(START, later(), threads=1, cores=2, others_on_gpu=0).to_json()
+    stored = load_between(START, later(), threads=1, cores=2, others_on_gpu=0).to_json()
     assert set(stored) == {field.name for field in fields(Load)}
     assert stored["off_core"] == 0.001
     assert stored["load_average"] == [7.5, 7.5]
@@ -160,11 +160,11 @@ def test_a_load_is_json_with_every_reading() -> None:
 def test_more_threads_than_may_run_at_once_are_told() -> None:
     """Threads are held against cores and quota, the smaller of the two, and the remedy is a number that fits."""
     seen = {"usable_cores": 8, "cpu_quota": None, "torch_threads": 8}
-    assert environment.crowded(seen) == ""
-    assert "8 cores" in environment.crowded({**seen, "torch_threads": 9})
-    assert "set OMP_NUM_THREADS=2" in environment.crowded({**seen, "cpu_quota": 2.5})
-    assert "set OMP_NUM_THREADS=1" in environment.crowded({**seen, "cpu_quota": 0.5})
-    assert environment.crowded({**seen, "cpu_quota": 0.5, "torch_threads": 1}) != ""
+    assert environment.crowding_line(seen) == ""
+    assert "8 cores" in environment.crowding_line({**seen, "torch_threads": 9})
+    assert "set OMP_NUM_THREADS=2" in environment.crowding_line({**seen, "cpu_quota": 2.5})
+    assert "set OMP_NUM_THREADS=1" in environment.crowding_line({**seen, "cpu_quota": 0.5})
+    assert environment.crowding_line({**seen, "cpu_quota": 0.5, "torch_threads": 1}) != ""
 
 
 @pytest.mark.parametrize(("listed", "others"), [(None, None), ([], 0), (["77"], 0), (["77", "78", "79"], 2)])

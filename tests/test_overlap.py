@@ -7,7 +7,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from bench.overlap import Overlap, normalised, overlap
+from bench.overlap import Overlap, normalise, overlap
 from bench.store import RunStore
 from tests.command_line import call
 from tests.tiny_files import write_backbone, write_sst2
@@ -35,13 +35,13 @@ def table(*rows: tuple[str, int], pairs: bool = False) -> datasets.Dataset:
 )
 def test_forms_of_one_text_are_alike(text: str, other: str) -> None:
     """Case, spaces, punctuation, what is not seen and compatible forms make no other text."""
-    assert normalised(text) == normalised(other) != ""
+    assert normalise(text) == normalise(other) != ""
 
 
 @pytest.mark.parametrize(("text", "other"), [("!!!", "???"), ("कि", "का"), ("good 🙂", "good 🙁"), ("1.5 $", "1.5 €")])
 def test_other_texts_are_not_alike(text: str, other: str) -> None:
     """Vowel signs, symbols and texts of punctuation alone still tell texts apart."""
-    assert normalised(text) != normalised(other)
+    assert normalise(text) != normalise(other)
 
 
 def test_rows_are_counted_by_hand() -> None:

@@ -10,10 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from bench.plan import Settings
-from bench.predictions import leaderboard, one_point, plain
+from bench.predict import leaderboard_text, one_point, table_text
 from bench.presets import PRESETS
 from bench.registry import METHODS, TASKS
+from bench.settings import Settings
 from bench.store import RunStore
 from efficient_bert import Batch, EfficientBertForSequenceClassification, run
 from efficient_bert.methods.entropy_exit import ENTROPY_EXIT
@@ -198,7 +198,7 @@ WRITTEN = {
 @pytest.mark.parametrize("name", WRITTEN)
 def test_glue_s_files_name_or_number_classes(name: str) -> None:
     """Each of GLUE's tasks writes its classes as its own data does."""
-    text = leaderboard(TASKS[name], pa.table({"prediction": [1, 0]}))
+    text = leaderboard_text(TASKS[name], pa.table({"prediction": [1, 0]}))
     one, other = WRITTEN[name]
     assert text == f"index\tprediction\n0\t{one}\n1\t{other}\n"
 
@@ -213,12 +213,12 @@ def test_glue_s_files_bear_its_names() -> None:
 def test_scores_are_cut_to_their_bounds() -> None:
     """A predicted similarity below 0 or above 5 is written as the bound; a table holds it as it is."""
     answers = pa.table({"example_id": ["a", "b", "c"], "prediction": [-0.2, 2.34567, 5.01], "probabilities": [[]] * 3})
-    assert leaderboard(TASKS["stsb"], answers) == "index\tprediction\n0\t0.000\n1\t2.346\n2\t5.000\n"
-    assert plain(TASKS["stsb"], answers).splitlines()[1] == "a\t-0.200000\t"
+    assert leaderboard_text(TASKS["stsb"], answers) == "index\tprediction\n0\t0.000\n1\t2.346\n2\t5.000\n"
+    assert table_text(TASKS["stsb"], answers).splitlines()[1] == "a\t-0.200000\t"
 
 
 def test_an_odd_name_does_not_break_a_table() -> None:
     """A tab or a line end in an example's name is quoted."""
     answers = pa.table({"example_id": ["a\tb\nc"], "prediction": [1], "probabilities": [[0.25, 0.75]]})
     expected = 'example_id\tprediction\tprobabilities\n"a\tb\nc"\tpositive\t0.250000,0.750000\n'
-    assert plain(TASKS["sst2"], answers) == expected
+    assert table_text(TASKS["sst2"], answers) == expected

@@ -14,7 +14,7 @@ from efficient_bert.training import Status
 def test_long_work_says_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     """Lines come while the work goes on, also where it says nothing, and one comes at its end."""
     bars = Bars(every=0.02)
-    with bars.counting("evaluate full", 400) as advance:
+    with bars.counting_bar("evaluate full", 400) as advance:
         advance(100)
         while "100 of 400 (25 %)" not in (said := capsys.readouterr().err):
             time.sleep(0.01)
@@ -24,7 +24,7 @@ def test_long_work_says_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_no_line_comes_after_the_end(capsys: pytest.CaptureFixture[str]) -> None:
     """The thread that prints has ended with the work, whatever ended it."""
-    with pytest.raises(KeyError), Bars(every=0.001).counting("work", 3):
+    with pytest.raises(KeyError), Bars(every=0.001).counting_bar("work", 3):
         raise KeyError
     capsys.readouterr()
     time.sleep(0.02)
@@ -49,6 +49,6 @@ def test_a_stage_of_unknown_length_is_named(capsys: pytest.CaptureFixture[str]) 
     progress = Progress(disable=True)
     progress.add_task("train saliency", total=None, note="")
     assert progress_line(progress.tasks[0]) == "train saliency: 0 s so far"
-    with Bars().training("saliency") as watch:
+    with Bars().training_bar("saliency") as watch:
         watch(Status(1, 2, 10.0, 0.5))
     assert "train saliency: done in" in capsys.readouterr().err

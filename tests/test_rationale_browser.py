@@ -15,8 +15,8 @@ from selenium.webdriver.common.keys import Keys
 
 from analysis.rationale_overview import write_overview
 from analysis.rationales import write_page
-from bench import agreement
-from bench.overview import put_together
+from bench import rationale_metrics
+from bench.rationale_overview import pool_comparisons
 from tests.browser import NARROW, SMALLEST_TEXT, WIDE, ask, barriers, log, needs_browser, show, unfold
 
 pytestmark = needs_browser
@@ -47,7 +47,7 @@ def rationales(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a made-up comparison, with a token that is HTML and one that is very long."""
     folder = tmp_path_factory.mktemp("rationales")
     documents = rows(np.random.default_rng(0))
-    table = agreement.compared([documents], against="adapler", resamples=50)
+    table = rationale_metrics.metrics_table([documents], against="adapler", resamples=50)
     words = [
         {"method": method, "layer": layer, "part": "noun", "word": word, "unmarked": 9, "selected": 3}
         for method in METHODS
@@ -108,7 +108,7 @@ def page(request: pytest.FixtureRequest, rationales: Path, tmp_path_factory: pyt
         summary = json.loads((folder / "summary.json").read_text(encoding="utf8"))
         own = {"knobs": {"gamma": number / 10}, "speedup": 1.5 * number}
         (folder / "summary.json").write_text(json.dumps(summary | own), encoding="utf8")
-    put_together(folders, out)
+    pool_comparisons(folders, out)
     return write_overview(out, out)
 
 

@@ -16,18 +16,26 @@ import torch
 
 from analysis.rationale_overview import read_points
 from analysis.rationales import Comparison, claims, facts, write_page
-from bench import agreement
-from bench.comparison import METHODS, Asked, compare, eraser_split, model_on, settings_of
+from bench import rationale_metrics
 from bench.comparison_files import AVERAGE, OVERVIEW, SUMMARY, require_replaceable, summary_in
+from bench.documents import Reader, documents_of, explanations
 from bench.errors import InputError
 from bench.evaluation import evaluate
+from bench.explained_model import model_identity
 from bench.gold import read_gold
-from bench.overview import put_together
 from bench.parts_of_speech import parts_of_speech
-from bench.plan import Plan, Settings, make_plan
+from bench.plan import Plan, make_plan
 from bench.progress import Bars
-from bench.reading import Reader, documents_of, explanations
-from bench.runner import load_models, runnable
+from bench.rationale_overview import pool_comparisons
+from bench.rationales import (
+    METHODS,
+    RationaleSettings,
+    compare_rationales,
+    eraser_split,
+    settings_of_models,
+)
+from bench.runners import load_models, make_runner
+from bench.settings import Settings
 from eraser_eval.scoring import validate
 from tests.command_line import call
 from tests.tiny_files import write_backbone
@@ -59,14 +67,14 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     backbone = write_backbone(root / "backbone")
     knobs = {"eta_scale": (4.0,)}
     settings = Settings("demo", preset="smoke", backbone=str(backbone), store=root, max_length=40, knobs=knobs)
-    return make_plan(settings_of(settings))
+    return make_plan(settings_of_models(settings))
 
 
 @pytest.fixture(scope="module")
 def out(plan: Plan) -> Path:
     """The folder of a comparison of all methods on twelve documents, with its page."""
     folder = plan.settings.store / "out"
-    compare([plan], Asked(METHODS, "test", folder, limit=12), Bars())
+    compare_rationales([plan], RationaleSettings(METHODS, "test", folder, limit=12), Bars())
     write_page(folder)
     return folder
 
@@ -127,22 +135,22 @@ def test_the_page_says_what_was_found(out: Path) -> None:
 def test_a_sensitive_task_shows_numbers_only(plan: Plan, out: Path, tmp_path: Path) -> None:
     """No token of a sensitive task is in any file or on the page unless it is asked for."""
     hidden = replace(plan, task=replace(plan.task, sensitive=True))
-    asked = Asked(("adapler", "random"), "test", tmp_path / "out", limit=6, erased="none")
-    compare([hidden], asked, Bars())
-    write_page(asked.out)
+    settings = RationaleSettings(("adapler", "random"), "test", tmp_path / "out", limit=6, erased="none")
+    compare_rationales([hidden], settings, Bars())
+    write_page(settings.out)
     documents = [row["document"] for row in lines(out / "gold" / "docs.jsonl")]
     words = {word for text in documents for word in text.split() if len(word) > 8}
     assert words
-    for path in asked.out.rglob("*"):
+    for path in settings.out.rglob("*"):
         if path.suffix in {".html", ".json", ".jsonl", ".csv"}:
             text = path.read_text(encoding="utf8")
             assert not [word for word in words if f" {word} " in text], path
-    assert (pd.read_parquet(asked.out / "words.parquet")["word"] == "").all()
-    assert not (asked.out / "gold").exists()
-    assert "Numbers only" in (asked.out / "index.html").read_text(encoding="utf8")
-    compare([hidden], replace(asked, show_text=True), Bars())
-    write_page(asked.out)
-    assert "<mark" in (asked.out / "index.html").read_text(encoding="utf8")
+    assert (pd.read_parquet(settings.out / "words.parquet")["word"] == "").all()
+    assert not (settings.out / "gold").exists()
+    assert "Numbers only" in (settings.out / "index.html").read_text(encoding="utf8")
+    compare_rationales([hidden], replace(settings, show_text=True), Bars())
+    write_page(settings.out)
+    assert "<mark" in (settings.out / "index.html").read_text(encoding="utf8")
 
 
 def test_texts_are_escaped(out: Path, tmp_path: Path) -> None:
@@ -194,10 +202,10 @@ def test_the_command_finds_what_is_trained(plan: Plan, out: Path, tmp_path: Path
 
 def test_the_last_layer_alone_may_be_erased(plan: Plan, out: Path, tmp_path: Path) -> None:
     """Faithfulness is then of the last layer, as in a comparison that erases in all of them, and the page says so."""
-    asked = Asked(METHODS, "test", tmp_path / "out", limit=12, erased="last")
-    compare([plan], asked, Bars())
-    write_page(asked.out)
-    own, whole = (pd.read_parquet(folder / "table.parquet") for folder in (asked.out, out))
+    settings = RationaleSettings(METHODS, "test", tmp_path / "out", limit=12, erased="last")
+    compare_rationales([plan], settings, Bars())
+    write_page(settings.out)
+    own, whole = (pd.read_parquet(folder / "table.parquet") for folder in (settings.out, out))
     erased = {"comprehensiveness", "sufficiency", "comprehensiveness_aopc", "sufficiency_aopc"}
     found = own[own["metric"].isin(erased) & own["value"].notna()]
     last = whole["layer"].max()
@@ -207,7 +215,7 @@ def test_the_last_layer_alone_may_be_erased(plan: Plan, out: Path, tmp_path: Pat
     pd.testing.assert_frame_equal(found[found["layer"] == last].reset_index(drop=True), expected.reset_index(drop=True))
     average = found[found["layer"] == AVERAGE].set_index(["metric", "method"])["value"]
     pd.testing.assert_series_equal(average, expected.set_index(["metric", "method"])["value"], check_like=True)
-    page = (asked.out / "index.html").read_text(encoding="utf8")
+    page = (settings.out / "index.html").read_text(encoding="utf8")
     assert "the rationales of the last layer alone" in page
     assert "bfloat16" not in page
 
@@ -271,11 +279,11 @@ def test_points_are_put_together(plan: Plan, out: Path, tmp_path: Path) -> None:
 def test_seeds_are_put_together(plan: Plan, tmp_path: Path) -> None:
     """Two seeds of one point are one row whose numbers are their means; an unfinished comparison is refused."""
     other = make_plan(replace(plan.settings, seed=1))
-    asked = Asked(("adapler", "random"), "test", tmp_path / "out", limit=3, erased="none")
-    folders = compare([plan, other], asked, Bars())
+    settings = RationaleSettings(("adapler", "random"), "test", tmp_path / "out", limit=3, erased="none")
+    folders = compare_rationales([plan, other], settings, Bars())
     assert [folder.name.rpartition("-")[2] for folder in folders] == ["0", "1"]
-    put_together(folders, asked.out)
-    ((point,), summaries) = read_points(asked.out), [summary_in(folder) for folder in folders]
+    pool_comparisons(folders, settings.out)
+    ((point,), summaries) = read_points(settings.out), [summary_in(folder) for folder in folders]
     pooled = point.found.summary
     assert pooled["seeds"] == [0, 1]
     assert pooled["speedup"] == pytest.approx(np.mean([own["speedup"] for own in summaries]))
@@ -284,10 +292,10 @@ def test_seeds_are_put_together(plan: Plan, tmp_path: Path) -> None:
         assert pooled["accuracy"][name] == pytest.approx(np.mean([own["accuracy"][name] for own in summaries]))
     values = [pd.read_csv(folder / "table.csv")["value"] for folder in folders]
     np.testing.assert_allclose(point.found.table["value"], sum(values) / 2, rtol=1e-9)
-    compare([plan], asked, Bars())
-    assert not (asked.out / OVERVIEW).exists()
+    compare_rationales([plan], settings, Bars())
+    assert not (settings.out / OVERVIEW).exists()
     with pytest.raises(InputError, match="no finished comparison"):
-        put_together([tmp_path], tmp_path)
+        pool_comparisons([tmp_path], tmp_path)
     with pytest.raises(InputError, match="several seeds or points"):
         read_points(tmp_path)
 
@@ -296,7 +304,7 @@ def test_seeds_that_share_a_fine_tuned_model_ask_it_once(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a method says of one fine-tuned model holds for every seed that starts from it; the page names its seed."""
-    asked = Asked(("adapler", "saliency"), "test", tmp_path / "out", limit=3, erased="last")
+    settings = RationaleSettings(("adapler", "saliency"), "test", tmp_path / "out", limit=3, erased="last")
     plans = [make_plan(replace(plan.settings, seed=seed, finetune_seed=0, store=tmp_path)) for seed in (0, 1)]
     explained: list[str] = []
 
@@ -304,16 +312,16 @@ def test_seeds_that_share_a_fine_tuned_model_ask_it_once(
         explained.append(explainer.name)
         return explanations(explainer, *given, **more)
 
-    monkeypatch.setattr("bench.comparison.explanations", counted)
-    folders = compare(plans, asked, Bars())
+    monkeypatch.setattr("bench.explained_model.explanations", counted)
+    folders = compare_rationales(plans, settings, Bars())
     assert sorted(explained) == ["adapler", "adapler", "kept", "kept", "saliency"]
     found = [pd.read_parquet(folder / "documents.parquet").query("method == 'saliency'") for folder in folders]
     assert found[0]["average_precision"].tolist() == found[1]["average_precision"].tolist()
     (folders[1] / SUMMARY).unlink()
-    compare(plans, asked, Bars())
+    compare_rationales(plans, settings, Bars())
     assert len(explained) == 5
-    put_together(folders, asked.out)
-    (point,) = read_points(asked.out)
+    pool_comparisons(folders, settings.out)
+    (point,) = read_points(settings.out)
     assert "seeds 0, 1, fine-tuned with seed 0" in dict(facts(point.found))["model"]
 
 
@@ -321,10 +329,10 @@ def test_a_model_that_was_trained_again_is_explained_again(plan: Plan, tmp_path:
     """What is kept belongs to the weights: other weights under the same name are another model."""
     gold = read_gold(plan.task, "test", data_dir=None, limit=3)
     own = make_plan(replace(plan.settings, store=tmp_path))
-    asked = Asked(("adapler", "saliency"), "test", tmp_path / "out", limit=3, erased="none")
-    compare([own], asked, Bars())
+    settings = RationaleSettings(("adapler", "saliency"), "test", tmp_path / "out", limit=3, erased="none")
+    compare_rationales([own], settings, Bars())
     arm = own.arms[0]
-    before = model_on(own, arm, gold)
+    before = model_identity(own, arm, gold)
     model = own.artifacts.load(arm.job.id)
     torch.nn.init.zeros_(model.classifier.weight)
     model.save_pretrained(own.artifacts.folder(arm.job.id))
@@ -332,10 +340,10 @@ def test_a_model_that_was_trained_again_is_explained_again(plan: Plan, tmp_path:
     manifest = json.loads(path.read_text(encoding="utf8"))
     del manifest["digests"]  # which are of the weights before
     path.write_text(json.dumps(manifest), encoding="utf8")
-    assert model_on(own, arm, gold) != before
+    assert model_identity(own, arm, gold) != before
     shelves = set((tmp_path / "explained").iterdir())
     (tmp_path / "out" / SUMMARY).unlink()
-    compare([own], asked, Bars())
+    compare_rationales([own], settings, Bars())
     assert len(set((tmp_path / "explained").iterdir()) - shelves) == 1
 
 
@@ -346,13 +354,13 @@ def test_the_speed_up_is_that_of_the_passes(plan: Plan, out: Path) -> None:
     reader = Reader(cls, sep, plan.max_length, plan.task.windows)
     models, spent = load_models(plan, plan.arms), []
     for arm in (plan.arms[0], plan.arms[-1]):
-        able = runnable(plan, arm, models)
+        runner = make_runner(plan, arm, models)
         rows = [
             {"example_id": each.docid, "input_ids": ids, "token_type_ids": [0] * len(ids), "label": 0}
             for each in documents
             for ids in reader.inputs(each)
         ]
-        spent.append(sum(evaluate(able, rows)["flops"].to_pylist()))
+        spent.append(sum(evaluate(runner, rows)["flops"].to_pylist()))
     summary = json.loads((out / "summary.json").read_text(encoding="utf8"))
     assert summary["speedup"] == pytest.approx(spent[0] / spent[1], rel=1e-12)
     assert summary["speedup"] > 1.01
@@ -372,10 +380,10 @@ def test_what_people_marked_is_the_upper_bound(out: Path) -> None:
 def test_wrong_requests_are_one_line(tmp_path: Path) -> None:
     """An unknown method, a file in the way and a folder without results are refused."""
     with pytest.raises(InputError, match=r"no explainer is called 'salience'\. Did you mean 'saliency'"):
-        Asked(("salience",), "test", tmp_path)
+        RationaleSettings(("salience",), "test", tmp_path)
     (tmp_path / "file").write_text("", encoding="utf8")
     with pytest.raises(InputError, match="is a file"):
-        Asked(("saliency",), "test", tmp_path / "file")
+        RationaleSettings(("saliency",), "test", tmp_path / "file")
     with pytest.raises(InputError, match="no finished comparison"):
         write_page(tmp_path)
     assert eraser_split("demo", None) == "test"
@@ -400,8 +408,8 @@ def test_a_folder_of_something_else_is_refused(name: str, tmp_path: Path) -> Non
     out = tmp_path / "out"
     (out / name).parent.mkdir(parents=True)
     (out / name).write_text("{}", encoding="utf8")
-    asked = ("--task", "demo", "--preset", "smoke", "--store", tmp_path / "store")
-    answer = call("rationales", *asked, "--out", out)
+    settings = ("--task", "demo", "--preset", "smoke", "--store", tmp_path / "store")
+    answer = call("rationales", *settings, "--out", out)
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
     assert "name an empty or new folder" in answer.err
     assert (out / name).read_text(encoding="utf8") == "{}"
@@ -438,7 +446,7 @@ def test_differences_are_paired() -> None:
     """Documents that differ much among themselves, but alike between methods, give a narrow difference."""
     rates = np.linspace(0, 0.9, 40)
     documents = pd.concat([frame("adapler", rates.tolist()), frame("saliency", (rates + 0.05).tolist())[::-1]])
-    table = agreement.compared([documents], against="adapler")
+    table = rationale_metrics.metrics_table([documents], against="adapler")
     cells = {(row["method"], row["layer"], row["metric"]): row for row in table.to_dict("records")}
     cell = cells["saliency", 0, "fpr"]
     assert cell["value"] == pytest.approx(rates.mean() + 0.05)
@@ -456,7 +464,7 @@ def test_seeds_are_pooled() -> None:
         pd.concat([frame("adapler", rates.tolist()), frame("saliency", (rates + shift).tolist())])
         for shift in (0.1 * rates, 0.2 - 0.1 * rates)
     ]
-    table = agreement.compared(seeds, against="adapler")
+    table = rationale_metrics.metrics_table(seeds, against="adapler")
     cells = {(row["method"], row["layer"], row["metric"]): row for row in table.to_dict("records")}
     cell = cells["saliency", 0, "fpr"]
     assert cell["value"] == pytest.approx(rates.mean() + 0.1)
@@ -467,7 +475,7 @@ def test_seeds_are_pooled() -> None:
 def test_intervals_are_those_of_the_mean() -> None:
     """The interval of a mean is close to the normal one."""
     rates = np.random.default_rng(0).random(200)
-    table = agreement.compared([frame("adapler", rates.tolist())], against="adapler")
+    table = rationale_metrics.metrics_table([frame("adapler", rates.tolist())], against="adapler")
     (cell,) = (row for row in table.to_dict("records") if (row["metric"], row["layer"]) == ("fpr", 0))
     half = 1.96 * rates.std() / np.sqrt(200)
     assert cell["low"] == pytest.approx(rates.mean() - half, abs=0.006)

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from bench.comparison import Read, scores_of
-from bench.errors import InputError, is_input_error
-from bench.evaluation import Runnable
-from bench.explained import Shelf
+from bench.documents import Document, Reader, answers, explanations
+from bench.errors import InputError, input_errors
+from bench.explained_model import ExplainedModel, token_scores
+from bench.explanation_store import ExplanationStore
 from bench.faithfulness import BUDGETS, Eraser, budget, highest, runs_of
 from bench.gold import read_gold
 from bench.progress import Bars
-from bench.rationales import export_eraser
-from bench.reading import Document, Reader, answers, explanations
 from bench.registry import EXPLAINERS, TASKS
+from bench.runners import Runner
+from bench.synthetic_gold import write_gold
 from efficient_bert import Batch, run
 from efficient_bert.decisions import Policy
 from efficient_bert.explainers import Explainer, Question
@@ -50,23 +50,23 @@ SHORT = document([0, 1, 1], "short")
 
 
 @pytest.fixture(scope="module")
-def able() -> Runnable:
+def runner() -> Runner:
     """A random model that runs every layer."""
     model = tiny_model("four_heads")
-    return Runnable(model, Policy(), model.config, "cpu")
+    return Runner(model, Policy(), model.config, "cpu")
 
 
 def test_windows_hold_whole_tokens() -> None:
     """A window ends before a token that does not fit, and every piece is in one window."""
-    assert [own.tolist() for own in READER.places(LONG)] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9, 10], [11, 12]]
+    assert [own.tolist() for own in READER.split(LONG)] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9, 10], [11, 12]]
     assert READER.inputs(SHORT) == [[CLS, 10, 11, 12, SEP]]
 
 
 def test_without_windows_the_end_is_not_read() -> None:
     """A task without windows reads the first pieces, as its training did."""
     reader = replace(READER, windows=False)
-    assert [own.tolist() for own in reader.places(LONG)] == [list(range(ROOMS))]
-    assert [own.tolist() for own in reader.places(LONG, np.arange(9) > 1)] == [[3, 4, 5]]
+    assert [own.tolist() for own in reader.split(LONG)] == [list(range(ROOMS))]
+    assert [own.tolist() for own in reader.split(LONG, np.arange(9) > 1)] == [[3, 4, 5]]
 
 
 def test_erased_tokens_close_up() -> None:
@@ -77,69 +77,72 @@ def test_erased_tokens_close_up() -> None:
     assert READER.inputs(LONG, np.zeros(9, np.bool_)) == [[CLS, SEP]]
 
 
-def test_an_answer_is_the_mean_over_windows(able: Runnable) -> None:
+def test_an_answer_is_the_mean_over_windows(runner: Runner) -> None:
     """Probabilities of a document are the mean of its windows', whatever is read beside it."""
-    found = answers(able, READER, [(LONG, None), (SHORT, None)])
+    found = answers(runner, READER, [(LONG, None), (SHORT, None)])
     for each, own in zip((LONG, SHORT), found, strict=True):
         alone = []
         for window in READER.inputs(each):
             ids = torch.tensor([window])
-            logits = run(able.model, Batch(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros_like(ids))).logits
+            logits = run(runner.model, Batch(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros_like(ids))).logits
             alone.append(logits.double().softmax(-1)[0].detach().numpy())
         np.testing.assert_allclose(own.probabilities, np.mean(alone, axis=0), atol=1e-6)
 
 
-def test_token_scores_are_those_of_their_pieces(able: Runnable) -> None:
+def test_token_scores_are_those_of_their_pieces(runner: Runner) -> None:
     """Scores that are the pieces' ids pool to their mean, sum or maximum over each token, special tokens left out."""
     ids = Explainer("ids", "", "", lambda question: question.batch.input_ids[:, None].double())
     expected = {"mean": [10.5, 12, 13, 14, 16, 18, 19, 20, 21.5], "max": [11, 12, 13, 14, 17, 18, 19, 20, 22]}
     expected["sum"] = [21, 12, 13, 14, 48, 18, 19, 20, 43]
     for pooling in ("mean", "max", "sum"):
-        (found,) = explanations(ids, able, READER, documents=[LONG], classes=[0], pooling=pooling)
+        (found,) = explanations(ids, runner, READER, documents=[LONG], classes=[0], pooling=pooling)
         assert found.tolist() == [expected[pooling]]
 
 
 def test_explanations_are_kept_as_they_were_pooled(
-    able: Runnable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was explained once is not explained again, after a restart neither, unless pieces are pooled otherwise."""
     documents = [LONG, SHORT]
-    said = answers(able, READER, [(document, None) for document in documents])
-    reads = [Read(able, READER, documents, said, ("a", "b", "c"), Shelf(tmp_path / "shelf")) for _ in range(2)]
-    most, mean = (scores_of("attention", reads[0], pooling, watcher=Bars()) for pooling in ("max", "mean"))
+    said = answers(runner, READER, [(document, None) for document in documents])
+    reads = [
+        ExplainedModel(runner, READER, documents, said, ("a", "b", "c"), ExplanationStore(tmp_path / "shelf"))
+        for _ in range(2)
+    ]
+    most, mean = (token_scores("attention", reads[0], pooling, watcher=Bars()) for pooling in ("max", "mean"))
     assert [own.shape for own in most] == [
-        (able.model.config.num_hidden_layers, 9),
-        (able.model.config.num_hidden_layers, 2),
+        (runner.model.config.num_hidden_layers, 9),
+        (runner.model.config.num_hidden_layers, 2),
     ]
     assert most[0][0, 0] > mean[0][0, 0]
-    monkeypatch.setattr("bench.comparison.explanations", None)
-    again = scores_of("attention", reads[1], "max", watcher=Bars())
+    monkeypatch.setattr("bench.explained_model.explanations", None)
+    again = token_scores("attention", reads[1], "max", watcher=Bars())
     assert [own.tolist() for own in again] == [own.tolist() for own in most]
-    reads[1].shelf.clear()
+    reads[1].store.clear()
     with pytest.raises(TypeError):
-        scores_of("attention", reads[1], "max", watcher=Bars())
+        token_scores("attention", reads[1], "max", watcher=Bars())
 
 
-def test_answers_to_erased_texts_are_kept(able: Runnable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_to_erased_texts_are_kept(runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A text that was read again with tokens left out is not read a third time, after a restart neither."""
-    labels, shelf = ("a", "b", "c"), Shelf(tmp_path / "shelf")
+    labels, store = ("a", "b", "c"), ExplanationStore(tmp_path / "shelf")
     scores, chosen = np.arange(9.0), highest(np.arange(9.0), 4)
-    eraser = Eraser(able, READER, labels, known=shelf.erased(labels))
-    first = eraser.erased([LONG], [scores], [chosen])
-    shelf.keep_erased(eraser.known)
+    eraser = Eraser(runner, READER, labels, known=store.erased_answers(labels))
+    first = eraser.erased_answers([LONG], [scores], [chosen])
+    store.add_erased_answers(eraser.known)
     monkeypatch.setattr("bench.faithfulness.answers", None)
-    later = Eraser(able, READER, labels, known=shelf.erased(labels))
-    assert later.erased([LONG], [scores], [chosen]) == first
+    later = Eraser(runner, READER, labels, known=store.erased_answers(labels))
+    assert later.erased_answers([LONG], [scores], [chosen]) == first
     with pytest.raises(TypeError):
-        later.erased([LONG], [scores], [highest(scores, 3)])
+        later.erased_answers([LONG], [scores], [highest(scores, 3)])
 
 
 def test_a_shelf_loses_nothing_to_another_process(tmp_path: Path) -> None:
     """Two that read different texts at once keep the answers of both; one that is stopped leaves nothing behind."""
-    one, other = Shelf(tmp_path / "shelf"), Shelf(tmp_path / "shelf")
-    one.keep_erased({("d", b"1"): {"a": 0.25, "b": 0.75}})
-    other.keep_erased({("d", b"2"): {"a": 0.5, "b": 0.5}})
-    assert one.erased(["a", "b"]) == {("d", b"1"): {"a": 0.25, "b": 0.75}, ("d", b"2"): {"a": 0.5, "b": 0.5}}
+    one, other = ExplanationStore(tmp_path / "shelf"), ExplanationStore(tmp_path / "shelf")
+    one.add_erased_answers({("d", b"1"): {"a": 0.25, "b": 0.75}})
+    other.add_erased_answers({("d", b"2"): {"a": 0.5, "b": 0.5}})
+    assert one.erased_answers(["a", "b"]) == {("d", b"1"): {"a": 0.25, "b": 0.75}, ("d", b"2"): {"a": 0.5, "b": 0.5}}
     before = sorted(tmp_path.rglob("*"))
 
     def stopped() -> list[Any]:
@@ -154,19 +157,19 @@ def test_a_shelf_loses_nothing_to_another_process(tmp_path: Path) -> None:
     assert [own.tolist() for own in found] == [[[1.0, 1.0]]]
 
 
-def test_positions_are_those_in_the_document(able: Runnable) -> None:
+def test_positions_are_those_in_the_document(runner: Runner) -> None:
     """The position control falls evenly over all windows, from the first piece to the last; unread ones have 0."""
-    found = explanations(EXPLAINERS["position"], able, READER, documents=[LONG, SHORT], classes=[0, 0], pooling="max")
+    found = explanations(EXPLAINERS["position"], runner, READER, documents=[LONG, SHORT], classes=[0, 0], pooling="max")
     first_pieces = [0, 2, 3, 4, 5, 8, 9, 10, 11]
     np.testing.assert_allclose(found[0][0], [1 - (piece + 1) / 15 for piece in first_pieces], rtol=1e-6)
     np.testing.assert_allclose(found[1][0], [0.8, 0.6], rtol=1e-6)
     reader = replace(READER, windows=False)
-    (found_first,) = explanations(EXPLAINERS["position"], able, reader, documents=[LONG], classes=[0], pooling="max")
+    (found_first,) = explanations(EXPLAINERS["position"], runner, reader, documents=[LONG], classes=[0], pooling="max")
     expected = [1 - (piece + 1) / (ROOMS + 2) if piece < ROOMS else 0.0 for piece in first_pieces]
     np.testing.assert_allclose(found_first[0], expected, rtol=1e-6)
 
 
-def test_shares_of_windows_are_held_against_an_equal_share(able: Runnable) -> None:
+def test_shares_of_windows_are_held_against_an_equal_share(runner: Runner) -> None:
     """An equal share is 1 in a long window and in a short one; what was not read has 0."""
 
     def even(question: Question) -> torch.Tensor:
@@ -174,20 +177,20 @@ def test_shares_of_windows_are_held_against_an_equal_share(able: Runnable) -> No
         return (mask / mask.sum(1, keepdim=True))[:, None]
 
     explainer = Explainer("even", "", "", even, shares=True)
-    both = explanations(explainer, able, READER, documents=[LONG, SHORT], classes=[0, 0], pooling="mean")
+    both = explanations(explainer, runner, READER, documents=[LONG, SHORT], classes=[0, 0], pooling="mean")
     for found in both:
         np.testing.assert_allclose(found, 1.0)
     first = replace(READER, windows=False)
-    (found,) = explanations(explainer, able, first, documents=[LONG], classes=[0], pooling="mean")
+    (found,) = explanations(explainer, runner, first, documents=[LONG], classes=[0], pooling="mean")
     np.testing.assert_allclose(found[0], [1, 1, 1, 1, 1, 0, 0, 0, 0])
 
 
-def test_each_document_is_explained_for_its_own_answer(able: Runnable) -> None:
+def test_each_document_is_explained_for_its_own_answer(runner: Runner) -> None:
     """Every window of a document is asked about that document's class."""
     explainer = Explainer(
         "classes", "", "", lambda question: question.classes[:, None, None] + 0 * question.batch.mask[:, None]
     )
-    found = explanations(explainer, able, READER, documents=[LONG, SHORT], classes=[2, 1], pooling="mean")
+    found = explanations(explainer, runner, READER, documents=[LONG, SHORT], classes=[2, 1], pooling="mean")
     assert [set(own.ravel()) for own in found] == [{2.0}, {1.0}]
 
 
@@ -202,40 +205,40 @@ def test_the_highest_and_their_spans() -> None:
     assert budget(100, 0.05) == 5
 
 
-def test_erasing_reads_what_is_left(able: Runnable) -> None:
+def test_erasing_reads_what_is_left(runner: Runner) -> None:
     """Comprehensiveness is the answer without the rationale, sufficiency that to nothing else, at every share too."""
     scores = np.array([5.0, 0, 0, 0, 9.0, 0, 0, 0, 7.0])
     chosen = highest(scores, 2)
-    eraser = Eraser(able, READER, ("a", "b", "c"))
-    ((own, shares),) = eraser.erased([LONG], [scores], [chosen])
+    eraser = Eraser(runner, READER, ("a", "b", "c"))
+    ((own, shares),) = eraser.erased_answers([LONG], [scores], [chosen])
     half = highest(scores, 5)
     masks = [~chosen, chosen, ~half, half]
-    expected = answers(able, READER, [(LONG, mask) for mask in masks])
+    expected = answers(runner, READER, [(LONG, mask) for mask in masks])
     found = [own.comprehensiveness, own.sufficiency, shares[0.5].comprehensiveness, shares[0.5].sufficiency]
     for one, other in zip(found, expected, strict=True):
         assert one is not None
         np.testing.assert_allclose(list(one.values()), other.probabilities, atol=1e-6)
     assert tuple(shares) == BUDGETS
     known = len(eraser.known)
-    eraser.erased([LONG], [scores], [chosen])
+    eraser.erased_answers([LONG], [scores], [chosen])
     assert len(eraser.known) == known
 
 
-def test_half_precision_is_for_gradients_and_erased_texts(able: Runnable) -> None:
+def test_half_precision_is_for_gradients_and_erased_texts(runner: Runner) -> None:
     """Under bfloat16 gradients and answers move a little, and attention and controls not at all."""
     for name, explainer in EXPLAINERS.items():
         if explainer.adaptive:
             continue
         asked: dict[str, Any] = {"documents": [LONG, SHORT], "classes": [0, 1], "pooling": "mean"}
-        exact, half = (explanations(explainer, able, READER, precision=way, **asked) for way in ("no", "bf16"))
+        exact, half = (explanations(explainer, runner, READER, precision=way, **asked) for way in ("no", "bf16"))
         for one, other in zip(exact, half, strict=True):
             assert np.array_equal(one, other) is not explainer.gradients, name
             np.testing.assert_allclose(other, one, atol=0.05 * one.max(), err_msg=name)
     mask = highest(np.arange(9.0), 4)
-    said = [answers(able, READER, [(LONG, mask)], precision=way)[0].probabilities for way in ("no", "bf16")]
+    said = [answers(runner, READER, [(LONG, mask)], precision=way)[0].probabilities for way in ("no", "bf16")]
     assert not np.array_equal(said[0], said[1])
     np.testing.assert_allclose(said[1], said[0], atol=0.01)
-    ((own, _),) = Eraser(able, READER, ("a", "b", "c"), "bf16").erased([LONG], [np.arange(9.0)], [mask])
+    ((own, _),) = Eraser(runner, READER, ("a", "b", "c"), "bf16").erased_answers([LONG], [np.arange(9.0)], [mask])
     assert own.sufficiency is not None
     assert list(own.sufficiency.values()) == said[1].tolist()
 
@@ -285,7 +288,7 @@ def test_spans_beside_the_text_are_rationales(tmp_path: Path) -> None:
 
 def test_rationales_lie_where_the_task_does(tmp_path: Path) -> None:
     """A folder in ERASER's layout is found from above it, and when it is the data folder itself."""
-    export_eraser(TASKS["demo"], seed=0, folder=tmp_path / "eraser" / "movies")
+    write_gold(TASKS["demo"], seed=0, folder=tmp_path / "eraser" / "movies")
     for data_dir in (tmp_path, tmp_path / "eraser", tmp_path / "eraser" / "movies"):
         assert len(read_gold(TASKS["movies"], "test", data_dir=data_dir, limit=4).annotations) == 4
 
@@ -336,6 +339,6 @@ def test_malformed_posts_are_refused(old: bytes, new: bytes, message: str, tmp_p
     path.write_bytes(path.read_bytes() + json.dumps(row).encode().replace(old, new))
     with pytest.raises(ValueError, match=f"val.jsonl, line 4:? {message}") as refusal:
         read_gold(TASKS["hatexplain"], "val", data_dir=tmp_path)
-    assert is_input_error(refusal.value)
+    assert isinstance(refusal.value, input_errors())
     assert "three" not in str(refusal.value)
     assert "\n" not in str(refusal.value)

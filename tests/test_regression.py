@@ -11,8 +11,9 @@ import torch
 from scipy.stats import pearsonr, spearmanr
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
-from bench.evaluation import Runnable, answers, evaluate
+from bench.evaluation import answer_columns, evaluate
 from bench.registry import METHODS
+from bench.runners import Runner
 from bench.store import EXAMPLE_SCHEMA, RunStore, example_schema
 from efficient_bert import EfficientBertConfig, EfficientBertForSequenceClassification, InputError
 from efficient_bert.decisions import Policy
@@ -86,11 +87,11 @@ def test_scores_are_collated_as_real_numbers() -> None:
 
 def test_an_answer_is_the_output_itself() -> None:
     """The prediction of a regression is its one output, and it has no probabilities; classes have both, by hand."""
-    assert answers(torch.tensor([[1.5], [-2.0]]), regression=True) == {
+    assert answer_columns(torch.tensor([[1.5], [-2.0]]), regression=True) == {
         "prediction": [1.5, -2.0],
         "probabilities": [[], []],
     }
-    assert answers(torch.tensor([[0.0, 0.0], [0.0, 1000.0]]), regression=False) == {
+    assert answer_columns(torch.tensor([[0.0, 0.0], [0.0, 1000.0]]), regression=False) == {
         "prediction": [0, 1],
         "probabilities": [[0.5, 0.5], [0.0, 1.0]],
     }
@@ -102,7 +103,7 @@ def test_rows_of_a_regression_have_real_labels() -> None:
     odd = {field.name: field.type for field in example_schema(regression=True) if field not in EXAMPLE_SCHEMA}
     assert odd == {"label": pa.float64(), "prediction": pa.float64()}
     row = {"example_id": "e", "input_ids": [2, 3], "token_type_ids": [0, 0], "label": 1.25}
-    arm = Runnable(tiny_model(classes=1), Policy(), tiny_config(classes=1), "cpu")
+    arm = Runner(tiny_model(classes=1), Policy(), tiny_config(classes=1), "cpu")
     (example,) = evaluate(arm, [row]).to_pylist()
     assert example["label"] == 1.25
     assert example["correct"] is None

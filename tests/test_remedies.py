@@ -11,8 +11,9 @@ import pytest
 
 from bench.describe import describe
 from bench.errors import InputError
-from bench.plan import Plan, Settings
+from bench.plan import Plan
 from bench.registry import METHODS
+from bench.settings import Settings
 from efficient_bert import EfficientBertConfig
 from efficient_bert import InputError as LibraryError
 from efficient_bert.config import check_widths, example_fractions

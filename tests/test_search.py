@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench.errors import InputError
-from bench.evaluation import Runnable, evaluate
+from bench.evaluation import evaluate
 from bench.plan import Arm, Plan
 from bench.registry import METHODS
-from bench.runner import runnable, values
-from bench.search import Point, best, read_entry, searched_method, write_entry
+from bench.run import metric_values
+from bench.runners import Runner, make_runner
+from bench.search import Point, best_point, method_to_search, read_entry, write_entry
 from efficient_bert.training.gating import GATES, heldout_folds
 from tests.command_line import Answer, call
 from tests.tiny_files import write_backbone, write_sst2
@@ -30,16 +31,16 @@ QUICK = ("finetune", "width", "depth", "final", "gates")
 def test_the_fastest_point_that_holds_up_is_chosen() -> None:
     """Of the points that lose at most the allowed drop, to the last digit, the one with the highest speed-up."""
     found = [Point({"k": k}, score, speedup) for k, score, speedup in ((1, 0.91, 1.2), (2, 0.89, 1.5), (3, 0.88, 2.0))]
-    assert best(FULL, found, allowed_drop=0.01).knobs == {"k": 2}
-    assert best(FULL, found, allowed_drop=0.02).knobs == {"k": 3}
-    assert best(FULL, found, allowed_drop=0.0).knobs == {"k": 1}
+    assert best_point(FULL, found, allowed_drop=0.01).knobs == {"k": 2}
+    assert best_point(FULL, found, allowed_drop=0.02).knobs == {"k": 3}
+    assert best_point(FULL, found, allowed_drop=0.0).knobs == {"k": 1}
 
 
 def test_no_point_is_chosen_where_none_holds_up() -> None:
     """A slower point is no choice, nor is one that loses more; the refusal names the best."""
     found = [Point({}, 0.95, 0.99), Point({}, 0.7, 3.0)]
     with pytest.raises(InputError, match=r"none of 2 points .* loses at most 0.01 of 0.900; the best scores 0.950"):
-        best(FULL, found, allowed_drop=0.01)
+        best_point(FULL, found, allowed_drop=0.01)
 
 
 def test_an_entry_comes_back_as_it_is_typed(tmp_path: Path) -> None:
@@ -151,9 +152,9 @@ def test_a_search_counts_unseen_rows_alone(searched: Searched, monkeypatch: pyte
 
     def count(table: Any, names: Any) -> dict[str, float]:
         scored.append(len(table))
-        return values(table, names)
+        return metric_values(table, names)
 
-    monkeypatch.setattr("bench.search.values", count)
+    monkeypatch.setattr("bench.search.metric_values", count)
     again = call("search", *searched.base, *searched.grid, "--allowed-drop", 1, "--out", searched.folder / "again.json")
     assert again.code == 0, again.err
     heldout = int(re.findall(r"([\d,]+) held out", again.out)[0].replace(",", ""))
@@ -166,21 +167,21 @@ def test_thresholds_are_read_off_one_pass(searched: Searched, monkeypatch: pytes
     """A search passes once for the full model and once for each width list; what it keeps is what a run would find."""
     passed: list[str] = []
 
-    def watched(plan: Plan, arm: Arm, models: Any) -> Runnable:
+    def watched(plan: Plan, arm: Arm, models: Any) -> Runner:
         passed.append(arm.label)
         if len(passed) == 1:
             for own in plan.arms:
                 (part,) = (plan.runs.partial(own.run_id) / "heldout").glob("*.parquet")
                 found, expected = (
                     pq.read_table(part),
-                    evaluate(runnable(plan, own, models), plan.data.heldout.to_list()),
+                    evaluate(make_runner(plan, own, models), plan.data.heldout.to_list()),
                 )
                 assert found.drop(["probabilities"]).equals(expected.drop(["probabilities"]))
                 one, other = (np.array(table["probabilities"].to_pylist()) for table in (found, expected))
                 np.testing.assert_allclose(one, other, atol=1e-6)
-        return runnable(plan, arm, models)
+        return make_runner(plan, arm, models)
 
-    monkeypatch.setattr("bench.search.runnable", watched)
+    monkeypatch.setattr("bench.search.make_runner", watched)
     again = call("search", *searched.base, *searched.grid, "--allowed-drop", 1, "--out", searched.folder / "once.json")
     assert again.code == 0, again.err
     lists = [f"flexible graft=yes num_gates=0 width_mult_list={own} exit_threshold=0.0" for own in LISTS.split(";")]
@@ -218,7 +219,7 @@ def test_a_search_needs_knobs(tmp_path: Path) -> None:
     assert (answer.code, answer.err.count("\n"), list(tmp_path.iterdir())) == (2, 1, [])
     others = ", ".join(name for name, method in METHODS.items() if name != "full" and not method.control_of)
     assert f"method 'full' has no knobs, so there is nothing to search; give one of {others}" in answer.err
-    assert searched_method(["flexible"]) == "flexible"
+    assert method_to_search(["flexible"]) == "flexible"
 
 
 def test_a_search_needs_rows_that_nothing_learnt_on(tmp_path: Path) -> None:
@@ -241,7 +242,7 @@ def test_controls_are_not_searched() -> None:
     assert "random_widths" in controls
     for name in controls:
         with pytest.raises(InputError, match=f"{name!r} is a control.* chosen for {METHODS[name].control_of}"):
-            searched_method([name])
+            method_to_search([name])
 
 
 def test_lists_keep_all_their_digits(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.plan import Settings, make_plan
+from bench.plan import make_plan
 from bench.progress import Bars
-from bench.runner import carry_out
+from bench.run import carry_out
+from bench.settings import Settings
 from tests.tiny_files import write_backbone, write_sst2
 
 

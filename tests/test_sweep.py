@@ -7,15 +7,16 @@ from dataclasses import replace
 import pytest
 
 from bench.errors import InputError
-from bench.plan import Settings, check_controls
+from bench.plan_checks import check_controls
 from bench.registry import METHODS
-from bench.sweep import swept_methods
+from bench.settings import Settings
+from bench.sweep import methods_to_sweep
 
 
 def test_controls_stand_beside_their_methods() -> None:
     """Those of the methods that are swept, unless they are not wanted."""
-    assert swept_methods(["adapler"], {"eta_scale": [0.5, 1.0]}, controls=False) == ("adapler",)
-    found = swept_methods(["width_gates", "prefix_exit"], {"exit_threshold": [0.1, 0.3]}, controls=True)
+    assert methods_to_sweep(["adapler"], {"eta_scale": [0.5, 1.0]}, controls=False) == ("adapler",)
+    found = methods_to_sweep(["width_gates", "prefix_exit"], {"exit_threshold": [0.1, 0.3]}, controls=True)
     assert set(found) == {"width_gates", "prefix_exit", "random_widths", "constant_widths", "random_exits"}
 
 

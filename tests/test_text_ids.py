@@ -17,8 +17,9 @@ from analysis.statistics import texts_of
 from bench import evaluation
 from bench.backbones import resolve, tokenizer
 from bench.data import encode, fingerprint, load_split
-from bench.plan import Plan, Settings, make_plan
+from bench.plan import Plan, make_plan
 from bench.registry import TASKS
+from bench.settings import Settings
 from bench.store import EXAMPLE_SCHEMA, RunStore
 from eraser_eval.schema import Annotation, write_dataset
 from tests.stored_runs import StoredRun, forget_digests, write_runs

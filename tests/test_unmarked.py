@@ -13,13 +13,13 @@ import pytest
 from analysis.rationale_texts import document_views
 from analysis.rationales import Agreement, claims, group_tables, table_rows, write_page
 from analysis.rationales import Comparison as Stored
-from bench import agreement
-from bench.comparison import selected
+from bench import rationale_metrics
 from bench.comparison_files import AVERAGE
+from bench.documents import Document
 from bench.errors import InputError
-from bench.findings import Findings
 from bench.gold import read_gold
-from bench.reading import Document
+from bench.rationale_results import RationaleResults
+from bench.rationales import select_rationales
 from bench.registry import TASKS
 from eraser_eval.predictions import Prediction, Rationale, write_predictions
 from eraser_eval.schema import Annotation, Evidence, write_dataset
@@ -52,10 +52,10 @@ def found_in(folder: Path, marks: Marks, kept: list[list[int]]) -> Stored:
     documents = [
         Document(f"d{number}", f"d{number}", "POS", tuple(WORDS), units, units, own) for number, own in enumerate(masks)
     ]
-    findings = Findings(folder, gold, "test", documents, named=True)
+    findings = RationaleResults(folder, gold, "test", documents, with_text=True)
     for method, scores in (("adapler", keeps), ("human", masks)):
         values = [own.astype(float) for own in scores]
-        chosen = selected(method, values, keeps)
+        chosen = select_rationales(method, values, keeps)
         lines = [
             Prediction(one.docid, (Rationale(one.docid, hard=spans(own), soft=soft),), **ANSWER)
             for one, own, soft in zip(documents, chosen, values, strict=True)
@@ -175,7 +175,7 @@ def test_intervals_need_two_documents() -> None:
     for count in (1, 2):
         names = [f"d{number}" for number in range(count)]
         frame = pd.DataFrame({"method": "adapler", "layer": 0, "annotation_id": names, **columns})
-        table = agreement.compared([frame], against="adapler", resamples=20)
+        table = rationale_metrics.metrics_table([frame], against="adapler", resamples=20)
         assert table["low"].isna().all() == (count == 1)
         found = Agreement({"methods": {"adapler": ""}, "metrics": {"fpr": ""}}, table)
         assert found.cells["adapler", "fpr", AVERAGE]["value"] == 0.5

@@ -15,12 +15,13 @@ from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase, 
 from bench.backbones import resolve, tokenizer
 from bench.data import encode, load_split
 from bench.describe import remarks
+from bench.documents import documents_of
 from bench.errors import InputError
 from bench.examples import require_words
 from bench.gold import Gold
-from bench.plan import Plan, Settings, make_plan
-from bench.reading import documents_of
+from bench.plan import Plan, make_plan
 from bench.registry import TASKS
+from bench.settings import Settings
 from bench.word_pieces import count, save_tokenizer
 from efficient_bert.training import augmentation
 from eraser_eval.schema import Annotation, write_dataset
@@ -202,17 +203,17 @@ def test_texts_that_are_read_in_another_way_are_other_data(tmp_path: Path, backb
     """Where the tokens were taken for such names, what was stored is not found again; everything else is."""
     data = write_sst2(tmp_path / "sst2", train=60, dev=12)
     before = plan("sst2", data, backbone)
-    assert before.data.reading("train", "heldout", "evaluation") == {}
+    assert before.data.token_reading("train", "heldout", "evaluation") == {}
     (data / "dev.tsv").write_text(f"sentence\tlabel\nthe {name} film\t1\na dull plot\t0\n", encoding="utf8")
     after = plan("sst2", data, backbone)
     assert after.arms[0].job.id == before.arms[0].job.id
-    assert after.data.reading("evaluation") == {"special_tokens": "text"}
+    assert after.data.token_reading("evaluation") == {"special_tokens": "text"}
     assert "names of special tokens ([SEP] or so) in 1 of the reported rows are read as text" in "".join(
         remarks(after.data.counts)
     )
     with (data / "train.tsv").open("a", encoding="utf8") as file:
         file.write(f"the {name} film was {name}\t1\n")
-    assert plan("sst2", data, backbone).data.reading("train", "heldout") == {"special_tokens": "text"}
+    assert plan("sst2", data, backbone).data.token_reading("train", "heldout") == {"special_tokens": "text"}
 
 
 def test_what_is_saved_with_a_model_cuts_where_its_training_did(tmp_path: Path, backbone: Path) -> None:

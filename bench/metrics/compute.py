@@ -1,4 +1,4 @@
-"""How much was computed: FLOPs, layers and tokens. The same on every machine."""
+"""Metrics of computation: FLOPs, layers and tokens. The same on every machine."""
 
 from __future__ import annotations
 

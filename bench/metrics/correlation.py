@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def correlation(terms: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(..., n, 2K) -> (...): covariance of the first K columns with the last K over the root of their variances.
+    """Correlate (..., n, 2K) -> (...): covariance of the first K columns with the last K  by the root of variances.
 
     Covariances are summed over the K columns (Gorodkin 2004): K = 1 is Pearson's coefficient, and columns
     that say with 1 or 0 whether an example is in class k give Matthews's. 0 where either side is constant.

@@ -21,7 +21,7 @@ def _compute(examples: pd.DataFrame) -> float:
 
 
 def _terms(examples: pd.DataFrame) -> NDArray[np.float64]:
-    """(n, 2K): numerator and then denominator of each class's F1, as a ratio of sums."""
+    """Return (n, 2K): numerator and then denominator of each class's F1, as a ratio of sums."""
     import numpy as np
 
     label, prediction = examples["label"].to_numpy(), examples["prediction"].to_numpy()
@@ -31,7 +31,7 @@ def _terms(examples: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def _reduce(terms: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(..., n, 2K) -> (...): the mean over the classes that occur in the resample."""
+    """Reduce (..., n, 2K) -> (...): the mean over the classes that occur in the resample."""
     import numpy as np
 
     above, below = np.split(terms.sum(axis=-2), 2, axis=-1)

@@ -24,7 +24,7 @@ def _compute(examples: pd.DataFrame) -> float:
 
 
 def _terms(examples: pd.DataFrame) -> NDArray[np.float64]:
-    """(n, 2K): for each class that occurs, whether it is the label; then, whether it is the prediction."""
+    """Return (n, 2K): for each class that occurs, whether it is the label; then, whether it is the prediction."""
     import numpy as np
 
     label, prediction = examples["label"].to_numpy(), examples["prediction"].to_numpy()

@@ -25,7 +25,7 @@ def require_rows(examples: pd.DataFrame, metric: str) -> None:
 
 
 def columns(numerator: ArrayLike, denominator: ArrayLike) -> NDArray[np.float64]:
-    """Numerators and denominators, one per example (or one for all), as an (n, 2) array."""
+    """Return numerators and denominators, one per example (or one for all), as an (n, 2) array."""
     import numpy as np
 
     pair = np.broadcast_arrays(np.asarray(numerator, np.float64), np.asarray(denominator, np.float64))
@@ -33,7 +33,7 @@ def columns(numerator: ArrayLike, denominator: ArrayLike) -> NDArray[np.float64]
 
 
 def ratio_of_sums(terms: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(..., n, 2) numerators and denominators -> (...) sum of the one over sum of the other; 0 / 0 is 0."""
+    """Reduce (..., n, 2) numerators and denominators -> (...) sum of the one over sum of the other; 0 / 0 is 0."""
     import numpy as np
 
     above, below = terms.sum(axis=-2).T
@@ -51,7 +51,7 @@ def ratio_metric(
     timed: bool = False,
     format: Callable[[float], str] = "{:z.3f}".format,
 ) -> Metric:
-    """A metric that is a ratio of sums over examples of the (n, 2) array `terms`."""
+    """Make a metric that is a ratio of sums over examples of the (n, 2) array `terms`."""
 
     def compute(examples: pd.DataFrame) -> float:
         require_rows(examples, name)

@@ -28,7 +28,7 @@ def _terms(examples: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def _reduce(terms: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(..., n, 2) scores -> (...): each resample has its own ranks, ties share their mean rank."""
+    """Reduce (..., n, 2) scores -> (...): each resample has its own ranks, ties share their mean rank."""
     import numpy as np
     from scipy.stats import rankdata
 

@@ -1,4 +1,4 @@
-"""How long it took, on the device of the run: wall-clock latency at batch 1."""
+"""Metrics of time on the device of the run: wall-clock latency at batch 1."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _require_timed(examples: pd.DataFrame) -> None:
 
 
 def _samples(examples: pd.DataFrame) -> NDArray[np.float64]:
-    """Raw latencies in seconds, (n, rounds); an example with fewer rounds is filled with NaN."""
+    """Return raw latencies in seconds, (n, rounds); an example with fewer rounds is filled with NaN."""
     import numpy as np
 
     _require_timed(examples)
@@ -35,7 +35,7 @@ def _three_digits(value: float) -> str:
 
 
 def _latency(percentile: int) -> Metric:
-    """The percentile over all raw samples of the timed examples, linearly interpolated."""
+    """Make the metric of a percentile over all raw samples of the timed examples, linearly interpolated."""
     name = f"latency_p{percentile}_seconds"
 
     def reduce(terms: NDArray[np.float64]) -> NDArray[np.float64]:

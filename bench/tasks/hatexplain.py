@@ -9,7 +9,7 @@ from bench.tasks import JsonLines, Task
 
 
 def majority(tokens: Any, annotators: Any) -> tuple[object, object]:
-    """The post and what most annotators call it, from the hub's columns; (tokens, annotators) as they are otherwise.
+    """Return the post and what most annotators call it, from the hub's columns; others are returned as they are.
 
     The hub holds `annotators` as a structure of lists or as a list of structures. Posts without a majority are in no
     published split (Mathew et al., 2021); one here is refused, for that is no class.
@@ -22,7 +22,7 @@ def majority(tokens: Any, annotators: Any) -> tuple[object, object]:
 
 
 def _votes(annotators: Any) -> list[Any]:
-    """Each annotator's class, none where the columns hold something else."""
+    """Return each annotator's class, none where the columns hold something else."""
     if isinstance(annotators, dict):
         labels = annotators.get("label")
     elif isinstance(annotators, list):

@@ -1,11 +1,10 @@
-"""Rationale metrics over documents and seeds: values, intervals, and paired differences to one method.
+"""Compute rationale metrics over documents and seeds: values, intervals, and paired differences to one method.
 
 Every metric is a function of sums over documents, as in `eraser_eval`, so one draw of documents resamples all methods
 and layers alike, and a difference is taken within each resample.
 
-People's own marks are compared in the documents in which there are some: where people marked nothing, whatever stood
-for their choice would count as false. Other methods have ERASER's numbers, and differences are over what both are
-compared in.
+The marks of people are compared in documents that have some: where people marked nothing, any choice would count as
+false. Other methods have ERASER's numbers, and differences are over the documents in which both are compared.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +28,7 @@ RESAMPLES = 1000
 LEVEL = 0.95
 
 FEWEST = 2
-"""Documents without which there is no interval."""
+"""Documents that an interval needs at least."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,8 @@ class RationaleMetric:
 
     Attributes:
         name: as in the table.
-        summary: what it says.
-        higher_is_better: which way is up.
+        summary: what it measures.
+        higher_is_better: whether a higher value is a better one.
         needs: a column that the documents must have.
         terms: documents (a row each) -> (n, t) numbers that are summed; every second one is 1 where a document takes
             part, and else 0.
@@ -55,8 +54,8 @@ class RationaleMetric:
 
 
 def _ratio(above: Values, below: Values) -> Values:
-    found: Values = np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below != 0)
-    return found
+    ratio: Values = np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below != 0)
+    return ratio
 
 
 def _mean(
@@ -67,13 +66,13 @@ def _mean(
     needs: str = "",
     higher_is_better: bool = True,
 ) -> RationaleMetric:
-    """The mean of a number per document, over the documents that have one: of the column `needs`, or of `value`."""
+    """Return a mean over the documents that have a number: in the column `needs`, or by `value`."""
     column = needs or name
 
     def terms(frame: pd.DataFrame) -> Values:
         values = frame[column].to_numpy(np.float64) if value is None else value(frame)
-        there = np.isfinite(values)
-        return np.stack([np.where(there, values, 0.0), there.astype(float)], axis=1)
+        finite = np.isfinite(values)
+        return np.stack([np.where(finite, values, 0.0), finite.astype(float)], axis=1)
 
     return RationaleMetric(
         name, summary, higher_is_better, column, terms, lambda sums: _ratio(sums[..., 0], sums[..., 1])
@@ -86,7 +85,7 @@ def _false_positives(frame: pd.DataFrame) -> Values:
 
 
 def _token_f1(frame: pd.DataFrame) -> Values:
-    """2 both / (gold + predicted); undefined where neither has a token."""
+    """Return 2 both / (gold + predicted); undefined where neither has a token."""
     both, gold, predicted = (frame[f"token_{name}"].to_numpy(np.float64) for name in ("both", "gold", "predicted"))
     return _ratio(2 * both, gold + predicted)
 
@@ -142,13 +141,13 @@ METRICS = (
         higher_is_better=False,
     ),
 )
-"""What the table has, where the documents have the numbers for it."""
+"""The metrics of the table, where the documents have the numbers for them."""
 
 
-def compared(
+def metrics_table(
     repeats: Sequence[pd.DataFrame], *, against: str, resamples: int = RESAMPLES, seed: int = 0
 ) -> pd.DataFrame:
-    """The tidy table: a row per method, layer and metric.
+    """Return the tidy table: a row per method, layer and metric.
 
     Args:
         repeats: of each training seed, a row per method, layer and document, all over the same documents; a value is
@@ -168,50 +167,60 @@ def compared(
     names = repeats[0]["annotation_id"].unique()
     weights = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
     draws = np.concatenate([np.ones((1, len(names))), weights])  # the documents as they are come first
+    frames = _frames_by_layer(repeats, names)
+    rows: list[dict[str, object]] = []
+    for metric in METRICS:
+        seeds_of = {key: seeds for key, seeds in frames.items() if metric.needs in seeds[0]}
+        values_of = _add_average({key: _resample(metric, seeds, draws, key[0]) for key, seeds in seeds_of.items()})
+        baselines = {(PEOPLE, layer): seeds for (method, layer), seeds in seeds_of.items() if method == against}
+        beside_people = _add_average({key: _resample(metric, seeds, draws, PEOPLE) for key, seeds in baselines.items()})
+        for (method, layer), values in sorted(values_of.items()):
+            row = {"method": method, "layer": layer, "metric": metric.name, "documents": len(names)}
+            other = beside_people.get((method, layer), values_of.get((against, layer)))
+            rows.append(row | _summarised(values, other if method != against else None))
+    return pd.DataFrame(rows)
+
+
+def _frames_by_layer(repeats: Sequence[pd.DataFrame], names: NDArray[Any]) -> dict[tuple[str, int], list[pd.DataFrame]]:
+    """Return (method, layer) -> a frame of each seed, with the documents in this order."""
     frames: dict[tuple[str, int], list[pd.DataFrame]] = defaultdict(list)
     for documents in repeats:
         for (method, layer), frame in documents.groupby(["method", "layer"], sort=False):
             frames[str(method), int(str(layer))].append(frame.set_index("annotation_id").loc[names])
-    rows: list[dict[str, object]] = []
-    for metric in METRICS:
-        there = {key: own for key, own in frames.items() if metric.needs in own[0]}
-        drawn = _with_average({key: _drawn(metric, own, draws, key[0]) for key, own in there.items()})
-        rivals = {(PEOPLE, layer): own for (method, layer), own in there.items() if method == against}
-        beside_people = _with_average({key: _drawn(metric, own, draws, PEOPLE) for key, own in rivals.items()})
-        for (method, layer), values in sorted(drawn.items()):
-            known = {"method": method, "layer": layer, "metric": metric.name, "documents": len(names)}
-            other = beside_people.get((method, layer), drawn.get((against, layer)))
-            rows.append(known | _summarised(values, other if method != against else None))
-    return pd.DataFrame(rows)
+    return frames
 
 
-def _drawn(metric: RationaleMetric, repeats: Sequence[pd.DataFrame], draws: Values, compared_as: str) -> Values:
-    """The mean over seeds of the metric of the documents, and of each resample, as far as they count for a method."""
-    return np.asarray(np.mean([_of_seed(metric, frame, draws, compared_as) for frame in repeats], axis=0))
+def _resample(metric: RationaleMetric, seeds: Sequence[pd.DataFrame], draws: Values, compared_as: str) -> Values:
+    """Return the mean over seeds of what `_resample_seed` returns."""
+    return np.asarray(np.mean([_resample_seed(metric, frame, draws, compared_as) for frame in seeds], axis=0))
 
 
-def _of_seed(metric: RationaleMetric, frame: pd.DataFrame, draws: Values, compared_as: str) -> Values:
-    """The metric of the documents as they are, and of each resample; these are NaN where too few documents decide."""
+def _resample_seed(metric: RationaleMetric, frame: pd.DataFrame, draws: Values, compared_as: str) -> Values:
+    """Return the metric of the documents, then of each resample; the latter NaN where too few documents decide.
+
+    Compared as people, a method counts in documents with marks alone.
+    """
     terms = metric.terms(frame)
     if compared_as == PEOPLE:
         terms = terms * (frame["n_rationale"].to_numpy(np.float64) > 0)[:, None]
-    found = metric.reduce(draws @ terms)
+    values = metric.reduce(draws @ terms)
     if np.count_nonzero(terms[:, 1::2].any(axis=1)) < FEWEST:
-        found[1:] = np.nan
-    return found
+        values[1:] = np.nan
+    return values
 
 
-def _with_average(drawn: Mapping[tuple[str, int], Values]) -> dict[tuple[str, int], Values]:
-    """What was drawn, and each method's mean over layers."""
-    methods = dict.fromkeys(method for method, _ in drawn)
-    return {**drawn, **{(method, AVERAGE): _over_layers(drawn, method) for method in methods}}
+def _add_average(values_of: Mapping[tuple[str, int], Values]) -> dict[tuple[str, int], Values]:
+    """Return the values with each method's mean over layers."""
+    methods = dict.fromkeys(method for method, _ in values_of)
+    return {**values_of, **{(method, AVERAGE): _mean_over_layers(values_of, method) for method in methods}}
 
 
-def _over_layers(drawn: Mapping[tuple[str, int], Values], method: str) -> Values:
-    """The mean over the method's layers in which the metric was measured."""
-    own = [values for (name, _), values in drawn.items() if name == method]
-    found: Values = np.mean([values for values in own if np.isfinite(values[0])] or own, axis=0)
-    return found
+def _mean_over_layers(values_of: Mapping[tuple[str, int], Values], method: str) -> Values:
+    """Return the mean over the method's layers in which the metric was measured."""
+    layers = [values for (name, _), values in values_of.items() if name == method]
+    measured = [values for values in layers if np.isfinite(values[0])]
+    mean: Values = np.mean(measured or layers, axis=0)
+    return mean
 
 
 def _summarised(values: Values, other: Values | None) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What a comparison of rationales leaves behind: scores of each prediction file, tables, texts, a summary."""
+"""Write the results of a comparison of rationales: scores of each prediction file, tables, texts, a summary."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench import agreement
+from bench import rationale_metrics
 from bench.comparison_files import SUMMARY, write_frame
 from bench.digests import digests_of, marker_text
+from bench.documents import Document, Mask
 from bench.faithfulness import runs_of
 from bench.folders import disk_errors_at
 from bench.parts_of_speech import parts_of_speech
-from bench.reading import Document, Mask
 from bench.store import write_aside
 from eraser_eval.faithfulness import line_values
 from eraser_eval.predictions import Prediction, write_predictions
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FILES = ("documents.parquet", "table.parquet", "words.parquet", "shown.jsonl")
-"""What pages are made of, beside the summary."""
+"""The files that pages are made of, beside the summary."""
 
 WORDS = ["method", "layer", "part", "word", "unmarked", "selected"]
 """Columns of the table of words, which has no row where everything is marked."""
@@ -39,22 +39,22 @@ SHOWN = 24
 
 
 @dataclass
-class Findings:
-    """Collects what methods select, layer by layer.
+class RationaleResults:
+    """Collects the rationales of methods, layer by layer, and writes what they come to.
 
     Attributes:
         out: the folder.
         gold: the folder with the split in ERASER's layout.
         split: one of ERASER's.
-        documents: what is compared on.
-        named: whether words and texts may be kept.
+        documents: the documents that are compared on.
+        with_text: whether words and texts may be kept.
     """
 
     out: Path
     gold: Path
     split: str
     documents: Sequence[Document]
-    named: bool
+    with_text: bool
     rows: list[dict[str, Any]] = field(default_factory=list)
     words: list[dict[str, Any]] = field(default_factory=list)
     selections: dict[int, dict[str, dict[int, Any]]] = field(default_factory=dict)
@@ -75,64 +75,70 @@ class Findings:
             row = known | faithful_values(prediction)
             self.rows.append({name: math.nan if value is None else value for name, value in row.items()})
         self.words += [{"method": method, "layer": layer, **row} for row in self._word_counts(chosen)]
-        for place in shown(len(self.documents)) if self.named else ():
-            self.selections.setdefault(place, {}).setdefault(method, {})[layer] = runs_of(chosen[place])
+        for number in shown_numbers(len(self.documents)) if self.with_text else ():
+            self.selections.setdefault(number, {}).setdefault(method, {})[layer] = runs_of(chosen[number])
 
     @cached_property
     def _tokens(self) -> pd.DataFrame:
-        """Every token of every document: part of speech, the word where it may be named, and whether it is unmarked."""
+        """Every token of every document: part of speech, the word where it may be kept, and whether it is unmarked."""
         import pandas as pd
 
         return pd.DataFrame(
             {
                 "part": [part for document in self.documents for part in parts_of_speech(document.tokens)],
-                "word": [word.lower() if self.named else "" for document in self.documents for word in document.tokens],
+                "word": [
+                    word.lower() if self.with_text else "" for document in self.documents for word in document.tokens
+                ],
                 "unmarked": ~np.concatenate([document.marked for document in self.documents]),
             }
         )
 
     def _word_counts(self, chosen: Sequence[Mask]) -> list[dict[str, Any]]:
-        """How often each part of speech, and each word that may be named, is unmarked, and selected all the same."""
+        """Count how often each part of speech and each word is unmarked, and selected all the same."""
         frame = self._tokens.assign(selected=np.concatenate(chosen) & self._tokens["unmarked"])
         counts = frame.groupby(["part", "word"], as_index=False)[["unmarked", "selected"]].sum()
-        there = counts[counts["unmarked"] > 0].to_dict("records")
-        return [{str(name): value for name, value in row.items()} for row in there]
+        rows = counts[counts["unmarked"] > 0].to_dict("records")
+        return [{str(name): value for name, value in row.items()} for row in rows]
 
     def write(self, summary: Mapping[str, Any]) -> None:
-        """The tables, the texts, and at last the summary."""
+        """Write the tables, the texts, and at last the summary."""
         import pandas as pd
 
         documents = pd.DataFrame(self.rows)
-        table = agreement.compared([documents], against="adapler")
+        table = rationale_metrics.metrics_table([documents], against="adapler")
         words = pd.DataFrame(self.words, columns=WORDS)
         for name, frame in (("documents", documents), ("table", table), ("words", words)):
             write_frame(self.out / f"{name}.parquet", frame)
         write_aside(self.out / "table.csv", table.to_csv(index=False))
         write_aside(self.out / "shown.jsonl", "".join(f"{line}\n" for line in self._texts()))
-        metrics = {each.name: [each.summary, each.higher_is_better] for each in agreement.METRICS}
-        there = {name: metrics[name] for name in dict.fromkeys(table["metric"])}
-        own = {"split": self.split, "documents": len(self.documents), "resamples": agreement.RESAMPLES}
-        whole = {**summary, **own, "metrics": there, **sizes(self.documents)}
-        digests = digests_of(self.out, FILES)
-        write_aside(self.out / SUMMARY, marker_text(whole, digests, SUMMARY))
+        metrics = {each.name: [each.summary, each.higher_is_better] for each in rationale_metrics.METRICS}
+        content = {
+            **summary,
+            "split": self.split,
+            "documents": len(self.documents),
+            "resamples": rationale_metrics.RESAMPLES,
+            "metrics": {name: metrics[name] for name in dict.fromkeys(table["metric"])},
+            **sizes(self.documents),
+        }
+        write_aside(self.out / SUMMARY, marker_text(content, digests_of(self.out, FILES), SUMMARY))
 
     def _texts(self) -> list[str]:
-        """A line per shown document: its tokens, what people marked, and what each method selects in each layer."""
-        found = []
-        for place, selected in self.selections.items():
-            document = self.documents[place]
+        """Return a line per shown document: its tokens, the marks, and the rationales of each method and layer."""
+        lines = []
+        for number, selected in self.selections.items():
+            document = self.documents[number]
             line = {"annotation_id": document.annotation_id, "label": document.label, "tokens": document.tokens}
-            found.append(json.dumps({**line, "marked": runs_of(document.marked), "selected": selected}))
-        return found
+            lines.append(json.dumps({**line, "marked": runs_of(document.marked), "selected": selected}))
+        return lines
 
 
-def shown(count: int) -> list[int]:
-    """Places of the documents whose texts are kept."""
+def shown_numbers(count: int) -> list[int]:
+    """Return the numbers of the documents, of so many, whose texts are kept."""
     return [number * count // min(SHOWN, count) for number in range(min(SHOWN, count))]
 
 
 def sizes(documents: Sequence[Document]) -> dict[str, int]:
-    """The number of tokens, of those that people marked, and of documents in which they marked none."""
+    """Count tokens, those that people marked, and documents in which they marked none."""
     return {
         "unmarked_documents": sum(not document.marked.any() for document in documents),
         "tokens": sum(len(document.tokens) for document in documents),
@@ -141,11 +147,11 @@ def sizes(documents: Sequence[Document]) -> dict[str, int]:
 
 
 def faithful_values(prediction: Prediction) -> dict[str, Any]:
-    """The class and what it loses when tokens are erased, under the names of the table."""
+    """Return the predicted class and what it loses when tokens are erased, by the names of the table."""
     values = line_values(prediction, 0)
-    found: dict[str, Any] = {"predicted": prediction.classification}
+    row: dict[str, Any] = {"predicted": prediction.classification}
     for kind in ("comprehensiveness", "sufficiency"):
         shares = [value for name, value in values.items() if name.startswith(f"{kind}@")]
         if kind in values:
-            found |= {kind: values[kind], f"{kind}_aopc": float(np.mean(shares))}
-    return found
+            row |= {kind: values[kind], f"{kind}_aopc": float(np.mean(shares))}
+    return row

@@ -1,4 +1,7 @@
-"""Answers of a trained model as files: what GLUE's leaderboard takes for a split without labels, else a plain table."""
+"""Write the answers of a trained model (`bench predict`).
+
+A split without labels makes a file for GLUE's leaderboard, another one a plain table.
+"""
 
 from __future__ import annotations
 
@@ -14,85 +17,93 @@ from bench.errors import InputError
 from bench.evaluation import evaluate
 from bench.examples import require_words
 from bench.folders import require_folder, require_new
-from bench.presets import preset_named
+from bench.locks import is_main_process
+from bench.presets import find_preset
 from bench.registry import METHODS
-from bench.runner import is_main_process, load_models, runnable, train_all
+from bench.runners import load_models, make_runner
 from bench.store import write_aside
-from bench.word_pieces import wordless
+from bench.train import train_all
+from bench.word_pieces import rows_without_words
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
     from bench.artifacts import Job
-    from bench.plan import Arm, Plan, Settings
+    from bench.plan import Arm, Plan
     from bench.progress import Watcher
+    from bench.settings import Settings
     from bench.tasks import Task
 
 
 def one_point(settings: Settings) -> Settings:
-    """The same with a value for every knob of its one method (`with_defaults`), where no knob has several.
+    """Return the settings with a value for every knob of their one method, as `with_defaults`.
 
     Raises:
         InputError: a knob has several values.
     """
     for name, values in settings.knobs.items():
         if len(values) != 1:
-            shown = ", ".join(map(str, values))
-            raise InputError(f"{name} is {shown}, but predictions are made at one operating point; give one value")
+            several = ", ".join(map(str, values))
+            raise InputError(f"{name} is {several}, but predictions are made at one operating point; give one value")
     return with_defaults(settings)
 
 
 def with_defaults(settings: Settings) -> Settings:
-    """The same with a value for every knob of its one method: those given, else the preset's, else the default."""
+    """Return the settings with a value for every knob of their one method: given, else preset's, else default."""
     defaults = {knob.name: knob.default for knob in METHODS[settings.methods[0]].all_knobs}
-    chosen = preset_named(settings.preset).on(settings.task).knobs
+    chosen = find_preset(settings.preset).on(settings.task).knobs
     left = {name: (chosen.get(name, default),) for name, default in defaults.items()}
     return replace(settings, knobs={**left, **settings.knobs})
 
 
-def files(task: Task, splits: Sequence[str], folder: Path, *, force: bool) -> dict[str, Path]:
-    """Split -> its file in `folder`; without `splits`, all that have no labels, or the one that is reported on.
+def output_files(task: Task, splits: Sequence[str], folder: Path, *, force: bool) -> dict[str, Path]:
+    """Return split -> its file in `folder`; without `splits`, those without labels, or the reported one.
 
     Raises:
         InputError: `folder` is a file or lies below one, or one of the files is there and `force` is not given.
     """
     require_folder(folder, kind="what predictions go to")
     chosen = splits or list(task.unlabelled) or [task.evaluation]
-    found = {split: folder / task.unlabelled.get(split, f"{task.name}-{split}.tsv") for split in chosen}
-    require_new(found.values(), force=force)
-    return found
+    paths = {split: folder / task.unlabelled.get(split, f"{task.name}-{split}.tsv") for split in chosen}
+    require_new(paths.values(), force=force)
+    return paths
 
 
 def missing_stages(plan: Plan, arm: Arm) -> list[Job]:
-    """The stages that have to be trained before the arm can answer."""
+    """Return the stages that have to be trained before the arm can answer."""
     return [job for job in arm.job.chain if job.id not in plan.artifacts]
 
 
-def predict(plan: Plan, places: Mapping[str, Path], watcher: Watcher) -> dict[str, int]:
-    """Train what is missing, answer every split with the plan's last arm, and write the files at `places`.
+def predict(plan: Plan, paths: Mapping[str, Path], watcher: Watcher) -> dict[str, int]:
+    """Train what is missing, answer every split with the plan's last arm, and write the files.
+
+    Args:
+        plan: whose last arm answers.
+        paths: split -> its file.
+        watcher: shows progress.
 
     Returns:
         Split -> how many of its rows have no word pieces: a leaderboard needs an answer to each row.
     """
     task, arm = plan.task, plan.arms[-1]
-    tables = {split: encoded_split(plan, split) for split in places}
-    bare = {split: len(wordless(table, pairs=task.pair is not None)) for split, table in tables.items()}
+    tables = {split: load_encoded_split(plan, split) for split in paths}
+    wordless = {split: len(rows_without_words(table, pairs=task.pair is not None)) for split, table in tables.items()}
     train_all(plan, missing_stages(plan, arm), watcher)
     if not is_main_process():
-        return bare
-    able = runnable(plan, arm, load_models(plan, [arm]))
-    for split, path in places.items():
+        return wordless
+    runner = make_runner(plan, arm, load_models(plan, [arm]))
+    for split, path in paths.items():
         rows = tables[split].to_list()
-        with watcher.counting(f"predict {split} by {arm.label}", len(rows)) as advance:
-            answered = evaluate(able, rows, advance=advance)
+        with watcher.counting_bar(f"predict {split} by {arm.label}", len(rows)) as advance:
+            table = evaluate(runner, rows, advance=advance)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_aside(path, leaderboard(task, answered) if split in task.unlabelled else plain(task, answered))
-    return bare
+        write_aside(path, leaderboard_text(task, table) if split in task.unlabelled else table_text(task, table))
+    return wordless
 
 
-def encoded_split(plan: Plan, split: str) -> Dataset:
-    """A split in word pieces; one with labels has no row without any."""
+def load_encoded_split(plan: Plan, split: str) -> Dataset:
+    """Load a split and cut it into word pieces; one with labels has no row without any."""
     task, data_dir = plan.task, plan.settings.data_dir
     table = load_split(task, split, data_dir=data_dir, seed=DATA_SEED)
     encoded = encode(table, plan.tokenizer, max_length=plan.max_length, windows=task.windows)
@@ -101,8 +112,8 @@ def encoded_split(plan: Plan, split: str) -> Dataset:
     return encoded
 
 
-def leaderboard(task: Task, answers: pa.Table) -> str:
-    """GLUE's file: `index` counts rows from 0; a class by name or number, as in the data; a score within its bounds."""
+def leaderboard_text(task: Task, answers: pa.Table) -> str:
+    """Return GLUE's file: `index` counts rows from 0; a class by name or number, as in the data; a bounded score."""
     predictions = answers["prediction"].to_pylist()
     if task.scores is not None:
         low, high = task.scores
@@ -114,8 +125,8 @@ def leaderboard(task: Task, answers: pa.Table) -> str:
     return _tsv(["index", "prediction"], enumerate(written))
 
 
-def plain(task: Task, answers: pa.Table) -> str:
-    """A table with example_id, prediction (class name or score) and the classes' probabilities, comma-separated."""
+def table_text(task: Task, answers: pa.Table) -> str:
+    """Return a table with example_id, prediction (class name or score) and probabilities, comma-separated."""
     rows = (
         (
             row["example_id"],
