@@ -78,7 +78,7 @@ class Arm:
 
     @property
     def mechanism(self) -> str:
-        """The method itself, or that which it is a control for."""
+        """Return the method itself, or that which it is a control for."""
         return self.first.control_of or self.first.method
 
     @cached_property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
@@ -20,9 +20,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.text import Annotation
 
+Entry = tuple[str, "Artist"]
+"""Of a legend: the label, and the artist that it explains."""
+
 _OFFSETS = ((0, 8), (0, -8), (8, 0), (-8, 0), (6, 6), (6, -6), (-6, -6), (-6, 6))  # units, the best position first
 _REACH = 5  # units around a marker that stay free
 _APART = 3  # pixels between two texts
+_TOUCHING = 15  # pixels between two points below which a name at one seems to be the other's
 _STEPS = 40  # positions on a line at which a text is seen to cross it
 _BESIDE_CURVE = 24  # letters of a series' name, above which all names stand in a legend
 _LEGEND_LETTERS = 58  # of an entry's line: as many as the figure is wide
@@ -64,14 +68,13 @@ def label_curves(ax: Axes, frame: pd.DataFrame, x: str, y: str) -> None:
     """
     names = series_names(frame)
     beside = max(map(columns, names.values())) <= _BESIDE_CURVE
-    handles, labels = ax.get_legend_handles_labels()
-    entries = {label: handle for label, handle in zip(labels, handles, strict=True) if label not in names}
-    _draw_legend(ax, entries)
+    entries = _legend_entries(ax)
+    others = [(label, artist) for label, artist in entries if label not in names]
+    _draw_legend(ax, others)
     room = _measure_room(ax, frame, x, y)
     boxes = _write_names(ax, frame, (x, y), names, room) if beside else []
     if not boxes:
-        everything = {names.get(label, label): handle for label, handle in zip(labels, handles, strict=True)}
-        _draw_legend(ax, everything, instead_of=entries)
+        _draw_legend(ax, [(names.get(label, label), artist) for label, artist in entries], instead_of=others)
         room = _measure_room(ax, frame, x, y)
     _write_values(ax, frame, (x, y), room.without(boxes))
 
@@ -92,27 +95,32 @@ def series_names(frame: pd.DataFrame) -> dict[str, str]:
 
 def legend_below(ax: Axes) -> None:
     """Draw a legend of all labelled artists below the axes; the figure grows by its height."""
-    handles, labels = ax.get_legend_handles_labels()
-    _draw_legend(ax, dict(zip(labels, handles, strict=True)))
+    _draw_legend(ax, _legend_entries(ax))
+
+
+def _legend_entries(ax: Axes) -> list[Entry]:
+    artists, labels = ax.get_legend_handles_labels()
+    return list(zip(labels, artists, strict=True))
 
 
 def _figure(ax: Axes) -> Figure:
     return cast("Figure", ax.get_figure(root=True))
 
 
-def _draw_legend(ax: Axes, entries: Mapping[str, Artist], *, instead_of: Mapping[str, Artist] | None = None) -> None:
+def _draw_legend(ax: Axes, entries: Sequence[Entry], *, instead_of: Sequence[Entry] = ()) -> None:
     """Draw a legend below the axes in as many columns as its longest entry allows, or replace the one that is there."""
     figure = _figure(ax)
     for legend in list(figure.legends):
         legend.remove()
-    grown = _legend_rows(entries) - _legend_rows(instead_of or {})
+    labels = [label for label, _ in entries]
+    grown = _legend_rows(labels) - _legend_rows([label for label, _ in instead_of])
     figure.set_figheight(figure.get_figheight() + grown * _LEGEND_ROW)
     if entries:
         figure.legend(
-            list(entries.values()),
-            list(entries),
+            [artist for _, artist in entries],
+            labels,
             loc="outside lower left",
-            ncols=_legend_columns(entries),
+            ncols=_legend_columns(labels),
             fontsize=SMALL_TEXT,
             handlelength=1.6,
             columnspacing=1.2,
@@ -121,13 +129,13 @@ def _draw_legend(ax: Axes, entries: Mapping[str, Artist], *, instead_of: Mapping
         )
 
 
-def _legend_rows(entries: Iterable[str]) -> int:
-    lines = [len(entry.splitlines()) for entry in entries]
-    return -(-sum(lines) // _legend_columns(entries))
+def _legend_rows(labels: Sequence[str]) -> int:
+    lines = sum(len(label.splitlines()) for label in labels)
+    return -(-lines // _legend_columns(labels))
 
 
-def _legend_columns(entries: Iterable[str]) -> int:
-    widest = max((columns(line) for entry in entries for line in entry.splitlines()), default=1)
+def _legend_columns(labels: Sequence[str]) -> int:
+    widest = max((columns(line) for label in labels for line in label.splitlines()), default=1)
     return max(1, min(4, int(WIDTH * 72 / (widest * 5.2 + 36))))
 
 
@@ -161,7 +169,7 @@ def _write_names(
     notes: list[Annotation] = []
     for name, look in series_looks(frame).items():
         free = room.without(note.get_window_extent() for note in notes)
-        points = _loneliest_first(ax, frame, axes, name)
+        points = _name_positions(ax, frame, axes, name)
         note = _write(ax, names[name], points, colour=look.colour, size=TEXT, room=free)
         if note is None:
             for written in notes:
@@ -171,13 +179,12 @@ def _write_names(
     return [note.get_window_extent() for note in notes]
 
 
-def _loneliest_first(ax: Axes, frame: pd.DataFrame, axes: tuple[str, str], name: str) -> NDArray[np.float64]:
-    """Return the points of a series, (n, 2), those first that are farthest from the points of all others."""
-    points = frame[list(axes)].to_numpy(float)
-    pixels, member = np.asarray(ax.transData.transform(points)), (frame["series"] == name).to_numpy()
-    if member.all():
-        return points
-    distances = np.linalg.norm(pixels[member, None] - pixels[None, ~member], axis=-1).min(1)
+def _name_positions(ax: Axes, frame: pd.DataFrame, axes: tuple[str, str], name: str) -> NDArray[np.float64]:
+    """Return the points of a series, (n, 2), the last first, those last that nearly touch a point of another."""
+    points = frame[list(axes)].to_numpy(float)[::-1]
+    member = (frame["series"] == name).to_numpy()[::-1]
+    pixels = np.asarray(ax.transData.transform(points))
+    distances = np.linalg.norm(pixels[member, None] - pixels[None, ~member], axis=-1).min(1, initial=_TOUCHING)
     return points[member][np.argsort(-distances, kind="stable")]
 
 

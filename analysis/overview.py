@@ -35,11 +35,11 @@ def overview_data(settings: Path, results: Path) -> pd.DataFrame:
         results: folder of the stored results.
     """
     panels = tomllib.loads(settings.read_text(encoding="utf8"))["panels"]
-    rows = [row for panel in panels for curve in panel["curves"] for row in _curve(panel["title"], curve, results)]
+    rows = [row for panel in panels for curve in panel["curves"] for row in _curve_rows(panel["title"], curve, results)]
     return pd.DataFrame(rows)
 
 
-def _curve(panel: str, curve: Mapping[str, Any], results: Path) -> Iterator[dict[str, object]]:
+def _curve_rows(panel: str, curve: Mapping[str, Any], results: Path) -> Iterator[dict[str, object]]:
     reader = open_runs(results / curve["results"])
     runs = Runs.read(reader, reader.ids())
     x, y = curve["label_at"]

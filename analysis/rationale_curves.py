@@ -34,8 +34,8 @@ class Axis:
         name: starts the names of the figures.
         label: of the axis.
         phrase: ends their titles.
-        note: said of every figure.
-        steps: whether only whole numbers are on it, between which points of one layer are spread.
+        note: a sentence for every caption.
+        steps: whether only whole numbers are on it; the points of one layer are spread around its number.
     """
 
     name: str
@@ -95,10 +95,10 @@ def curves(meanings: Mapping[str, Sequence[object]], over: Axis) -> Iterator[Cur
                 f"{title[0].upper()}{title[1:]}: {summary}. {better} {over.note} Bars are 95 % intervals over "
                 "documents. Controls, which know nothing of the model, are hollow and dashed."
             )
-            yield Curve(f"{over.name}{metric}", metric, f"{title}, {over.phrase}", caption, _curve_drawing(title, over))
+            yield Curve(f"{over.name}{metric}", metric, f"{title}, {over.phrase}", caption, _draw_function(title, over))
 
 
-def _curve_drawing(title: str, over: Axis) -> Callable[[Axes, pd.DataFrame], None]:
+def _draw_function(title: str, over: Axis) -> Callable[[Axes, pd.DataFrame], None]:
     """Return what draws a metric of every method, a line each, and the legend below."""
 
     def draw(ax: Axes, frame: pd.DataFrame) -> None:

@@ -85,12 +85,12 @@ class Look:
 
     @property
     def line(self) -> dict[str, Any]:
-        """Arguments of matplotlib for its line."""
+        """Return matplotlib's arguments for its line."""
         return {"color": self.colour, "linestyle": (0, (4, 2)) if self.control else "-"}
 
     @property
     def points(self) -> dict[str, Any]:
-        """Arguments of matplotlib for its markers."""
+        """Return matplotlib's arguments for its markers."""
         return {
             "marker": self.marker,
             "color": self.colour,
@@ -167,7 +167,7 @@ def series_looks(frame: pd.DataFrame) -> dict[str, Look]:
 
 def wrap(text: str, letters: int = 54) -> str:
     """Return the text in lines that are at most so many letters wide, by default as wide as a figure's axes."""
-    return textwrap.fill(text, letters)
+    return textwrap.fill(text, letters * len(text) // max(columns(text), 1) or 1)
 
 
 def columns(text: str) -> int:

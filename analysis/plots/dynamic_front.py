@@ -28,7 +28,7 @@ _TICKS = (0.25, 0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 32, 64)
 def _data(runs: Runs) -> pd.DataFrame:
     """Return the arms of jointly trained models, each with what chooses among its subnets; empty without both.
 
-    `rival` is the best subnet of the arm's own model that costs no more, by held-out rows where it has them, `over`
+    `rival` is the best subnet of the arm's model that costs no more, by held-out rows where it has them, `over`
     what the arm has over it.
     """
     frame = family(runs)
