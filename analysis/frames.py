@@ -76,6 +76,11 @@ class Arm:
         """Whether this is the full model."""
         return self.first.method == REFERENCE
 
+    @property
+    def mechanism(self) -> str:
+        """Return the method itself, or that which it is a control for."""
+        return self.first.control_of or self.first.method
+
     @cached_property
     def trained_with(self) -> Mapping[tuple[str, str], object]:
         """The options of all stages, by stage and name, that are no knobs of the method."""

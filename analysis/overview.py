@@ -15,31 +15,31 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from analysis.frames import Arm, Runs, timed
+from analysis.frames import REFERENCE, Arm, Runs, timed
 from analysis.render import NO_METADATA
 from analysis.selection import first_metric
 from analysis.statistics import mean_difference
-from analysis.style import INK, RC, WIDTH, look
+from analysis.style import INK, RC, TEXT, WIDTH, Look, method_look
 from bench.packs import open_runs
 from bench.registry import METRICS
 
-HEIGHT = 3.7
+PANEL_HEIGHT = 2.2
 """Inches."""
 
 
 def overview_data(settings: Path, results: Path) -> pd.DataFrame:
-    """Return one row per drawn arm: panel, curve, its label's position, speedup, difference with its ends in points.
+    """Return one row per drawn arm: panel, curve, method, its label's position, speedup, difference in points.
 
     Args:
         settings: TOML file that names panels and, of each, curves: results, method, knobs, a label and where it stands.
         results: folder of the stored results.
     """
     panels = tomllib.loads(settings.read_text(encoding="utf8"))["panels"]
-    rows = [row for panel in panels for curve in panel["curves"] for row in _curve(panel["title"], curve, results)]
+    rows = [row for panel in panels for curve in panel["curves"] for row in _curve_rows(panel["title"], curve, results)]
     return pd.DataFrame(rows)
 
 
-def _curve(panel: str, curve: Mapping[str, Any], results: Path) -> Iterator[dict[str, object]]:
+def _curve_rows(panel: str, curve: Mapping[str, Any], results: Path) -> Iterator[dict[str, object]]:
     reader = open_runs(results / curve["results"])
     runs = Runs.read(reader, reader.ids())
     x, y = curve["label_at"]
@@ -49,7 +49,8 @@ def _curve(panel: str, curve: Mapping[str, Any], results: Path) -> Iterator[dict
         if wanted and all(map(len, samples)):
             speedup = fmean(METRICS["wall_speedup"].compute(rows) for rows in samples)
             position = {"panel": panel, "curve": curve["label"], "label_x": x, "label_y": y}
-            yield {**position, "speedup": speedup, **_difference(arm, runs)}
+            method = {"method": arm.first.method, "mechanism": arm.mechanism}
+            yield {**position, **method, "speedup": speedup, **_difference(arm, runs)}
 
 
 def _difference(arm: Arm, runs: Runs) -> dict[str, float]:
@@ -64,29 +65,33 @@ def _difference(arm: Arm, runs: Runs) -> dict[str, float]:
 
 
 def draw_overview(frame: pd.DataFrame) -> str:
-    """Return the figure as SVG: a panel beside the other, on one vertical axis, curves with their names."""
+    """Return the figure as SVG: a panel below the other, on the same axes, curves with their names."""
+    panels = list(dict.fromkeys(frame["panel"]))
     with mpl.rc_context({**RC, "svg.hashsalt": "overview"}):
-        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        figure = Figure(figsize=(WIDTH, PANEL_HEIGHT * len(panels) + 0.4), layout="constrained")
         FigureCanvasAgg(figure)
-        panels = list(dict.fromkeys(frame["panel"]))
-        axes = figure.subplots(1, len(panels), sharey=True, sharex=True, squeeze=False)[0]
-        colours = {name: look(number).colour for number, name in enumerate(dict.fromkeys(frame["curve"]))}
+        axes = figure.subplots(len(panels), 1, sharey=True, sharex=True, squeeze=False)[:, 0]
         for ax, panel in zip(axes, panels, strict=True):
-            _draw_panel(ax, frame[frame["panel"] == panel], colours)
-            ax.set_title(panel, loc="left", fontsize=10)
-        axes[0].text(0.86, -1.9, "full model")
-        axes[0].set_ylabel("accuracy against the full model (points)")
-        figure.supxlabel("times as fast as the full model (wall clock, batch 1, one CPU thread)", fontsize=10)
+            _draw_panel(ax, frame[frame["panel"] == panel])
+            ax.set_title(panel, loc="left")
+        axes[0].text(0.95, 2.9, "full model")
+        axes[-1].set_xlabel("times as fast as the full model\n(wall clock, batch 1, one CPU thread)")
+        figure.supylabel("accuracy against the full model (points)", fontsize=TEXT)
         vector = io.BytesIO()
         figure.savefig(vector, format="svg", metadata=NO_METADATA)
     return vector.getvalue().decode("utf8")
 
 
-def _draw_panel(ax: Axes, frame: pd.DataFrame, colours: Mapping[str, str]) -> None:
+def _draw_panel(ax: Axes, frame: pd.DataFrame) -> None:
     ax.axhline(0, color=INK, linewidth=0.8)
-    ax.plot(1, 0, marker="*", markersize=12, color=INK, linestyle="none")
+    ax.plot(1, 0, **method_look(REFERENCE).points, markersize=12, linestyle="none")
     for name, curve in frame.groupby("curve", sort=False):
-        colour, curve = colours[str(name)], curve.sort_values("speedup")
-        ax.vlines(curve["speedup"], curve["low"], curve["high"], color=colour, alpha=0.4, linewidth=1.1)
-        ax.plot(curve["speedup"], curve["difference"], marker="o", markersize=5, linewidth=1.5, color=colour)
-        ax.text(curve["label_x"].iloc[0], curve["label_y"].iloc[0], str(name), color=colour)
+        method, mechanism = curve[["method", "mechanism"]].iloc[0]
+        look = method_look(method, mechanism, control=method != mechanism)
+        _draw_curve(ax, curve.sort_values("speedup"), look)
+        ax.text(curve["label_x"].iloc[0], curve["label_y"].iloc[0], str(name), color=look.colour)
+
+
+def _draw_curve(ax: Axes, curve: pd.DataFrame, look: Look) -> None:
+    ax.vlines(curve["speedup"], curve["low"], curve["high"], color=look.colour, alpha=0.4, linewidth=1.1)
+    ax.plot(curve["speedup"], curve["difference"], **look.line | look.points, markersize=5.5, linewidth=1.5)

@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.style import MUTED, Look, looks
+from analysis.labels import legend_below
+from analysis.style import Look, method_look, wrap
 
 SPREAD = 0.5
-"""Of the room between two layers, how much the methods' points are spread over, so that intervals stay apart."""
-
-CONTROL_MARKERS = ("x", "d", "p", "h")
+"""Share of the room between two layers over which the methods' points are spread, so that intervals stay apart."""
 
 TITLES = {
     "mean_average_precision": "mean average precision",
@@ -35,8 +34,8 @@ class Axis:
         name: starts the names of the figures.
         label: of the axis.
         phrase: ends their titles.
-        note: said of every figure.
-        steps: whether only whole numbers are on it, between which points of one layer are spread.
+        note: a sentence for every caption.
+        steps: whether only whole numbers are on it; the points of one layer are spread around its number.
     """
 
     name: str
@@ -78,11 +77,11 @@ class Curve:
     title: str
     caption: str
     draw: Callable[[Axes, pd.DataFrame], None]
-    height: Callable[[pd.DataFrame], float] = lambda _: 4.6
+    height: Callable[[pd.DataFrame], float] = lambda _: 3.9
 
 
 def curves(meanings: Mapping[str, Sequence[object]], over: Axis) -> Iterator[Curve]:
-    """A curve for each metric that has one and that the table has.
+    """Return a curve for each metric that has one and that the table has.
 
     Args:
         meanings: metric -> (what it says, whether higher is better).
@@ -94,41 +93,31 @@ def curves(meanings: Mapping[str, Sequence[object]], over: Axis) -> Iterator[Cur
             better = "Higher is better." if higher else "Lower is better."
             caption = (
                 f"{title[0].upper()}{title[1:]}: {summary}. {better} {over.note} Bars are 95 % intervals over "
-                "documents. Controls, which know nothing of the model, are dashed."
+                "documents. Controls, which know nothing of the model, are hollow and dashed."
             )
-            yield Curve(f"{over.name}{metric}", metric, f"{title}, {over.phrase}", caption, _drawn(title, over))
+            yield Curve(f"{over.name}{metric}", metric, f"{title}, {over.phrase}", caption, _draw_function(title, over))
 
 
-def _drawn(title: str, over: Axis) -> Callable[[Axes, pd.DataFrame], None]:
+def _draw_function(title: str, over: Axis) -> Callable[[Axes, pd.DataFrame], None]:
+    """Return what draws a metric of every method, a line each, and the legend below."""
+
     def draw(ax: Axes, frame: pd.DataFrame) -> None:
-        methods = list(dict.fromkeys(frame["method"]))
-        controls = set(frame.loc[frame["control"], "method"])
-        named = [method for method in methods if method not in controls]
-        styles = looks(named) | {
-            name: Look(MUTED, CONTROL_MARKERS[number % len(CONTROL_MARKERS)])
-            for number, name in enumerate(sorted(controls))
-        }
+        methods, controls = list(dict.fromkeys(frame["method"])), set(frame.loc[frame["control"], "method"])
         for number, method in enumerate(methods):
-            own = frame[(frame["method"] == method) & np.isfinite(frame["value"])].sort_values("x")
+            rows = frame[(frame["method"] == method) & np.isfinite(frame["value"])].sort_values("x")
             shift = SPREAD * ((number + 0.5) / len(methods) - 0.5) if over.steps else 0.0
-            ends = np.abs(np.stack([own["value"] - own["low"], own["high"] - own["value"]]))
-            look = styles[method]
-            ax.errorbar(
-                own["x"] + shift,
-                own["value"],
-                yerr=ends,
-                color=look.colour,
-                marker=look.marker,
-                markersize=5,
-                linewidth=1.2,
-                linestyle="--" if method in controls else "-",
-                elinewidth=0.9,
-                label=method,
-            )
+            look = method_look(method, control=method in controls)
+            _draw_method(ax, rows.assign(x=rows["x"] + shift), method, look)
         if over.steps:
             ax.set_xticks(sorted(set(frame["x"])))
-        ax.set_xlabel(over.label)
-        ax.set_ylabel(f"{title[0].upper()}{title[1:]}")
-        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+        ax.set_xlabel(wrap(over.label))
+        ax.set_ylabel(wrap(f"{title[0].upper()}{title[1:]}", 36))
+        legend_below(ax)
 
     return draw
+
+
+def _draw_method(ax: Axes, rows: pd.DataFrame, method: str, look: Look) -> None:
+    """Draw one method's line with its intervals."""
+    ax.vlines(rows["x"], rows["low"], rows["high"], color=look.colour, linewidth=0.9)
+    ax.plot(rows["x"], rows["value"], **look.line | look.points, markersize=5, linewidth=1.2, label=method)

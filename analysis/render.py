@@ -1,6 +1,6 @@
 """From a plot and its frame to SVG and PNG, the same bytes every time, and to SVG that a page can restyle.
 
-Text may be of any script. SVG keeps its letters, for the reader's own fonts; in PNG a letter that the figures' font
+Text may be of any script. SVG keeps its letters, for the fonts of the reader; in PNG a letter that the figures' font
 lacks is an empty box.
 """
 
@@ -27,7 +27,7 @@ NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 """Of a figure: a date would differ on every run."""
 
 
-class Drawn(Protocol):
+class Drawable(Protocol):
     """What can be rendered; a `Plot` is one."""
 
     @property
@@ -40,21 +40,21 @@ class Drawn(Protocol):
     def height(self) -> Callable[[pd.DataFrame], float]: ...
 
 
-def render(plot: Drawn, frame: pd.DataFrame) -> tuple[str, bytes]:
-    """A plot as SVG text and PNG bytes (2x), on its own canvas: no display and no global state is used."""
-    seen = texts_mapped(frame, visible)
-    with mpl.rc_context({**RC, "svg.hashsalt": plot.name}), _any_script():
-        figure = Figure(figsize=(WIDTH, plot.height(seen)), layout="constrained")
+def render(plot: Drawable, frame: pd.DataFrame) -> tuple[str, bytes]:
+    """Return a plot as SVG text and PNG bytes (2x); no display and no global state is used."""
+    frame = map_texts(frame, visible)
+    with mpl.rc_context({**RC, "svg.hashsalt": plot.name}), _ignore_missing_glyphs():
+        figure = Figure(figsize=(WIDTH, plot.height(frame)), layout="constrained")
         FigureCanvasAgg(figure)
-        plot.draw(figure.subplots(), seen)
+        plot.draw(figure.subplots(), frame)
         vector, pixels = io.BytesIO(), io.BytesIO()
         figure.savefig(vector, format="svg", metadata=NO_METADATA)
         figure.savefig(pixels, format="png", dpi=200)
     return vector.getvalue().decode("utf8"), pixels.getvalue()
 
 
-def texts_mapped(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
-    """The frame with another text for each of its texts; numbers and the rest stay as they are."""
+def map_texts(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    """Return the frame with another text for each of its texts; numbers and the rest stay as they are."""
 
     def changed(value: Any) -> Any:
         return change(value) if isinstance(value, str) else value
@@ -64,8 +64,8 @@ def texts_mapped(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFr
 
 
 @contextmanager
-def _any_script() -> Iterator[None]:
-    """Letters that the font lacks, and scripts that are only set letter by letter, are nothing to warn a user of."""
+def _ignore_missing_glyphs() -> Iterator[None]:
+    """Hide warnings of letters that the font lacks, and of scripts that are only set letter by letter."""
     with warnings.catch_warnings():
         for message in (r"Glyph \d+ ", "Matplotlib currently does not support "):
             warnings.filterwarnings("ignore", message=message, category=UserWarning)
@@ -73,12 +73,12 @@ def _any_script() -> Iterator[None]:
 
 
 def inline(svg: str, *, prefix: str, label: str) -> str:
-    """The SVG element for an HTML page: colours by CSS variable, ids made unique, scalable, named for screen readers.
+    """Return the SVG element for an HTML page: colours by CSS variable, unique ids, scalable, named for screen readers.
 
     Args:
         svg: what `render` gave.
         prefix: starts every id, so that figures of one page do not share any.
-        label: what the figure shows; must be escaped for an HTML attribute.
+        label: what the figure shows, escaped for an HTML attribute.
     """
     element = svg[svg.index("<svg") :]
     head, body = element.split(">", 1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +21,6 @@ from analysis.frames import Runs
 from analysis.page import FigureView, Section, section, slug
 from analysis.plots import Plot
 from analysis.render import inline, render
-from analysis.selection import series
 from analysis.spreadsheet import spreadsheet
 from analysis.table import table
 from analysis.templating import TEMPLATES
@@ -46,8 +45,7 @@ def write_report(store: RunReader, run_ids: Iterable[str], out: Path) -> Path:
     with replaced(out, source=store.root) as aside:
         for folder in ("figures", "data"):
             (aside / folder).mkdir()
-        numbers = series_numbers(runs)
-        sections = [_write_task(task, only, aside, numbers) for task, only in runs.by_task.items()]
+        sections = [_write_task(task, only, aside) for task, only in runs.by_task.items()]
         (aside / "index.html").write_text(_page(sections, runs), encoding="utf8")
     return out / "index.html"
 
@@ -101,32 +99,17 @@ def _swap(aside: Path, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _write_task(task: str, runs: Runs, folder: Path, numbers: Mapping[str, int]) -> Section:
+def _write_task(task: str, runs: Runs, folder: Path) -> Section:
     stem = slug(task)
     _write_csv(folder / "data" / f"{stem}-table.csv", table(runs))
-    return section(task, runs, tuple(_write_figures(task, runs, folder, numbers)))
+    return section(task, runs, tuple(_write_figures(task, runs, folder)))
 
 
-def _write_figures(task: str, runs: Runs, folder: Path, numbers: Mapping[str, int]) -> Iterator[FigureView]:
+def _write_figures(task: str, runs: Runs, folder: Path) -> Iterator[FigureView]:
     for plot in sorted(PLOTS.values(), key=lambda plot: (plot.order, plot.name)):
-        frame = plot_data(plot, runs, numbers)
+        frame = plot.data(runs)
         if not frame.empty:
             yield _write_figure(plot, frame, stem=f"{slug(task)}-{plot.name}", folder=folder)
-
-
-def series_numbers(runs: Runs) -> dict[str, int]:
-    """Number the series of all tasks, which gives each the same look in every figure."""
-    names = {series(arm, only) for only in runs.by_task.values() for arm in only.arms if not arm.reference}
-    return {name: number for number, name in enumerate(sorted(names))}
-
-
-def plot_data(plot: Plot, runs: Runs, numbers: Mapping[str, int]) -> pd.DataFrame:
-    """Return what a figure of one task's runs draws, with each series' look; empty where it has nothing."""
-    frame = plot.data(runs)
-    known = {**numbers, **{series(arm, runs): -1 for arm in runs.arms if arm.reference}}  # which is drawn in ink
-    if "series" in frame and set(frame["series"]) <= set(known):
-        frame = frame.assign(look=frame["series"].map(known))
-    return frame
 
 
 def _write_figure(plot: Plot, frame: pd.DataFrame, *, stem: str, folder: Path) -> FigureView:

@@ -24,7 +24,6 @@ from analysis import rationale_overview
 from analysis.frames import Runs
 from analysis.overview import draw_overview, overview_data
 from analysis.render import render
-from analysis.report import plot_data, series_numbers
 from analysis.summary import Summary, markdown, summary
 from bench.comparison_files import OVERVIEW
 from bench.errors import InputError
@@ -186,7 +185,7 @@ def _run_figures(folder: Path, names: set[str]) -> Iterator[tuple[str, str]]:
     reader = open_runs(folder)
     runs = Runs.read(reader, reader.ids())
     for name in sorted(names):
-        frame = plot_data(PLOTS[name], runs, series_numbers(runs))
+        frame = PLOTS[name].data(runs)
         if frame.empty:
             raise InputError(f"the runs in {folder} have nothing for the figure {name!r}; name another")
         yield name, render(PLOTS[name], frame)[0]

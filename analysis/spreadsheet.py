@@ -6,7 +6,7 @@ import re
 
 import pandas as pd
 
-from analysis.render import texts_mapped
+from analysis.render import map_texts
 from bench.visible import visible
 
 _FORMULA = re.compile(r"[=+\-@\t\r].", re.DOTALL)
@@ -15,7 +15,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 def spreadsheet(frame: pd.DataFrame) -> str:
     """The frame as CSV; an apostrophe stands before a text that a spreadsheet would calculate, as it does there."""
-    return texts_mapped(frame, _cell).to_csv(index=False)
+    return map_texts(frame, _cell).to_csv(index=False)
 
 
 def _cell(value: str) -> str:

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.text import Annotation
 
 from analysis.frames import Runs
 from analysis.render import inline, render
 from analysis.rows import write_rows
-from analysis.style import SERIES, looks
+from analysis.style import INK, SERIES, WIDTH, method_look, series_looks
 from bench.registry import PLOTS
 from tests.stored_runs import DEVICE, LAYERS, StoredRun, gates, read_runs, subnets, sweep
 
@@ -28,7 +30,13 @@ DROPPING = StoredRun(
     eta=[(0.25,) * LAYERS, (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)],
     shown=[{"pieces": ["[CLS]", "$\\frac$", "<b>", "[SEP]"], "layers": [6, 6, 2, 1]}],
 )
+WITH_CONTROL = [
+    StoredRun(f"{method}-{depth}", method, {"phi": depth / 8}, depths=(depth,), wrong=range(wrong), control_of=control)
+    for method, control, lost in (("adapler", "", 0), ("random_tokens", "adapler", 6))
+    for depth, wrong in ((5, 2 + lost), (3, 4 + lost), (2, 8 + lost))
+]
 CASES = {
+    "a control": [StoredRun("only"), *WITH_CONTROL],
     "tokens dropped": [StoredRun("only"), DROPPING],
     "subnets": subnets(),
     "a sweep": sweep(),
@@ -137,7 +145,7 @@ def test_points_are_labelled_by_what_differs(tmp_path: Path) -> None:
         StoredRun(f"r{depth}", method="m", knobs={"gamma": 0.02, "phi": depth / 8}, depths=(depth,))
         for depth in (1, 3, 5)
     ]
-    alone = StoredRun("alone", method="other", knobs={"patience": 77, "width": 0.7}, depths=(4, 2))
+    alone = StoredRun("alone", method="other", knobs={"patience": 77, "width": 0.7}, depths=(5, 3), wrong=[1])
     plot = PLOTS["tradeoff"]
     svg, _ = render(plot, plot.data(read_runs(tmp_path, *swept, alone)))
     texts = re.findall(r">([^<>]+)</text>", svg)
@@ -266,23 +274,98 @@ def test_knob_values_never_overlap(name: str, tmp_path: Path) -> None:
         StoredRun(f"r{n}", method="m", knobs={"k": n / 100}, depths=(6,) * n + (5,), wrong=range(n % 3))
         for n in range(1, 30)
     ]
-    plot = PLOTS[name]
-    frame = plot.data(read_runs(tmp_path, StoredRun("only"), *close))
-    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    plot.draw(axes, frame)
+    axes = _drawn(name, read_runs(tmp_path, StoredRun("only"), *close))
     boxes = [text.get_window_extent() for text in axes.texts if isinstance(text, Annotation)]
     assert 1 < len(boxes) < len(close)
     assert not any(one.overlaps(other) for number, one in enumerate(boxes) for other in boxes[:number])
 
 
-def test_looks_differ_in_colour_and_marker() -> None:
-    """Six methods get six colours and six markers, whatever the order they come in."""
-    names = [f"m{n}" for n in range(len(SERIES))]
-    found = looks(names)
-    assert len({look.colour for look in found.values()}) == len({look.marker for look in found.values()}) == len(SERIES)
-    assert found == looks(names[::-1])
+def _drawn(name: str, runs: Runs) -> Axes:
+    """Draw a figure on axes of the usual size."""
+    frame = PLOTS[name].data(runs)
+    figure = Figure(figsize=(WIDTH, PLOTS[name].height(frame)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    PLOTS[name].draw(axes, frame)
+    return axes
+
+
+@pytest.mark.parametrize("name", ["tradeoff", "wall_tradeoff", "latency_vs_flops"])
+def test_no_text_crosses_a_curve(name: str, tmp_path: Path) -> None:
+    """Names and knob values lie inside the axes, beside every curve and every other line."""
+    axes = _drawn(name, read_runs(tmp_path, *sweep(), *WITH_CONTROL))
+    texts = [text for text in axes.texts if isinstance(text, Annotation)]
+    assert len(texts) > 4
+    for line in axes.lines:
+        if line.get_linestyle() != "None":
+            path = line.get_transform().transform_path(line.get_path())
+            crossing = [text.get_text() for text in texts if path.intersects_bbox(text.get_window_extent(), False)]
+            assert crossing == []
+
+
+def test_names_stand_at_their_curves_or_in_a_legend(tmp_path: Path) -> None:
+    """Short names are written beside the curves, and the legend has the rest; long ones all stand in the legend."""
+    short = _drawn("tradeoff", read_runs(tmp_path / "short", StoredRun("only"), *WITH_CONTROL))
+    assert {"adapler (phi)", "random_tokens (phi)", "full"} <= {text.get_text() for text in short.texts}
+    assert _legend_texts(short) == ["Pareto front"]
+    long = _drawn("tradeoff", read_runs(tmp_path / "long", *sweep()))
+    assert _legend_texts(long)[:3] == ["adapler (drop_threshold)", "entropy_exit (exit_threshold)", "full"]
+    figure = long.figure
+    assert figure is not None
+    room = figure.get_window_extent()
+    for text in _legend(long).get_texts():
+        box = text.get_window_extent()
+        assert room.x0 <= box.x0 < box.x1 <= room.x1
+        assert room.y0 <= box.y0 < box.y1 <= room.y1
+
+
+def _legend(axes: Axes) -> Legend:
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    (legend,) = figure.legends
+    return legend
+
+
+def _legend_texts(axes: Axes) -> list[str]:
+    return [text.get_text() for text in _legend(axes).get_texts()]
+
+
+def test_a_method_looks_the_same_in_every_figure(tmp_path: Path) -> None:
+    """Its look does not depend on what else is drawn; series of one method share the colour, not the marker."""
+    few = series_looks(PLOTS["tradeoff"].data(read_runs(tmp_path / "few", *sweep()[-3:])))
+    other = StoredRun("other", "adapler", {"drop_threshold": 0.01}, options={"finetune": {"epochs": 2}})
+    many = series_looks(PLOTS["wall_tradeoff"].data(read_runs(tmp_path / "many", *sweep(), other, *WITH_CONTROL)))
+    assert few["adapler"] in many.values()
+    series = [look for name, look in many.items() if name.startswith("adapler")]
+    assert len(series) > 1
+    assert len({look.colour for look in series}) == 1
+    assert len(set(many.values())) == len(many)
+
+
+def test_a_control_has_the_colour_of_what_it_controls(tmp_path: Path) -> None:
+    """Its markers are hollow and its line is dashed, also where neither method is known here."""
+    unknown = [
+        replace(run, method=f"my_{run.method}", control_of=run.control_of and "my_adapler") for run in WITH_CONTROL
+    ]
+    unknown = [replace(run, run_id=f"my-{run.run_id}") for run in unknown]
+    looks = series_looks(PLOTS["tradeoff"].data(read_runs(tmp_path, StoredRun("only"), *WITH_CONTROL, *unknown)))
+    for prefix in ("", "my_"):
+        method, control = looks[f"{prefix}adapler"], looks[f"{prefix}random_tokens"]
+        assert (method.colour, method.control, control.control) == (control.colour, False, True)
+        assert method.line["linestyle"] != control.line["linestyle"]
+        assert method.points["markerfacecolor"] != control.points["markerfacecolor"]
+    assert looks["full"].colour == INK
+
+
+def test_listed_looks_differ() -> None:
+    """No two methods, and no two explainers, that are no controls share colour and marker."""
+    methods = ("full", "adapler", "width_gates", "flexible", "prefix_exit", "entropy_exit", "patience_exit")
+    explainers = ("adapler", "attention", "rollout", "saliency", "integrated_gradients", "kept")
+    for names in ((*methods, "static_subnet", "static_depth"), explainers):
+        looks = [method_look(name) for name in names]
+        assert len({look.marker for look in looks}) == len(names)
+    assert len({method_look(name).colour for name in methods}) == len(methods)
+    assert method_look("nobody's") == method_look("nobody's")
 
 
 def test_inline_svg_shares_no_id_and_loads_nothing(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_the_page_does_not_scroll_sideways(driver: webdriver.Chrome, page: Path,
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 def test_figures_are_there_and_legible(driver: webdriver.Chrome, page: Path, width: int) -> None:
-    """Every figure has a size and text of at least nine pixels."""
+    """Every figure has a size, fits its room, and has text of at least nine pixels."""
     show(driver, page, width=width)
     sizes = ask(
         driver,
@@ -55,12 +55,15 @@ def test_figures_are_there_and_legible(driver: webdriver.Chrome, page: Path, wid
             const box = svg.getBoundingClientRect(), scale = box.width / svg.viewBox.baseVal.width;
             const size = one => parseFloat(getComputedStyle(one).fontSize) * scale;
             const text = [...svg.querySelectorAll('text')].map(size);
-            return {width: box.width, height: box.height, count: text.length, smallest: Math.min(...text)};
+            const room = svg.closest('.plot');
+            const scrolls = room.scrollWidth > room.clientWidth, smallest = Math.min(...text);
+            return {scrolls, width: box.width, height: box.height, count: text.length, smallest};
         })
         """,
     )
     assert len(sizes) >= 4
     for size in sizes:
+        assert not size["scrolls"]
         assert size["width"] > 300
         assert size["height"] > 100
         assert size["count"] > 5

@@ -21,9 +21,9 @@ class Plot:
         name: file stem and anchor.
         summary: one line for listings.
         caption: what the reader sees and how to read it.
-        data: runs of one task -> the tidy frame the figure draws; empty when the runs hold nothing for it.
+        data: runs of one task -> the tidy frame that the figure draws; empty where the runs hold nothing for it.
         draw: axes, that frame -> nothing.
-        order: its place on the page, lowest first; plots of one order go by name.
+        order: its position on the page, lowest first; plots of one order go by name.
         height: that frame -> the figure's height in inches; its width is always the same.
     """
 

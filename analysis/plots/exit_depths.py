@@ -8,28 +8,25 @@ import pandas as pd
 
 from analysis.frames import Runs
 from analysis.plots import Plot
-from analysis.rows import draw_rows, layer_axis, row_height
-from analysis.selection import series
-from analysis.style import INK, MUTED
+from analysis.rows import ARM_COLUMNS, arm_values, draw_rows, layer_axis, row_height
+from analysis.style import INK, MUTED, SMALL_TEXT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_TALLEST = 0.5  # of a row: the bar of the largest share
+_TALLEST = 0.45  # of a row: the bar of the largest share
 _WRITTEN = 0.005  # smaller shares would read 0%
 
 
 def _data(runs: Runs) -> pd.DataFrame:
-    """One row per arm and depth, seeds pooled; only arms whose examples leave at several depths, if any's do."""
+    """Return one row per arm and depth, seeds pooled; only arms whose examples leave at several depths, if any's do."""
     rows = []
     for arm in runs.arms:
         depths = pd.concat([runs.frames[run_id]["exit_depth"] for run_id in arm.run_ids])
         for depth in range(1, arm.first.layers + 1):
             rows.append(
                 {
-                    "series": series(arm, runs),
-                    "method": arm.first.method,
-                    "arm": arm.label,
+                    **dict(zip(ARM_COLUMNS, arm_values(arm, runs), strict=True)),
                     "depth": depth,
                     "layers": arm.first.layers,
                     "examples": int((depths == depth).sum()),
@@ -55,10 +52,10 @@ def _draw(ax: Axes, frame: pd.DataFrame) -> None:
 
 
 def _draw_bars(ax: Axes, arm: pd.DataFrame, *, baseline: float, scale: float, colour: str) -> None:
-    """A bar per depth, upwards from the baseline (rows count downwards), its share above it."""
+    """Draw a bar per depth, upwards from the baseline (rows count downwards), its share above it."""
     ax.bar(arm["depth"], -scale * arm["share"], bottom=baseline, width=0.72, color=colour, zorder=2)
     ax.axhline(baseline, color=MUTED, linewidth=0.8, zorder=3)
-    above: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 9, "color": INK}
+    above: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": SMALL_TEXT, "color": INK}
     for depth, share in zip(arm["depth"], arm["share"], strict=True):
         if share >= _WRITTEN:
             ax.annotate(f"{share:.0%}", (depth, baseline - scale * share), xytext=(0, 1.5), **above)
@@ -74,5 +71,5 @@ EXIT_DEPTHS = Plot(
     data=_data,
     draw=_draw,
     order=50,
-    height=row_height(inches=0.78),
+    height=row_height(inches=0.98),
 )

@@ -2,48 +2,47 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from analysis.frames import Runs
 from analysis.plots import Plot
-from analysis.rows import draw_rows, row_height
-from analysis.selection import series
-from analysis.style import MUTED, shorten
+from analysis.rows import ARM_COLUMNS, arm_values, draw_rows, row_height
+from analysis.style import MUTED, SMALL_TEXT, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLUMNS = ["series", "method", "arm", "place", "piece", "live_layers", "layers", "run_ids"]
-_TALLEST = 0.42  # of a row: live in every layer
+_COLUMNS = [*ARM_COLUMNS, "place", "piece", "live_layers", "layers", "run_ids"]
+_TALLEST, _BASELINE = 0.31, 0.52  # of a row: live in every layer; where bars stand
+_PIECE: dict[str, Any] = {"rotation": 90, "ha": "center", "va": "top", "fontsize": SMALL_TEXT}
 
 
 def _data(runs: Runs) -> pd.DataFrame:
-    """One row per word piece of the first shown example, of every arm that drops any of them."""
+    """Return one row per word piece of the first shown example, of every arm that drops any of them."""
     rows = []
     for arm in runs.arms:
         for example in arm.first.shown[:1]:
             live, pieces = example["layers"], example["pieces"]
             if len(set(live)) == 1:
                 continue
-            known = (series(arm, runs), arm.first.method, arm.label)
             rows += [
-                (*known, place, piece, layers, arm.first.layers, arm.first.run_id)
-                for place, (piece, layers) in enumerate(zip(pieces, live, strict=True))
+                (*arm_values(arm, runs), position, piece, layers, arm.first.layers, arm.first.run_id)
+                for position, (piece, layers) in enumerate(zip(pieces, live, strict=True))
             ]
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
 def _draw(ax: Axes, frame: pd.DataFrame) -> None:
     def draw_row(arm: pd.DataFrame, row: int, colour: str) -> tuple[str, str]:
-        baseline = row + 0.66
+        baseline = row + _BASELINE
         share = arm["live_layers"] / arm["layers"]
         ax.bar(arm["place"], -_TALLEST * share, bottom=baseline, width=0.7, color=colour)
         ax.axhline(baseline, color=MUTED, linewidth=0.8)
-        for place, piece, live in zip(arm["place"], arm["piece"], share, strict=True):
-            look = {"alpha": 0.55 + 0.45 * live, "fontweight": "bold" if live == 1 else "normal"}
-            ax.text(place, baseline + 0.03, shorten(piece, 12), rotation=60, ha="right", va="top", fontsize=8.5, **look)
+        for position, piece, live in zip(arm["place"], arm["piece"], share, strict=True):
+            weight = {"alpha": 0.55 + 0.45 * live, "fontweight": "bold" if live == 1 else "normal"}
+            ax.text(position, baseline + 0.03, shorten(piece, 12), **_PIECE, **weight)
         return arm["arm"].iloc[0], f"live in {share.mean():.0%} of the layers on average"
 
     draw_rows(ax, frame, draw_row)
@@ -61,5 +60,5 @@ FATE = Plot(
     data=_data,
     draw=_draw,
     order=57,
-    height=row_height(inches=1.9),
+    height=row_height(inches=1.95),
 )

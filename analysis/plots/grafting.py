@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
-from analysis.curves import legend_above
 from analysis.frames import Runs
+from analysis.labels import legend_below
 from analysis.plots import Plot
 from analysis.selection import first_metric
-from analysis.style import INK, MUTED, SERIES, SURFACE, shorten
+from analysis.style import INK, MUTED, SMALL_TEXT, SURFACE, shorten
 from analysis.subnets import difference, family, paired
 from bench.registry import METRICS
 
@@ -26,7 +27,7 @@ _COLUMNS += ["by_seed", "y_metric", "run_ids"]
 
 
 def _data(runs: Runs) -> pd.DataFrame:
-    """One row per static subnet that was trained both ways and is otherwise the same, by falling width and depth.
+    """Return one row per static subnet that was trained both ways, all else equal, by falling width and depth.
 
     Several of a series are followed by the mean over subnets and seeds, of width and depth NaN.
     """
@@ -38,19 +39,19 @@ def _data(runs: Runs) -> pd.DataFrame:
     frame = frame.sort_values(["rest", "width", "depth"], ascending=[True, False, False])
     rows = []
     for series, subnets in frame.groupby("rest", sort=False):
-        found = []
-        for place, both in subnets.groupby(["width", "depth"], sort=False):
+        parts = []
+        for size, both in subnets.groupby(["width", "depth"], sort=False):
             ids = {way: part["run_ids"].iloc[0].split() for way, part in both.groupby("graft")}
-            found.append((place, paired(runs, ids.get("no", []), ids.get("yes", []))))
-        found = [(place, pairs) for place, pairs in found if pairs]
-        if len(found) > 1:
-            found.append(((math.nan, math.nan), [pair for _, pairs in found for pair in pairs]))
-        rows += [_row(runs, (series, *place), pairs) for place, pairs in found]
+            parts.append((size, paired(runs, ids.get("no", []), ids.get("yes", []))))
+        parts = [(size, pairs) for size, pairs in parts if pairs]
+        if len(parts) > 1:
+            parts.append(((math.nan, math.nan), [pair for _, pairs in parts for pair in pairs]))
+        rows += [_row(runs, (series, *size), pairs) for size, pairs in parts]
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
 def _row(runs: Runs, known: tuple[object, ...], pairs: Sequence[tuple[str, str]]) -> tuple[object, ...]:
-    """Of pairs of runs, without and with grafting: the mean of either, of the difference, and of each seed's."""
+    """Return a row for pairs of runs, without and with grafting: the means, their difference, and each seed's."""
     name = first_metric(runs.arms[0])
     apart = difference(runs, pairs, name)
     seeds = {record.run_id: record.seed for record in runs.records}
@@ -65,28 +66,32 @@ def _row(runs: Runs, known: tuple[object, ...], pairs: Sequence[tuple[str, str]]
 
 
 def _draw(ax: Axes, frame: pd.DataFrame) -> None:
-    places = np.arange(len(frame))
-    ax.hlines(places, frame["without"], frame["with"], color=MUTED, linewidth=2, zorder=2)
-    look: dict[str, Any] = {"linestyle": "none", "markersize": 8, "zorder": 3, "markeredgewidth": 1.6}
-    ax.plot(frame["without"], places, marker="o", color=SURFACE, markeredgecolor=SERIES[1], label="without", **look)
-    ax.plot(frame["with"], places, marker="D", color=SERIES[0], markeredgecolor=SERIES[0], label="grafted", **look)
-    several = frame["series"].nunique() > 1
-    ax.set_yticks(
-        places,
-        [
-            ("mean over subnets" if np.isnan(width) else f"width {width:g}, depth {depth:.2g}")
-            + (f", {shorten(name, 64)}" if several else "")
-            for name, width, depth in zip(frame["series"], frame["width"], frame["depth"], strict=True)
-        ],
-    )
-    ax.set_ylim(len(frame) - 0.4, -0.6)
+    heights = _heights(frame)
+    ax.hlines(heights, frame["without"], frame["with"], color=MUTED, linewidth=2, zorder=2)
+    marks: dict[str, Any] = {"linestyle": "none", "color": MUTED, "markeredgecolor": MUTED, "zorder": 3}
+    ax.plot(frame["without"], heights, **marks, marker="o", markersize=8, markerfacecolor=SURFACE, label="without")
+    ax.plot(frame["with"], heights, **marks, marker="D", markersize=6.5, label="grafted")
+    sizes = zip(frame["width"], frame["depth"], strict=True)
+    ax.set_yticks(heights, ["mean" if np.isnan(width) else f"{width:g} x {depth:.2g}" for width, depth in sizes])
+    ax.set_ylim(heights[-1] + 0.6, -0.6)
     edge = ax.get_yaxis_transform()
-    for place, row in enumerate(frame.to_dict("records")):
+    for height, row in zip(heights, frame.to_dict("records"), strict=True):
         text = f"{row['difference']:+.3f} [{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]"
-        ax.text(1.01, place, text, transform=edge, va="center", ha="left", color=INK, fontsize=8.5)
+        ax.text(1.01, height, text, transform=edge, va="center", ha="left", color=INK, fontsize=SMALL_TEXT)
+    if frame["series"].nunique() > 1:
+        for name, height in dict(zip(frame["series"][::-1], heights[::-1], strict=True)).items():
+            ax.text(0, height - 1, shorten(name, 40), transform=edge, va="center", ha="left", color=INK)
     ax.set_xlabel(frame["y_metric"].iloc[0])
+    ax.set_ylabel("Subnet (width x depth)")
+    ax.xaxis.set_major_locator(MaxNLocator(4))
     ax.margins(x=0.06)
-    legend_above(ax)
+    legend_below(ax)
+
+
+def _heights(frame: pd.DataFrame) -> list[int]:
+    """Return where each row stands, from the top; where there are several series, a line above each stays free."""
+    number = frame["series"].ne(frame["series"].shift()).cumsum()
+    return list(range(len(frame))) if number.max() == 1 else (np.arange(len(frame)) + number).tolist()
 
 
 GRAFTING = Plot(
@@ -100,5 +105,5 @@ GRAFTING = Plot(
     data=_data,
     draw=_draw,
     order=62,
-    height=lambda frame: 1.1 + 0.32 * len(frame),
+    height=lambda frame: 0.8 + 0.28 * (1 + _heights(frame)[-1]),
 )

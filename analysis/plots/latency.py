@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,22 +12,21 @@ from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from analysis.disturbance import MARK, disturbed
 from analysis.frames import Runs, timed
 from analysis.plots import Plot
-from analysis.rows import draw_rows, row_height
-from analysis.selection import series
-from analysis.style import INK, SURFACE
+from analysis.rows import ARM_COLUMNS, arm_values, draw_rows, row_height
+from analysis.style import INK, SURFACE, wrap
 from analysis.summary import devices, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _PERCENTILES = (0, 1, 5, 10, 25, 50, 75, 90, 95, 99, 100)
-_COLUMNS = ["series", "method", "arm", "device", "percentile", "seconds", "samples", "disturbed", "run_ids"]
+_COLUMNS = [*ARM_COLUMNS, "device", "percentile", "seconds", "samples", "disturbed", "run_ids"]
 _LOG_ABOVE = 15  # p99 / p1 over all arms above which a linear axis hides the fast arms
-_MIDDLE = 0.66  # of a row: where its line lies
+_MIDDLE = 0.79  # of a row: where its line lies
 
 
 def _data(runs: Runs) -> pd.DataFrame:
-    """One row per timed arm and percentile of its raw samples, seeds pooled."""
+    """Return one row per timed arm and percentile of its raw samples, seeds pooled."""
     rows = []
     for arm in runs.arms:
         frames = [timed(runs.frames[run_id]) for run_id in arm.run_ids]
@@ -36,7 +34,7 @@ def _data(runs: Runs) -> pd.DataFrame:
         if not samples:
             continue
         for percentile, value in zip(_PERCENTILES, np.percentile(samples, _PERCENTILES), strict=True):
-            known = (series(arm, runs), arm.first.method, arm.label, arm.device, percentile, float(value), len(samples))
+            known = (*arm_values(arm, runs), arm.device, percentile, float(value), len(samples))
             rows.append((*known, disturbed(arm), " ".join(arm.run_ids)))
     return pd.DataFrame(rows, columns=_COLUMNS)
 
@@ -61,7 +59,7 @@ def _draw(ax: Axes, frame: pd.DataFrame) -> None:
     else:
         ax.set_xlim(0, high.max() * 1.04)
     marked = f" ({MARK} busy or unsteady machine)" if frame["disturbed"].any() else ""
-    ax.set_xlabel(textwrap.fill(f"Latency at batch 1 (ms) on {devices(frame)}{marked}", 72))
+    ax.set_xlabel(wrap(f"Latency at batch 1 (ms) on {devices(frame)}{marked}"))
 
 
 def _label(name: str, device: str, *, several: bool) -> str:
@@ -69,7 +67,7 @@ def _label(name: str, device: str, *, several: bool) -> str:
 
 
 def _draw_spread(ax: Axes, at: Mapping[int, float], *, height: float, colour: str) -> None:
-    """Thin p1 to p99, thick p25 to p75, a dot at the median and a tick at p90; `at` in seconds, drawn in ms."""
+    """Draw p1 to p99 thin, p25 to p75 thick, a dot at the median and a tick at p90; `at` in seconds, drawn in ms."""
     ms = {percentile: seconds * 1000 for percentile, seconds in at.items()}
     ax.hlines(height, ms[1], ms[99], color=colour, linewidth=1.4, zorder=2)
     ax.hlines(height, ms[25], ms[75], color=colour, linewidth=8, alpha=0.55, zorder=2)
@@ -89,5 +87,5 @@ LATENCY = Plot(
     data=_data,
     draw=_draw,
     order=40,
-    height=row_height(inches=0.5),
+    height=row_height(inches=0.66),
 )

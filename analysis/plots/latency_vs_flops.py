@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis.curves import FLOPS_AXIS, cross_disturbed, draw_points, legend_above, points
+from analysis.curves import FLOPS_AXIS, cross_disturbed, draw_points, points
 from analysis.frames import Runs
-from analysis.labels import label_points
+from analysis.labels import label_curves
 from analysis.plots import Plot
-from analysis.style import MUTED
+from analysis.style import MUTED, wrap
 from analysis.summary import devices
 
 if TYPE_CHECKING:
@@ -27,9 +26,8 @@ def _draw(ax: Axes, frame: pd.DataFrame) -> None:
     cross_disturbed(ax, frame, "flops_speedup", "wall_speedup")
     ax.axline((1, 1), slope=1, color=MUTED, linewidth=1, linestyle=(0, (5, 3)), zorder=1, label="equal savings")
     ax.set_xlabel(FLOPS_AXIS)
-    ax.set_ylabel(textwrap.fill(f"Wall-clock speed-up at batch 1 on {devices(frame)}", 40))
-    legend_above(ax)
-    label_points(ax, frame, "flops_speedup", "wall_speedup")
+    ax.set_ylabel(wrap(f"Wall-clock speed-up at batch 1 on {devices(frame)}", 36))
+    label_curves(ax, frame, "flops_speedup", "wall_speedup")
 
 
 LATENCY_VS_FLOPS = Plot(

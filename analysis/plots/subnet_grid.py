@@ -9,7 +9,7 @@ from matplotlib.patches import Rectangle
 
 from analysis.frames import Runs
 from analysis.plots import Plot
-from analysis.style import INK, SERIES, SURFACE, shorten
+from analysis.style import INK, MUTED, SMALL_TEXT, SURFACE, shorten
 from analysis.subnets import family
 
 if TYPE_CHECKING:
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 _COLUMNS = ["group", "arm", "width", "depth", "layers", "quality", "quality_low", "quality_high"]
 _COLUMNS += ["flops_speedup", "y_metric", "run_ids"]
-_PALEST, _DARKEST = 0.06, 0.6  # opacity of the worst and the best cell: ink stays legible on both
+_PALEST, _DARKEST = 0.06, 0.5  # opacity of the worst and the best cell: ink stays legible on both, in light and in dark
 
 
 def _data(runs: Runs) -> pd.DataFrame:
-    """One row per static subnet of one width, by group, falling width and rising depth."""
+    """Return one row per static subnet of one width, by group, falling width and rising depth."""
     frame = family(runs)
     uniform = frame[frame["static"] & frame["width"].notna()]
     return uniform.sort_values(["group", "width", "depth"], ascending=[True, False, True])[_COLUMNS].reset_index(
@@ -34,12 +34,12 @@ def _draw(ax: Axes, frame: pd.DataFrame) -> None:
     low, high = frame["quality"].min(), frame["quality"].max()
     top, ticks = 0.0, {}
     for name, group in frame.groupby("group", sort=False):
-        ax.text(-0.5, top + 0.42, shorten(str(name), 70), va="center", color=INK, fontsize=9.5)
+        ax.text(-0.47, top + 0.42, shorten(str(name), 50), va="center", color=INK)
         top += 0.8
         for width, subnets in group.groupby("width", sort=False):
             ticks[top + 0.5] = f"{width:g}"
             for _, subnet in subnets.iterrows():
-                _draw_cell(ax, subnet, place=(depths.index(subnet["depth"]), top), low=low, high=high)
+                _draw_cell(ax, subnet, corner=(depths.index(subnet["depth"]), top), low=low, high=high)
             top += 1
         top += 0.2
     ax.set_xlim(-0.5, len(depths) - 0.5)
@@ -52,16 +52,16 @@ def _draw(ax: Axes, frame: pd.DataFrame) -> None:
     ax.grid(visible=False)
 
 
-def _draw_cell(ax: Axes, subnet: pd.Series[Any], *, place: tuple[int, float], low: float, high: float) -> None:
-    """A cell, the darker the better, with its quality and what it saves."""
-    column, top = place
+def _draw_cell(ax: Axes, subnet: pd.Series[Any], *, corner: tuple[int, float], low: float, high: float) -> None:
+    """Draw a cell, the darker the better, with its quality and what it saves."""
+    column, top = corner
     share = (subnet["quality"] - low) / (high - low) if high > low else 1.0
     opacity = _PALEST + (_DARKEST - _PALEST) * share
-    ax.add_patch(Rectangle((column - 0.5, top), 1, 1, facecolor=SERIES[0], alpha=opacity, linewidth=0))
+    ax.add_patch(Rectangle((column - 0.5, top), 1, 1, facecolor=MUTED, alpha=opacity, linewidth=0))
     ax.add_patch(Rectangle((column - 0.5, top), 1, 1, facecolor="none", edgecolor=SURFACE, linewidth=2))
     middle: dict[str, Any] = {"ha": "center", "va": "center", "color": INK}
-    ax.text(column, top + 0.36, f"{subnet['quality']:.3f}", fontsize=10.5, **middle)
-    ax.text(column, top + 0.76, f"{subnet['flops_speedup']:.2f}x fewer FLOPs", fontsize=8.5, **middle)
+    ax.text(column, top + 0.36, f"{subnet['quality']:.3f}", fontsize=10, **middle)
+    ax.text(column, top + 0.76, f"FLOPs ÷ {subnet['flops_speedup']:.2f}", fontsize=SMALL_TEXT, **middle)
 
 
 SUBNET_GRID = Plot(

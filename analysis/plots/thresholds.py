@@ -8,29 +8,28 @@ import pandas as pd
 
 from analysis.frames import Runs
 from analysis.plots import Plot
-from analysis.rows import draw_rows, row_height
-from analysis.selection import series
+from analysis.rows import ARM_COLUMNS, arm_values, draw_rows, row_height
 from analysis.style import MUTED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLUMNS = ["series", "method", "arm", "seed", "stage", "step", "layer", "eta", "run_ids"]
-_TALLEST = 0.6  # of a row: a threshold of 1
+_COLUMNS = [*ARM_COLUMNS, "seed", "stage", "step", "layer", "eta", "run_ids"]
+_TALLEST = 0.58  # of a row: a threshold of 1
 
 
 def _data(runs: Runs) -> pd.DataFrame:
-    """One row per watched step and layer; of arms that share a trained model, or differ in seed, the first speaks."""
+    """Return one row per watched step and layer, of the first arm of each trained model, and its first seed."""
     rows, seen = [], set()
     for arm in runs.arms:
         record = arm.first
-        for stage, learned in record.training.items():
-            history, artifact = learned["history"], record.artifacts.get(stage)
+        for stage, outcome in record.training.items():
+            history, artifact = outcome["history"], record.artifacts.get(stage)
             if artifact in seen or "eta" not in history:
                 continue
             seen.add(artifact)
             for step, etas in zip(history["step"], history["eta"], strict=True):
-                known = (series(arm, runs), record.method, arm.label, record.seed, stage, step)
+                known = (*arm_values(arm, runs), record.seed, stage, step)
                 rows += [(*known, layer, eta, record.run_id) for layer, eta in enumerate(etas, start=1)]
     return pd.DataFrame(rows, columns=_COLUMNS)
 
@@ -38,12 +37,12 @@ def _data(runs: Runs) -> pd.DataFrame:
 def _draw(ax: Axes, frame: pd.DataFrame) -> None:
     def draw_row(arm: pd.DataFrame, row: int, colour: str) -> tuple[str, str]:
         baseline, layers = row + 0.97, int(arm["layer"].max())
-        for number, (_, own) in enumerate(arm.groupby("layer", sort=True), start=1):
+        for number, (_, layer) in enumerate(arm.groupby("layer", sort=True), start=1):
             shade = 0.3 + 0.7 * number / layers
-            ax.plot(own["step"], baseline - _TALLEST * own["eta"], color=colour, alpha=shade, linewidth=1.6)
+            ax.plot(layer["step"], baseline - _TALLEST * layer["eta"], color=colour, alpha=shade, linewidth=1.6)
         ax.axhline(baseline, color=MUTED, linewidth=0.8)
         last = arm[arm["step"] == arm["step"].max()].sort_values("layer")["eta"]
-        return arm["arm"].iloc[0], "at the end " + ", ".join(f"{eta:.2f}" for eta in last)
+        return arm["arm"].iloc[0], "at the end " + " ".join(f"{eta:.2f}".removeprefix("0") for eta in last)
 
     draw_rows(ax, frame, draw_row)
     ax.set_xlim(0, max(1, frame["step"].max()))
@@ -62,5 +61,5 @@ THRESHOLDS = Plot(
     data=_data,
     draw=_draw,
     order=56,
-    height=row_height(inches=0.95),
+    height=row_height(inches=1.0),
 )

@@ -9,20 +9,19 @@ import pandas as pd
 
 from analysis.frames import Runs
 from analysis.plots import Plot
-from analysis.rows import draw_rows, layer_axis, row_height
-from analysis.selection import series
-from analysis.style import INK, MUTED
+from analysis.rows import ARM_COLUMNS, arm_values, draw_rows, layer_axis, row_height
+from analysis.style import INK, MUTED, SMALL_TEXT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _QUANTILES = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
-_COLUMNS = ["series", "method", "arm", "layer", "layers", "mean", *_QUANTILES, "examples", "run_ids"]
-_TALLEST = 0.6  # of a row: all tokens
+_COLUMNS = [*ARM_COLUMNS, "layer", "layers", "mean", *_QUANTILES, "examples", "run_ids"]
+_TALLEST = 0.48  # of a row: all tokens
 
 
 def _data(runs: Runs) -> pd.DataFrame:
-    """One row per layer of every arm that drops tokens, seeds pooled; examples that have left do not count."""
+    """Return one row per layer of every arm that drops tokens, seeds pooled; examples that have left do not count."""
     rows = []
     for arm in runs.arms:
         frames = [runs.frames[run_id] for run_id in arm.run_ids]
@@ -31,11 +30,11 @@ def _data(runs: Runs) -> pd.DataFrame:
         if not ((alive > 0) & (alive < 1)).any():
             continue
         for layer in range(arm.first.layers):
-            own = alive[tokens[:, layer] > 0, layer]
-            if len(own):
-                spread = np.quantile(own, list(_QUANTILES.values())).tolist()
-                known = (series(arm, runs), arm.first.method, arm.label, layer + 1, arm.first.layers)
-                rows.append((*known, float(own.mean()), *spread, len(own), " ".join(arm.run_ids)))
+            shares = alive[tokens[:, layer] > 0, layer]
+            if len(shares):
+                quantiles = np.quantile(shares, list(_QUANTILES.values())).tolist()
+                known = (*arm_values(arm, runs), layer + 1, arm.first.layers)
+                rows.append((*known, float(shares.mean()), *quantiles, len(shares), " ".join(arm.run_ids)))
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
@@ -49,14 +48,14 @@ def _draw(ax: Axes, frame: pd.DataFrame) -> None:
 
 
 def _draw_layers(ax: Axes, arm: pd.DataFrame, *, baseline: float, colour: str) -> None:
-    """A bar per layer up to the mean share alive, written above; p5 to p95 thin, p25 to p75 thick beside it."""
+    """Draw a bar per layer up to the mean share alive, written above; p5 to p95 thin, p25 to p75 thick beside it."""
     ax.bar(arm["layer"], -_TALLEST * arm["mean"], bottom=baseline, width=0.5, color=colour, alpha=0.85, zorder=2)
     ax.axhline(baseline, color=MUTED, linewidth=0.8, zorder=3)
     beside = arm["layer"] + 0.36
     for ends, width in ((("p5", "p95"), 1.2), (("p25", "p75"), 4.5)):
         low, high = (baseline - _TALLEST * arm[end] for end in ends)
         ax.vlines(beside, low, high, color=INK, linewidth=width, alpha=0.75, zorder=3)
-    above: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 9, "color": INK}
+    above: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": SMALL_TEXT, "color": INK}
     for layer, mean in zip(arm["layer"], arm["mean"], strict=True):
         ax.annotate(f"{mean:.0%}", (layer, baseline - _TALLEST * mean), xytext=(0, 1.5), **above)
 
@@ -72,5 +71,5 @@ TOKENS_PER_LAYER = Plot(
     data=_data,
     draw=_draw,
     order=55,
-    height=row_height(inches=0.95),
+    height=row_height(inches=1.1),
 )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis.curves import FLOPS_AXIS, cross_disturbed, draw_front, draw_points, legend_above, points
-from analysis.labels import label_points
+from analysis.curves import FLOPS_AXIS, cross_disturbed, draw_front, draw_points, points
+from analysis.labels import label_curves
 from analysis.plots import Plot
+from analysis.style import wrap
 from analysis.summary import devices
 from bench.registry import METRICS
 
@@ -18,17 +18,19 @@ if TYPE_CHECKING:
 
 
 def _tradeoff(name: str, *, saved: str, axis: str, summary: str, caption: str, order: int) -> Plot:
-    """Quality against the metric `saved`; `{devices}` in the axis' label stands for where it was timed."""
+    """Return the plot of quality against the metric `saved`.
+
+    `{devices}` in the axis' label stands for the devices on which it was timed.
+    """
 
     def draw(ax: Axes, frame: pd.DataFrame) -> None:
         draw_points(ax, frame, saved, "quality")
         draw_front(ax, frame, saved, "quality")
         if METRICS[saved].timed:
             cross_disturbed(ax, frame, saved, "quality")
-        ax.set_xlabel(textwrap.fill(axis.format(devices=devices(frame)), 72))
+        ax.set_xlabel(wrap(axis.format(devices=devices(frame))))
         ax.set_ylabel(frame["y_metric"].iloc[0])
-        legend_above(ax)
-        label_points(ax, frame, saved, "quality")
+        label_curves(ax, frame, saved, "quality")
 
     return Plot(name, summary, caption, data=lambda runs: points(runs, saved), draw=draw, order=order)
 

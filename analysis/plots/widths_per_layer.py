@@ -9,21 +9,24 @@ import pandas as pd
 
 from analysis.frames import Runs
 from analysis.plots import Plot
-from analysis.rows import draw_rows, layer_axis, row_height
-from analysis.selection import series
-from analysis.style import INK, MUTED, SURFACE
+from analysis.rows import ARM_COLUMNS, arm_values, draw_rows, layer_axis, row_height
+from analysis.style import INK, MUTED, SMALL_TEXT, SURFACE
 from analysis.subnets import groups
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLUMNS = ["series", "method", "arm", "name", "layer", "layers", "width", "share", "examples", "run_ids"]
+_COLUMNS = [*ARM_COLUMNS, "name", "layer", "layers", "width", "share", "examples", "run_ids"]
 _TALLEST = 0.66  # of a row: all examples
+_PALEST, _DARKEST = 0.06, 0.5  # opacity of width 0 and 1: ink stays legible on both, in light and in dark
 _WRITTEN = 0.15  # smaller shares have no room for a number
 
 
 def _data(runs: Runs) -> pd.DataFrame:
-    """One row per arm, layer and width, seeds pooled; only arms in which widths differ; who has left does not count."""
+    """Return one row per arm, layer and width, seeds pooled, of the arms in which widths differ.
+
+    Examples that have left do not count.
+    """
     rows = []
     for arm, name in zip(runs.arms, groups(runs), strict=True):
         heads = np.concatenate([np.vstack(runs.frames[run_id]["heads"].tolist()) for run_id in arm.run_ids])
@@ -32,11 +35,11 @@ def _data(runs: Runs) -> pd.DataFrame:
         if len(np.unique(heads[heads > 0])) < 2:
             continue
         for layer in range(heads.shape[1]):
-            own = heads[heads[:, layer] > 0, layer]
-            known = (series(arm, runs), arm.first.method, arm.label, name, layer + 1, arm.first.layers)
+            present = heads[heads[:, layer] > 0, layer]
+            known = (*arm_values(arm, runs), name, layer + 1, arm.first.layers)
             rows += [
-                (*known, float(count / most), float((own == count).mean()), len(own), " ".join(arm.run_ids))
-                for count in np.unique(own)
+                (*known, float(count / most), float((present == count).mean()), len(present), " ".join(arm.run_ids))
+                for count in np.unique(present)
             ]
     return pd.DataFrame(rows, columns=_COLUMNS)
 
@@ -54,17 +57,16 @@ def _draw(ax: Axes, frame: pd.DataFrame) -> None:
 
 
 def _draw_layer(ax: Axes, layer: pd.DataFrame, *, baseline: float, colour: str) -> None:
-    """A bar from the narrowest width, at the bottom, to the widest; the wider the darker, with the width written in."""
+    """Draw a bar from the narrowest width, at the bottom, to the widest and darkest, with the widths written in."""
     foot = baseline
     for _, part in layer.sort_values("width").iterrows():
         height, number = _TALLEST * part["share"], part["layer"]
-        opacity = 0.12 + 0.88 * part["width"]
-        look: dict[str, Any] = {"color": colour, "alpha": opacity, "edgecolor": SURFACE, "linewidth": 1, "zorder": 2}
-        ax.bar(number, -height, bottom=foot, width=0.8, **look)
+        opacity = _PALEST + (_DARKEST - _PALEST) * part["width"]
+        style: dict[str, Any] = {"color": colour, "alpha": opacity, "edgecolor": SURFACE, "linewidth": 1, "zorder": 2}
+        ax.bar(number, -height, bottom=foot, width=0.8, **style)
         if part["share"] >= _WRITTEN:
-            ink = SURFACE if opacity > 0.7 else INK
             text = f"{part['width']:.2f}".rstrip("0").rstrip(".").removeprefix("0")
-            ax.text(number, foot - height / 2, text, ha="center", va="center", fontsize=9, color=ink, zorder=4)
+            ax.text(number, foot - height / 2, text, ha="center", va="center", fontsize=SMALL_TEXT, color=INK, zorder=4)
         foot -= height
 
 
