@@ -91,9 +91,7 @@ def test_an_answer_read_off_an_exit_is_one(tmp_path: Path) -> None:
     with torch.no_grad():
         model.get_parameter("exits.1.classifier.bias")[0] = math.nan
     given = Runner(model, Policy(exits=(1,)), tiny_config(), "cpu")
-    leaving = Reading(
-        tmp_path / "leaving", lambda output: replay(output, lambda found: torch.ones(found.shape[1]) > 0)
-    )
+    leaving = Reading(tmp_path / "leaving", lambda output: replay(output, lambda found: torch.ones(found.shape[1]) > 0))
     staying = Reading(tmp_path / "staying")
     assert len(evaluate_readings(given, rows(), [staying])[0]) == 40
     with pytest.raises(InputError, match="answer to example 'e0' is no finite number"):
