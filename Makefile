@@ -22,8 +22,8 @@ demo: $(VENV)/.installed-offline ## Train, run and report on the synthetic task:
 	$(BIN)/bench run --task demo
 	@echo "Open $(CURDIR)/report/index.html in a browser."
 
-test: lint types ## Every check: style, types, tests (with the wheel's contents and README's commands)
-	$(BIN)/python -m pytest
+test: lint types ## Every check: style, types, tests (with the wheel's contents and the documentation's commands)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lint: $(VENV)/.installed-dev ## Style and formatting
 	$(BIN)/ruff check .

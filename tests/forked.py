@@ -46,6 +46,8 @@ def start(*arguments: object, largest: int | None = None) -> Running:
 
 
 def _run(said: Connection, arguments: tuple[object, ...], largest: int | None) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal, whatever the tests are run by
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if largest is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))

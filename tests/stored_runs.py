@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -131,6 +132,14 @@ def write_runs(root: Path, *runs: StoredRun) -> tuple[RunStore, list[str]]:
     for run in runs:
         store.put(run.record(), run.table())
     return store, [run.run_id for run in runs]
+
+
+def forget_digests(store: RunStore, run_id: str) -> None:
+    """Make a stored run one of an early version, whose records have no digests."""
+    path = store.folder(run_id) / store.marker
+    values = json.loads(path.read_text(encoding="utf8"))
+    del values["digests"]
+    path.write_text(json.dumps(values), encoding="utf8")
 
 
 def read_runs(root: Path, *runs: StoredRun) -> Runs:

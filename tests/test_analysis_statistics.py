@@ -85,7 +85,7 @@ def test_windows_of_a_text_are_drawn_together() -> None:
 
 def test_texts_of_several_lengths_are_drawn_whole() -> None:
     """With one text of one window and one of three, every resample is a mixture of whole texts."""
-    frame = answers([True, False, False, False]).assign(example_id=["a#0", "b#0", "b#1", "b#2"])
+    frame = answers([True, False, False, False]).assign(text_id=["a", "b", "b", "b"])
     found = interval(ACCURACY, frame, resamples=400)
     assert (found.value, found.low, found.high) == (0.25, 0.0, 1.0)
     assert math.isnan(interval(ACCURACY, frame.iloc[1:]).low)

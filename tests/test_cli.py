@@ -275,7 +275,7 @@ def test_train_makes_the_artifacts_and_runs_nothing(session: Session, tmp_path: 
     answer = call(*command, "--store", tmp_path)
     assert answer.code == 0
     planned = [line.split()[0] for line in answer.out.splitlines()[:-1]]
-    assert planned == ["plan", "data", "backbone", "device", "stage", "time"]
+    assert planned == ["plan", "data", "overlap", "backbone", "device", "stage", "time"]
     stage, _, folder = answer.out.splitlines()[-1].partition(": ")
     assert stage == "finetune"
     assert (Path(folder) / "model.safetensors").is_file()

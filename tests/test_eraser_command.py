@@ -235,9 +235,9 @@ def test_what_no_file_can_hold_is_not_written(value: object, tmp_path: Path) -> 
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"before"]
 
 
-def test_the_readme_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The example of README.md writes a prediction file that its commands accept and score."""
-    page = (ROOT / "README.md").read_text(encoding="utf8").partition("## Score rationales")[2]
+def test_the_documented_example_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The documentation's example writes a prediction file that its commands accept and score."""
+    page = (ROOT / "docs" / "rationale-scorer.md").read_text(encoding="utf8")
     rows = [{**row, "docids": row["docids"][:1], "evidences": row["evidences"][:1]} for row in GOLD]
     write(tmp_path / "demo-eraser", gold=lines(rows))
     (tmp_path / "example.py").write_text(page.partition("```python\n")[2].partition("```")[0], encoding="utf8")

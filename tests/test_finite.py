@@ -102,7 +102,7 @@ def test_an_answer_read_off_an_exit_is_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("regression", [False, True])
 def test_a_stored_answer_that_is_no_number_is_not_reported(tmp_path: Path, odd: float, regression: bool) -> None:
-    """What an earlier version counted as an answer is refused by its run and example when it is read."""
+    """What an earlier version counted as an answer is refused by its file and column when it is read."""
     run = StoredRun("run", examples=12)
     table = run.table().to_pylist()
     if regression:
@@ -110,7 +110,7 @@ def test_a_stored_answer_that_is_no_number_is_not_reported(tmp_path: Path, odd: 
     table[7] |= {"prediction": odd} if regression else {"probabilities": [odd, 0.5]}
     store = RunStore(tmp_path)
     store.put(run.record(), pa.Table.from_pylist(table, example_schema(regression=regression)))
-    with pytest.raises(InputError, match="run: its answer to example 'e00007' is no finite number; run it again"):
+    with pytest.raises(InputError, match=r"column (prediction|probabilities) has a value that is not finite; delete"):
         store.examples("run")
 
 

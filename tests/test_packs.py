@@ -70,7 +70,7 @@ def test_a_pack_can_be_packed_again(tmp_path: Path) -> None:
 
 
 def test_damage_is_one_line(tmp_path: Path) -> None:
-    """A lost line, a line that is no record and a table of other runs are refused with the file's name."""
+    """A lost line, a changed or wrong one, and another or a cut table are refused with the file's name."""
     _, reader = packed(tmp_path, *sweep())
     path = reader.root / RECORDS
     lines = path.read_text(encoding="utf8").splitlines()
@@ -80,9 +80,12 @@ def test_damage_is_one_line(tmp_path: Path) -> None:
     path.write_text("\n".join([lines[0], "{}"]), encoding="utf8")
     with pytest.raises(InputError, match=r"records\.jsonl, line 2"):
         list(PackedRuns(reader.root).ids())
+    path.write_text(lines[0].replace("0.9", "0.8", 1), encoding="utf8")
+    with pytest.raises(InputError, match=r"records\.jsonl, line 1: .*its content is not what its digest is of"):
+        list(PackedRuns(reader.root).ids())
     (reader.root / EXAMPLES).write_bytes(b"")
     path.write_text("\n".join(lines), encoding="utf8")
-    with pytest.raises(InputError, match=r"examples\.parquet cannot be read"):
+    with pytest.raises(InputError, match=r"examples\.parquet is damaged"):
         PackedRuns(reader.root).examples(json.loads(lines[0])["run_id"])
 
 

@@ -65,7 +65,15 @@ def rationales(tmp_path_factory: pytest.TempPathFactory) -> Path:
         texts.append(json.dumps({**line, "selected": selected}))
     (folder / "shown.jsonl").write_text("\n".join(texts), encoding="utf8")
     summary = {
-        **{"task": "movies", "source": "made up", "synthetic": False, "split": "val", "documents": 12, "tokens": 702},
+        **{
+            "task": "movies",
+            "source": "made up",
+            "synthetic": False,
+            "sensitive": False,
+            "split": "val",
+            "documents": 12,
+            "tokens": 702,
+        },
         **{"marked": 60, "methods": dict.fromkeys(METHODS, "a method"), "controls": ["random"], "layers": LAYERS},
         **{
             "kept": [0.5, 0.4, 0.3],

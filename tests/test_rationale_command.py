@@ -157,6 +157,11 @@ def test_texts_are_escaped(out: Path, tmp_path: Path) -> None:
     words["word"] = words["word"].replace(dict.fromkeys(words["word"].unique()[:40], "<b>bold</b>"))
     words.to_parquet(tmp_path / "words.parquet")
     (tmp_path / "shown.jsonl").write_text("\n".join([json.dumps(first), *shown[1:]]), encoding="utf8")
+    with pytest.raises(InputError, match=r"words\.parquet is damaged"):
+        write_page(tmp_path)
+    summary = json.loads((tmp_path / SUMMARY).read_text(encoding="utf8"))
+    del summary["digests"]  # as in one of an earlier version
+    (tmp_path / SUMMARY).write_text(json.dumps(summary), encoding="utf8")
     page = write_page(tmp_path).read_text(encoding="utf8")
     assert "&lt;img src=x" in page
     assert "<img" not in page
@@ -323,6 +328,10 @@ def test_a_model_that_was_trained_again_is_explained_again(plan: Plan, tmp_path:
     model = own.artifacts.load(arm.job.id)
     torch.nn.init.zeros_(model.classifier.weight)
     model.save_pretrained(own.artifacts.folder(arm.job.id))
+    path = own.artifacts.folder(arm.job.id) / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf8"))
+    del manifest["digests"]  # which are of the weights before
+    path.write_text(json.dumps(manifest), encoding="utf8")
     assert model_on(own, arm, gold) != before
     shelves = set((tmp_path / "explained").iterdir())
     (tmp_path / "out" / SUMMARY).unlink()

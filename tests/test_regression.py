@@ -113,7 +113,9 @@ def test_rows_of_a_regression_have_real_labels() -> None:
 def test_rules_for_classes_refuse_scores(name: str) -> None:
     """An exit rule that compares classes says so in one line, before anything is trained."""
     method = METHODS[name]
-    with pytest.raises(InputError, match=f"{name} compares classes, but the answer is a real-valued score; take full"):
+    with pytest.raises(
+        InputError, match=f"{name} compares classes, but the answer is a real-valued score; take method"
+    ):
         method.check(tiny_config(classes=1), {knob.name: knob.default for knob in method.all_knobs})
 
 

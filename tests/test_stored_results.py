@@ -15,7 +15,7 @@ from analysis.frames import Runs
 from bench.errors import InputError
 from bench.store import RunStore
 from tests.command_line import call
-from tests.stored_runs import StoredRun, write_runs
+from tests.stored_runs import StoredRun, forget_digests, write_runs
 
 RUN = StoredRun("run", wrong=(1, 2), shown=[{"pieces": ["a"], "layers": [6]}])
 Damage = Callable[[Path], object]
@@ -25,7 +25,7 @@ def stored(tmp_path: Path, *, early: bool = False) -> RunStore:
     """A store with `RUN`, as this version or, without digests, an early one has written it."""
     store, _ = write_runs(tmp_path / "runs", RUN)
     if early:
-        edit(store.folder("run") / "record.json", lambda values: values.pop("digests"))
+        forget_digests(store, "run")
     return store
 
 
@@ -117,7 +117,7 @@ def test_an_early_record_and_its_table_must_give_the_same_metric(tmp_path: Path)
     rewrite(path, with_column("prediction", lambda own: [own[0], 1 - own[1], *own[2:]]))
     rewrite(path, with_column("correct", lambda own: [own[0], not own[1], *own[2:]]))
     line = refusal(store)
-    assert "accuracy is 0.975000 by the table and 0.950000 by the record" in line
+    assert "accuracy of run run is 0.975000 by the table and 0.950000 by the record" in line
     assert str(path) in line
 
 

@@ -21,7 +21,7 @@ from bench.plan import Plan, Settings, make_plan
 from bench.registry import TASKS
 from bench.store import EXAMPLE_SCHEMA, RunStore
 from eraser_eval.schema import Annotation, write_dataset
-from tests.stored_runs import StoredRun, write_runs
+from tests.stored_runs import StoredRun, forget_digests, write_runs
 from tests.test_evaluation import arm, rows
 from tests.tiny_files import write_backbone
 
@@ -95,6 +95,7 @@ def test_a_table_without_the_column_is_read(tmp_path: Path, task: str, texts: in
     ids = [f"r{number // 3}#{number % 3}" for number in range(12)]
     run = StoredRun("old", task=task, examples=12)
     store, _ = write_runs(tmp_path, run)
+    forget_digests(store, "old")
     pq.write_table(renamed(run.table(), ids, texts=None), tmp_path / "old" / "examples.parquet")
     table = store.examples("old")
     assert table.schema.names == EXAMPLE_SCHEMA.names
@@ -106,6 +107,7 @@ def test_old_tables_and_new_ones_are_compared(tmp_path: Path) -> None:
     """A table without the column beside one with it: the same texts, drawn together in both."""
     old, new = (StoredRun(name, task="movies", windows=3, examples=12, wrong=range(5)) for name in ("old", "new"))
     store, ids = write_runs(tmp_path, old, new)
+    forget_digests(store, "old")
     table = old.table()
     pq.write_table(renamed(table, table["example_id"].to_pylist(), texts=None), tmp_path / "old" / "examples.parquet")
     frames = Runs.read(store, ids).frames

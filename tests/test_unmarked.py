@@ -66,6 +66,7 @@ def found_in(folder: Path, marks: Marks, kept: list[list[int]]) -> Stored:
             "task": "movies",
             "source": "made up",
             "synthetic": False,
+            "sensitive": False,
             "controls": ["human"],
             "layers": 1,
             "kept": [0.4],
