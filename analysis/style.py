@@ -32,7 +32,7 @@ VARIABLES: Mapping[str, str] = MappingProxyType(
 WIDTH = 4.8
 """Inches; 345.6 units of a figure's viewBox, so that on a phone of 390 pixels a unit is about a pixel."""
 
-TEXT, SMALL_TEXT = 9.5, 9
+TEXT, SMALL_TEXT = 9.5, 9.4
 """Sizes of text, in units of a figure's viewBox."""
 
 RC: Mapping[Any, Any] = MappingProxyType(
