@@ -106,7 +106,7 @@ def refused(*arguments: object, store: Path) -> str:
         ("run --task sst2 --data-dir absent", ["absent", "does not exist", "train.tsv"]),
         ("report absent --out report", ["folder absent does not exist", "give the runs/ folder"]),
         ("compare this that", ["'this'", "none yet"]),
-        ("export --task sst2 --out eraser", ["'sst2'", "--task demo"]),
+        ("gold --task sst2 --out eraser", ["'sst2'", "--task demo"]),
         ("env --device tpu", ["'tpu'", "cpu or cuda"]),
     ],
 )

@@ -54,7 +54,7 @@ class Asked:
     def refusal(self) -> str:
         """The line that refuses it, empty where it is accepted."""
         try:
-            assert self.plan().arms
+            self.plan().check()
         except (InputError, LibraryError) as error:
             return str(error)
         return ""
