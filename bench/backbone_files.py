@@ -58,5 +58,5 @@ def show_value(value: object) -> str:
 
 def one_line(error: BaseException) -> str:
     """Return what a library says first, cut where it is long, or else the error's kind."""
-    said = str(error).strip().partition("\n")[0].strip()
+    said = first_line(error).strip()
     return (said if len(said) <= 200 else f"{said[:197]}...") or type(error).__name__

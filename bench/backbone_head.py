@@ -26,10 +26,9 @@ def foreign_head(headers: Headers, fields: Fields, task: Task) -> str:
     """
     if WEIGHT not in headers and BIAS not in headers:
         return ""
-    usual = "regression" if task.regression else "single_label_classification"
-    problem = fields.get("problem_type") or usual
+    problem = fields.get("problem_type") or task.problem_type
     kinds = fields.get("architectures") or [OF_TEXTS]
-    if problem != usual:
+    if problem != task.problem_type:
         return f"its classifier, which was trained for {problem}"
     if any(kind.startswith("BertFor") and kind != OF_TEXTS for kind in kinds):
         return f"its classifier, which is of {quote(kinds[0])}"

@@ -137,14 +137,9 @@ def inspect(backbone: Backbone, task: Task) -> Encoder:
         **{name: fields[name] for name in TAKEN},
         id2label=dict(enumerate(task.labels)),
         label2id={name: number for number, name in enumerate(task.labels)},
-        problem_type=problem_of(task),
+        problem_type=task.problem_type,
     )
     return Encoder(config=config, tokenizer=words, other_head=other_head, unknown_fields=unknown_fields(fields))
-
-
-def problem_of(task: Task) -> str:
-    """Return transformers' name for the kind of task: it decides what a pipeline makes of the logits."""
-    return "regression" if task.regression else "single_label_classification"
 
 
 def _packaged_backbone() -> Backbone:

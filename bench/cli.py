@@ -213,12 +213,14 @@ def report_command(folder: Path, out: Path, task: str | None, in_markdown: bool)
     if (folder / OVERVIEW).is_file():
         if task:
             raise InputError(f"--task is {task}, but the rationales in {folder} are of one task; leave it out")
-        page, table = rationale_overview.write_report(folder, out), rationale_overview.summary(folder)
+        page = rationale_overview.write_report(folder, out)
+        table = rationale_overview.summary(folder) if in_markdown else None
     else:
         store, run_ids = finished_runs(folder, task)
-        page, table = write_report(store, run_ids, out), summary(Runs.read(store, run_ids))
+        page = write_report(store, run_ids, out)
+        table = summary(Runs.read(store, run_ids)) if in_markdown else None
     click.echo(f"report: {page}")
-    if in_markdown:
+    if table is not None:
         click.echo(visible(markdown(table)))
 
 

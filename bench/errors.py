@@ -18,7 +18,7 @@ def input_errors() -> tuple[type[ValueError], ...]:
     return (InputError, *(module.InputError for module in modules if module))
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of another library's error: the rest is for its developers."""
     return str(error).strip().partition("\n")[0]
 

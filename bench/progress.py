@@ -84,7 +84,7 @@ class Bars:
 
         def tell() -> None:
             while not ended.wait(self.every):
-                self.console.print(progress_line(task), soft_wrap=True)
+                self.say(progress_line(task))
 
         teller = threading.Thread(target=tell, daemon=True)
         teller.start()

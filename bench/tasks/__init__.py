@@ -124,3 +124,8 @@ class Task:
     def regression(self) -> bool:
         """Whether the answer is a real-valued score."""
         return self.scores is not None
+
+    @property
+    def problem_type(self) -> str:
+        """Transformers' name for the kind of answer: it decides what a pipeline makes of the logits."""
+        return "regression" if self.regression else "single_label_classification"
