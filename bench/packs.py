@@ -94,10 +94,11 @@ class PackedRuns:
         path = self.root / EXAMPLES
         require_unchanged(self.root, record.digests, names=[EXAMPLES], remedy=REMEDY)
         try:
-            table = pq.ParquetFile(path).read_row_group(position)
+            file = pq.ParquetFile(path)
+            table = file.read_row_group(position)
         except (pa.ArrowException, OSError, IndexError) as error:
             raise InputError(f"{path} cannot be read ({first_line(error)}); {REMEDY}") from error
-        if set(table["run_id"].to_pylist()) != {run_id}:
+        if file.num_row_groups != len(self._records) or set(table["run_id"].to_pylist()) != {run_id}:
             raise InputError(f"{path} and {RECORDS} beside it do not belong together; {REMEDY}")
         regression = table["correct"].null_count == len(table)
         table = table.drop_columns("run_id").cast(example_schema(regression=regression))

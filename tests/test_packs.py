@@ -77,6 +77,9 @@ def test_damage_is_one_line(tmp_path: Path) -> None:
     path.write_text("\n".join(lines[1:]) + "\n", encoding="utf8")
     with pytest.raises(InputError, match=r"examples\.parquet and records\.jsonl beside it do not belong together"):
         PackedRuns(reader.root).examples(json.loads(lines[1])["run_id"])
+    path.write_text("\n".join(lines[:-1]) + "\n", encoding="utf8")
+    with pytest.raises(InputError, match=r"examples\.parquet and records\.jsonl beside it do not belong together"):
+        PackedRuns(reader.root).examples(json.loads(lines[0])["run_id"])
     path.write_text("\n".join([lines[0], "{}"]), encoding="utf8")
     with pytest.raises(InputError, match=r"records\.jsonl, line 2"):
         list(PackedRuns(reader.root).ids())
