@@ -15,7 +15,7 @@ import os
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,9 +133,9 @@ def page(experiment: Experiment, results: Path, pages: Path) -> str:
     back = Path(os.path.relpath(results, pages)).as_posix()
     figures, tables = [], []
     for part in experiment.parts:
-        write_figures(part, results / part.results)
+        summary_of_part = write_figures(part, results / part.results)
         figures += [f"![{each.alt}]({back}/{part.results}/figures/{each.plot}.svg)" for each in part.figures]
-        tables += [f"### {part.title}", _table(part, results)]
+        tables += [f"### {part.title}", _folded(summary_of_part)]
     sections = [
         f"# {experiment.title}",
         f"*{experiment.question}*",
@@ -155,35 +155,28 @@ def page(experiment: Experiment, results: Path, pages: Path) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _table(part: Part, results: Path) -> str:
-    """Return a part's table in Markdown, folded where it is long."""
-    text = markdown(summarised(results / part.results)).strip()
+def _folded(table: Summary) -> str:
+    """Return a table in Markdown, folded because it is long."""
+    text = markdown(table).strip()
     return f"<details><summary>Every arm, and what its numbers belong to</summary>\n\n{text}\n\n</details>"
 
 
-def summarised(folder: Path) -> Summary:
-    """Return the table of a folder of results: packed runs, or rationales that were put together."""
-    if (folder / OVERVIEW).is_file():
-        return rationale_overview.summary(folder)
-    reader = open_runs(folder)
-    return summary(Runs.read(reader, reader.ids()))
-
-
-def write_figures(part: Part, folder: Path) -> None:
-    """Write the figures of a part as SVG into its folder."""
+def write_figures(part: Part, folder: Path) -> Summary:
+    """Write the figures of a part as SVG into its folder; return its table, which is made of the same runs."""
     names = {figure.plot for figure in part.figures}
-    if not names:
-        return
-    drawn = _rationale_figures(folder) if (folder / OVERVIEW).is_file() else _run_figures(folder, names)
+    if (folder / OVERVIEW).is_file():
+        drawn, table = _rationale_figures(folder, names), rationale_overview.summary(folder)
+    else:
+        reader = open_runs(folder)
+        runs = Runs.read(reader, reader.ids())
+        drawn, table = _run_figures(runs, names, folder), summary(runs)
     for name, svg in drawn:
-        if name in names:
-            (folder / "figures").mkdir(exist_ok=True)
-            write_aside(folder / "figures" / f"{name}.svg", svg)
+        (folder / "figures").mkdir(exist_ok=True)
+        write_aside(folder / "figures" / f"{name}.svg", svg)
+    return table
 
 
-def _run_figures(folder: Path, names: set[str]) -> Iterator[tuple[str, str]]:
-    reader = open_runs(folder)
-    runs = Runs.read(reader, reader.ids())
+def _run_figures(runs: Runs, names: Set[str], folder: Path) -> Iterator[tuple[str, str]]:
     for name in sorted(names):
         frame = PLOTS[name].data(runs)
         if frame.empty:
@@ -191,11 +184,13 @@ def _run_figures(folder: Path, names: set[str]) -> Iterator[tuple[str, str]]:
         yield name, render(PLOTS[name], frame)[0]
 
 
-def _rationale_figures(folder: Path) -> Iterator[tuple[str, str]]:
+def _rationale_figures(folder: Path, names: Set[str]) -> Iterator[tuple[str, str]]:
+    if not names:
+        return
     with tempfile.TemporaryDirectory() as report:
         rationale_overview.write_overview(folder, Path(report))
-        for path in sorted(Path(report, "figures").glob("*.svg")):
-            yield path.stem, path.read_text(encoding="utf8")
+        for name in sorted(names):
+            yield name, Path(report, "figures", f"{name}.svg").read_text(encoding="utf8")
 
 
 def main(arguments: Sequence[str]) -> None:
