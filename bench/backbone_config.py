@@ -103,6 +103,9 @@ CHECKED = {
     ),
     "dtype": or_none(Rule("float32, float16, bfloat16 or float64", lambda value: value in DTYPES)),
     "torch_dtype": or_none(Rule("float32, float16, bfloat16 or float64", lambda value: value in DTYPES)),
+    "quantization_config": Rule(
+        "null: quantised weights are not read; save them as float32", lambda value: value is None
+    ),
     "position_embedding_type": or_none(
         Rule("absolute (relative positions are not computed here)", lambda value: value == "absolute")
     ),
@@ -114,7 +117,6 @@ REFUSED = {
     "is_encoder_decoder": "there is no decoder here",
     "add_cross_attention": "there is no other text to attend to",
     "pruned_heads": "layers of unequal heads are not read",
-    "quantization_config": "quantised weights are not read; save them as float32",
     "auto_map": "it names code, which is never run; remove it where the encoder is plain BERT",
     "per_layer_config": "layers of unequal sizes are not read",
     "adapters": "adapters are not computed; merge them into the weights, or remove them",

@@ -52,6 +52,7 @@ CONFIGURATIONS: list[tuple[Damage, str]] = [
     (fields(pruned_heads={"0": [1]}), "pruned_heads"),
     (fields(adapters={"adapters": {"sst": "x"}, "config_map": {}}), "adapters"),
     (fields(quantization_config={"quant_method": "bitsandbytes"}), "quantization_config .* quantised"),
+    (fields(quantization_config={"weights": {"bits": []}}), "quantization_config .* quantised"),
     (fields(auto_map={"AutoModel": "modeling.Own"}), "auto_map .* never run"),
     (fields(alibi_starting_size=512), "'alibi_starting_size' is 512"),
     (fields(num_hidden_groups=1), "num_hidden_groups"),
