@@ -31,8 +31,8 @@ from analysis.report import replaced
 from analysis.spreadsheet import spreadsheet
 from analysis.summary import Summary
 from analysis.templating import TEMPLATES
-from bench.comparison_files import AVERAGE, POINTS, POINTS_CSV, SUMMARY, points_in, read_frame
 from bench.errors import InputError
+from bench.rationale_files import AVERAGE, POINTS, POINTS_CSV, SUMMARY, points_in, read_frame
 from bench.store import write_aside
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from bench.comparison_files import PEOPLE
+from bench.rationale_files import PEOPLE
 
 HUMAN = "people"
 LISTED = 40

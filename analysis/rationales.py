@@ -29,7 +29,7 @@ from analysis.rationale_texts import DocumentView, document_views
 from analysis.render import inline, render
 from analysis.summary import code
 from analysis.templating import TEMPLATES
-from bench.comparison_files import AVERAGE, PEOPLE, read_frame, read_lines, summary_in
+from bench.rationale_files import AVERAGE, PEOPLE, read_frame, read_lines, summary_in
 from bench.store import write_aside
 
 REFERENCE = "adapler"

@@ -24,10 +24,10 @@ from analysis.render import inline, render
 from analysis.spreadsheet import spreadsheet
 from analysis.table import table
 from analysis.templating import TEMPLATES
-from bench.comparison_files import POINTS_CSV
 from bench.errors import InputError
 from bench.folders import disk_errors_at, exclusive_lock, require_own
 from bench.packs import RunReader
+from bench.rationale_files import POINTS_CSV
 from bench.registry import PLOTS
 
 _CONTENT = {"index.html", "figures", "data", POINTS_CSV}

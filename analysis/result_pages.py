@@ -25,9 +25,9 @@ from analysis.frames import Runs
 from analysis.overview import draw_overview, overview_data
 from analysis.render import render
 from analysis.summary import Summary, markdown, summary
-from bench.comparison_files import OVERVIEW
 from bench.errors import InputError
 from bench.packs import open_runs
+from bench.rationale_files import OVERVIEW
 from bench.registry import PLOTS
 from bench.store import write_aside
 

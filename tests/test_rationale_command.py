@@ -17,7 +17,6 @@ import torch
 from analysis.rationale_overview import read_points
 from analysis.rationales import Comparison, claims, facts, write_page
 from bench import rationale_metrics
-from bench.comparison_files import AVERAGE, OVERVIEW, SUMMARY, require_replaceable, summary_in
 from bench.documents import Reader, documents_of, explanations
 from bench.errors import InputError
 from bench.evaluation import evaluate
@@ -26,6 +25,7 @@ from bench.gold import read_gold
 from bench.parts_of_speech import parts_of_speech
 from bench.plan import Plan, make_plan
 from bench.progress import Bars
+from bench.rationale_files import AVERAGE, OVERVIEW, SUMMARY, require_replaceable, summary_in
 from bench.rationale_overview import pool_comparisons
 from bench.rationales import (
     METHODS,
