@@ -8,19 +8,19 @@ from typing import Any
 import pandas as pd
 
 from analysis.disturbance import MARK, disturbances, note
-from analysis.frames import Runs, timed
-from analysis.identity import device, fingerprint, named_backbones, same_examples
+from analysis.frames import Runs, timed_rows
+from analysis.identity import backbone_names, device, fingerprint, same_examples
 from analysis.statistics import (
     CONFIDENCE,
     Interval,
-    aligned,
+    align,
+    group_rows_by_text,
     interval,
     interval_note,
     mcnemar,
     paired_difference,
-    texts_of,
 )
-from analysis.summary import SYNTHETIC_NOTE, Summary, devices, heading, number
+from analysis.summary import SYNTHETIC_NOTE, Summary, devices, format_value, heading
 from analysis.table import metric_names
 from bench.errors import InputError
 from bench.packs import RunReader
@@ -29,7 +29,7 @@ from bench.registry import METRICS
 
 
 def compare(store: RunReader, a: str, b: str) -> pd.DataFrame:
-    """Every metric of runs `a` and `b`, and what changes from `a` to `b`.
+    """Compute every metric of runs `a` and `b`, and what changes from `a` to `b`.
 
     Returns:
         One row per metric: metric, a, a_low, a_high, b, b_low, b_high, difference (b - a), difference_low,
@@ -46,13 +46,13 @@ def compare(store: RunReader, a: str, b: str) -> pd.DataFrame:
     runs = Runs.read(store, [a, b])
     one, other = runs.records
     require_paired(one, other)
-    aligned(runs.frames[a], runs.frames[b])
-    where = " / ".join(dict.fromkeys([device(one), device(other)]))
+    align(runs.frames[a], runs.frames[b])
+    devices_of_both = " / ".join(dict.fromkeys([device(one), device(other)]))
     rows = [_row(name, runs.frames[a], runs.frames[b]) for name in metric_names(runs.arms)]
-    frame = pd.DataFrame([{**row, "device": where, "disturbed_by": ""} for row in rows if row])
-    timed_rows = frame["metric"].map(lambda name: METRICS[name].timed)
+    frame = pd.DataFrame([{**row, "device": devices_of_both, "disturbed_by": ""} for row in rows if row])
+    is_timed = frame["metric"].map(lambda name: METRICS[name].timed)
     if reasons := disturbances(runs.records):
-        frame.loc[timed_rows, ["better", "disturbed_by"]] = ["", "; ".join(reasons)]
+        frame.loc[is_timed, ["better", "disturbed_by"]] = ["", "; ".join(reasons)]
     return frame
 
 
@@ -81,36 +81,36 @@ def require_paired(one: Record, other: Record) -> None:
 def _row(name: str, a: pd.DataFrame, b: pd.DataFrame) -> dict[str, object]:
     metric = METRICS[name]
     if metric.timed:
-        both = set(timed(a)["example_id"]) & set(timed(b)["example_id"])
-        a, b = (timed(frame)[timed(frame)["example_id"].isin(both)] for frame in (a, b))
+        both = set(timed_rows(a)["example_id"]) & set(timed_rows(b)["example_id"])
+        a, b = (timed_rows(frame)[timed_rows(frame)["example_id"].isin(both)] for frame in (a, b))
     if a.empty:
         return {}
     difference = paired_difference(metric, a, b)
-    independent = len(texts_of(a)) == len(a)
+    independent = len(group_rows_by_text(a)) == len(a)
     p_value = mcnemar(a, b).p_value if name == "accuracy" and independent else math.nan
     return {
         "metric": name,
-        **_spread("a", interval(metric, a)),
-        **_spread("b", interval(metric, b)),
-        **_spread("difference", difference),
-        "better": _better(difference, more=metric.higher_is_better, p_value=p_value),
+        **_interval_columns("a", interval(metric, a)),
+        **_interval_columns("b", interval(metric, b)),
+        **_interval_columns("difference", difference),
+        "better": _better_run(difference, more=metric.higher_is_better, p_value=p_value),
         "mcnemar_p": p_value,
     }
 
 
-def _better(difference: Interval, *, more: bool, p_value: float) -> str:
-    """The run that is better, by whether `more` is; "" where the interval or the test allows that neither is."""
+def _better_run(difference: Interval, *, more: bool, p_value: float) -> str:
+    """Return the better run, by whether `more` is better; "" where the interval or the test leaves it open."""
     if p_value > 1 - CONFIDENCE or not (difference.low > 0 or difference.high < 0):
         return ""
     return "b" if (difference.low > 0) == more else "a"
 
 
-def _spread(name: str, found: Interval) -> dict[str, float]:
-    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+def _interval_columns(name: str, estimate: Interval) -> dict[str, float]:
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
 def comparison(store: RunReader, a: str, b: str) -> Summary:
-    """`compare` as text, for a terminal.
+    """Return `compare` as text, for a terminal.
 
     Raises:
         InputError: as `compare`.
@@ -126,7 +126,7 @@ def comparison(store: RunReader, a: str, b: str) -> Summary:
         for _, row in frame.iterrows()
     ]
     one, other = store.record(a), store.record(b)
-    backbones = named_backbones([one, other])
+    backbones = backbone_names([one, other])
     made = f" ({SYNTHETIC_NOTE})" if one.data.get("synthetic") else ""
     busy = note(Runs(records=(one, other), frames={}))
     return Summary(
@@ -146,5 +146,6 @@ def comparison(store: RunReader, a: str, b: str) -> Summary:
 
 def _cell(row: pd.Series[Any], column: str) -> str:
     sign = "+" if column == "difference" and row[column] > 0 else ""
-    value, low, high = (number(row["metric"], float(row[name])) for name in (column, f"{column}_low", f"{column}_high"))
+    names = (column, f"{column}_low", f"{column}_high")
+    value, low, high = (format_value(row["metric"], float(row[name])) for name in names)
     return f"{sign}{value}{MARK if row['disturbed_by'] else ''} [{low}, {high}]"

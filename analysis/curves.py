@@ -48,7 +48,7 @@ def points(runs: Runs, x: str, y: str | None = None) -> pd.DataFrame:
     frame["y_metric"] = name
     frame["disturbed"] = frame["disturbed_by"] != ""
     trusted = frame.assign(**{x: frame[x].where(~frame["disturbed"] | (not METRICS[x].timed))})
-    frame["pareto"] = _unbeaten(trusted, x, vertical, _rivals(runs, timed=METRICS[x].timed))
+    frame["pareto"] = _mark_unbeaten(trusted, x, vertical, _rivals(runs, timed=METRICS[x].timed))
     columns = ["series", "curve", "method", "mechanism", "arm", "knobs"]
     columns += [f"{axis}{end}" for axis in (x, vertical) for end in ("", "_low", "_high")]
     columns += ["y_metric", "pareto", "selected", "examples", "device", "disturbed", "run_ids"]
@@ -61,7 +61,7 @@ def _rivals(runs: Runs, *, timed: bool) -> list[str]:
     return [f"{data} {arm.device if timed else ''}" for data, arm in zip(shared, runs.arms, strict=True)]
 
 
-def _unbeaten(frame: pd.DataFrame, x: str, y: str, rivals: Sequence[str]) -> pd.Series[bool]:
+def _mark_unbeaten(frame: pd.DataFrame, x: str, y: str, rivals: Sequence[str]) -> pd.Series[bool]:
     """Return whether no rival beats a point, for each point."""
     groups = [
         pd.Series(front(group[x].tolist(), group[y].tolist()), index=group.index, dtype=bool)

@@ -1,4 +1,4 @@
-"""Latencies that are not to be trusted, as their session found them: marked wherever they are shown."""
+"""Latencies that are not to be trusted, as their session recorded: marked wherever they are shown."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ REMEDY = "no verdict is drawn from these; when nothing else runs, time them anew
 
 
 def disturbances(records: Iterable[Record]) -> tuple[str, ...]:
-    """Why the latencies of these runs are marked; nothing for quiet ones, and for those that never looked."""
+    """Say why the latencies of these runs are marked; nothing for quiet ones, and for those that never looked."""
     return tuple(dict.fromkeys(str(line) for record in records for line in record.timing.get("disturbed_by") or ()))
 
 
-def disturbed(arm: Arm) -> bool:
-    """Whether any of an arm's latencies are marked."""
+def is_disturbed(arm: Arm) -> bool:
+    """Check whether any of an arm's latencies are marked."""
     return bool(disturbances(arm.records))
 
 
 def note(runs: Runs) -> str:
-    """What the mark means: why, for which arms where not for all, and what to do; empty where nothing is marked."""
+    """Say what the mark means: why, for which arms where not all, the remedy; empty where nothing is marked."""
     arms: dict[str, list[str]] = defaultdict(list)
     for arm in runs.arms:
         for line in disturbances(arm.records):
             arms[line].append(arm.label)
-    told = [line if len(labels) == len(runs.arms) else f"{', '.join(labels)}: {line}" for line, labels in arms.items()]
-    return f"{MARK} marks latencies of a busy or unsteady machine ({'; '.join(told)}); {REMEDY}" if told else ""
+    reasons = [
+        line if len(labels) == len(runs.arms) else f"{', '.join(labels)}: {line}" for line, labels in arms.items()
+    ]
+    return f"{MARK} marks latencies of a busy or unsteady machine ({'; '.join(reasons)}); {REMEDY}" if reasons else ""

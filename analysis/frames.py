@@ -13,18 +13,18 @@ import pandas as pd
 from analysis.identity import (
     DETAILS,
     backbone_identity,
-    by_training_data,
     device,
-    evaluated_on,
+    differ_in_training_data,
+    evaluation_data,
     finetune_seed,
     fingerprint,
+    group_by_training_data,
     identity,
-    of_other_training_data,
-    short,
+    short_hash,
     training_rows,
     version,
 )
-from analysis.verified import require_recorded
+from analysis.record_check import require_same_metrics
 from bench.errors import InputError
 from bench.packs import RunReader
 from bench.records import Record
@@ -33,8 +33,8 @@ REFERENCE = "full"
 """The method every speed-up is against: the whole model on every example."""
 
 
-def timed(examples: pd.DataFrame) -> pd.DataFrame:
-    """The rows that hold latencies."""
+def timed_rows(examples: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that hold latencies."""
     return examples[examples["seconds"].map(len) > 0]
 
 
@@ -52,7 +52,7 @@ class Arm:
 
     @property
     def first(self) -> Record:
-        """The record that speaks for what all seeds share."""
+        """Return the record that speaks for what all seeds share."""
         return self.records[0]
 
     @property
@@ -73,7 +73,7 @@ class Arm:
 
     @property
     def reference(self) -> bool:
-        """Whether this is the full model."""
+        """Check whether this is the full model."""
         return self.first.method == REFERENCE
 
     @property
@@ -82,8 +82,8 @@ class Arm:
         return self.first.control_of or self.first.method
 
     @cached_property
-    def trained_with(self) -> Mapping[tuple[str, str], object]:
-        """The options of all stages, by stage and name, that are no knobs of the method."""
+    def training_options(self) -> Mapping[tuple[str, str], object]:
+        """Return the options of all stages, by stage and name, that are no knobs of the method."""
         return {
             (stage, name): value
             for stage, options in self.first.options.items()
@@ -91,8 +91,8 @@ class Arm:
             if name not in self.knobs
         }
 
-    def heldout(self, name: str) -> float | None:
-        """Mean over seeds of a held-out value; None where a seed lacks it."""
+    def heldout_mean(self, name: str) -> float | None:
+        """Compute the mean over seeds of a held-out value; None where a seed lacks it."""
         values = [record.heldout.get(name) for record in self.records]
         return None if None in values else sum(cast("list[float]", values)) / len(values)
 
@@ -123,12 +123,12 @@ class Runs:
         frames = {run_id: store.examples(run_id).to_pandas() for run_id in ids}
         for record in records:
             path, remedy = store.table_path(record.run_id), store.remedy(record.run_id)
-            require_recorded(record, frames[record.run_id], path=path, remedy=remedy)
+            require_same_metrics(record, frames[record.run_id], path=path, remedy=remedy)
         return cls(records, frames)
 
     @cached_property
     def by_task(self) -> Mapping[str, Runs]:
-        """The same runs, one task at a time, tasks sorted by name."""
+        """Return the same runs, one task at a time, tasks sorted by name."""
         tasks = sorted({record.task for record in self.records})
         if len(tasks) == 1:
             return {tasks[0]: self}
@@ -138,8 +138,8 @@ class Runs:
         kept = tuple(records)
         return Runs(records=kept, frames={record.run_id: self.frames[record.run_id] for record in kept})
 
-    def full(self, record: Record) -> Record | None:
-        """The full model's run of the same task, seed of fine-tuning, backbone, training and evaluation data.
+    def full_model(self, record: Record) -> Record | None:
+        """Return the full model's run of the same task, seed of fine-tuning, backbone, training and evaluation data.
 
         Of several, the very model that was fine-tuned for the run goes first, then one of the same version,
         fine-tuning, preset, the newest.
@@ -158,35 +158,35 @@ class Runs:
             other
             for other in self.records
             if other.method == REFERENCE
-            and _comparable(other) == _comparable(record)
-            and not of_other_training_data(other, record)
+            and _comparison_key(other) == _comparison_key(record)
+            and not differ_in_training_data(other, record)
         ]
         return max(same, key=likeness, default=None)
 
     @cached_property
     def arms(self) -> tuple[Arm, ...]:
-        """The arms, the full model first, then by method and rising knobs; their labels differ."""
+        """Return the arms, the full model first, then by method and rising knobs; their labels differ."""
         groups: dict[str, list[Record]] = defaultdict(list)
         for record in sorted(self.records, key=lambda record: (record.seed, record.created, record.run_id)):
             groups[identity(record)].append(record)
-        found = [
+        arms = [
             Arm(label=members[0].label, records=members)
             for group in groups.values()
-            for alike in by_training_data(group)
-            for members in _split(alike)
+            for alike in group_by_training_data(group)
+            for members in _split_by_model(alike)
         ]
-        return tuple(_distinguish(sorted(found, key=_order)))
+        return tuple(_distinguish(sorted(arms, key=_arm_sort_key)))
 
     @cached_property
     def series(self) -> Mapping[tuple[str, ...], str]:
-        """Runs of an arm -> its method, with what else tells its series from another of the same method."""
-        return {arm.run_ids: ", ".join([arm.first.method, *telling_traits(arm, self.arms)]) for arm in self.arms}
+        """Map the runs of an arm to its series: the method, with what tells it from others of that method."""
+        return {arm.run_ids: ", ".join([arm.first.method, *distinguishing_traits(arm, self.arms)]) for arm in self.arms}
 
 
 def _traits(arm: Arm) -> tuple[str, ...]:
-    """What may tell apart two arms of one method and its knobs, in words, each column of one kind."""
+    """Return what may tell apart two arms of one method and its knobs, in words, each column of one kind."""
     record = arm.first
-    shared = {finetune_seed(own) for own in arm.records if not _own_model(own)}
+    shared = {finetune_seed(each) for each in arm.records if not _has_model_of_its_seed(each)}
     return (
         record.backbone,
         record.preset,
@@ -200,46 +200,46 @@ def _traits(arm: Arm) -> tuple[str, ...]:
     )
 
 
-def _own_model(record: Record) -> bool:
+def _has_model_of_its_seed(record: Record) -> bool:
     return finetune_seed(record) == record.seed
 
 
-def _comparable(record: Record) -> tuple[object, ...]:
-    """What a run and its reference share."""
+def _comparison_key(record: Record) -> tuple[object, ...]:
+    """Return what a run and its reference share."""
     backbone = record.backbone, backbone_identity(record)
-    return record.task, finetune_seed(record), backbone, evaluated_on(record)
+    return record.task, finetune_seed(record), backbone, evaluation_data(record)
 
 
-def _split(group: list[Record]) -> Iterator[tuple[Record, ...]]:
-    """One arm of many seeds; where a seed occurs twice, every run is an arm: a mean would count that seed twice.
+def _split_by_model(group: list[Record]) -> Iterator[tuple[Record, ...]]:
+    """Yield one arm of many seeds; where a seed occurs twice, every run is an arm: a mean would count it twice.
 
     Seeds that start from one fine-tuned model are another arm than seeds with a model each; the seed that the model
     was fine-tuned with belongs to both, and goes with those that have a model each if there are any.
     """
-    own = [record for record in group if _own_model(record)]
-    for first in sorted({finetune_seed(record) for record in group if not _own_model(record)}):
+    separate = [record for record in group if _has_model_of_its_seed(record)]
+    for first in sorted({finetune_seed(record) for record in group if not _has_model_of_its_seed(record)}):
         shared = [record for record in group if finetune_seed(record) == first != record.seed]
-        alone = [record for record in own if record.seed == first] if len(own) == 1 else []
-        own = [record for record in own if record not in alone]
-        yield from _of_seeds([*alone, *shared])
-    if own:
-        yield from _of_seeds(own)
+        alone = [record for record in separate if record.seed == first] if len(separate) == 1 else []
+        separate = [record for record in separate if record not in alone]
+        yield from _make_arms([*alone, *shared])
+    if separate:
+        yield from _make_arms(separate)
 
 
-def _of_seeds(group: list[Record]) -> Iterator[tuple[Record, ...]]:
+def _make_arms(group: list[Record]) -> Iterator[tuple[Record, ...]]:
     if len({record.seed for record in group}) == len(group):
         yield tuple(sorted(group, key=lambda record: record.seed))
     else:
         yield from ((record,) for record in group)
 
 
-def _order(arm: Arm) -> tuple[object, ...]:
-    knobs = [_sortable(value) for value in arm.knobs.values()]
+def _arm_sort_key(arm: Arm) -> tuple[object, ...]:
+    knobs = [_sort_key(value) for value in arm.knobs.values()]
     return (not arm.reference, arm.first.task, arm.first.method, knobs, arm.device, arm.seeds, arm.run_ids)
 
 
-def _sortable(value: Any) -> tuple[bool, float, str]:
-    """Numbers by size, then the rest by its text."""
+def _sort_key(value: Any) -> tuple[bool, float, str]:
+    """Sort numbers by size, then the rest by its text."""
     if isinstance(value, (int, float)):
         return (False, float(value), "")
     return (True, 0.0, str(value))
@@ -252,14 +252,14 @@ def _distinguish(arms: list[Arm]) -> Iterator[Arm]:
         alike[arm.first.task, arm.label].append(arm)
     for arm in arms:
         group = alike[arm.first.task, arm.label]
-        telling = telling_traits(arm, group)
-        if [telling_traits(other, group) for other in group].count(telling) > 1:
-            telling.append(arm.run_ids[0].rpartition("-")[2])
-        yield replace(arm, label=", ".join([arm.label, *telling]))
+        traits = distinguishing_traits(arm, group)
+        if [distinguishing_traits(other, group) for other in group].count(traits) > 1:
+            traits.append(arm.run_ids[0].rpartition("-")[2])
+        yield replace(arm, label=", ".join([arm.label, *traits]))
 
 
-def telling_traits(arm: Arm, group: Iterable[Arm]) -> list[str]:
-    """The arm's traits that are not those of all arms of the group, and training options that others set otherwise.
+def distinguishing_traits(arm: Arm, group: Iterable[Arm]) -> list[str]:
+    """Return the arm's traits that not all arms of the group have, and training options that others set otherwise.
 
     Where these leave it alike with others, the details follow in which it differs from them.
     """
@@ -267,22 +267,22 @@ def telling_traits(arm: Arm, group: Iterable[Arm]) -> list[str]:
     columns = zip(*(_traits(other) for other in others), strict=True)
     traits = [trait for trait, column in zip(_traits(arm), columns, strict=True) if len(set(column)) > 1]
     stages: dict[str, list[str]] = defaultdict(list)
-    for (stage, name), value in arm.trained_with.items():
-        if any(other.trained_with.get((stage, name), value) != value for other in others):
+    for (stage, name), value in arm.training_options.items():
+        if any(other.training_options.get((stage, name), value) != value for other in others):
             stages[stage].append(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}")
     traits += [f"{stage} {' '.join(options)}" for stage, options in stages.items()]
     return traits + _details(arm, [other for other in others if _traits(other) == _traits(arm)])
 
 
 def _details(arm: Arm, alike: list[Arm]) -> list[str]:
-    """Words for what tells an arm from others of the same traits: what no user named, and other training rows."""
+    """Say what tells an arm from others of the same traits: what no user named, and other training rows."""
     first = arm.first
-    told = [
+    details = [
         detail.words(first)
         for detail in DETAILS
         if len({repr(detail.value(other.first)) for other in alike}) > 1 and detail.value(first) is not None
     ]
-    if any(of_other_training_data(one, two) for other in alike for one in arm.records for two in other.records):
+    if any(differ_in_training_data(one, two) for other in alike for one in arm.records for two in other.records):
         known = fingerprint(first, "training") or fingerprint(first, "train")
-        told.append(f"training data {short(known)}")
-    return told
+        details.append(f"training data {short_hash(known)}")
+    return details

@@ -33,50 +33,50 @@ _SHORT = 8  # letters of a hash that are shown
 
 
 def device(record: Record) -> str:
-    """The device that was read back when the run was timed."""
+    """Return the device that was read back when the run was timed."""
     return str(record.timing.get("device") or UNTIMED)
 
 
 def version(environment: Mapping[str, Any]) -> str:
-    """The version of the code that made a run: another may train or measure another way."""
+    """Return the version of the code that made a run: another may train or measure another way."""
     return str(environment.get("versions", {}).get("efficient-bert"))
 
 
 def finetune_seed(record: Record) -> int:
-    """The seed of the fine-tuned model that the run's own came from."""
+    """Return the seed of the fine-tuned model that the run started from."""
     return int(record.data.get("finetune_seed", record.seed))
 
 
 def training_rows(record: Record) -> int:
-    """Rows of the training split before any were held out; how many are left to train on may depend on the seed."""
+    """Count the rows of the training split before any were held out: the rest may depend on the seed."""
     return sum(record.data.get(f"{part}_rows", 0) for part in ("train", "heldout", "dropped"))
 
 
-def evaluated_on(record: Record) -> tuple[object, ...]:
-    """The rows that a run reports on, and how much of each was read."""
+def evaluation_data(record: Record) -> tuple[object, ...]:
+    """Return which rows a run reports on, and how much of each was read."""
     data = record.data
     return data.get("split"), data.get("rows"), data.get("max_length"), fingerprint(record, "evaluation")
 
 
 def fingerprint(record: Record, part: str) -> str | None:
-    """The fingerprint of a part of the data; None where a record of an earlier version has none."""
-    found = record.data.get("fingerprints", {}).get(part)
-    return None if found is None else str(found)
+    """Return the fingerprint of a part of the data; None where a record of an earlier version has none."""
+    value = record.data.get("fingerprints", {}).get(part)
+    return None if value is None else str(value)
 
 
 def backbone_identity(record: Record) -> str | None:
-    """What the backbone is, whatever it is called: a hash of its files, or a commit."""
-    found = record.environment.get("backbone_identity")
-    return None if found is None else str(found)
+    """Return what the backbone is, whatever it is called: a hash of its files, or a commit."""
+    value = record.environment.get("backbone_identity")
+    return None if value is None else str(value)
 
 
-def named_backbones(records: Iterable[Record]) -> list[str]:
-    """The backbones of some runs, each with the beginning of its hash where another one has its name."""
+def backbone_names(records: Iterable[Record]) -> list[str]:
+    """Name the backbones of some runs, each with the beginning of its hash where another one has its name."""
     known: dict[str, dict[str | None, None]] = defaultdict(dict)
     for record in records:
         known[record.backbone][backbone_identity(record)] = None
     return [
-        name if len(identities) == 1 else f"{name} ({short(identity)})"
+        name if len(identities) == 1 else f"{name} ({short_hash(identity)})"
         for name, identities in known.items()
         for identity in identities
     ]
@@ -88,12 +88,12 @@ def same_examples(one: Record, other: Record) -> bool:
     return one.task == other.task and split and not _differ(one, other, "evaluation")
 
 
-def short(identity: str | None) -> str:
-    """The beginning of a hash, without what stands before it."""
+def short_hash(identity: str | None) -> str:
+    """Return the beginning of a hash, without what stands before it."""
     return "unknown" if identity is None else identity.replace("@", ":").rpartition(":")[2][:_SHORT]
 
 
-def of_other_training_data(one: Record, other: Record) -> bool:
+def differ_in_training_data(one: Record, other: Record) -> bool:
     """Say whether two runs are known to be trained on other rows.
 
     Seeds hold out other rows of the same split, so what is left of it tells only runs of one seed apart.
@@ -108,12 +108,12 @@ def _differ(one: Record, other: Record, part: str) -> bool:
     return len(prints) > 1
 
 
-def by_training_data(records: Sequence[Record]) -> Iterator[list[Record]]:
-    """Runs that are alike in all else, together where nothing says that they were trained on other rows.
+def group_by_training_data(records: Sequence[Record]) -> Iterator[list[Record]]:
+    """Group runs that are alike in all else: together where nothing says that they were trained on other rows.
 
     Where something does, only runs of which it is known that they share their rows stay together.
     """
-    if not any(of_other_training_data(one, other) for one in records for other in records):
+    if not any(differ_in_training_data(one, other) for one in records for other in records):
         yield list(records)
         return
     groups: dict[object, list[Record]] = defaultdict(list)
@@ -125,7 +125,7 @@ def by_training_data(records: Sequence[Record]) -> Iterator[list[Record]]:
 
 
 def identity(record: Record) -> str:
-    """What runs of one arm share but for the rows that they are trained on, as text."""
+    """Return what runs of one arm share but for the rows that they are trained on, as text."""
     shared = (
         record.task,
         record.method,
@@ -133,7 +133,7 @@ def identity(record: Record) -> str:
         record.preset,
         record.backbone,
         record.options,
-        evaluated_on(record),
+        evaluation_data(record),
         training_rows(record),
         device(record),
         version(record.environment),
@@ -155,8 +155,8 @@ class Detail:
     words: Callable[[Record], str]
 
 
-def _of(field: str, *keys: str) -> Callable[[Record], Any]:
-    """Read a field of a record by its name, and what lies in it by its keys; None where it is not there."""
+def _field_reader(field: str, *keys: str) -> Callable[[Record], Any]:
+    """Return what reads a field of a record, and what lies in it by its keys; None where nothing does."""
 
     def value(record: Record) -> Any:
         inner = getattr(record, field)
@@ -167,9 +167,9 @@ def _of(field: str, *keys: str) -> Callable[[Record], Any]:
     return value
 
 
-def _simple(name: str, field: str, *keys: str) -> Detail:
-    """A detail that is said by its name and its value."""
-    value = _of(field, *keys)
+def _named_detail(name: str, field: str, *keys: str) -> Detail:
+    """Make a detail that is said by its name and its value."""
+    value = _field_reader(field, *keys)
     return Detail(value, lambda record: f"{name.replace('_', ' ')} {value(record)}")
 
 
@@ -177,36 +177,36 @@ def _threads(record: Record) -> Any:
     return record.timing.get("threads", record.environment.get("torch_threads"))
 
 
-def _said_threads(record: Record) -> str:
+def _thread_words(record: Record) -> str:
     count = _threads(record)
     return f"{count} CPU thread{'' if count == 1 else 's'}"
 
 
 def _hardware(record: Record) -> object:
-    """The device of a run that was not timed: it decides the answers all the same."""
+    """Return the device of a run that was not timed: it decides the answers all the same."""
     return None if record.timing else record.environment.get("device_name")
 
 
 def _contents(record: Record) -> Mapping[str, str]:
-    """Digests of the files that options name."""
+    """Return the digests of the files that options name."""
     return record.data.get("contents") or {}
 
 
 DETAILS = (
-    Detail(backbone_identity, lambda record: f"{record.backbone} ({short(backbone_identity(record))})"),
+    Detail(backbone_identity, lambda record: f"{record.backbone} ({short_hash(backbone_identity(record))})"),
     Detail(
         lambda record: fingerprint(record, "evaluation"),
-        lambda record: f"evaluation data {short(fingerprint(record, 'evaluation'))}",
+        lambda record: f"evaluation data {short_hash(fingerprint(record, 'evaluation'))}",
     ),
     Detail(
         _contents,
-        lambda record: "; ".join(f"{name} {short(digest)}" for name, digest in _contents(record).items()),
+        lambda record: "; ".join(f"{name} {short_hash(digest)}" for name, digest in _contents(record).items()),
     ),
     Detail(_hardware, lambda record: f"run on {_hardware(record)}"),
-    Detail(_threads, _said_threads),
+    Detail(_threads, _thread_words),
     Detail(lambda record: record.layers, lambda record: f"{record.layers} layers"),
-    *(_simple(f"timing {name}", "timing", name) for name in PROTOCOL),
-    *(_simple(name, "environment", "versions", name) for name in PACKAGES),
-    *(_simple(name, "environment", name) for name in NUMERICS),
+    *(_named_detail(f"timing {name}", "timing", name) for name in PROTOCOL),
+    *(_named_detail(name, "environment", "versions", name) for name in PACKAGES),
+    *(_named_detail(name, "environment", name) for name in NUMERICS),
     Detail(lambda record: record.flops_convention, lambda record: f"FLOPs: {record.flops_convention}"),
 )

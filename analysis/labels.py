@@ -108,7 +108,7 @@ def _figure(ax: Axes) -> Figure:
 
 
 def _draw_legend(ax: Axes, entries: Sequence[Entry], *, instead_of: Sequence[Entry] = ()) -> None:
-    """Draw a legend below the axes in as many columns as its longest entry allows, or replace the one that is there."""
+    """Draw a legend below the axes, or replace it, in as many columns as its longest entry allows."""
     figure = _figure(ax)
     for legend in list(figure.legends):
         legend.remove()
@@ -150,8 +150,8 @@ def _measure_room(ax: Axes, frame: pd.DataFrame, x: str, y: str) -> Room:
     boxes = tuple(Bbox.from_extents(px, py, px, py).padded(reach) for px, py in pixels(frame[[x, y]]))
     ends = [(frame[[f"{x}_low", y]], frame[[f"{x}_high", y]]), (frame[[x, f"{y}_low"]], frame[[x, f"{y}_high"]])]
     intervals = [_between(pixels(low), pixels(high)) for low, high in ends]
-    drawn = [line for line in ax.lines if line.get_linestyle() != "None"]
-    corners = [np.asarray(line.get_transform().transform(line.get_path().vertices)) for line in drawn]
+    solid_lines = [line for line in ax.lines if line.get_linestyle() != "None"]
+    corners = [np.asarray(line.get_transform().transform(line.get_path().vertices)) for line in solid_lines]
     lines = [_between(line[:-1], line[1:]) for line in corners]
     return Room(ax.get_window_extent(), boxes, np.vstack(lines), np.vstack(intervals))
 

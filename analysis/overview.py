@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from analysis.frames import REFERENCE, Arm, Runs, timed
+from analysis.frames import REFERENCE, Arm, Runs, timed_rows
 from analysis.render import NO_METADATA
 from analysis.selection import first_metric
 from analysis.statistics import mean_difference
@@ -45,7 +45,7 @@ def _curve_rows(panel: str, curve: Mapping[str, Any], results: Path) -> Iterator
     x, y = curve["label_at"]
     for arm in runs.arms:
         wanted = arm.first.method == curve["method"] and arm.knobs.items() >= curve.get("knobs", {}).items()
-        samples = [timed(runs.frames[run_id]) for run_id in arm.run_ids]
+        samples = [timed_rows(runs.frames[run_id]) for run_id in arm.run_ids]
         if wanted and all(map(len, samples)):
             speedup = fmean(METRICS["wall_speedup"].compute(rows) for rows in samples)
             position = {"panel": panel, "curve": curve["label"], "label_x": x, "label_y": y}
@@ -58,7 +58,7 @@ def _difference(arm: Arm, runs: Runs) -> dict[str, float]:
     pairs = [
         (runs.frames[full.run_id], runs.frames[record.run_id])
         for record in arm.records
-        if (full := runs.full(record)) is not None
+        if (full := runs.full_model(record)) is not None
     ]
     change = mean_difference(METRICS[first_metric(arm)], pairs)
     return {"difference": 100 * change.value, "low": 100 * change.low, "high": 100 * change.high}

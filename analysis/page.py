@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.frames import REFERENCE, Runs
 from analysis.selection import RULE, first_metric
-from analysis.summary import facts, heading, headlined, marked, number, shown
+from analysis.summary import facts, format_value, format_with_mark, heading, is_headline, metrics_with_values
 from analysis.table import table
 from bench.records import Record
 from bench.registry import METRICS
@@ -89,29 +89,29 @@ class Section:
 
     @property
     def chosen(self) -> tuple[Row, ...]:
-        """The rows that held-out data chose."""
+        """Return the rows that held-out data chose."""
         return tuple(row for row in self.rows if row.selected)
 
     @property
     def references(self) -> tuple[Row, ...]:
-        """The full model's rows."""
+        """Return the full model's rows."""
         return tuple(row for row in self.rows if row.reference)
 
     @property
     def several_devices(self) -> bool:
-        """Whether the rows were timed in different places, so that each must name its own."""
+        """Check whether the rows were timed on different devices, so that each must name its device."""
         return len({row.device for row in self.rows}) > 1
 
     @property
     def several_seeds(self) -> bool:
-        """Whether some number is a mean over seeds."""
+        """Check whether some number is a mean over seeds."""
         return any(value.spread for row in self.rows for value in row.values)
 
 
 def section(task: str, runs: Runs, figures: tuple[FigureView, ...]) -> Section:
-    """Everything the page says of one task."""
+    """Gather everything the page says of one task."""
     frame = table(runs)
-    names = shown(frame)
+    names = metrics_with_values(frame)
     return Section(
         task=task,
         slug=slug(task),
@@ -119,7 +119,7 @@ def section(task: str, runs: Runs, figures: tuple[FigureView, ...]) -> Section:
         facts=facts(runs),
         rule=RULE.format(metric=first_metric(runs.arms[0])),
         headings=tuple(heading(name, frame) for name in names),
-        headline=tuple(number for number, name in enumerate(names) if headlined(name)),
+        headline=tuple(number for number, name in enumerate(names) if is_headline(name)),
         rows=tuple(_rows(frame, names)),
         figures=figures,
         environment=tuple(_environment(runs)),
@@ -127,7 +127,7 @@ def section(task: str, runs: Runs, figures: tuple[FigureView, ...]) -> Section:
 
 
 def slug(name: str) -> str:
-    """A name as a part of a file name: letters, digits, dots, dashes and underscores, no dot in front."""
+    """Make a name a part of a file name: letters, digits, dots, dashes and underscores, no dot in front."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip(".") or "task"
 
 
@@ -147,14 +147,14 @@ def _rows(frame: pd.DataFrame, names: list[str]) -> Iterator[Row]:
 def _value(name: str, row: pd.Series[Any]) -> Value:
     low, high, spread = (float(row[f"{name}{part}"]) for part in ("_low", "_high", "_seed_sd"))
     return Value(
-        text=marked(name, row),
-        interval="" if math.isnan(low) else f"{number(name, low)} to {number(name, high)}",
+        text=format_with_mark(name, row),
+        interval="" if math.isnan(low) else f"{format_value(name, low)} to {format_value(name, high)}",
         spread="" if math.isnan(spread) else f"seeds' SD {spread * METRICS[name].scale:.2g}",
     )
 
 
 def _environment(runs: Runs) -> Iterator[tuple[str, tuple[tuple[str, str], ...]]]:
-    """Each thing that was read back, with its values; where they differ, a value names its runs."""
+    """Yield each thing that was read back, with its values; where they differ, a value names its runs."""
     keys = dict.fromkeys(key for record in runs.records for key in _read_back(record))
     for key in keys:
         holders: dict[str, list[str]] = defaultdict(list)
@@ -164,7 +164,7 @@ def _environment(runs: Runs) -> Iterator[tuple[str, tuple[tuple[str, str], ...]]
 
 
 def _read_back(record: Record) -> dict[str, str]:
-    """The environment and timing protocol of a run, flat, as text."""
+    """Return the environment and timing protocol of a run, flat, as text."""
     timing = {name: value for name, value in record.timing.items() if name != "disturbed_by"}  # is among the facts
     return dict([*_flat("", record.environment), *_flat("timing", timing), *_flat("data", record.data)])
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 
 def front(x: Sequence[float], y: Sequence[float]) -> list[bool]:
-    """Whether each point (x, y) is on the front, where more is better in both.
+    """Check of each point (x, y) whether it is on the front, where more is better in both.
 
-    A point is off the front when another is at least as good in both and better in one; equal points share
-    their place. A point with a NaN is off the front and beats nobody.
+    A point is off the front when another is at least as good in both and better in one; equal points are
+    all on it or all off it. A point with a NaN is off the front and beats nobody.
     """
     points = list(zip(x, y, strict=True))
     return [a == a and b == b and not any(_beats(other, (a, b)) for other in points) for a, b in points]

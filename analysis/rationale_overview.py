@@ -5,7 +5,7 @@
     OUT/figures/<number>-<metric>.svg|png  the curves over layers, of each point
     OUT/points.csv                         the table of all points
 
-It reads what `bench.overview` wrote: overview.json and points.parquet.
+It reads what `bench.rationale_overview` wrote: overview.json and points.parquet.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from analysis.rationales import (
     notes,
     table_rows,
 )
-from analysis.report import replaced
+from analysis.report import replace_report
 from analysis.spreadsheet import spreadsheet
 from analysis.summary import Summary
 from analysis.templating import TEMPLATES
-from bench.comparison_files import AVERAGE, POINTS, POINTS_CSV, SUMMARY, points_in, read_frame
 from bench.errors import InputError
+from bench.rationale_files import AVERAGE, POINTS, POINTS_CSV, SUMMARY, points_in, read_frame
 from bench.store import write_aside
 
 
@@ -42,39 +42,39 @@ class Point:
 
     Attributes:
         number: from 1, the slowest first.
-        found: what was found there.
+        agreement: its numbers.
         pages: those of its comparisons that are there, from where the page is.
         figures: the curves over layers.
     """
 
     number: int
-    found: Agreement
+    agreement: Agreement
     pages: tuple[str, ...] = ()
     figures: tuple[FigureView, ...] = ()
 
     @property
     def name(self) -> str:
-        """Its knobs."""
-        return str(self.found.summary["name"])
+        """Return its knobs."""
+        return str(self.agreement.summary["name"])
 
     @cached_property
     def facts(self) -> tuple[tuple[str, str], ...]:
-        """What the numbers belong to."""
-        return facts(self.found)
+        """Return what the numbers belong to."""
+        return facts(self.agreement)
 
     @cached_property
     def claims(self) -> tuple[str, ...]:
-        """A sentence per other method."""
-        return claims(self.found)
+        """Return a sentence per other method."""
+        return claims(self.agreement)
 
     @cached_property
     def rows(self) -> list[tuple[str, list[tuple[str, str]]]]:
-        """Of the table, means over layers."""
-        return list(table_rows(self.found))
+        """Return the table's rows, means over layers."""
+        return list(table_rows(self.agreement))
 
 
 def read_points(folder: Path) -> tuple[Point, ...]:
-    """The points in a folder that `bench.overview` wrote.
+    """Read the points in a folder that `bench.rationale_overview` wrote.
 
     Raises:
         InputError: there are none in it.
@@ -96,7 +96,7 @@ def write_report(folder: Path, out: Path) -> Path:
         if (folder / SUMMARY).is_file():
             raise InputError(f"{out} has the page of its one comparison, which stays; name another folder")
         return write_overview(folder, out)
-    with replaced(out, source=folder) as aside:
+    with replace_report(out, source=folder) as aside:
         write_overview(folder, aside)
     return out / "index.html"
 
@@ -107,35 +107,35 @@ def write_overview(folder: Path, out: Path) -> Path:
     Raises:
         InputError: there is no overview in it.
     """
-    points = [drawn(point, out) for point in read_points(folder)]
+    points = [draw_point(point, out) for point in read_points(folder)]
     write_aside(out / POINTS_CSV, spreadsheet(read_frame(folder / POINTS)))
     page = TEMPLATES.get_template("rationale_points.html")
-    shown = page.render(points=points, first=points[0].found.summary, sweep=sweep_figures(points, out / "figures"))
+    shown = page.render(points=points, first=points[0].agreement.summary, sweep=sweep_figures(points, out / "figures"))
     write_aside(out / "index.html", shown)
     return out / "index.html"
 
 
-def drawn(point: Point, out: Path) -> Point:
-    """The point with its curves over layers, written below `out`, and the pages of its comparisons that lie there."""
-    views = layer_figures(point.found, out / "figures", prefix=f"{point.number}-")
-    pages = tuple(name for name in point.found.summary["folders"] if (out / name / "index.html").is_file())
+def draw_point(point: Point, out: Path) -> Point:
+    """Write a point's curves over layers below `out`; the point with them and its comparisons' pages there."""
+    views = layer_figures(point.agreement, out / "figures", prefix=f"{point.number}-")
+    pages = tuple(name for name in point.agreement.summary["folders"] if (out / name / "index.html").is_file())
     return replace(point, figures=tuple(views), pages=pages)
 
 
 def sweep_figures(points: list[Point], folder: Path) -> list[FigureView]:
-    """Every metric against speed-up, written to the folder; none of a single point."""
+    """Draw every metric against speed-up into the folder; none of a single point."""
     if len(points) == 1:
         return []
     means = [
-        point.found.table[point.found.table["layer"] == AVERAGE].assign(x=point.found.summary["speedup"])
+        point.agreement.table[point.agreement.table["layer"] == AVERAGE].assign(x=point.agreement.summary["speedup"])
         for point in points
     ]
-    found = points[0].found
-    return figures(curves(found.summary["metrics"], SPEEDUPS), found, pd.concat(means), folder)
+    first = points[0].agreement
+    return figures(curves(first.summary["metrics"], SPEEDUPS), first, pd.concat(means), folder)
 
 
 def summary(folder: Path) -> Summary:
-    """The means over layers of every point with intervals, and what they belong to, for a terminal.
+    """Summarise every point for a terminal: means over layers with intervals, and what they belong to.
 
     The point is named where there are several.
     """
@@ -146,6 +146,6 @@ def summary(folder: Path) -> Summary:
         for point in points
         for name, cells in point.rows
     )
-    columns = (*(["point"] if several else []), "method", *points[0].found.metrics)
-    lines = [f"{point.name}: {note}" if several else note for point in points for note in notes(point.found)]
+    columns = (*(["point"] if several else []), "method", *points[0].agreement.metrics)
+    lines = [f"{point.name}: {note}" if several else note for point in points for note in notes(point.agreement)]
     return Summary(columns, rows, tuple(lines))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from bench.comparison_files import PEOPLE
+from bench.rationale_files import PEOPLE
 
 HUMAN = "people"
 LISTED = 40
@@ -69,12 +69,12 @@ def document_views(
     layer: int,
     first: str,
 ) -> Iterator[DocumentView]:
-    """Views of the documents that have texts, or of some evenly spread ones, most errors of `first` first."""
+    """Yield the documents that have texts, or some evenly spread ones, most errors of `first` first."""
     rows: Rows = {(row["annotation_id"], row["method"]): row for row in documents}
     names = list(dict.fromkeys(row["annotation_id"] for row in documents))
     shown = {text["annotation_id"]: text for text in texts}
     count = min(LISTED, len(names))
-    listed = list(shown) or [names[place * len(names) // count] for place in range(count)]
+    listed = list(shown) or [names[number * len(names) // count] for number in range(count)]
     leader = first if first in methods else methods[0]
     views = [_view(name, rows, shown.get(name), methods=methods, layer=layer, leader=leader) for name in listed]
     yield from sorted(views, key=lambda view: (-view.error, view.name))
@@ -114,32 +114,32 @@ def _rate(row: Mapping[str, Any]) -> float:
 
 
 def _percent(rate: float, *, nobody: bool) -> str:
-    """The rate, or why there is none."""
+    """Return the rate, or why there is none."""
     if math.isnan(rate):
         return "undefined, nothing is marked" if nobody else "undefined, everything is marked"
     return f"{rate:.1%}"
 
 
 def _panels(text: Mapping[str, Any], rates: Mapping[str, float], *, layer: int) -> Iterator[Panel]:
-    tokens, marked = text["tokens"], _inside(text["marked"], len(text["tokens"]))
+    tokens, marked = text["tokens"], _mark_spans(text["marked"], len(text["tokens"]))
     yield Panel(HUMAN, f"words marked: {sum(marked)}", _runs(tokens, marked, marked))
     for method, layers in text["selected"].items():
-        selected = _inside(layers[str(layer)], len(tokens))
+        selected = _mark_spans(layers[str(layer)], len(tokens))
         rate = _percent(rates[method], nobody=not any(marked))
         note = f"words selected: {sum(selected)}, false-positive rate: {rate}"
         yield Panel(method, note, _runs(tokens, selected, marked))
 
 
-def _inside(spans: Sequence[Sequence[int]], length: int) -> list[bool]:
-    """Which of `length` tokens lie in a span."""
-    found = [False] * length
+def _mark_spans(spans: Sequence[Sequence[int]], length: int) -> list[bool]:
+    """Mark which of `length` tokens lie in a span."""
+    inside = [False] * length
     for start, end in spans:
-        found[start:end] = [True] * (end - start)
-    return found
+        inside[start:end] = [True] * (end - start)
+    return inside
 
 
 def _runs(tokens: Sequence[str], selected: Sequence[bool], marked: Sequence[bool]) -> tuple[tuple[str, str], ...]:
-    """Neighbouring words of one kind together."""
+    """Join neighbouring words of one kind."""
     kinds = [KINDS[pair] for pair in zip(selected, marked, strict=True)]
-    found = groupby(zip(kinds, tokens, strict=True), key=lambda pair: pair[0])
-    return tuple((kind, " ".join(token for _, token in run)) for kind, run in found)
+    runs = groupby(zip(kinds, tokens, strict=True), key=lambda pair: pair[0])
+    return tuple((kind, " ".join(token for _, token in run)) for kind, run in runs)

@@ -1,4 +1,4 @@
-"""The false-positive report: what a comparison of rationales found, as one page that needs nothing else.
+"""The false-positive report: the numbers of a comparison of rationales, as one page that needs nothing else.
 
     OUT/index.html                inline CSS, SVG and the script that sorts documents; no request
     OUT/figures/<metric>.svg|png  the curves over layers
@@ -29,7 +29,7 @@ from analysis.rationale_texts import DocumentView, document_views
 from analysis.render import inline, render
 from analysis.summary import code
 from analysis.templating import TEMPLATES
-from bench.comparison_files import AVERAGE, PEOPLE, read_frame, read_lines, summary_in
+from bench.rationale_files import AVERAGE, PEOPLE, read_frame, read_lines, summary_in
 from bench.store import write_aside
 
 REFERENCE = "adapler"
@@ -46,7 +46,7 @@ GROUPS = 4
 
 @dataclass(frozen=True)
 class Agreement:
-    """What was found at one operating point.
+    """The numbers of one operating point.
 
     Attributes:
         summary: what the numbers belong to.
@@ -58,22 +58,22 @@ class Agreement:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """In the order in which they were asked for."""
+        """Return the methods in the order in which the user named them."""
         return tuple(self.summary["methods"])
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Those that the table has."""
+        """Return the metrics that the table has."""
         return tuple(self.summary["metrics"])
 
     @cached_property
     def cells(self) -> Mapping[tuple[str, str, int], Mapping[str, Any]]:
-        """(method, metric, layer) -> row of the table."""
+        """Map (method, metric, layer) to its row of the table."""
         keys = zip(self.table["method"], self.table["metric"], self.table["layer"], strict=True)
         return dict(zip(keys, records(self.table), strict=True))
 
     def cell(self, method: str, metric: str) -> Mapping[str, Any]:
-        """The row of the mean over layers."""
+        """Return the row of the mean over layers."""
         return self.cells[method, metric, AVERAGE]
 
 
@@ -109,9 +109,9 @@ class Comparison(Agreement):
 
     @cached_property
     def layer(self) -> int:
-        """The layer that documents and words are shown of: where what AdapLeR keeps agrees best with people."""
-        own = self.table[(self.table["metric"] == "token_f1") & (self.table["layer"] != AVERAGE)]
-        chosen = own[own["method"] == (REFERENCE if REFERENCE in self.methods else self.methods[0])]
+        """Return the layer whose documents and words are shown: where what AdapLeR keeps agrees best with people."""
+        rows = self.table[(self.table["metric"] == "token_f1") & (self.table["layer"] != AVERAGE)]
+        chosen = rows[rows["method"] == (REFERENCE if REFERENCE in self.methods else self.methods[0])]
         return int(chosen.sort_values(["value", "layer"], ascending=[False, True])["layer"].iloc[0])
 
 
@@ -121,166 +121,173 @@ def write_page(folder: Path) -> Path:
     Raises:
         InputError: there is no finished comparison in it.
     """
-    found = Comparison.read(folder)
+    comparison = Comparison.read(folder)
     source = (resources.files("analysis") / "templates" / "rationales.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
     page = TEMPLATES.get_template("rationales.html").render(
-        found=found,
-        claims=claims(found),
-        rows=list(table_rows(found)),
-        figures=layer_figures(found, folder / "figures"),
-        parts=list(part_rows(found)),
-        words=list(word_rows(found)),
-        groups=group_tables(found),
-        documents=list(views(found)),
+        comparison=comparison,
+        claims=claims(comparison),
+        rows=list(table_rows(comparison)),
+        figures=layer_figures(comparison, folder / "figures"),
+        parts=list(part_rows(comparison)),
+        words=list(word_rows(comparison)),
+        groups=group_tables(comparison),
+        documents=list(views(comparison)),
         script=source,
         digest=digest,
-        facts=facts(found),
+        facts=facts(comparison),
     )
     write_aside(folder / "index.html", page)
     return folder / "index.html"
 
 
-def notes(found: Agreement) -> tuple[str, ...]:
-    """Facts and claims, a line each."""
-    return (*(f"{subject}: {statement}" for subject, statement in facts(found)), *claims(found))
+def notes(agreement: Agreement) -> tuple[str, ...]:
+    """Return facts and claims, a line each."""
+    return (*(f"{subject}: {statement}" for subject, statement in facts(agreement)), *claims(agreement))
 
 
-def facts(found: Agreement) -> tuple[tuple[str, str], ...]:
-    """What the numbers belong to."""
-    own = found.summary
-    share = own["marked"] / own["tokens"] if own["tokens"] else 0.0
-    kept = ", ".join(f"{share:.0%}" for share in own["kept"])
-    accuracy = ", ".join(f"{name} {value:.3f}" for name, value in own["accuracy"].items())
-    model = [own["backbone"], f"preset {own['preset']}", counted("seed", own["seeds"])]
-    if own.get("finetune_seeds", own["seeds"]) != own["seeds"]:
-        model.append(f"fine-tuned with {counted('seed', own['finetune_seeds'])}")
-    unmarked = own.get("unmarked_documents", 0)
+def facts(agreement: Agreement) -> tuple[tuple[str, str], ...]:
+    """Say what the numbers belong to."""
+    summary = agreement.summary
+    share = summary["marked"] / summary["tokens"] if summary["tokens"] else 0.0
+    kept = ", ".join(f"{share:.0%}" for share in summary["kept"])
+    accuracy = ", ".join(f"{name} {value:.3f}" for name, value in summary["accuracy"].items())
+    model = [summary["backbone"], f"preset {summary['preset']}", name_values("seed", summary["seeds"])]
+    if summary.get("finetune_seeds", summary["seeds"]) != summary["seeds"]:
+        model.append(f"fine-tuned with {name_values('seed', summary['finetune_seeds'])}")
+    unmarked = summary.get("unmarked_documents", 0)
     left_out = f"; none in {unmarked} documents, of which people's own row knows nothing" if unmarked else ""
     return (
-        ("data", f"{own['task']}, {own['split']}: {own['documents']} documents, {own['tokens']:,} tokens"),
+        (
+            "data",
+            f"{summary['task']}, {summary['split']}: {summary['documents']} documents, {summary['tokens']:,} tokens",
+        ),
         ("marked by people", f"{share:.1%} of the tokens{left_out}"),
         ("kept by AdapLeR", f"{kept} of the tokens, layer by layer"),
-        ("FLOPs speed-up", f"{own['speedup']:.2f} on these documents"),
+        ("FLOPs speed-up", f"{summary['speedup']:.2f} on these documents"),
         ("accuracy", accuracy),
         ("model", ", ".join(model)),
-        ("knobs", ", ".join(f"{name}={value}" for name, value in own["knobs"].items())),
-        ("hardware", f"{own['environment']['device_name']}; nothing is timed"),
-        ("word pieces", f"a token's score is the {own['pooling']} of its pieces'"),
-        *([("erased", "the rationales of the last layer alone")] if own.get("erased") == "last" else []),
-        *([("arithmetic", "bfloat16 for gradients and erased texts")] if own.get("precision") == "bf16" else []),
-        ("intervals", f"95 % percentile bootstrap over documents, {own['resamples']:,} resamples, paired differences"),
-        ("code", code(own["environment"])),
+        ("knobs", ", ".join(f"{name}={value}" for name, value in summary["knobs"].items())),
+        ("hardware", f"{summary['environment']['device_name']}; nothing is timed"),
+        ("word pieces", f"a token's score is the {summary['pooling']} of its pieces'"),
+        *([("erased", "the rationales of the last layer alone")] if summary.get("erased") == "last" else []),
+        *([("arithmetic", "bfloat16 for gradients and erased texts")] if summary.get("precision") == "bf16" else []),
+        (
+            "intervals",
+            f"95 % percentile bootstrap over documents, {summary['resamples']:,} resamples, paired differences",
+        ),
+        ("code", code(summary["environment"])),
     )
 
 
-def counted(noun: str, values: Sequence[object]) -> str:
-    """`seed 0`, or `seeds 0, 1, 2`."""
+def name_values(noun: str, values: Sequence[object]) -> str:
+    """Write `seed 0`, or `seeds 0, 1, 2`."""
     return f"{noun}{'s' if len(values) > 1 else ''} {', '.join(map(str, values))}"
 
 
-def claims(found: Agreement) -> tuple[str, ...]:
-    """Whether AdapLeR has fewer false positives than each other method, a sentence each; means over layers."""
+def claims(agreement: Agreement) -> tuple[str, ...]:
+    """Say whether AdapLeR has fewer false positives than each other method, a sentence each; means over layers."""
     ways = {"fpr": "at the uniform level", "fpr_equal": "at equal numbers of tokens"}
     sentences = []
-    for method in found.methods if REFERENCE in found.methods else ():
+    for method in agreement.methods if REFERENCE in agreement.methods else ():
         if method == REFERENCE:
             continue
-        parts = [f"{_verdict(found.cell(method, metric))} {way}" for metric, way in ways.items()]
+        parts = [f"{_verdict(agreement.cell(method, metric))} {way}" for metric, way in ways.items()]
         sentences.append(f"Against {method}, AdapLeR's false-positive rate is {' and '.join(parts)}.")
     return tuple(sentences)
 
 
 def _verdict(cell: Mapping[str, float]) -> str:
-    """The difference AdapLeR - the other, in words and numbers."""
+    """Say the difference AdapLeR - the other, in words and numbers."""
     if not math.isfinite(cell["difference"]):
         return "undefined"
     value, low, high = -cell["difference"], -cell["difference_high"], -cell["difference_low"]
     word = "lower" if high < 0 else "higher" if low > 0 else "not told apart"
     word = word if math.isfinite(low) else "not told apart by so few documents"
-    return f"{word} ({_signed(value, low, high)})"
+    return f"{word} ({_difference_text(value, low, high)})"
 
 
-def _signed(value: float, low: float, high: float) -> str:
-    """A difference with its interval, if it has one; no negative zero."""
+def _difference_text(value: float, low: float, high: float) -> str:
+    """Write a difference with its interval, if it has one; no negative zero."""
     value, low, high = (round(each, 3) + 0.0 for each in (value, low, high))
     return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]" if math.isfinite(low) else f"{value:+.3f}"
 
 
-def table_rows(found: Agreement) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """(method, (value with interval, paired difference to AdapLeR) per metric), means over layers."""
-    for method in found.methods:
+def table_rows(agreement: Agreement) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Yield (method, (value with interval, paired difference to AdapLeR) per metric), means over layers."""
+    for method in agreement.methods:
         cells = []
-        for metric in found.metrics:
-            cell = found.cell(method, metric)
+        for metric in agreement.metrics:
+            cell = agreement.cell(method, metric)
             difference = ""
             if math.isfinite(cell["difference"]):
-                difference = _signed(cell["difference"], cell["difference_low"], cell["difference_high"])
-            cells.append((_with_interval(cell), difference))
+                difference = _difference_text(cell["difference"], cell["difference_low"], cell["difference_high"])
+            cells.append((_value_text(cell), difference))
         yield method, cells
 
 
-def _with_interval(cell: Mapping[str, float]) -> str:
+def _value_text(cell: Mapping[str, float]) -> str:
     if not math.isfinite(cell["value"]):
         return "undefined"
     value, low, high = (round(cell[name], 3) + 0.0 for name in ("value", "low", "high"))
     return f"{value:.3f} [{low:.3f}, {high:.3f}]" if math.isfinite(low) else f"{value:.3f}"
 
 
-def part_rows(found: Comparison) -> Iterator[tuple[str, int, list[str]]]:
-    """(part of speech, unmarked occurrences, share selected per method) in the layer that is shown."""
-    own = found.words[found.words["layer"] == found.layer]
-    for part, there in own.groupby("part"):
-        counts = there.groupby("method")[["unmarked", "selected"]].sum()
+def part_rows(comparison: Comparison) -> Iterator[tuple[str, int, list[str]]]:
+    """Yield (part of speech, unmarked occurrences, share selected per method) in the layer that is shown."""
+    words = comparison.words[comparison.words["layer"] == comparison.layer]
+    for part, rows in words.groupby("part"):
+        counts = rows.groupby("method")[["unmarked", "selected"]].sum()
         shares = dict(zip(counts.index, counts["selected"] / counts["unmarked"], strict=True))
-        yield str(part), int(counts["unmarked"].iloc[0]), [f"{shares[method]:.1%}" for method in found.methods]
+        yield str(part), int(counts["unmarked"].iloc[0]), [f"{shares[method]:.1%}" for method in comparison.methods]
 
 
-def word_rows(found: Comparison) -> Iterator[tuple[str, int, list[str]]]:
-    """(word, unmarked occurrences, times selected per method) of the words that AdapLeR falsely keeps most."""
-    named = found.words[(found.words["layer"] == found.layer) & (found.words["word"] != "")]
+def word_rows(comparison: Comparison) -> Iterator[tuple[str, int, list[str]]]:
+    """Yield (word, unmarked occurrences, times selected per method) of what AdapLeR falsely keeps most."""
+    named = comparison.words[(comparison.words["layer"] == comparison.layer) & (comparison.words["word"] != "")]
     if named.empty:
         return
-    own = named.groupby(["method", "word"], as_index=False)[["unmarked", "selected"]].sum()  # over parts of speech
+    totals = named.groupby(["method", "word"], as_index=False)[["unmarked", "selected"]].sum()  # over parts of speech
     counts = {
         key: int(count)
-        for key, count in zip(zip(own["word"], own["method"], strict=True), own["selected"], strict=True)
+        for key, count in zip(zip(totals["word"], totals["method"], strict=True), totals["selected"], strict=True)
     }
-    first = own[own["method"] == (REFERENCE if REFERENCE in found.methods else found.methods[0])]
+    first = totals[totals["method"] == (REFERENCE if REFERENCE in comparison.methods else comparison.methods[0])]
     first = first[first["unmarked"] >= min(SEEN, int(first["unmarked"].max()))]
     most = first.sort_values(["selected", "word"], ascending=[False, True])[:WORDS]
     for word, unmarked in zip(most["word"], most["unmarked"], strict=True):
-        yield str(word), int(unmarked), [str(counts[word, method]) for method in found.methods]
+        yield str(word), int(unmarked), [str(counts[word, method]) for method in comparison.methods]
 
 
-def group_tables(found: Comparison) -> list[tuple[str, str, list[tuple[str, int, list[str]]]]]:
-    """(title, metric, rows of (group, documents, mean per method)) by length and by class; means over layers."""
-    own = found.documents.copy()
-    own["fpr_equal"] = (own["token_predicted"] - own["token_both"]) / (own["n_tokens"] - own["n_rationale"])
-    own["fpr_equal"] = own["fpr_equal"].where((own["n_rationale"] > 0) | (own["method"] != PEOPLE))
-    own["average_precision"] = own["average_precision"].astype(float)
-    lengths = own.drop_duplicates("annotation_id")["n_tokens"]
-    edges = sorted(set(lengths.quantile([place / GROUPS for place in range(GROUPS + 1)], interpolation="higher")))
+def group_tables(comparison: Comparison) -> list[tuple[str, str, list[tuple[str, int, list[str]]]]]:
+    """Return (title, metric, rows of (group, documents, mean per method)) by length and class; means over layers."""
+    documents = comparison.documents.copy()
+    wrong = documents["token_predicted"] - documents["token_both"]
+    unmarked = documents["n_tokens"] - documents["n_rationale"]
+    documents["fpr_equal"] = (wrong / unmarked).where((documents["n_rationale"] > 0) | (documents["method"] != PEOPLE))
+    documents["average_precision"] = documents["average_precision"].astype(float)
+    lengths = documents.drop_duplicates("annotation_id")["n_tokens"]
+    edges = sorted(set(lengths.quantile([number / GROUPS for number in range(GROUPS + 1)], interpolation="higher")))
     groups = list(itertools.pairwise([edges[0] - 1, *(edges[1:] or edges)]))
-    own["length"] = own["n_tokens"].map(lambda size: sum(size > end for _, end in groups))
-    names = {place: f"{low + 1:,} to {high:,} tokens" for place, (low, high) in enumerate(groups)}
+    documents["length"] = documents["n_tokens"].map(lambda size: sum(size > end for _, end in groups))
+    names = {number: f"{low + 1:,} to {high:,} tokens" for number, (low, high) in enumerate(groups)}
     columns: dict[str, dict[Any, str]] = {"length": names, "label": {}}
     metrics = {"fpr_equal": "false-positive rate at equal numbers", "average_precision": "mean average precision"}
     return [
         (
             f"{title[0].upper()}{title[1:]} by {'class' if column == 'label' else column}",
             metric,
-            list(_grouped(own, column, metric, methods=found.methods, names=shown)),
+            list(_group_rows(documents, column, metric, methods=comparison.methods, names=shown)),
         )
         for metric, title in metrics.items()
         for column, shown in columns.items()
     ]
 
 
-def _grouped(
-    own: pd.DataFrame, column: str, metric: str, *, methods: tuple[str, ...], names: Mapping[Any, str]
+def _group_rows(
+    documents: pd.DataFrame, column: str, metric: str, *, methods: tuple[str, ...], names: Mapping[Any, str]
 ) -> Iterator[tuple[str, int, list[str]]]:
-    for group, frame in own.groupby(column):
+    for group, frame in documents.groupby(column):
         means = frame.groupby("method")[metric].mean()
         values = [float(means[method]) for method in methods]
         shown = [f"{value:.3f}" if math.isfinite(value) else "undefined" for value in values]
@@ -288,30 +295,32 @@ def _grouped(
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a frame."""
+    """Return the rows of a frame."""
     return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
-def views(found: Comparison) -> Iterator[DocumentView]:
-    """The documents that the page lists, most errors of AdapLeR first."""
-    own = found.documents[found.documents["layer"] == found.layer]
-    yield from document_views(records(own), found.texts, methods=found.methods, layer=found.layer, first=REFERENCE)
+def views(comparison: Comparison) -> Iterator[DocumentView]:
+    """Yield the documents that the page lists, most errors of AdapLeR first."""
+    documents = comparison.documents[comparison.documents["layer"] == comparison.layer]
+    yield from document_views(
+        records(documents), comparison.texts, methods=comparison.methods, layer=comparison.layer, first=REFERENCE
+    )
 
 
-def layer_figures(found: Agreement, folder: Path, *, prefix: str = "") -> list[FigureView]:
-    """The curves over layers, also written to the folder, under names that begin with `prefix`."""
-    layers = found.table[found.table["layer"] != AVERAGE]
-    wanted = (replace(curve, name=f"{prefix}{curve.name}") for curve in curves(found.summary["metrics"], LAYERS))
-    return figures(wanted, found, layers.assign(x=layers["layer"]), folder)
+def layer_figures(agreement: Agreement, folder: Path, *, prefix: str = "") -> list[FigureView]:
+    """Draw the curves over layers into the folder, under names that begin with `prefix`."""
+    layers = agreement.table[agreement.table["layer"] != AVERAGE]
+    wanted = (replace(curve, name=f"{prefix}{curve.name}") for curve in curves(agreement.summary["metrics"], LAYERS))
+    return figures(wanted, agreement, layers.assign(x=layers["layer"]), folder)
 
 
-def figures(wanted: Iterable[Curve], found: Agreement, rows: pd.DataFrame, folder: Path) -> list[FigureView]:
-    """Curves drawn of rows (method, metric, x, value, low, high), written to the folder as SVG and PNG."""
+def figures(wanted: Iterable[Curve], agreement: Agreement, rows: pd.DataFrame, folder: Path) -> list[FigureView]:
+    """Draw curves of rows (method, metric, x, value, low, high) into the folder as SVG and PNG."""
     folder.mkdir(parents=True, exist_ok=True)
     views = []
     for curve in wanted:
-        frame = rows[rows["metric"] == curve.metric].set_index("method").loc[list(found.methods)].reset_index()
-        frame["control"] = frame["method"].isin(found.summary["controls"])
+        frame = rows[rows["metric"] == curve.metric].set_index("method").loc[list(agreement.methods)].reset_index()
+        frame["control"] = frame["method"].isin(agreement.summary["controls"])
         svg, png = render(curve, frame)
         write_aside(folder / f"{curve.name}.svg", svg)
         write_aside(folder / f"{curve.name}.png", png)

@@ -56,11 +56,11 @@ def render(plot: Drawable, frame: pd.DataFrame) -> tuple[str, bytes]:
 def map_texts(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
     """Return the frame with another text for each of its texts; numbers and the rest stay as they are."""
 
-    def changed(value: Any) -> Any:
+    def change_text(value: Any) -> Any:
         return change(value) if isinstance(value, str) else value
 
     texts = [name for name in frame if not is_numeric_dtype(frame[name])]
-    return frame.assign(**{str(name): frame[name].map(changed) for name in texts})
+    return frame.assign(**{str(name): frame[name].map(change_text) for name in texts})
 
 
 @contextmanager

@@ -24,10 +24,10 @@ from analysis.render import inline, render
 from analysis.spreadsheet import spreadsheet
 from analysis.table import table
 from analysis.templating import TEMPLATES
-from bench.comparison_files import POINTS_CSV
 from bench.errors import InputError
 from bench.folders import disk_errors_at, exclusive_lock, require_own
 from bench.packs import RunReader
+from bench.rationale_files import POINTS_CSV
 from bench.registry import PLOTS
 
 _CONTENT = {"index.html", "figures", "data", POINTS_CSV}
@@ -42,7 +42,7 @@ def write_report(store: RunReader, run_ids: Iterable[str], out: Path) -> Path:
         InputError: no run is named, the store lacks one, or as `require_replaceable`.
     """
     runs = Runs.read(store, run_ids)
-    with replaced(out, source=store.root) as aside:
+    with replace_report(out, source=store.root) as aside:
         for folder in ("figures", "data"):
             (aside / folder).mkdir()
         sections = [_write_task(task, only, aside) for task, only in runs.by_task.items()]
@@ -51,8 +51,8 @@ def write_report(store: RunReader, run_ids: Iterable[str], out: Path) -> Path:
 
 
 @contextmanager
-def replaced(out: Path, *, source: Path) -> Iterator[Path]:
-    """An empty folder that takes the place of the report in `out` once all is written to it.
+def replace_report(out: Path, *, source: Path) -> Iterator[Path]:
+    """Give an empty folder that replaces the report in `out` once all is written to it.
 
     Raises:
         InputError: as `require_replaceable`, or `out` holds the source of what is reported.
@@ -60,15 +60,15 @@ def replaced(out: Path, *, source: Path) -> Iterator[Path]:
     require_replaceable(out)
     if source.resolve().is_relative_to(out.resolve()):
         raise InputError(f"{out} holds {source}, which is reported, and a report replaces its folder; name a new one")
-    place = out.resolve()  # a link stays, and what it leads to is replaced
-    aside = place.with_name(f".{place.name}.{os.getpid()}.part")
+    target = out.resolve()  # a link stays, and what it leads to is replaced
+    aside = target.with_name(f".{target.name}.{os.getpid()}.part")
     shutil.rmtree(aside, ignore_errors=True)  # a killed process may have had the same number
     with disk_errors_at(out):
         try:
             aside.mkdir(parents=True)
             yield aside
-            with exclusive_lock(place):
-                _swap(aside, place)
+            with exclusive_lock(target):
+                _swap(aside, target)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
@@ -85,7 +85,7 @@ def require_replaceable(out: Path) -> None:
 
 
 def _swap(aside: Path, out: Path) -> None:
-    """Put the new folder in the place of the old one, which goes last."""
+    """Replace the old folder by the new one; the old one is deleted last."""
     old = out.with_name(f".{out.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if out.exists():

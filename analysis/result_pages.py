@@ -1,4 +1,4 @@
-"""The pages of stored results: for each experiment what was found, then the figures, then the tables, and its commands.
+"""The pages of stored results: for each experiment the finding, the figures, the tables, and its commands.
 
     EXPERIMENTS/<name>.toml          question, answer, finding, details, commands, and which results belong to it
     RESULTS/<part>/                  packed runs, or rationales that were put together
@@ -25,9 +25,9 @@ from analysis.frames import Runs
 from analysis.overview import draw_overview, overview_data
 from analysis.render import render
 from analysis.summary import Summary, markdown, summary
-from bench.comparison_files import OVERVIEW
 from bench.errors import InputError
 from bench.packs import open_runs
+from bench.rationale_files import OVERVIEW
 from bench.registry import PLOTS
 from bench.store import write_aside
 
@@ -65,7 +65,7 @@ class Experiment:
     Attributes:
         name: file stem of the page.
         title, question, answer: one line each.
-        finding: what was found, in a few sentences.
+        finding: what the results say, in a few sentences.
         details: what was done, and what else was seen.
         commands: the shell commands that made the results.
         parts: the tables.
@@ -135,7 +135,7 @@ def page(experiment: Experiment, results: Path, pages: Path) -> str:
     for part in experiment.parts:
         summary_of_part = write_figures(part, results / part.results)
         figures += [f"![{each.alt}]({back}/{part.results}/figures/{each.plot}.svg)" for each in part.figures]
-        tables += [f"### {part.title}", _folded(summary_of_part)]
+        tables += [f"### {part.title}", _fold(summary_of_part)]
     sections = [
         f"# {experiment.title}",
         f"*{experiment.question}*",
@@ -155,22 +155,22 @@ def page(experiment: Experiment, results: Path, pages: Path) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _folded(table: Summary) -> str:
+def _fold(table: Summary) -> str:
     """Return a table in Markdown, folded because it is long."""
     text = markdown(table).strip()
     return f"<details><summary>Every arm, and what its numbers belong to</summary>\n\n{text}\n\n</details>"
 
 
 def write_figures(part: Part, folder: Path) -> Summary:
-    """Write the figures of a part as SVG into its folder; return its table, which is made of the same runs."""
+    """Write the figures of a part as SVG into its folder; its table, made of the same runs."""
     names = {figure.plot for figure in part.figures}
     if (folder / OVERVIEW).is_file():
-        drawn, table = _rationale_figures(folder, names), rationale_overview.summary(folder)
+        figures, table = _rationale_figures(folder, names), rationale_overview.summary(folder)
     else:
         reader = open_runs(folder)
         runs = Runs.read(reader, reader.ids())
-        drawn, table = _run_figures(runs, names, folder), summary(runs)
-    for name, svg in drawn:
+        figures, table = _run_figures(runs, names, folder), summary(runs)
+    for name, svg in figures:
         (folder / "figures").mkdir(exist_ok=True)
         write_aside(folder / "figures" / f"{name}.svg", svg)
     return table

@@ -14,7 +14,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
 def spreadsheet(frame: pd.DataFrame) -> str:
-    """The frame as CSV; an apostrophe stands before a text that a spreadsheet would calculate, as it does there."""
+    """Return the frame as CSV; an apostrophe stands before a text that a spreadsheet would calculate."""
     return map_texts(frame, _cell).to_csv(index=False)
 
 

@@ -31,7 +31,7 @@ INTERVAL_NOTE = (
     f"{CONFIDENCE:.0%} percentile bootstrap over examples, {RESAMPLES:,} resamples"
     f" ({RESAMPLES_LARGE} above {LARGE:,} examples)"
 )
-"""The interval's name, for every place that shows one."""
+"""The interval's name, wherever one is shown."""
 
 _BATCH_ROWS = 500_000  # resampled rows held at once: 4 MB of float64 for each of a metric's terms
 
@@ -67,7 +67,7 @@ def interval(
     resamples: int | None = None,
     seed: int = 0,
 ) -> Interval:
-    """A metric's value and its percentile bootstrap interval over rows (Efron and Tibshirani 1993, chapter 13).
+    """Compute a metric and its percentile bootstrap interval over rows (Efron and Tibshirani 1993, chapter 13).
 
     Args:
         metric: what is computed.
@@ -81,8 +81,8 @@ def interval(
     """
     return _bootstrap(
         metric.compute(examples),
-        lambda resampling: resampling.of(metric, examples),
-        texts=texts_of(examples),
+        lambda resampling: resampling.compute(metric, examples),
+        texts=group_rows_by_text(examples),
         confidence=confidence,
         resamples=resamples,
         seed=seed,
@@ -98,7 +98,7 @@ def paired_difference(
     resamples: int | None = None,
     seed: int = 0,
 ) -> Interval:
-    """metric(b) - metric(a) and its interval, both runs resampled by the same examples.
+    """Compute metric(b) - metric(a) and its interval, both runs resampled by the same examples.
 
     Raises:
         InputError: the two tables hold different examples, or the metric is not defined on them.
@@ -114,18 +114,22 @@ def mean_difference(
     resamples: int | None = None,
     seed: int = 0,
 ) -> Interval:
-    """The mean of metric(b) - metric(a) over pairs of runs, and its interval: every run resampled by the same examples.
+    """Compute the mean of metric(b) - metric(a) over pairs of runs, and its interval.
+
+    Every run is resampled by the same examples.
 
     Raises:
         InputError: two tables hold different examples, or the metric is not defined on them.
     """
-    sides = [aligned(a, b) for a, b in pairs]
+    sides = [align(a, b) for a, b in pairs]
     for _, b in sides[1:]:
-        aligned(sides[0][0], b)
+        align(sides[0][0], b)
     return _bootstrap(
         fmean(metric.compute(b) - metric.compute(a) for a, b in sides),
-        lambda resampling: np.mean([resampling.of(metric, b) - resampling.of(metric, a) for a, b in sides], axis=0),
-        texts=texts_of(sides[0][0]),
+        lambda resampling: np.mean(
+            [resampling.compute(metric, b) - resampling.compute(metric, a) for a, b in sides], axis=0
+        ),
+        texts=group_rows_by_text(sides[0][0]),
         confidence=confidence,
         resamples=resamples,
         seed=seed,
@@ -133,14 +137,14 @@ def mean_difference(
 
 
 def mcnemar(a: pd.DataFrame, b: pd.DataFrame) -> McNemar:
-    """The exact McNemar test (McNemar 1947; binomial, two-sided) of equal accuracy on the same examples.
+    """Test equal accuracy on the same examples (exact McNemar test; McNemar 1947; binomial, two-sided).
 
     It takes every example for independent of the others, which windows of one text are not.
 
     Raises:
         InputError: the two tables hold different examples.
     """
-    a, b = aligned(a, b)
+    a, b = align(a, b)
     right_a = a["label"].to_numpy() == a["prediction"].to_numpy()
     right_b = b["label"].to_numpy() == b["prediction"].to_numpy()
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
@@ -148,8 +152,8 @@ def mcnemar(a: pd.DataFrame, b: pd.DataFrame) -> McNemar:
     return McNemar(only_a=only_a, only_b=only_b, p_value=p_value)
 
 
-def aligned(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Both tables sorted by example id.
+def align(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Sort both tables by example id.
 
     Raises:
         InputError: their ids or gold labels differ, or an id occurs twice.
@@ -171,13 +175,13 @@ def aligned(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFram
 
 
 def interval_note(*tables: pd.DataFrame) -> str:
-    """`INTERVAL_NOTE`, and that texts are drawn whole where one of the tables has several windows of a text."""
-    windowed = any(len(texts_of(table)) < len(table) for table in tables)
+    """Return `INTERVAL_NOTE`, and that texts are drawn whole where a table has several windows of a text."""
+    windowed = any(len(group_rows_by_text(table)) < len(table) for table in tables)
     return INTERVAL_NOTE + ("; windows of a text are drawn together" if windowed else "")
 
 
-def texts_of(examples: pd.DataFrame) -> list[NDArray[np.int64]]:
-    """The row numbers of each text, in the order of their first rows; rows without a text_id are texts of their own."""
+def group_rows_by_text(examples: pd.DataFrame) -> list[NDArray[np.int64]]:
+    """Return the row numbers of each text, by first row; each row without a text_id is one text."""
     numbers, _ = pd.factorize(examples.get("text_id", examples["example_id"]))
     return np.split(np.argsort(numbers, kind="stable"), np.cumsum(np.bincount(numbers))[:-1])
 
@@ -196,7 +200,7 @@ class _Resampling:
     resamples: int
     seed: int
 
-    def of(self, metric: Metric, examples: pd.DataFrame) -> NDArray[np.float64]:
+    def compute(self, metric: Metric, examples: pd.DataFrame) -> NDArray[np.float64]:
         """Compute the metric on each draw's rows of the table [resamples]."""
         terms, reduce = metric.terms, metric.reduce
         if terms is None or reduce is None:
@@ -213,7 +217,7 @@ class _Resampling:
 
     @property
     def _starts(self) -> NDArray[np.int64]:
-        """Where each text begins once its rows stand together [texts]."""
+        """Return where each text begins once its rows stand together [texts]."""
         return np.cumsum([0, *map(len, self.texts[:-1])])
 
     def _rows(self) -> Iterator[NDArray[np.int64]]:

@@ -139,13 +139,13 @@ def method_look(method: str, mechanism: str = "", *, control: bool = False, numb
         control: whether it is a control.
         number: of the marker, counted from the method's usual one; the full model has only one.
     """
-    marker = _listed(method)[1]
+    marker = _usual_look(method)[1]
     if marker in MARKERS:
         marker = MARKERS[(MARKERS.index(marker) + number) % len(MARKERS)]
-    return Look(_listed(mechanism or method)[0], marker, control)
+    return Look(_usual_look(mechanism or method)[0], marker, control)
 
 
-def _listed(method: str) -> tuple[str, str]:
+def _usual_look(method: str) -> tuple[str, str]:
     marker, colour = divmod(crc32(method.encode()), len(SERIES))
     return _LOOKS.get(method, (SERIES[colour], MARKERS[marker % len(MARKERS)]))
 
@@ -166,7 +166,7 @@ def series_looks(frame: pd.DataFrame) -> dict[str, Look]:
 
 
 def wrap(text: str, letters: int = 54) -> str:
-    """Return the text in lines that are at most so many letters wide, by default as wide as a figure's axes."""
+    """Return the text in lines of at most so many letters, by default as wide as a figure's axes."""
     return textwrap.fill(text, letters * len(text) // max(columns(text), 1) or 1)
 
 

@@ -20,7 +20,7 @@ STAGE = "final"
 
 
 def family(runs: Runs) -> pd.DataFrame:
-    """The rows of the table of arms whose model was trained jointly, quality in the columns `quality`.
+    """Return the table's rows of arms whose model was trained jointly, quality in the columns `quality`.
 
     `static` tells subnets from what chooses among them; `models` names the trained models, one per seed; `heldout` is
     the quality on held-out rows; of a subnet of one width `width` and `depth` are its fractions,
@@ -35,7 +35,7 @@ def family(runs: Runs) -> pd.DataFrame:
     models = [frozenset(str(record.artifacts.get(STAGE)) for record in arm.records) for arm in runs.arms]
     frame["models"] = pd.Series(models, index=frame.index)
     for column, knob in (("width", "width_mult"), ("depth", "depth_mult")):
-        frame[column] = [number(arm.knobs.get(knob)) for arm in runs.arms]
+        frame[column] = [to_number(arm.knobs.get(knob)) for arm in runs.arms]
     frame["layers"] = [arm.first.layers for arm in runs.arms]
     frame["group"] = groups(runs, apart=("width_mult", "depth_mult"))
     related = [STAGE in arm.first.artifacts for arm in runs.arms]
@@ -43,30 +43,30 @@ def family(runs: Runs) -> pd.DataFrame:
 
 
 def groups(runs: Runs, *, apart: Sequence[str] = ()) -> list[str]:
-    """Each arm's series, with those of its knobs, but for some, that vary within the series."""
+    """Return each arm's series, with those of its knobs, but for some, that vary within the series."""
     names = [series(arm, runs) for arm in runs.arms]
-    found = []
+    labels = []
     for arm, name in zip(runs.arms, names, strict=True):
-        others = [other for other, own in zip(runs.arms, names, strict=True) if own == name]
+        others = [other for other, its_name in zip(runs.arms, names, strict=True) if its_name == name]
         varying = [
             f"{knob}={value}"
             for knob, value in arm.knobs.items()
             if knob not in apart and len({str(other.knobs.get(knob)) for other in others}) > 1
         ]
-        found.append(" ".join([name, *varying]))
-    return found
+        labels.append(" ".join([name, *varying]))
+    return labels
 
 
-def number(value: object) -> float:
-    """A knob's value as a number; NaN where it is none, such as a list of widths."""
+def to_number(value: object) -> float:
+    """Return a knob's value as a number; NaN where it is none, such as a list of widths."""
     try:
         return float(str(value))
     except ValueError:
         return math.nan
 
 
-def paired(runs: Runs, a: Sequence[str], b: Sequence[str]) -> list[tuple[str, str]]:
-    """Of two lists of runs the pairs of one seed that report on the same texts, by rising seed."""
+def pair_runs(runs: Runs, a: Sequence[str], b: Sequence[str]) -> list[tuple[str, str]]:
+    """Pair the runs of two lists that have one seed and report on the same texts, by rising seed."""
     records = {record.run_id: record for record in runs.records}
     one, other = ({records[run_id].seed: run_id for run_id in ids} for ids in (a, b))
     pairs = [(one[seed], other[seed]) for seed in sorted(one.keys() & other.keys())]
@@ -74,5 +74,5 @@ def paired(runs: Runs, a: Sequence[str], b: Sequence[str]) -> list[tuple[str, st
 
 
 def difference(runs: Runs, pairs: Sequence[tuple[str, str]], metric: str) -> Interval:
-    """The mean over pairs of runs (a, b) of what the metric of b has over that of a."""
+    """Compute the mean over pairs of runs (a, b) of metric(b) - metric(a), and its interval."""
     return mean_difference(METRICS[metric], [(runs.frames[a], runs.frames[b]) for a, b in pairs])

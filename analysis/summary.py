@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.disturbance import MARK, note
 from analysis.frames import Runs
-from analysis.identity import UNTIMED, finetune_seed, named_backbones, version
+from analysis.identity import UNTIMED, backbone_names, finetune_seed, version
 from analysis.selection import RULE, first_metric
 from analysis.statistics import interval_note
 from analysis.table import table
@@ -37,9 +37,9 @@ class Summary:
 
 
 def summary(runs: Runs) -> Summary:
-    """The table of arms as text: arm, quality and headline metrics, held-out choice, seeds, runs."""
+    """Return the table of arms as text: arm, quality and headline metrics, held-out choice, seeds, runs."""
     frame = table(runs)
-    names = [name for name in shown(frame) if headlined(name)]
+    names = [name for name in metrics_with_values(frame) if is_headline(name)]
     several = frame["task"].nunique() > 1
     rows = [
         (
@@ -56,18 +56,18 @@ def summary(runs: Runs) -> Summary:
     return Summary(columns=tuple(columns), rows=tuple(rows), notes=notes(runs))
 
 
-def shown(frame: pd.DataFrame) -> list[str]:
-    """The metrics of a table that hold any value."""
+def metrics_with_values(frame: pd.DataFrame) -> list[str]:
+    """Return the metrics of a table that hold any value."""
     return [name for name in frame.columns if name in METRICS and frame[name].notna().any()]
 
 
-def headlined(name: str) -> bool:
-    """Whether a metric is one of the few that are shown first: it scores answers or is a headline."""
+def is_headline(name: str) -> bool:
+    """Check whether a metric is one of the few that are shown first: it scores answers or is a headline."""
     return METRICS[name].quality or METRICS[name].headline
 
 
 def heading(name: str, frame: pd.DataFrame) -> str:
-    """A metric's heading; one that was timed names the devices it was timed on."""
+    """Return a metric's heading; one that was timed names the devices it was timed on."""
     words = name.removesuffix("_seconds").replace("_", " ").replace("flops", "FLOPs").replace("gFLOPs", "GFLOPs")
     words = words.replace("speedup", "speed-up")
     if METRICS[name].unit:
@@ -76,82 +76,82 @@ def heading(name: str, frame: pd.DataFrame) -> str:
 
 
 def devices(frame: pd.DataFrame) -> str:
-    """The devices of the timed arms."""
+    """Name the devices of the timed arms."""
     return " / ".join(dict.fromkeys(name for name in frame["device"] if name != UNTIMED)) or "no device"
 
 
-def number(name: str, value: float) -> str:
-    """A metric's value as a table prints it, in the metric's unit."""
+def format_value(name: str, value: float) -> str:
+    """Write a metric's value as a table prints it, in the metric's unit."""
     return "-" if math.isnan(value) else METRICS[name].format(value * METRICS[name].scale)
 
 
 def _cell(name: str, row: pd.Series[Any]) -> str:
-    """A metric's value, for quality and speed-ups with the interval: `0.912 [0.893, 0.931]`."""
+    """Write a metric's value, for quality and speed-ups with the interval: `0.912 [0.893, 0.931]`."""
     low, high = (float(row[f"{name}{end}"]) for end in ("_low", "_high"))
-    text = marked(name, row)
+    text = format_with_mark(name, row)
     if math.isnan(low) or not (METRICS[name].quality or name.endswith("_speedup")):
         return text
-    return f"{text} [{number(name, low)}, {number(name, high)}]"
+    return f"{text} [{format_value(name, low)}, {format_value(name, high)}]"
 
 
-def marked(name: str, row: pd.Series[Any]) -> str:
-    """A metric's value in a row of the table, with the mark where it was timed on a disturbed machine."""
+def format_with_mark(name: str, row: pd.Series[Any]) -> str:
+    """Write a metric's value in a row, with the mark where it was timed on a disturbed machine."""
     value = float(row[name])
     trusted = math.isnan(value) or not (METRICS[name].timed and row["disturbed_by"])
-    return number(name, value) + ("" if trusted else MARK)
+    return format_value(name, value) + ("" if trusted else MARK)
 
 
 def facts(runs: Runs) -> tuple[tuple[str, str], ...]:
-    """What the numbers belong to, as (subject, statement): data, hardware, backbone, seeds, interval, FLOPs."""
-    found = []
+    """Say what the numbers belong to, as (subject, statement): data, hardware, backbone, seeds, interval, FLOPs."""
+    of_tasks: list[tuple[str, str]] = []
     for task, only in runs.by_task.items():
         frame = table(only)
         made = f" ({SYNTHETIC_NOTE})" if frame["synthetic"].any() else ""
         where = f"{task}: " if len(runs.by_task) > 1 else ""
-        found += [
-            ("data", f"{task}{made}, {_split_of(only)}, {_span(frame['examples'])} examples"),
+        of_tasks += [
+            ("data", f"{task}{made}, {_split_names(only)}, {_span(frame['examples'])} examples"),
             ("hardware", f"{where}{_hardware(frame, only)}"),
             *([("busy machine", f"{where}{why}")] if (why := note(only)) else []),
         ]
     several = any(len(arm.seeds) > 1 for arm in runs.arms)
     first = {finetune_seed(record) for record in runs.records if finetune_seed(record) != record.seed}
-    shared = [f"some start from one model, fine-tuned with seed {_listed(sorted(first))}"] if first else []
+    shared = [f"some start from one model, fine-tuned with seed {_join(sorted(first))}"] if first else []
     return (
-        *found,
-        ("backbone", _listed(named_backbones(runs.records))),
-        ("seeds", "; ".join([_listed(record.seed for record in runs.records), *shared, *([SEEDS_NOTE] * several)])),
+        *of_tasks,
+        ("backbone", _join(backbone_names(runs.records))),
+        ("seeds", "; ".join([_join(record.seed for record in runs.records), *shared, *([SEEDS_NOTE] * several)])),
         ("interval", interval_note(*runs.frames.values())),
-        ("FLOPs", _listed(record.flops_convention for record in runs.records)),
-        ("code", _listed(code(record.environment) for record in runs.records)),
+        ("FLOPs", _join(record.flops_convention for record in runs.records)),
+        ("code", _join(code(record.environment) for record in runs.records)),
     )
 
 
 def code(environment: Mapping[str, Any]) -> str:
-    """Version and, where it was a checkout, commit of the code that ran."""
+    """Name the version and, where it was a checkout, the commit of the code that ran."""
     commit = environment.get("commit")
     changed = " with changes" if environment.get("dirty") else ""
     return f"version {version(environment)}" + (f", commit {commit[:9]}{changed}" if commit else "")
 
 
 def notes(runs: Runs) -> tuple[str, ...]:
-    """`facts`, and the rule by which points were chosen, one line each."""
+    """Return `facts`, and the rule by which points were chosen, one line each."""
     rule = RULE.format(metric=" or ".join(dict.fromkeys(first_metric(arm) for arm in runs.arms)))
     return (*(f"{subject}: {statement}" for subject, statement in facts(runs)), f"chosen: {rule}")
 
 
-def _listed(values: Iterable[object]) -> str:
+def _join(values: Iterable[object]) -> str:
     return ", ".join(map(str, sorted(set(values), key=str)))
 
 
-def _split_of(runs: Runs) -> str:
-    return _listed(record.data.get("split", "evaluation split") for record in runs.records)
+def _split_names(runs: Runs) -> str:
+    return _join(record.data.get("split", "evaluation split") for record in runs.records)
 
 
 def _hardware(frame: pd.DataFrame, runs: Runs) -> str:
     counts = frame.loc[frame["timed_examples"] > 0, "timed_examples"]
     if counts.empty:
         return "nothing was timed"
-    threads = _listed(record.timing["threads"] for record in runs.records if record.timing)
+    threads = _join(record.timing["threads"] for record in runs.records if record.timing)
     return f"{devices(frame)}, {threads} CPU threads, batch 1, {_span(counts)} examples timed"
 
 
@@ -161,7 +161,7 @@ def _span(counts: pd.Series[Any]) -> str:
 
 
 def markdown(text: Summary) -> str:
-    """A table in Markdown (GitHub's dialect), what its numbers belong to named below it."""
+    """Return a table in Markdown (GitHub's dialect), what its numbers belong to named below it."""
     lines = [_markdown_row(text.columns), _markdown_row(["---"] * len(text.columns)), *map(_markdown_row, text.rows)]
     return "\n".join([*lines, "", *(f"- {_escape(note)}" for note in text.notes), ""])
 
@@ -171,6 +171,6 @@ def _markdown_row(cells: Iterable[str]) -> str:
 
 
 def _escape(text: str) -> str:
-    """Text that Markdown shows as it is: no cell is split, no tag or emphasis opened."""
+    """Return text that Markdown shows as it is: no cell is split, no tag or emphasis opened."""
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace("\n", " ")
     return "".join("\\" + letter if letter in r"\|*_`" else letter for letter in escaped)

@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 
 from analysis.disturbance import disturbances
-from analysis.frames import Arm, Runs, timed
-from analysis.selection import first_metric, quality_metrics, selected, series
+from analysis.frames import Arm, Runs, timed_rows
+from analysis.selection import choose_arms, first_metric, quality_metrics, series
 from analysis.statistics import Interval, interval
 from bench.registry import METRICS
 
 
 def table(runs: Runs) -> pd.DataFrame:
-    """One row per arm.
+    """Return one row per arm.
 
     Columns: task, series, method, arm, knobs, backbone, preset, synthetic, seeds, examples, timed_examples, device,
     disturbed_by (why its latencies are not to be trusted; empty where nothing says so);
@@ -30,7 +30,7 @@ def table(runs: Runs) -> pd.DataFrame:
 
 @lru_cache(maxsize=8)  # every figure reads the same table; bootstrapping it once is enough
 def _table(runs: Runs) -> pd.DataFrame:
-    chosen = set(selected(runs).values())
+    chosen = set(choose_arms(runs).values())
     return pd.DataFrame([_row(arm, runs, chosen=arm in chosen) for arm in runs.arms])
 
 
@@ -48,39 +48,39 @@ def _row(arm: Arm, runs: Runs, *, chosen: bool) -> dict[str, object]:
         "synthetic": bool(arm.first.data.get("synthetic", False)),
         "seeds": ", ".join(map(str, arm.seeds)),
         "examples": min(map(len, frames)),
-        "timed_examples": min(len(timed(frame)) for frame in frames),
+        "timed_examples": min(len(timed_rows(frame)) for frame in frames),
         "device": arm.device,
         "disturbed_by": "; ".join(disturbances(arm.records)),
     }
     for name in metric_names([arm]):
         row |= _estimate(name, frames)
     return row | {
-        f"heldout_{quality}": arm.heldout(quality),
-        "heldout_flops_speedup": arm.heldout("flops_speedup"),
+        f"heldout_{quality}": arm.heldout_mean(quality),
+        "heldout_flops_speedup": arm.heldout_mean("flops_speedup"),
         "selected": chosen,
         "run_ids": " ".join(arm.run_ids),
     }
 
 
 def metric_names(arms: Iterable[Arm]) -> list[str]:
-    """What the arms are measured by: their tasks' quality metrics, then compute, then speed; speed-ups first."""
+    """Name what the arms are measured by: their tasks' quality metrics, then compute, then speed; speed-ups first."""
     quality = dict.fromkeys(name for arm in arms for name in quality_metrics(arm))
     others = [name for name in METRICS if not METRICS[name].quality]
     return [*quality, *sorted(others, key=lambda name: (METRICS[name].timed, not name.endswith("_speedup"), name))]
 
 
 def _estimate(name: str, frames: Sequence[pd.DataFrame]) -> dict[str, float]:
-    """The metric's mean over seeds, the mean ends of the seeds' intervals and the seeds' standard deviation."""
-    found = [_measure(name, frame) for frame in frames]
+    """Compute the metric's mean over seeds, the mean ends of the seeds' intervals and their standard deviation."""
+    estimates = [_measure(name, frame) for frame in frames]
     return {
-        name: fmean(one.value for one in found),
-        f"{name}_low": fmean(one.low for one in found),
-        f"{name}_high": fmean(one.high for one in found),
-        f"{name}_seed_sd": float(np.std([one.value for one in found], ddof=1)) if len(found) > 1 else math.nan,
+        name: fmean(one.value for one in estimates),
+        f"{name}_low": fmean(one.low for one in estimates),
+        f"{name}_high": fmean(one.high for one in estimates),
+        f"{name}_seed_sd": float(np.std([one.value for one in estimates], ddof=1)) if len(estimates) > 1 else math.nan,
     }
 
 
 def _measure(name: str, frame: pd.DataFrame) -> Interval:
     metric = METRICS[name]
-    rows = timed(frame) if metric.timed else frame
+    rows = timed_rows(frame) if metric.timed else frame
     return interval(metric, rows) if len(rows) else Interval(math.nan, math.nan, math.nan)

@@ -10,15 +10,15 @@ from markupsafe import Markup
 from bench.visible import visible
 
 
-def shown(value: Any) -> Any:
-    """A value as a page shows it; markup of our own is left as it is."""
+def show_value(value: Any) -> Any:
+    """Return a value as a page shows it; markup that this package made is left as it is."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("analysis", "templates"),
     autoescape=True,
-    finalize=shown,
+    finalize=show_value,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,

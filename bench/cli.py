@@ -207,8 +207,8 @@ def report_command(folder: Path, out: Path, task: str | None, in_markdown: bool)
     from analysis.frames import Runs
     from analysis.report import write_report
     from analysis.summary import markdown, summary
-    from bench.comparison_files import OVERVIEW
     from bench.locations import finished_runs
+    from bench.rationale_files import OVERVIEW
 
     if (folder / OVERVIEW).is_file():
         if task:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.comparison_files import AVERAGE, PEOPLE
+from bench.rationale_files import AVERAGE, PEOPLE
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from bench import rationale_metrics
-from bench.comparison_files import OVERVIEW, POINTS, read_frame, summary_in, write_frame
 from bench.digests import DIGESTS, digests_of, marker_text
+from bench.rationale_files import OVERVIEW, POINTS, read_frame, summary_in, write_frame
 from bench.store import write_aside
 
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench import rationale_metrics
-from bench.comparison_files import SUMMARY, write_frame
 from bench.digests import digests_of, marker_text
 from bench.documents import Document, Mask
 from bench.faithfulness import runs_of
 from bench.folders import disk_errors_at
 from bench.parts_of_speech import parts_of_speech
+from bench.rationale_files import SUMMARY, write_frame
 from bench.store import write_aside
 from eraser_eval.faithfulness import line_values
 from eraser_eval.predictions import Prediction, write_predictions

@@ -31,7 +31,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.artifacts import content_hash
-from bench.comparison_files import OVERVIEW, PEOPLE, SUMMARY, delete_single, require_replaceable, summary_in
 from bench.documents import Document, Mask, Precision, Values, documents_of
 from bench.errors import InputError
 from bench.explained_model import KEPT, ExplainedModel, model_identity, read_documents, store_of, token_scores
@@ -40,6 +39,7 @@ from bench.folders import disk_errors_at
 from bench.gold import Gold, read_gold, require_rationales
 from bench.layouts import ERASER_SPLITS
 from bench.predict import missing_stages, with_defaults
+from bench.rationale_files import OVERVIEW, PEOPLE, SUMMARY, delete_single, require_replaceable, summary_in
 from bench.rationale_results import RationaleResults
 from bench.registry import EXPLAINERS, TASKS
 from bench.train import train_all

@@ -34,8 +34,8 @@ def test_the_full_run_is_that_of_the_same_seed_and_backbone(tmp_path: Path) -> N
     fulls = [StoredRun("full1"), StoredRun("full2", seed=2), StoredRun("big", seed=2, backbone="big")]
     runs = read_runs(tmp_path, arm, *fulls, replace(arm, run_id="alone", seed=3))
     by_id = {record.run_id: record for record in runs.records}
-    assert runs.full(by_id["arm"]) is by_id["full2"]
-    assert runs.full(by_id["alone"]) is None
+    assert runs.full_model(by_id["arm"]) is by_id["full2"]
+    assert runs.full_model(by_id["alone"]) is None
 
 
 def test_seeds_that_were_not_timed_are_one_arm(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_seeds_that_share_a_fine_tuned_model_share_its_run(tmp_path: Path) -> No
         for seed in (1, 2)
     ]
     runs = read_runs(tmp_path, *arms, StoredRun("full"), StoredRun("other", seed=2))
-    assert {runs.full(record).run_id for record in runs.records if record.method == "adapler"} == {"full"}  # type: ignore[union-attr]
+    assert {runs.full_model(record).run_id for record in runs.records if record.method == "adapler"} == {"full"}  # type: ignore[union-attr]
     assert [arm.run_ids for arm in runs.arms if not arm.reference] == [("arm1", "arm2")]
 
 
@@ -80,8 +80,8 @@ def test_a_full_run_of_other_evaluation_data_is_no_reference(changed: str, tmp_p
     full = StoredRun("full", data={**DATA, **OTHER_DATA[changed]})
     runs = read_runs(tmp_path, full, StoredRun("arm", method="entropy_exit", data=DATA))
     by_id = {record.run_id: record for record in runs.records}
-    assert runs.full(by_id["arm"]) is None
-    assert runs.full(by_id["full"]) is by_id["full"]
+    assert runs.full_model(by_id["arm"]) is None
+    assert runs.full_model(by_id["full"]) is by_id["full"]
 
 
 def test_the_reference_of_the_same_training_goes_first(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_the_reference_of_the_same_training_goes_first(tmp_path: Path) -> None:
     ]
     for left, wanted in ((fulls, "tuning"), (fulls[::-1], "tuning"), ([fulls[0], *fulls[2:]], "untuned")):
         runs = read_runs(tmp_path / f"{wanted}-{left[0].run_id}", arm, *left)
-        found = runs.full(runs.records[0])
+        found = runs.full_model(runs.records[0])
         assert found is not None
         assert found.run_id == wanted
 
@@ -220,7 +220,7 @@ def test_the_reference_of_the_same_version_goes_first(tmp_path: Path) -> None:
     fulls = [StoredRun(f"full-{number}", environment=own) for number, own in enumerate(versions)]
     for order in (fulls, fulls[::-1]):
         runs = read_runs(tmp_path / order[0].run_id, arm, *order)
-        found = runs.full(runs.records[0])
+        found = runs.full_model(runs.records[0])
         assert found is not None
         assert found.run_id == "full-0"
 
@@ -231,7 +231,7 @@ def test_the_model_that_was_fine_tuned_for_a_run_is_its_reference(tmp_path: Path
     arm = StoredRun("arm", method="entropy_exit", stages=own)
     for fulls in ([StoredRun("a", stages=own), StoredRun("z")], [StoredRun("z", stages=own), StoredRun("a")]):
         runs = read_runs(tmp_path / fulls[0].run_id, arm, *fulls)
-        found = runs.full(runs.records[0])
+        found = runs.full_model(runs.records[0])
         assert found is not None
         assert found.run_id == fulls[0].run_id
 

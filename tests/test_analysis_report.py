@@ -14,7 +14,7 @@ import pytest
 from analysis.compare import compare, comparison
 from analysis.page import section
 from analysis.report import require_replaceable, write_report
-from analysis.selection import choices, selected
+from analysis.selection import choices, choose_arms
 from analysis.style import series_looks
 from analysis.summary import markdown, summary
 from analysis.table import table
@@ -87,7 +87,7 @@ def test_an_untimed_run_has_no_speed(tmp_path: Path) -> None:
 
 def test_the_choice_is_made_on_held_out_values(tmp_path: Path) -> None:
     """The fastest held-out point at most 0.01 below the full model's 0.9; 0.89 itself qualifies, 0.84 does not."""
-    chosen = selected(read_runs(tmp_path, *sweep()))
+    chosen = choose_arms(read_runs(tmp_path, *sweep()))
     assert {name: arm.label for name, arm in chosen.items()} == {
         "entropy_exit": "entropy_exit exit_threshold=0.5",
         "adapler": "adapler drop_threshold=0.02",
@@ -106,7 +106,7 @@ def test_controls_and_gates_that_saw_the_held_out_rows_are_not_chosen(tmp_path: 
         "seen": replace(run, options=gates),
         "ordered": replace(run, options=order),
     }
-    chosen = {name: selected(read_runs(tmp_path / name, StoredRun("full"), case)) for name, case in cases.items()}
+    chosen = {name: choose_arms(read_runs(tmp_path / name, StoredRun("full"), case)) for name, case in cases.items()}
     assert {name: list(found) for name, found in chosen.items()} == {
         "plain": ["m"],
         "control": [],
@@ -137,8 +137,8 @@ def test_where_nothing_is_chosen_the_reason_is_told(tmp_path: Path) -> None:
 
 def test_nothing_is_chosen_without_a_reference(tmp_path: Path) -> None:
     """Without the full model of the same seed there is nothing to be near to."""
-    assert selected(read_runs(tmp_path, *sweep()[1:])) == {}
-    assert selected(read_runs(tmp_path / "seeds", *sweep()[1:], replace(sweep()[0], seed=7))) == {}
+    assert choose_arms(read_runs(tmp_path, *sweep()[1:])) == {}
+    assert choose_arms(read_runs(tmp_path / "seeds", *sweep()[1:], replace(sweep()[0], seed=7))) == {}
 
 
 def test_the_summary_and_the_readme_table_say_what_numbers_belong_to(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "efficient_bert": set(),
     "eraser_eval": set(),
     "analysis": {
-        *("bench.registry", "bench.records", "bench.store", "bench.packs", "bench.comparison_files", "bench.folders"),
+        *("bench.registry", "bench.records", "bench.store", "bench.packs", "bench.rationale_files", "bench.folders"),
         *("bench.errors", "bench.choosing", "bench.visible"),
     },
     "bench": {"efficient_bert", "eraser_eval"},

@@ -11,7 +11,7 @@ import pytest
 
 from analysis.compare import comparison
 from analysis.frames import Runs
-from analysis.identity import named_backbones
+from analysis.identity import backbone_names
 from analysis.selection import choices, series
 from bench.records import Record
 from bench.store import RunStore
@@ -122,10 +122,10 @@ def test_a_full_model_of_other_weights_or_rows_is_no_reference() -> None:
         with_prints(ONE, heldout="x"),
     ):
         runs = runs_of(replace(full, seed=0), point)
-        assert runs.full(runs.records[1]) is None
+        assert runs.full_model(runs.records[1]) is None
         assert "lacks a full model" in choices(runs)[0]
     runs = runs_of(ONE, point)
-    assert runs.full(runs.records[1]) is runs.records[0]
+    assert runs.full_model(runs.records[1]) is runs.records[0]
 
 
 def test_choices_name_the_backbone_whose_point_they_are() -> None:
@@ -148,6 +148,6 @@ def test_the_comparison_of_two_names_their_backbones(tmp_path: Path) -> None:
     notes = comparison(store, "demo-full-0a1", "demo-full-0a2").notes
     assert "tiny-bert (aaaa1111)" in notes[0]
     assert "tiny-bert (bbbb1111)" in notes[1]
-    assert named_backbones(runs_of(ONE, SECOND).records) == ["tiny-bert"]
+    assert backbone_names(runs_of(ONE, SECOND).records) == ["tiny-bert"]
     record: Record = replace(ONE, backbone="other").record()
-    assert named_backbones([ONE.record(), record]) == ["tiny-bert", "other"]
+    assert backbone_names([ONE.record(), record]) == ["tiny-bert", "other"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.selection import choices, selected
+from analysis.selection import choices, choose_arms
 from bench.choosing import fastest, holds_up, is_faster
 from bench.errors import InputError
 from bench.search import Point, best_point
@@ -27,7 +27,7 @@ def by_report(folder: Path, full: float, score: float, speedup: float = 2.0) -> 
     """Whether the report chooses a point with this held-out score beside that full model."""
     held = {"accuracy": score, "flops_speedup": speedup}
     runs = [StoredRun("full", heldout={"accuracy": full, "flops_speedup": 1.0}), StoredRun("p", "m", heldout=held)]
-    return "m" in selected(read_runs(folder, *runs))
+    return "m" in choose_arms(read_runs(folder, *runs))
 
 
 def by_search(full: float, score: float, speedup: float = 2.0) -> bool:
@@ -96,5 +96,5 @@ def test_of_equally_fast_points_the_better_is_chosen(order: tuple[int, ...], tmp
         for point in points
     ]
     found = read_runs(tmp_path, StoredRun("full"), *runs)
-    assert selected(found)["m"].heldout("accuracy") == 0.92
+    assert choose_arms(found)["m"].heldout_mean("accuracy") == 0.92
     assert "held-out accuracy 0.920" in choices(found)[0]

@@ -16,10 +16,10 @@ import pytest
 import torch
 
 from bench import evaluation
-from bench.comparison_files import OVERVIEW, POINTS, points_in, read_frame
 from bench.errors import InputError
 from bench.evaluation import evaluate
 from bench.explanation_store import ExplanationStore
+from bench.rationale_files import OVERVIEW, POINTS, points_in, read_frame
 from efficient_bert.training import loop as training_loop
 from efficient_bert.training.cached_rows import with_cached
 from efficient_bert.training.finetune import FINETUNE

@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from analysis.frames import timed
+from analysis.frames import timed_rows
 from bench.errors import InputError
 from bench.registry import METRICS
 from tests.stored_runs import StoredRun, read_runs
@@ -65,7 +65,7 @@ def test_metrics_give_the_hand_counts(name: str) -> None:
 def test_every_metric_is_finite_on_a_stored_run(name: str, examples: pd.DataFrame) -> None:
     """Each metric is a finite float on a stored run, and its two-step form gives the same value."""
     metric = METRICS[name]
-    rows = timed(examples) if metric.timed else examples
+    rows = timed_rows(examples) if metric.timed else examples
     value = metric.compute(rows)
     assert isinstance(value, float)
     assert math.isfinite(value)

@@ -12,7 +12,7 @@ import pytest
 from analysis.compare import compare
 from analysis.curves import points
 from analysis.identity import same_examples
-from analysis.subnets import paired
+from analysis.subnets import pair_runs
 from bench.errors import InputError
 from bench.registry import PLOTS
 from bench.store import RunStore
@@ -66,8 +66,8 @@ def test_examples_are_paired_by_id_whatever_their_order(tmp_path: Path) -> None:
 def test_seeds_over_other_texts_are_no_pair(tmp_path: Path) -> None:
     """Within a report, too: runs of one seed that report on other texts are left out of a paired difference."""
     runs = read_runs(tmp_path, A, B, replace(B, run_id="demo-m-c", data=OTHER))
-    assert paired(runs, [A.run_id], [B.run_id]) == [(A.run_id, B.run_id)]
-    assert paired(runs, [A.run_id], ["demo-m-c"]) == []
+    assert pair_runs(runs, [A.run_id], [B.run_id]) == [(A.run_id, B.run_id)]
+    assert pair_runs(runs, [A.run_id], ["demo-m-c"]) == []
 
 
 def test_a_rival_is_one_over_the_same_texts(tmp_path: Path) -> None:

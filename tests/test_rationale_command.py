@@ -17,7 +17,6 @@ import torch
 from analysis.rationale_overview import read_points
 from analysis.rationales import Comparison, claims, facts, write_page
 from bench import rationale_metrics
-from bench.comparison_files import AVERAGE, OVERVIEW, SUMMARY, require_replaceable, summary_in
 from bench.documents import Reader, documents_of, explanations
 from bench.errors import InputError
 from bench.evaluation import evaluate
@@ -26,6 +25,7 @@ from bench.gold import read_gold
 from bench.parts_of_speech import parts_of_speech
 from bench.plan import Plan, make_plan
 from bench.progress import Bars
+from bench.rationale_files import AVERAGE, OVERVIEW, SUMMARY, require_replaceable, summary_in
 from bench.rationale_overview import pool_comparisons
 from bench.rationales import (
     METHODS,
@@ -237,17 +237,17 @@ def test_points_are_put_together(plan: Plan, out: Path, tmp_path: Path) -> None:
     assert answer.code == 0, answer.err
     assert not {path.name for path in folder.iterdir()} & {"summary.json", "shown.jsonl", "gold", "words.parquet"}
     points = read_points(folder)
-    assert [point.found.summary["knobs"]["eta_scale"] for point in points] == [1.0, 4.0]
-    slow, fast = (point.found for point in points)
+    assert [point.agreement.summary["knobs"]["eta_scale"] for point in points] == [1.0, 4.0]
+    slow, fast = (point.agreement for point in points)
     assert slow.summary["speedup"] < fast.summary["speedup"]
     for point in points:
-        (name,) = point.found.summary["folders"]
+        (name,) = point.agreement.summary["folders"]
         own = pd.read_csv(folder / name / "table.csv")
-        pd.testing.assert_frame_equal(point.found.table.reset_index(drop=True), own)
+        pd.testing.assert_frame_equal(point.agreement.table.reset_index(drop=True), own)
     page = (folder / "index.html").read_text(encoding="utf8")
     assert "Rationale quality against speed-up" in page
     assert page.count("<figure") == 3 * 4
-    assert all(f'href="{point.found.summary["folders"][0]}/index.html"' in page for point in points)
+    assert all(f'href="{point.agreement.summary["folders"][0]}/index.html"' in page for point in points)
     written = {path: path.stat().st_mtime_ns for path in folder.rglob("summary.json")}
     again = call(*command)
     assert (again.code, again.out) == (0, answer.out)
@@ -284,14 +284,14 @@ def test_seeds_are_put_together(plan: Plan, tmp_path: Path) -> None:
     assert [folder.name.rpartition("-")[2] for folder in folders] == ["0", "1"]
     pool_comparisons(folders, settings.out)
     ((point,), summaries) = read_points(settings.out), [summary_in(folder) for folder in folders]
-    pooled = point.found.summary
+    pooled = point.agreement.summary
     assert pooled["seeds"] == [0, 1]
     assert pooled["speedup"] == pytest.approx(np.mean([own["speedup"] for own in summaries]))
     assert pooled["kept"] == pytest.approx(np.mean([own["kept"] for own in summaries], axis=0))
     for name in ("fine-tuned", "adapler"):
         assert pooled["accuracy"][name] == pytest.approx(np.mean([own["accuracy"][name] for own in summaries]))
     values = [pd.read_csv(folder / "table.csv")["value"] for folder in folders]
-    np.testing.assert_allclose(point.found.table["value"], sum(values) / 2, rtol=1e-9)
+    np.testing.assert_allclose(point.agreement.table["value"], sum(values) / 2, rtol=1e-9)
     compare_rationales([plan], settings, Bars())
     assert not (settings.out / OVERVIEW).exists()
     with pytest.raises(InputError, match="no finished comparison"):
@@ -322,7 +322,7 @@ def test_seeds_that_share_a_fine_tuned_model_ask_it_once(
     assert len(explained) == 5
     pool_comparisons(folders, settings.out)
     (point,) = read_points(settings.out)
-    assert "seeds 0, 1, fine-tuned with seed 0" in dict(facts(point.found))["model"]
+    assert "seeds 0, 1, fine-tuned with seed 0" in dict(facts(point.agreement))["model"]
 
 
 def test_a_model_that_was_trained_again_is_explained_again(plan: Plan, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from analysis.compare import comparison
 from analysis.frames import Runs
-from analysis.statistics import texts_of
+from analysis.statistics import group_rows_by_text
 from bench import evaluation
 from bench.backbones import resolve, tokenizer
 from bench.data import encode, fingerprint, load_split
@@ -59,11 +59,11 @@ def test_an_id_is_just_an_id(tmp_path: Path, ids: Sequence[str]) -> None:
     table = evaluation.evaluate(
         arm(), [{**row, "example_id": name} for row, name in zip(rows(12), ids, strict=True)]
     ).to_pandas()
-    assert [list(own) for own in texts_of(table)] == [[row] for row in range(12)]
+    assert [list(own) for own in group_rows_by_text(table)] == [[row] for row in range(12)]
     run = StoredRun("run", examples=12)
     store = RunStore(tmp_path)
     store.put(run.record(), renamed(run.table(), ids, texts=ids))
-    assert len(texts_of(Runs.read(store, ["run"]).frames["run"])) == 12
+    assert len(group_rows_by_text(Runs.read(store, ["run"]).frames["run"])) == 12
 
 
 def renamed(table: pa.Table, ids: Sequence[str], *, texts: Sequence[str] | None) -> pa.Table:
@@ -87,7 +87,7 @@ def test_windows_name_their_text(tmp_path: Path) -> None:
     found = evaluation.evaluate(
         arm(), [{**row, "text_id": f"t{place // 5}"} for place, row in enumerate(rows(12))]
     ).to_pandas()
-    assert [list(own) for own in texts_of(found)] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11]]
+    assert [list(own) for own in group_rows_by_text(found)] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11]]
 
 
 @pytest.mark.parametrize(("task", "texts"), [("movies", 4), ("hatexplain", 12), ("sst2", 12), ("gone", 12)])
@@ -101,7 +101,7 @@ def test_a_table_without_the_column_is_read(tmp_path: Path, task: str, texts: in
     table = store.examples("old")
     assert table.schema.names == EXAMPLE_SCHEMA.names
     assert table["example_id"].to_pylist() == ids
-    assert len(texts_of(table.to_pandas())) == texts
+    assert len(group_rows_by_text(table.to_pandas())) == texts
 
 
 def test_old_tables_and_new_ones_are_compared(tmp_path: Path) -> None:
@@ -112,7 +112,9 @@ def test_old_tables_and_new_ones_are_compared(tmp_path: Path) -> None:
     table = old.table()
     pq.write_table(renamed(table, table["example_id"].to_pylist(), texts=None), tmp_path / "old" / "examples.parquet")
     frames = Runs.read(store, ids).frames
-    assert [list(own) for own in texts_of(frames["old"])] == [list(own) for own in texts_of(frames["new"])]
+    assert [list(own) for own in group_rows_by_text(frames["old"])] == [
+        list(own) for own in group_rows_by_text(frames["new"])
+    ]
     assert any("windows of a text" in note for note in comparison(store, "old", "new").notes)
 
 

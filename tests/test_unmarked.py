@@ -14,10 +14,10 @@ from analysis.rationale_texts import document_views
 from analysis.rationales import Agreement, claims, group_tables, table_rows, write_page
 from analysis.rationales import Comparison as Stored
 from bench import rationale_metrics
-from bench.comparison_files import AVERAGE
 from bench.documents import Document
 from bench.errors import InputError
 from bench.gold import read_gold
+from bench.rationale_files import AVERAGE
 from bench.rationale_results import RationaleResults
 from bench.rationales import select_rationales
 from bench.registry import TASKS

@@ -13,7 +13,7 @@ from analysis.labels import label_curves
 from analysis.pareto import front
 from analysis.plots import Plot
 from analysis.style import method_look
-from analysis.subnets import STATIC, difference, family, groups, paired
+from analysis.subnets import STATIC, difference, family, groups, pair_runs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _COLUMNS = ["series", "curve", "method", "mechanism", "arm", "knobs", "model", "static"]
 _COLUMNS += [f"{axis}{end}" for axis in ("flops_speedup", "quality") for end in ("", "_low", "_high")]
 _COLUMNS += ["y_metric", "pareto", "selected", "rival", "over", "over_low", "over_high", "run_ids"]
-_NONE = "-"  # in place of a rival
+_NONE = "-"  # where there is no rival
 _TICKS = (0.25, 0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 32, 64)
 
 
@@ -49,16 +49,18 @@ def _data(runs: Runs) -> pd.DataFrame:
         names[arm].removeprefix(series).strip() or NO_KNOBS
         for arm, series in zip(frame["arm"], frame["series"], strict=True)
     ]
-    frame[["rival", "over", "over_low", "over_high"]] = [_over(runs, row, static) for _, row in frame.iterrows()]
+    frame[["rival", "over", "over_low", "over_high"]] = [
+        _compare_with_rival(runs, row, static) for _, row in frame.iterrows()
+    ]
     return frame[_COLUMNS].reset_index(drop=True)
 
 
-def _over(runs: Runs, row: pd.Series[Any], static: pd.DataFrame) -> tuple[str, float, float, float]:
+def _compare_with_rival(runs: Runs, row: pd.Series[Any], static: pd.DataFrame) -> tuple[str, float, float, float]:
     """Return the best subnet of the same model at no more FLOPs, and the paired difference from it."""
     cheaper = static[
         (static["flops_speedup"] >= row["flops_speedup"]) & ~static["models"].map(row["models"].isdisjoint)
     ]
-    pairs = {rival: paired(runs, rival.split(), row["run_ids"].split()) for rival in cheaper["run_ids"]}
+    pairs = {rival: pair_runs(runs, rival.split(), row["run_ids"].split()) for rival in cheaper["run_ids"]}
     cheaper = cheaper[cheaper["run_ids"].map(pairs).astype(bool)]
     if row["static"] or cheaper.empty:
         return _NONE, math.nan, math.nan, math.nan

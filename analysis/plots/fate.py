@@ -14,7 +14,7 @@ from analysis.style import MUTED, SMALL_TEXT, shorten
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLUMNS = [*ARM_COLUMNS, "place", "piece", "live_layers", "layers", "run_ids"]
+_COLUMNS = [*ARM_COLUMNS, "position", "piece", "live_layers", "layers", "run_ids"]
 _TALLEST, _BASELINE = 0.31, 0.52  # of a row: live in every layer; where bars stand
 _PIECE: dict[str, Any] = {"rotation": 90, "ha": "center", "va": "top", "fontsize": SMALL_TEXT}
 
@@ -38,15 +38,15 @@ def _draw(ax: Axes, frame: pd.DataFrame) -> None:
     def draw_row(arm: pd.DataFrame, row: int, colour: str) -> tuple[str, str]:
         baseline = row + _BASELINE
         share = arm["live_layers"] / arm["layers"]
-        ax.bar(arm["place"], -_TALLEST * share, bottom=baseline, width=0.7, color=colour)
+        ax.bar(arm["position"], -_TALLEST * share, bottom=baseline, width=0.7, color=colour)
         ax.axhline(baseline, color=MUTED, linewidth=0.8)
-        for position, piece, live in zip(arm["place"], arm["piece"], share, strict=True):
+        for position, piece, live in zip(arm["position"], arm["piece"], share, strict=True):
             weight = {"alpha": 0.55 + 0.45 * live, "fontweight": "bold" if live == 1 else "normal"}
             ax.text(position, baseline + 0.03, shorten(piece, 12), **_PIECE, **weight)
         return arm["arm"].iloc[0], f"live in {share.mean():.0%} of the layers on average"
 
     draw_rows(ax, frame, draw_row)
-    ax.set_xlim(-1.2, frame["place"].max() + 0.6)
+    ax.set_xlim(-1.2, frame["position"].max() + 0.6)
     ax.set_xticks([])
 
 

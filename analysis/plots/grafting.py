@@ -16,7 +16,7 @@ from analysis.labels import legend_below
 from analysis.plots import Plot
 from analysis.selection import first_metric
 from analysis.style import INK, MUTED, SMALL_TEXT, SURFACE, shorten
-from analysis.subnets import difference, family, paired
+from analysis.subnets import difference, family, pair_runs
 from bench.registry import METRICS
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def _data(runs: Runs) -> pd.DataFrame:
         parts = []
         for size, both in subnets.groupby(["width", "depth"], sort=False):
             ids = {way: part["run_ids"].iloc[0].split() for way, part in both.groupby("graft")}
-            parts.append((size, paired(runs, ids.get("no", []), ids.get("yes", []))))
+            parts.append((size, pair_runs(runs, ids.get("no", []), ids.get("yes", []))))
         parts = [(size, pairs) for size, pairs in parts if pairs]
         if len(parts) > 1:
             parts.append(((math.nan, math.nan), [pair for _, pairs in parts for pair in pairs]))

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
-from analysis.disturbance import MARK, disturbed
-from analysis.frames import Runs, timed
+from analysis.disturbance import MARK, is_disturbed
+from analysis.frames import Runs, timed_rows
 from analysis.plots import Plot
 from analysis.rows import ARM_COLUMNS, arm_values, draw_rows, row_height
 from analysis.style import INK, SURFACE, wrap
-from analysis.summary import devices, number
+from analysis.summary import devices, format_value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,13 +29,13 @@ def _data(runs: Runs) -> pd.DataFrame:
     """Return one row per timed arm and percentile of its raw samples, seeds pooled."""
     rows = []
     for arm in runs.arms:
-        frames = [timed(runs.frames[run_id]) for run_id in arm.run_ids]
+        frames = [timed_rows(runs.frames[run_id]) for run_id in arm.run_ids]
         samples = [sample for frame in frames for seconds in frame["seconds"] for sample in seconds]
         if not samples:
             continue
         for percentile, value in zip(_PERCENTILES, np.percentile(samples, _PERCENTILES), strict=True):
             known = (*arm_values(arm, runs), arm.device, percentile, float(value), len(samples))
-            rows.append((*known, disturbed(arm), " ".join(arm.run_ids)))
+            rows.append((*known, is_disturbed(arm), " ".join(arm.run_ids)))
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
@@ -45,7 +45,7 @@ def _draw(ax: Axes, frame: pd.DataFrame) -> None:
     def draw_row(arm: pd.DataFrame, row: int, colour: str) -> tuple[str, str]:
         at = dict(zip(arm["percentile"], arm["seconds"], strict=True))
         _draw_spread(ax, at, height=row + _MIDDLE, colour=colour)
-        note = ", ".join(f"p{p} {number(f'latency_p{p}_seconds', at[p])}" for p in (50, 90, 99)) + " ms"
+        note = ", ".join(f"p{p} {format_value(f'latency_p{p}_seconds', at[p])}" for p in (50, 90, 99)) + " ms"
         mark = MARK if arm["disturbed"].iloc[0] else ""
         return _label(arm["arm"].iloc[0], arm["device"].iloc[0], several=several), note + mark
 
@@ -67,7 +67,9 @@ def _label(name: str, device: str, *, several: bool) -> str:
 
 
 def _draw_spread(ax: Axes, at: Mapping[int, float], *, height: float, colour: str) -> None:
-    """Draw p1 to p99 thin, p25 to p75 thick, a dot at the median and a tick at p90; `at` in seconds, drawn in ms."""
+    """Draw p1 to p99 thin, p25 to p75 thick, a dot at the median and a tick at p90.
+
+    `at` maps percentiles to seconds; they are drawn in ms."""
     ms = {percentile: seconds * 1000 for percentile, seconds in at.items()}
     ax.hlines(height, ms[1], ms[99], color=colour, linewidth=1.4, zorder=2)
     ax.hlines(height, ms[25], ms[75], color=colour, linewidth=8, alpha=0.55, zorder=2)

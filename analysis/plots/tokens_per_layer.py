@@ -48,7 +48,7 @@ def _draw(ax: Axes, frame: pd.DataFrame) -> None:
 
 
 def _draw_layers(ax: Axes, arm: pd.DataFrame, *, baseline: float, colour: str) -> None:
-    """Draw a bar per layer up to the mean share alive, written above; p5 to p95 thin, p25 to p75 thick beside it."""
+    """Draw a bar per layer up to the mean share alive. The mean is above it; p5 to p95 and p25 to p75 are beside it."""
     ax.bar(arm["layer"], -_TALLEST * arm["mean"], bottom=baseline, width=0.5, color=colour, alpha=0.85, zorder=2)
     ax.axhline(baseline, color=MUTED, linewidth=0.8, zorder=3)
     beside = arm["layer"] + 0.36

@@ -30,7 +30,7 @@ def _data(runs: Runs) -> pd.DataFrame:
     rows = []
     for arm, name in zip(runs.arms, groups(runs), strict=True):
         heads = np.concatenate([np.vstack(runs.frames[run_id]["heads"].tolist()) for run_id in arm.run_ids])
-        reference = runs.full(arm.first)
+        reference = runs.full_model(arm.first)
         most = np.vstack(runs.frames[reference.run_id]["heads"].tolist()).max() if reference else heads.max()
         if len(np.unique(heads[heads > 0])) < 2:
             continue

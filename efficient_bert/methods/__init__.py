@@ -48,7 +48,7 @@ class Method:
         control_of: the method whose point of it this is the control for, empty for others.
         knobs: values that vary at inference; the stages add those that vary in training.
         leaving: the knob that says who leaves, where there is one.
-        released_flops: (model, its pass, knob values) -> the authors' counts of the pass and of the full model, each
+        published_flops: (model, its pass, knob values) -> the authors' counts of the pass and of the full model, each
             (B,) int64; None where they count as we do.
         suite: it runs where no method is named; not one whose training takes as long as all others'.
         measure: (model, rows, knob values): writes into the model's configuration what a control's `own` shares are on

@@ -1,4 +1,4 @@
-"""A run's record held against its own table: a number that the table does not give is refused, not repeated."""
+"""Compare a run's record with its table: a number that the table does not give is refused, not repeated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.registry import METRICS
 _ROUNDING = 1e-6  # of another version of a library
 
 
-def require_recorded(record: Record, examples: pd.DataFrame, *, path: Path, remedy: str) -> None:
+def require_same_metrics(record: Record, examples: pd.DataFrame, *, path: Path, remedy: str) -> None:
     """Check the metrics of a record against those of its table.
 
     Args:
