@@ -129,10 +129,8 @@ def _run(runner: Runner, rows: Rows) -> Output:
     import torch
 
     from efficient_bert import Batch, run
-    from efficient_bert.training.batches import collate
 
-    inputs = collate(rows, pad_token_id=runner.model.config.padding)
-    batch = Batch.of({name: value.to(runner.device) for name, value in inputs.items()})
+    batch = Batch.of_rows(rows, pad_token_id=runner.model.config.padding, device=runner.device)
     with torch.inference_mode():
         return run(runner.model, batch, runner.policy)
 

@@ -148,10 +148,8 @@ def sample_rows(plan: Plan) -> list[int]:
 def single_batch(plan: Plan, row: Mapping[str, Any]) -> Any:
     """Return one example as a batch of one on the device."""
     from efficient_bert import Batch
-    from efficient_bert.training.batches import collate
 
-    inputs = collate([row], pad_token_id=plan.config.padding)
-    return Batch.of({name: value.to(plan.settings.device) for name, value in inputs.items()})
+    return Batch.of_rows([row], pad_token_id=plan.config.padding, device=plan.settings.device)
 
 
 def make_forward(runner: Runner) -> Callable[[Any], object]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -59,6 +59,30 @@ class Batch:
         if ids.numel() == 0 or not bool(mask.any(1).all()):
             raise InputError("the batch has an example without tokens; every text needs at least [CLS]")
         return cls(ids, mask, torch.zeros_like(ids) if types is None else types)
+
+    @classmethod
+    def of_rows(
+        cls, rows: Sequence[Mapping[str, Any]], *, pad_token_id: int, device: torch.device | str = "cpu"
+    ) -> Batch:
+        """Make a batch of encoded rows on a device, padded on the right to the longest row.
+
+        Raises:
+            InputError: a row holds no token at all.
+        """
+        return cls.of({name: part.to(device) for name, part in pad_rows(rows, pad_token_id=pad_token_id).items()})
+
+
+def pad_rows(rows: Sequence[Mapping[str, Any]], *, pad_token_id: int) -> dict[str, Tensor]:
+    """Pad rows on the right: int64 `input_ids`, `token_type_ids` and `attention_mask`, each (B, L)."""
+    longest = max(len(row["input_ids"]) for row in rows)
+    ids = torch.full((len(rows), longest), pad_token_id)
+    types, mask = torch.zeros_like(ids), torch.zeros_like(ids)
+    for number, row in enumerate(rows):
+        length = len(row["input_ids"])
+        ids[number, :length] = torch.tensor(row["input_ids"])
+        types[number, :length] = torch.tensor(row["token_type_ids"])
+        mask[number, :length] = 1
+    return {"input_ids": ids, "token_type_ids": types, "attention_mask": mask}
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from efficient_bert import Batch
 from efficient_bert.training.batches import LengthBuckets, collate
 
 
@@ -66,3 +67,12 @@ def test_collating_by_hand() -> None:
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1] * 5]
     assert batch["labels"].tolist() == [1, 0]
     assert {part.dtype for part in batch.values()} == {torch.int64}
+
+
+def test_encoded_rows_become_a_batch_without_labels() -> None:
+    """Rows need no label; what is padded is masked."""
+    rows = [{"input_ids": [2, 5, 3], "token_type_ids": [0, 0, 1]}, {"input_ids": [2], "token_type_ids": [0]}]
+    batch = Batch.of_rows(rows, pad_token_id=9)
+    assert batch.input_ids.tolist() == [[2, 5, 3], [2, 9, 9]]
+    assert batch.token_type_ids.tolist() == [[0, 0, 1], [0, 0, 0]]
+    assert batch.mask.tolist() == [[True, True, True], [True, False, False]]

@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from efficient_bert.engine import Batch
+from efficient_bert.engine import Batch, pad_rows
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.training import Rows
 
@@ -56,16 +56,8 @@ def batch_of(model: EfficientBertForSequenceClassification, inputs: Mapping[str,
 
 def collate(rows: Rows, *, pad_token_id: int) -> dict[str, Tensor]:
     """Pad rows on the right: int64 `input_ids`, `token_type_ids` and `attention_mask` (B, L), and `labels` (B,)."""
-    longest = max(len(row["input_ids"]) for row in rows)
-    ids = torch.full((len(rows), longest), pad_token_id)
-    types, mask = torch.zeros_like(ids), torch.zeros_like(ids)
-    for number, row in enumerate(rows):
-        length = len(row["input_ids"])
-        ids[number, :length] = torch.tensor(row["input_ids"])
-        types[number, :length] = torch.tensor(row["token_type_ids"])
-        mask[number, :length] = 1
     labels = torch.tensor([row["label"] for row in rows])
-    return {"input_ids": ids, "token_type_ids": types, "attention_mask": mask, "labels": labels}
+    return {**pad_rows(rows, pad_token_id=pad_token_id), "labels": labels}
 
 
 def chunks(rows: Sequence[Row], size: int = 64) -> Iterator[Sequence[Row]]:
