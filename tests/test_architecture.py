@@ -76,6 +76,14 @@ def test_imports_go_one_way(source: Path) -> None:
 
 
 @each_source
+def test_inference_needs_no_training(source: Path) -> None:
+    """In the library only training imports training, or accelerate (which transformers loads where it is installed)."""
+    if source.parts[0] == "efficient_bert" and source.parts[1] != "training":
+        needed = [module for module, typing_only in imports(parsed(source)) if not typing_only]
+        assert not [module for module in needed if within(module, {"efficient_bert.training", "accelerate"})]
+
+
+@each_source
 def test_imports_are_absolute(source: Path) -> None:
     """No import starts with a dot."""
     assert not [module for module, _ in imports(parsed(source)) if module.startswith(".")]
@@ -101,11 +109,17 @@ def test_nothing_unpickles_or_runs_foreign_code(source: Path) -> None:
         ("import bench.cli", {"torch", "transformers", "datasets", "pandas", "numpy", "matplotlib", "pyarrow"}),
         ("import analysis.report; from bench.registry import PLOTS, METRICS; [*PLOTS, *METRICS]", {"torch"}),
         ("import eraser_eval.schema", {"torch", "transformers", "pandas"}),
+        (
+            "from efficient_bert.methods.entropy_exit import ENTROPY_EXIT as m; from tests.tiny import *;"
+            "from efficient_bert import run; import torch; o = tiny_model();"
+            "run(o, tiny_batch([3]), m.policy(o, {'exit_threshold': 0.3}))",
+            {"datasets", "efficient_bert.training"},
+        ),
         ("import bench.choosing", {"torch", "transformers", "pandas", "numpy"}),
     ],
 )
 def test_importing_is_light(statement: str, heavy: set[str]) -> None:
-    """The command line imports without numbers, the report and the rationales without torch."""
+    """The command line imports without numbers, report and rationales without torch; a method runs without training."""
     code = f"{statement}\nimport sys\nprint(*sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
