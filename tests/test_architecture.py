@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import efficient_bert
+
 ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
     "efficient_bert": set(),
@@ -115,11 +117,24 @@ def test_nothing_unpickles_or_runs_foreign_code(source: Path) -> None:
             "run(o, tiny_batch([3]), m.policy(o, {'exit_threshold': 0.3}))",
             {"datasets", "efficient_bert.training"},
         ),
+        (
+            "import efficient_bert.errors, efficient_bert.knobs, efficient_bert.rows, bench.registry",
+            {"torch", "transformers", "numpy", "efficient_bert.engine"},
+        ),
         ("import bench.choosing", {"torch", "transformers", "pandas", "numpy"}),
     ],
 )
 def test_importing_is_light(statement: str, heavy: set[str]) -> None:
-    """The command line imports without numbers, report and rationales without torch; a method runs without training."""
+    """The command line imports without numbers, report and errors without torch; a method runs without training."""
     code = f"{statement}\nimport sys\nprint(*sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_the_package_has_its_names() -> None:
+    """Every public name is there and listed, and no other."""
+    assert set(efficient_bert.__all__) == set(efficient_bert.MODULES) <= set(dir(efficient_bert))
+    for name in efficient_bert.__all__:
+        assert getattr(efficient_bert, name).__module__ == f"efficient_bert.{efficient_bert.MODULES[name]}"
+    with pytest.raises(AttributeError, match="has no attribute 'Model'"):
+        _ = efficient_bert.Model
