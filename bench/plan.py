@@ -18,7 +18,7 @@ from bench.fitting import Misfit, Points, check_values, config_after_stage, grid
 from bench.folders import Folders, digest
 from bench.plan_checks import check_controls, check_device, check_names, check_time_again
 from bench.presets import Preset, find_preset
-from bench.registry import METHODS, TASKS
+from bench.registry import METHODS, STAGES, TASKS, all_knobs, stages_of
 from bench.settings import Settings
 from bench.store import RunStore
 
@@ -181,10 +181,10 @@ class Plan:
         chosen = {**{name: (value,) for name, value in self.preset.knobs.items()}, **self.settings.knobs}
         arms, misfits = [], []
         known: dict[str, list[str]] = {}  # points share most of their training
-        for knobs in grid(method.all_knobs, chosen):
-            options = {stage.name: self.options_of(stage, knobs) for stage in method.stage.chain}
+        for knobs in grid(all_knobs(method), chosen):
+            options = {stage.name: self.options_of(stage, knobs) for stage in stages_of(method)}
             if (key := repr(options)) not in known:
-                known[key] = unfit_reasons(method.stage, self.config, options, self.vocabulary)
+                known[key] = unfit_reasons(STAGES[method.stage], self.config, options, self.vocabulary)
             if known[key]:
                 misfits.append(Misfit(tuple(known[key]), untrained=True))
                 continue
@@ -197,7 +197,7 @@ class Plan:
 
     def arm(self, method: Method, knobs: Mapping[str, Value]) -> Arm:
         """Return one arm with its job and its run id."""
-        job = self.job(method.stage, knobs)
+        job = self.job(STAGES[method.stage], knobs)
         decided_by = {
             "version": __version__,
             "task": self.task.name,

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import efficient_bert
+
 ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
     "efficient_bert": set(),
@@ -76,6 +78,14 @@ def test_imports_go_one_way(source: Path) -> None:
 
 
 @each_source
+def test_inference_needs_no_training(source: Path) -> None:
+    """In the library only training imports training, or accelerate (which transformers loads where it is installed)."""
+    if source.parts[0] == "efficient_bert" and source.parts[1] != "training":
+        needed = [module for module, typing_only in imports(parsed(source)) if not typing_only]
+        assert not [module for module in needed if within(module, {"efficient_bert.training", "accelerate"})]
+
+
+@each_source
 def test_imports_are_absolute(source: Path) -> None:
     """No import starts with a dot."""
     assert not [module for module, _ in imports(parsed(source)) if module.startswith(".")]
@@ -101,11 +111,30 @@ def test_nothing_unpickles_or_runs_foreign_code(source: Path) -> None:
         ("import bench.cli", {"torch", "transformers", "datasets", "pandas", "numpy", "matplotlib", "pyarrow"}),
         ("import analysis.report; from bench.registry import PLOTS, METRICS; [*PLOTS, *METRICS]", {"torch"}),
         ("import eraser_eval.schema", {"torch", "transformers", "pandas"}),
+        (
+            "from efficient_bert.methods.entropy_exit import ENTROPY_EXIT as m; from tests.tiny import *;"
+            "from efficient_bert import run; import torch; o = tiny_model();"
+            "run(o, tiny_batch([3]), m.policy(o, {'exit_threshold': 0.3}))",
+            {"datasets", "efficient_bert.training"},
+        ),
+        (
+            "import efficient_bert.errors, efficient_bert.knobs, efficient_bert.rows, bench.registry",
+            {"torch", "transformers", "numpy", "efficient_bert.engine"},
+        ),
         ("import bench.choosing", {"torch", "transformers", "pandas", "numpy"}),
     ],
 )
 def test_importing_is_light(statement: str, heavy: set[str]) -> None:
-    """The command line imports without numbers, the report and the rationales without torch."""
+    """The command line imports without numbers, report and errors without torch; a method runs without training."""
     code = f"{statement}\nimport sys\nprint(*sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_the_package_has_its_names() -> None:
+    """Every public name is there and listed, and no other."""
+    assert set(efficient_bert.__all__) == set(efficient_bert.MODULES) <= set(dir(efficient_bert))
+    for name in efficient_bert.__all__:
+        assert getattr(efficient_bert, name).__module__ == f"efficient_bert.{efficient_bert.MODULES[name]}"
+    with pytest.raises(AttributeError, match="has no attribute 'Model'"):
+        _ = efficient_bert.Model

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from efficient_bert import Batch, EfficientBertConfig, Execution, InputError, run
+from efficient_bert.calibration.profiles import STEPS, measure_profiles
 from efficient_bert.choice_controls import (
     check_shares,
     class_shares,
@@ -30,7 +31,6 @@ from efficient_bert.methods.random_exits import RANDOM_EXITS
 from efficient_bert.methods.random_flexible import RANDOM_FLEXIBLE
 from efficient_bert.methods.width_gates import WIDTH_GATES
 from efficient_bert.subnets import subnet_policy, uniform_subnet
-from efficient_bert.training.profiles import STEPS, measure_profiles
 from tests.test_training_loop import rows
 from tests.tiny import rows_of, tiny_batch, tiny_config, tiny_model
 
@@ -249,7 +249,7 @@ def test_controls_stand_beside_their_methods() -> None:
     for method, control in ((WIDTH_GATES, CONSTANT_WIDTHS), (PREFIX_EXIT, RANDOM_EXITS)):
         assert control.control_of == method.name
         assert set(method.knobs) <= set(control.knobs)
-        assert control.stage is method.stage
+        assert control.stage == method.stage
 
 
 @pytest.mark.parametrize(

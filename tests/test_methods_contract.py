@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.registry import METHODS
+from bench.registry import METHODS, all_knobs, stages_of
 from efficient_bert import Batch, Execution, run
 from efficient_bert.cost import trace_flops
 from efficient_bert.decisions import Decision, Policy, View
@@ -29,7 +29,7 @@ def method(request: pytest.FixtureRequest) -> Method:
 
 def default_policy(method: Method) -> Policy:
     """The policy at the default knobs, which fit a model of four layers and two classes."""
-    knobs = {knob.name: knob.parse(knob.default) for knob in method.all_knobs}
+    knobs = {knob.name: knob.parse(knob.default) for knob in all_knobs(method)}
     method.check(MODEL.config, knobs)
     return method.policy(MODEL, knobs)
 
@@ -45,9 +45,9 @@ def test_a_method_says_what_it_is(method: Method) -> None:
 
 def test_knobs_are_named_once_and_their_values_fit(method: Method) -> None:
     """Defaults and points parse to themselves, and no two knobs of a method and its stages share a name."""
-    names = [knob.name for knob in method.all_knobs]
+    names = [knob.name for knob in all_knobs(method)]
     assert len(names) == len(set(names))
-    for knob in (*method.all_knobs, *(option for stage in method.stage.chain for option in stage.options)):
+    for knob in (*all_knobs(method), *(option for stage in stages_of(method) for option in stage.options)):
         assert knob.summary
         assert knob.name.isidentifier()
         for value in (knob.default, *knob.points):
@@ -57,7 +57,7 @@ def test_knobs_are_named_once_and_their_values_fit(method: Method) -> None:
 
 def test_stages_are_named_once_and_cost_something(method: Method) -> None:
     """A chain of stages has distinct names, and a positive cost at the default options."""
-    chain = method.stage.chain
+    chain = stages_of(method)
     assert len({stage.name for stage in chain}) == len(chain)
     for stage in chain:
         assert stage.summary
@@ -94,7 +94,7 @@ def test_who_leaves_is_read_off_a_pass_in_which_nobody_does(name: str) -> None:
     leaving = method.leaving
     assert leaving is not None
     (knob,) = (knob for knob in method.knobs if knob.name == leaving.knob)
-    knobs = {knob.name: knob.parse(knob.default) for knob in method.all_knobs}
+    knobs = {knob.name: knob.parse(knob.default) for knob in all_knobs(method)}
     with torch.inference_mode():
         whole = run(MODEL, batch, method.policy(MODEL, {**knobs, knob.name: leaving.never}))
         certainty = entropy(stack_exit_logits(whole)).flatten()

@@ -12,7 +12,7 @@ from scipy.stats import pearsonr, spearmanr
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
 from bench.evaluation import answer_columns, evaluate
-from bench.registry import METHODS
+from bench.registry import METHODS, all_knobs
 from bench.runners import Runner
 from bench.store import EXAMPLE_SCHEMA, RunStore, example_schema
 from efficient_bert import EfficientBertConfig, EfficientBertForSequenceClassification, InputError
@@ -117,7 +117,7 @@ def test_rules_for_classes_refuse_scores(name: str) -> None:
     with pytest.raises(
         InputError, match=f"{name} compares classes, but the answer is a real-valued score; take method"
     ):
-        method.check(tiny_config(classes=1), {knob.name: knob.default for knob in method.all_knobs})
+        method.check(tiny_config(classes=1), {knob.name: knob.default for knob in all_knobs(method)})
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from efficient_bert.engine import Output
 from efficient_bert.exits import Done
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.model import EfficientBertForSequenceClassification
-from efficient_bert.training import Rows, Stage
+from efficient_bert.rows import Rows
 
 Count = Callable[[EfficientBertForSequenceClassification, Output, Mapping[str, Value]], tuple[Tensor, Tensor]]
 
@@ -43,7 +43,7 @@ class Method:
         name: registry name, as typed.
         summary: one line for listings.
         source: paper and section.
-        stage: the last training stage; its model is the one that runs.
+        stage: name of the last training stage; its model is the one that runs.
         policy: (model, knob values) -> policy.
         control_of: the method whose point of it this is the control for, empty for others.
         knobs: values that vary at inference; the stages add those that vary in training.
@@ -60,7 +60,7 @@ class Method:
     name: str
     summary: str
     source: str
-    stage: Stage
+    stage: str
     policy: Callable[[EfficientBertForSequenceClassification, Mapping[str, Value]], Policy]
     control_of: str = ""
     knobs: tuple[Knob, ...] = ()
@@ -69,8 +69,3 @@ class Method:
     suite: bool = True
     measure: Callable[[EfficientBertForSequenceClassification, Rows, Mapping[str, Value]], None] | None = None
     check: Callable[[EfficientBertConfig, Mapping[str, Value]], None] = lambda config, knobs: None
-
-    @property
-    def all_knobs(self) -> tuple[Knob, ...]:
-        """Training knobs of every stage, first stage first, then the method's own."""
-        return (*(knob for stage in self.stage.chain for knob in stage.knobs), *self.knobs)

@@ -13,7 +13,6 @@ from efficient_bert.methods.random_widths import check, measure
 from efficient_bert.methods.width_gates import WIDTH_MULT_LIST
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.subnets import subnet_policy
-from efficient_bert.training.gating import GATES
 
 
 def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
@@ -26,7 +25,7 @@ CONSTANT_WIDTHS = Method(
     name="constant_widths",
     summary="control: one width per layer for every example, the mean of the gates' choices",
     source="Hu et al., 2023, Flexible BERT: the same mean widths, without its gates",
-    stage=GATES,
+    stage="gates",
     control_of="width_gates",
     policy=policy,
     measure=measure,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from efficient_bert.calibration.profiles import measure_profiles
 from efficient_bert.choice_controls import EXIT_RATES, check_shares, exit_shares, random_exits
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.controls import CONTROL_SEED
@@ -11,10 +12,8 @@ from efficient_bert.decisions import Policy
 from efficient_bert.knobs import Value
 from efficient_bert.methods import Method, prefix_exit
 from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.rows import Rows
 from efficient_bert.subnets import subnet_policy, uniform_subnet
-from efficient_bert.training import Rows
-from efficient_bert.training.flexible import FINAL
-from efficient_bert.training.profiles import measure_profiles
 
 
 def exit_at_random(config: EfficientBertConfig, knobs: Mapping[str, Value], *, widths: Policy) -> Policy:
@@ -50,7 +49,7 @@ RANDOM_EXITS = Method(
     name="random_exits",
     summary="control: as many examples leave at each depth as with prefix_exit, at random",
     source="Hu et al., 2023, Flexible BERT: the same exit rates, without certainty",
-    stage=FINAL,
+    stage="final",
     control_of="prefix_exit",
     policy=policy,
     measure=measure,

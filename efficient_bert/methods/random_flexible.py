@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from efficient_bert.calibration.profiles import measure_profiles
 from efficient_bert.choice_controls import CLASS_RATES, EXIT_RATES, check_shares, staying_class_shares
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.controls import CONTROL_SEED
@@ -14,9 +15,7 @@ from efficient_bert.methods import Method, flexible
 from efficient_bert.methods.random_exits import exit_at_random
 from efficient_bert.methods.random_widths import draw_widths
 from efficient_bert.model import EfficientBertForSequenceClassification
-from efficient_bert.training import Rows
-from efficient_bert.training.gating import GATES
-from efficient_bert.training.profiles import measure_profiles
+from efficient_bert.rows import Rows
 
 
 def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
@@ -41,7 +40,7 @@ RANDOM_FLEXIBLE = Method(
     name="random_flexible",
     summary="control: widths and exits as often as Flexible BERT chooses them, at random",
     source="Hu et al., 2023, Flexible BERT: the same widths and exit rates, without gates and certainty",
-    stage=GATES,
+    stage="gates",
     control_of="flexible",
     policy=policy,
     measure=measure,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from efficient_bert.calibration.profiles import measure_profiles
 from efficient_bert.choice_controls import CLASS_RATES, ClassShares, check_shares, class_shares, random_widths
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.controls import CONTROL_SEED
@@ -13,9 +14,7 @@ from efficient_bert.knobs import Value
 from efficient_bert.methods import Method
 from efficient_bert.methods.width_gates import WIDTH_MULT_LIST
 from efficient_bert.model import EfficientBertForSequenceClassification
-from efficient_bert.training import Rows
-from efficient_bert.training.gating import GATES
-from efficient_bert.training.profiles import measure_profiles
+from efficient_bert.rows import Rows
 
 
 def draw_widths(config: EfficientBertConfig, knobs: Mapping[str, Value], *, shares: ClassShares) -> Policy:
@@ -48,7 +47,7 @@ RANDOM_WIDTHS = Method(
     name="random_widths",
     summary="control: each layer's widths as often as the gates choose them, for random examples",
     source="Hu et al., 2023, Flexible BERT: the same widths, without its gates",
-    stage=GATES,
+    stage="gates",
     control_of="width_gates",
     policy=policy,
     measure=measure,

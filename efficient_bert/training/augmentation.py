@@ -27,8 +27,9 @@ from efficient_bert.errors import InputError
 from efficient_bert.files import read_table, write_tables
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.model import EfficientBertForSequenceClassification
-from efficient_bert.training import Context, Rows
-from efficient_bert.training.batches import batch_of, chunks, collate
+from efficient_bert.rows import Rows, chunks
+from efficient_bert.training import Context
+from efficient_bert.training.batches import batch_of, collate
 from efficient_bert.training.thesaurus import Choice, Thesaurus
 
 FILE = "augmented.parquet"

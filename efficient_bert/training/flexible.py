@@ -20,6 +20,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
+from efficient_bert.calibration.profiles import measure_profiles
 from efficient_bert.fidelity import Fidelity
 from efficient_bert.knobs import Knob
 from efficient_bert.model import EfficientBertForSequenceClassification, rebuild
@@ -32,7 +33,6 @@ from efficient_bert.training.finetune import FINETUNE, classify
 from efficient_bert.training.grafting import graft, graft_steps
 from efficient_bert.training.importance_rows import FIDELITY, IMPORTANCE, rows_without_importance, score_importance
 from efficient_bert.training.loop import train, with_defaults
-from efficient_bert.training.profiles import measure_profiles
 from efficient_bert.training.recipe import Backward, Inputs, Progress, Recipe
 from efficient_bert.training.subnet_lists import new_depths, new_widths
 

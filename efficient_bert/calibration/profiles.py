@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from efficient_bert.config import kept_heads
-from efficient_bert.engine import Output, run
+from efficient_bert.engine import Batch, Output, run
 from efficient_bert.exits import exit_rule, leaving_exit, stack_exit_logits
 from efficient_bert.gates import gate_policy
 from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.rows import Rows, chunks
 from efficient_bert.subnets import subnet_policy, uniform_subnet
-from efficient_bert.training import Rows
-from efficient_bert.training.batches import batch_of, chunks, collate
 
 STEPS = 40
 """Measured thresholds above 0; they lie closer the lower they are, where most examples' entropies lie."""
@@ -74,7 +73,7 @@ def run_without_leaving(
     if model.gates is not None:
         policy = gate_policy(model.gates, widths, exits=depths)
     for chunk in chunks(rows):
-        yield run(model, batch_of(model, collate(chunk, pad_token_id=config.padding)), policy)
+        yield run(model, Batch.of_rows(chunk, pad_token_id=config.padding, device=model.device), policy)
 
 
 def measure_exits(
