@@ -47,12 +47,11 @@ def time_arms(
     require_threads(plan)
     keep_freed_memory()  # as a training before it in this process has done
     row_numbers = sample_rows(plan)
-    calls = {run_id: make_forward(runner) for run_id, runner in runners.items()}
-    latencies, load = measure_latencies(plan, calls, row_numbers, watcher, reading)
-    protocol = {**protocol_of(plan, list(calls), len(row_numbers)), "load": load.to_json()}
+    latencies, load = measure_latencies(plan, runners, row_numbers, watcher, reading)
+    protocol = {**protocol_of(plan, list(runners), len(row_numbers)), "load": load.to_json()}
     spoilt = disturbances(load, device=plan.settings.device)
     full = plan.arms[0].run_id
-    unsteady = {arm.run_id: unsteadiness(arm, latencies[arm.run_id]) for arm in plan.arms if arm.run_id in calls}
+    unsteady = {arm.run_id: unsteadiness(arm, latencies[arm.run_id]) for arm in plan.arms if arm.run_id in runners}
     timing = {
         run_id: {**protocol, "disturbed_by": spoilt or list(dict.fromkeys(unsteady[full] + unsteady[run_id]))}
         for run_id in tables
@@ -82,7 +81,7 @@ def require_threads(plan: Plan) -> None:
 
 def measure_latencies(
     plan: Plan,
-    calls: Mapping[str, Callable[[Any], object]],
+    runners: Mapping[str, Runner],
     row_numbers: Sequence[int],
     watcher: Watcher,
     reading: Callable[[], Reading],
@@ -96,13 +95,14 @@ def measure_latencies(
         if lines := disturbances(load_between(readings[0], readings[1], threads=threads), device=device):
             watcher.say(f"this machine is busy ({'; '.join(lines)}), and is about to be timed")
 
-    inputs = [single_batch(plan, row) for row in plan.data.evaluation.select(row_numbers).to_list()]
-    name = f"time {len(calls)} arms on {len(row_numbers)} examples"
+    prepare = runners[plan.arms[0].run_id].prepare
+    inputs = [prepare([row]) for row in plan.data.evaluation.select(row_numbers).to_list()]
+    name = f"time {len(runners)} arms on {len(row_numbers)} examples"
     others = [other_processes(device)]
     with watcher.counting_bar(name, plan.timing.rounds, still=True) as advance:
         readings.append(reading())
         latencies = measure(
-            calls,
+            runners,
             inputs,
             rounds=plan.timing.rounds,
             seed=plan.settings.seed,
@@ -143,26 +143,6 @@ def sample_rows(plan: Plan) -> list[int]:
     count = min(plan.timing.examples, len(plan.data.evaluation))
     draw = random.Random(DATA_SEED)  # noqa: S311 - a draw, no secret
     return sorted(draw.sample(range(len(plan.data.evaluation)), count))
-
-
-def single_batch(plan: Plan, row: Mapping[str, Any]) -> Any:
-    """Return one example as a batch of one on the device."""
-    from efficient_bert import Batch
-
-    return Batch.of_rows([row], pad_token_id=plan.config.padding, device=plan.settings.device)
-
-
-def make_forward(runner: Runner) -> Callable[[Any], object]:
-    """Return the call that is timed: one gathered pass."""
-    import torch
-
-    from efficient_bert import run
-
-    @torch.inference_mode()
-    def call(batch: Any) -> object:
-        return run(runner.model, batch, runner.policy).logits
-
-    return call
 
 
 def add_samples(table: pa.Table, row_numbers: Sequence[int], arm: Latencies, *, full: Latencies) -> pa.Table:

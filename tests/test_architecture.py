@@ -30,6 +30,15 @@ COMMAND_LINE = {"bench/cli.py", "bench/__main__.py"}
 FOR_TYPES = {"bench/registry.py": {"analysis.plots"}, "analysis/statistics.py": {"bench.metrics"}}
 """Where a registry's entries are only named as a type, which is not imported when the program runs."""
 
+ENGINE = {"efficient_bert.run", "efficient_bert.Batch", "efficient_bert.engine", "efficient_bert.training.batches"}
+"""What passes examples through the engine, or makes batches for it."""
+
+MAY_USE_ENGINE = {
+    "bench/runners.py": {"efficient_bert.engine.run", "efficient_bert.engine.Batch"},
+    "bench/estimate.py": {f"efficient_bert.training.batches.{name}" for name in ("LengthBuckets", "collate")},
+}
+"""Module of bench -> what it may use of these: a runner answers, and a training step that is timed has labels."""
+
 SOURCES = sorted(path.relative_to(ROOT) for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py"))
 FORBIDDEN_MODULES = {"pickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
 FORBIDDEN_CALLS = {"torch.load", "torch.save", "numpy.load", "np.load", "pd.read_pickle", "eval", "exec"}
@@ -83,6 +92,19 @@ def test_inference_needs_no_training(source: Path) -> None:
     if source.parts[0] == "efficient_bert" and source.parts[1] != "training":
         needed = [module for module, typing_only in imports(parsed(source)) if not typing_only]
         assert not [module for module in needed if within(module, {"efficient_bert.training", "accelerate"})]
+
+
+@each_source
+def test_bench_answers_through_runners(source: Path) -> None:
+    """In bench only a runner calls the engine; others neither pass a batch nor make one, by whatever import."""
+    if source.parts[0] == "bench":
+        tree = parsed(source)
+        imported = {module for module, typing_only in imports(tree) if not typing_only}
+        attributes = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        used = {name for name in imported | attributes if within(name, ENGINE)}
+        assert used <= MAY_USE_ENGINE.get(source.as_posix(), set()), f"{source} uses {sorted(used)}; take a Runner"
+        calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        assert "Batch" not in calls, f"{source} builds a batch; prepare one by a Runner"
 
 
 @each_source

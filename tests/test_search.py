@@ -17,7 +17,7 @@ from bench.evaluation import evaluate
 from bench.plan import Arm, Plan
 from bench.registry import METHODS, stages_of
 from bench.run import metric_values
-from bench.runners import Runner, make_runner
+from bench.runners import EagerRunner, make_runner
 from bench.search import Point, best_point, method_to_search, read_entry, write_entry
 from efficient_bert.training.gating import GATES, heldout_folds
 from tests.command_line import Answer, call
@@ -167,7 +167,7 @@ def test_thresholds_are_read_off_one_pass(searched: Searched, monkeypatch: pytes
     """A search passes once for the full model and once for each width list; what it keeps is what a run would find."""
     passed: list[str] = []
 
-    def watched(plan: Plan, arm: Arm, models: Any) -> Runner:
+    def watched(plan: Plan, arm: Arm, models: Any) -> EagerRunner:
         passed.append(arm.label)
         if len(passed) == 1:
             for own in plan.arms:
