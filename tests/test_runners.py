@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -37,7 +38,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     return make_plan(settings)
 
 
-def shared_model(**changes: list[float]) -> EfficientBertForSequenceClassification:
+def shared_model(**changes: Any) -> EfficientBertForSequenceClassification:
     """A random model of two layers with gates, exits and predictors, for every stage of the plan."""
     return tiny_model("four_heads", classes=2, widths=[0.5, 1.0], shared_head=True, seed=2, **changes)
 
