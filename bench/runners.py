@@ -112,10 +112,15 @@ def move(model: EfficientBertForSequenceClassification, device: str) -> Efficien
     return model
 
 
-def make_runner(plan: Plan, arm: Arm, models: Mapping[str, EfficientBertForSequenceClassification]) -> EagerRunner:
-    """Return the arm's model with its policy."""
+def make_runner(
+    plan: Plan, arm: Arm, models: Mapping[str, EfficientBertForSequenceClassification], *, rows: Rows | None = None
+) -> EagerRunner:
+    """Return the arm's model with its policy.
+
+    Shares that a control follows are counted on `rows`; without rows they are those that training has stored.
+    """
     model = models[arm.job.id]
-    policy = arm.method.policy(model, arm.knobs)
+    policy = arm.method.policy(model, arm.method.calibrate(model, rows, arm.knobs))
     counted = arm.method.published_flops
     published = (lambda output: counted(model, output, arm.knobs)) if counted else None
     return EagerRunner(model, policy, plan.config, plan.settings.device, published)
@@ -124,15 +129,13 @@ def make_runner(plan: Plan, arm: Arm, models: Mapping[str, EfficientBertForSeque
 def make_measured_runner(
     plan: Plan, arm: Arm, models: Mapping[str, EfficientBertForSequenceClassification], watcher: Watcher
 ) -> EagerRunner:
-    """Do as `make_runner`, after counting how often the method of a control makes each choice, which it follows.
-
-    They are counted on the reported rows, whose labels are not read.
-    """
+    """Do as `make_runner`; a control follows choices that are counted on the reported rows, without their labels."""
     from efficient_bert.controls import OWN
 
-    if arm.method.measure is not None and OWN in arm.knobs.values():
-        rows = plan.data.evaluation.to_list()
-        with watcher.counting_bar(f"count the choices that {arm.label} follows", len(rows)) as advance:
-            arm.method.measure(models[arm.job.id], rows, arm.knobs)
-            advance(len(rows))
-    return make_runner(plan, arm, models)
+    if OWN not in arm.knobs.values():
+        return make_runner(plan, arm, models)
+    rows = plan.data.evaluation.to_list()
+    with watcher.counting_bar(f"take the shares that {arm.label} follows", len(rows)) as advance:
+        runner = make_runner(plan, arm, models, rows=rows)
+        advance(len(rows))
+    return runner

@@ -37,7 +37,7 @@ def policies(model: EfficientBertForSequenceClassification, method: Method) -> I
             method.check(model.config, knobs)
         except InputError:
             continue
-        yield method.policy(model, knobs)
+        yield method.policy(model, method.calibrate(model, None, knobs))
 
 
 @pytest.mark.parametrize("name", METHODS)

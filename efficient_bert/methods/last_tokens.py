@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from efficient_bert.controls import PROFILE, check_profile, profile_policy, read_profile, text_order
+from efficient_bert.controls import PROFILE, calibrate, check_profile, profile_policy, read_profile, text_order
 from efficient_bert.methods import Method
 
 LAST_TOKENS = Method(
@@ -12,6 +12,7 @@ LAST_TOKENS = Method(
     stage="adapler",
     control_of="adapler",
     policy=lambda model, knobs: profile_policy(read_profile(model.config, knobs["profile"]), text_order),
+    calibrate=calibrate,
     knobs=(PROFILE,),
     check=check_profile,
 )

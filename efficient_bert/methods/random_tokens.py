@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from efficient_bert.controls import CONTROL_SEED, PROFILE, check_profile, profile_policy, random_order, read_profile
+from efficient_bert.controls import (
+    CONTROL_SEED,
+    PROFILE,
+    calibrate,
+    check_profile,
+    profile_policy,
+    random_order,
+    read_profile,
+)
 from efficient_bert.methods import Method
 
 RANDOM_TOKENS = Method(
@@ -14,6 +22,7 @@ RANDOM_TOKENS = Method(
     policy=lambda model, knobs: profile_policy(
         read_profile(model.config, knobs["profile"]), random_order(int(knobs["control_seed"]))
     ),
+    calibrate=calibrate,
     knobs=(PROFILE, CONTROL_SEED),
     check=check_profile,
 )

@@ -20,7 +20,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from efficient_bert.calibration.profiles import measure_profiles
+from efficient_bert.calibration.profiles import store_profiles
 from efficient_bert.fidelity import Fidelity
 from efficient_bert.knobs import Knob
 from efficient_bert.model import EfficientBertForSequenceClassification, rebuild
@@ -208,7 +208,7 @@ def train_final(context: Context) -> Trained:
     teaching = Teaching(tuple(config.widths[::-1]), tuple(config.depths[::-1]), DepthRule(config.depth_rule))
     epochs = int(context.options["epochs"])
     trained = train_jointly(replace(context, model=model), teaching) if epochs else Trained(model.cpu())
-    measure_profiles(trained.model, context.heldout, device=context.device)
+    store_profiles(trained.model, context.heldout, device=context.device)
     return replace(trained, model=trained.model.cpu())
 
 

@@ -16,7 +16,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from efficient_bert.calibration.profiles import measure_profiles
+from efficient_bert.calibration.profiles import store_profiles
 from efficient_bert.config import EfficientBertConfig, example_fractions, kept_heads
 from efficient_bert.decisions import Decision, Policy, first_states
 from efficient_bert.engine import Execution, run
@@ -221,7 +221,7 @@ def train_gates(context: Context) -> Trained:
         replace(context, model=model, train=learn, heldout=select),
         Recipe(descend=descend, predict=gated_logits, collate=on_batch, rank=rank),
     )
-    measure_profiles(trained.model, select, device=context.device)
+    store_profiles(trained.model, select, device=context.device)
     return replace(trained, model=trained.model.cpu().requires_grad_(True))
 
 
