@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from bench import __version__
+from bench.backbones import Backbone
 from bench.errors import InputError
-from bench.specs import JobSpec, RunSpec, read_spec, read_specs, write_specs
+from bench.specs import JobSpec, RunSpec, backbone_source, read_spec, read_specs, write_specs
 from bench.store import RunStore
 from tests.command_line import Answer, call
 from tests.tiny_files import write_backbone
@@ -240,3 +243,31 @@ def test_what_is_missing_is_named(written: Written, tmp_path: Path) -> None:
         line = refused(written.path(name), "--store", tmp_path / "store")
         assert line.endswith(f"carry out {first} first\n")
     assert not (tmp_path / "store").exists()
+
+
+def test_folders_may_lie_elsewhere(written: Written, tmp_path: Path) -> None:
+    """The same backbone in another folder makes the same stage; other weights do not, and that is named."""
+    shutil.copytree(written.folder / "bert", tmp_path / "bert")
+    moved = edited(written.path("exits"), tmp_path, lambda spec: spec.update(backbone=str(tmp_path / "bert")))
+    assert "carry out finetune-" in refused(moved, "--store", tmp_path / "store")
+    write_backbone(tmp_path / "other", dropout=0.2)
+    other = edited(written.path("exits"), tmp_path, lambda spec: spec.update(backbone=str(tmp_path / "other")))
+    assert "finetune.backbone, exits.backbone differ" in refused(other, "--store", tmp_path / "store")
+
+
+@pytest.mark.parametrize(
+    ("given", "identity", "source"),
+    [
+        (None, "sha256:0123", "minilm"),
+        ("org/bert", "org/bert@4567", "org/bert@4567"),
+        ("../bert", "sha256:0123", "/models/bert"),
+    ],
+)
+def test_a_backbone_is_the_same_from_everywhere(given: str | None, identity: str, source: str) -> None:
+    """A folder is written in full and a hub's model with its commit; the packaged one may lie anywhere."""
+    plan: Any = SimpleNamespace(
+        settings=SimpleNamespace(backbone=given),
+        preset=SimpleNamespace(backbone="minilm"),
+        backbone=Backbone(name="bert", folder=Path("/models/bert"), identity=identity),
+    )
+    assert backbone_source(plan) == source
