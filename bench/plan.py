@@ -197,7 +197,12 @@ class Plan:
     def arm(self, method: Method, knobs: Mapping[str, Value]) -> Arm:
         """Return one arm with its job and its run id."""
         job = self.job(STAGES[method.stage], knobs)
-        decided_by = {
+        decided_by = self.run_decided_by(method, knobs, job)
+        return Arm(method, knobs, job, f"{self.task.name}-{method.name}-{content_hash(decided_by)}")
+
+    def run_decided_by(self, method: Method, knobs: Mapping[str, Value], job: Job) -> dict[str, Any]:
+        """Return everything that decides a run, as JSON: its id ends with the hash of it."""
+        return {
             "version": __version__,
             "task": self.task.name,
             "method": method.name,
@@ -209,7 +214,6 @@ class Plan:
             "hardware": [self.environment["device_name"], self.environment["torch_threads"]],
             **self.data.token_reading("evaluation"),
         }
-        return Arm(method, knobs, job, f"{self.task.name}-{method.name}-{content_hash(decided_by)}")
 
     def job(self, stage: Stage, knobs: Mapping[str, Value]) -> Job:
         """Return the job of a stage, with those before it; options that depend on the machine are decided here."""
