@@ -39,7 +39,7 @@ def estimate_seconds(plan: Plan, arms: Sequence[Arm]) -> float:
         seconds += epochs * len(plan.data.train) * per_example
     if arms or timed_again:
         passes = len(arms) * (len(plan.data.evaluation) + len(plan.data.heldout))
-        timed_passes = min(plan.latency_examples, len(plan.data.evaluation)) * plan.rounds
+        timed_passes = min(plan.timing.examples, len(plan.data.evaluation)) * plan.timing.rounds
         runner = EagerRunner(model.eval(), Policy(), plan.config, plan.settings.device)
         rows = plan.data.evaluation.select(range(min(len(plan.data.evaluation), 8))).to_list()
         seconds += (passes + len([*arms, *timed_again]) * timed_passes) * seconds_per_pass(runner, rows)

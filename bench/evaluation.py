@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from bench.finite import odd_row, require_finite
 from bench.folders import aside
 from bench.runners import Runner
-from bench.store import example_schema
+from bench.stored_examples import example_schema
 
 if TYPE_CHECKING:
     from torch import Tensor

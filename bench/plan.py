@@ -19,7 +19,7 @@ from bench.folders import Folders, digest
 from bench.plan_checks import check_controls, check_device, check_names, check_time_again
 from bench.presets import Preset, find_preset
 from bench.registry import METHODS, STAGES, TASKS, all_knobs, stages_of
-from bench.settings import Settings
+from bench.settings import Settings, Timing
 from bench.store import RunStore
 
 if TYPE_CHECKING:
@@ -72,8 +72,7 @@ class Plan:
     unknown_fields: tuple[str, ...]
     data: Data
     max_length: int
-    latency_examples: int
-    rounds: int
+    timing: Timing
     environment: Mapping[str, Any]
     made: frozenset[str] = frozenset()
 
@@ -206,7 +205,7 @@ class Plan:
             "job": job.id,
             "evaluation": self.data.fingerprints["evaluation"],
             "max_length": self.max_length,
-            "timing": [self.latency_examples, self.rounds],
+            "timing": [self.timing.examples, self.timing.rounds],
             "hardware": [self.environment["device_name"], self.environment["torch_threads"]],
             **self.data.token_reading("evaluation"),
         }
@@ -297,8 +296,10 @@ def make_plan(settings: Settings) -> Plan:
         unknown_fields=encoder.unknown_fields,
         data=load_data(task, settings, preset, tokenizer=encoder.tokenizer, max_length=max_length),
         max_length=max_length,
-        latency_examples=count_or_default(settings.latency_examples, preset.latency_examples),
-        rounds=count_or_default(settings.rounds, preset.rounds),
+        timing=Timing(
+            examples=count_or_default(settings.latency_examples, preset.latency_examples),
+            rounds=count_or_default(settings.rounds, preset.rounds),
+        ),
         environment=read_environment(settings.device),
     )
     plan.check()

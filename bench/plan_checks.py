@@ -57,7 +57,7 @@ def check_time_again(plan: Plan) -> None:
     """
     if plan.settings.time_again and plan.settings.fresh:
         raise InputError("--time-again keeps the models and answers that --fresh makes anew; give one of the two")
-    if plan.settings.time_again and not (plan.latency_examples and plan.rounds):
+    if plan.settings.time_again and not plan.timing:
         raise InputError(
             "--time-again times stored runs again, but with 0 latency examples or rounds nothing is timed; leave it out"
         )

@@ -42,7 +42,7 @@ def time_arms(
         watcher: shows progress.
         reading: reads the machine's counters.
     """
-    if not plan.latency_examples or not plan.rounds:
+    if not plan.timing:
         return {run_id: {} for run_id in tables}, dict(tables)
     require_threads(plan)
     keep_freed_memory()  # as a training before it in this process has done
@@ -99,12 +99,12 @@ def measure_latencies(
     inputs = [prepare([row]) for row in plan.data.evaluation.select(row_numbers).to_list()]
     name = f"time {len(runners)} arms on {len(row_numbers)} examples"
     others = [other_processes(device)]
-    with watcher.counting_bar(name, plan.rounds, still=True) as advance:
+    with watcher.counting_bar(name, plan.timing.rounds, still=True) as advance:
         readings.append(reading())
         latencies = measure(
             runners,
             inputs,
-            rounds=plan.rounds,
+            rounds=plan.timing.rounds,
             seed=plan.settings.seed,
             stopwatch=cuda_clock() if device == "cuda" else wall_clock(),
             ready=ready,
@@ -124,7 +124,7 @@ def protocol_of(plan: Plan, run_ids: Sequence[str], examples: int) -> dict[str, 
         "clock": "wall clock and CUDA events, synchronised" if plan.settings.device == "cuda" else "wall clock",
         "batch_size": 1,
         "examples": examples,
-        "rounds": plan.rounds,
+        "rounds": plan.timing.rounds,
         "warm_up_examples": min(WARM_UP, examples),
         "examples_per_turn": min(TURN, examples),
         "threads": plan.environment["torch_threads"],
@@ -140,7 +140,7 @@ def unsteadiness(arm: Arm, latencies: Latencies) -> list[str]:
 
 def sample_rows(plan: Plan) -> list[int]:
     """Draw the numbers of the reported rows to time, the same for every seed of training."""
-    count = min(plan.latency_examples, len(plan.data.evaluation))
+    count = min(plan.timing.examples, len(plan.data.evaluation))
     draw = random.Random(DATA_SEED)  # noqa: S311 - a draw, no secret
     return sorted(draw.sample(range(len(plan.data.evaluation)), count))
 

@@ -15,7 +15,7 @@ import torch
 from bench import evaluation
 from bench.evaluation import Reading, evaluate, evaluate_readings
 from bench.runners import EagerRunner
-from bench.store import EXAMPLE_SCHEMA
+from bench.stored_examples import EXAMPLE_SCHEMA
 from efficient_bert import Batch, EfficientBertForSequenceClassification, run
 from efficient_bert.cost import full_flops, trace_flops
 from efficient_bert.decisions import Policy

@@ -18,7 +18,8 @@ from bench.errors import InputError
 from bench.evaluation import Reading, evaluate, evaluate_readings
 from bench.registry import EXPLAINERS
 from bench.runners import EagerRunner
-from bench.store import RunStore, example_schema
+from bench.store import RunStore
+from bench.stored_examples import example_schema
 from efficient_bert import EfficientBertForSequenceClassification
 from efficient_bert.decisions import Policy
 from efficient_bert.errors import InputError as TrainingError

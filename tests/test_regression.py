@@ -14,7 +14,8 @@ from transformers import AutoModelForSequenceClassification, BertForSequenceClas
 from bench.evaluation import answer_columns, evaluate
 from bench.registry import METHODS, all_knobs
 from bench.runners import EagerRunner
-from bench.store import EXAMPLE_SCHEMA, RunStore, example_schema
+from bench.store import RunStore
+from bench.stored_examples import EXAMPLE_SCHEMA, example_schema
 from efficient_bert import EfficientBertConfig, EfficientBertForSequenceClassification, InputError
 from efficient_bert.decisions import Policy
 from efficient_bert.explain import gradient_times_input
