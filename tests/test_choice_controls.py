@@ -11,16 +11,14 @@ import torch
 
 from efficient_bert import Batch, EfficientBertConfig, Execution, InputError, run
 from efficient_bert.calibration.profiles import STEPS, Profiles, measure_profiles, stored_profiles
+from efficient_bert.calibration.shares import gate_shares, leaving_shares, staying_shares
 from efficient_bert.choice_controls import (
     check_shares,
     class_shares,
     constant_widths,
     exit_shares,
-    gate_shares,
-    leaving_shares,
     random_exits,
     random_widths,
-    staying_shares,
 )
 from efficient_bert.controls import OWN
 from efficient_bert.decisions import Policy

@@ -6,14 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from efficient_bert.calibration.profiles import measure_profiles, stored_profiles
-from efficient_bert.choice_controls import (
-    CLASS_RATES,
-    EXIT_RATES,
-    check_shares,
-    class_shares,
-    leaving_shares,
-    staying_shares,
-)
+from efficient_bert.calibration.shares import leaving_shares, staying_shares
+from efficient_bert.choice_controls import CLASS_RATES, EXIT_RATES, check_shares, class_shares
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.controls import CONTROL_SEED, OWN
 from efficient_bert.decisions import Policy

@@ -6,14 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from efficient_bert.calibration.profiles import measure_profiles, stored_profiles
-from efficient_bert.choice_controls import (
-    CLASS_RATES,
-    ClassShares,
-    check_shares,
-    class_shares,
-    gate_shares,
-    random_widths,
-)
+from efficient_bert.calibration.shares import gate_shares
+from efficient_bert.choice_controls import CLASS_RATES, ClassShares, check_shares, class_shares, random_widths
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.controls import CONTROL_SEED, OWN
 from efficient_bert.decisions import Policy
