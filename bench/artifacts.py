@@ -205,7 +205,7 @@ MANIFEST: Mapping[str, Any] = {
     "stage": str,
     "options": Mapping[str, object],
     "decided_by": Mapping[str, Any],
-    "after": Any,
+    "after": str | None,
     "heldout_scores": Sequence[Any],
     "history": Mapping[str, Sequence[Any]],
 }
@@ -215,7 +215,6 @@ MANIFEST: Mapping[str, Any] = {
 def _misfits(content: Mapping[str, Any]) -> Iterator[str | None]:
     """Say what is wrong with each field of a manifest."""
     kinds = {**MANIFEST, "chain": Sequence[str], "id": str, DIGESTS: Mapping[str, str]}
-    kinds["after"] = Any if content["after"] is None else str
     for name, kind in kinds.items():
         if name in content:
             yield misfit(content[name], kind, name)

@@ -55,9 +55,45 @@ def bench() -> None:
 @MANY
 @MEASURING
 @click.option("--config", type=FILE, help="The method and knobs that bench search chose; flags go first.")
-def run_command(seeds: tuple[int, ...], device: str | None, out: Path, config: Path | None, **given: Any) -> None:
+@click.option("--specs", type=FOLDER, help="Run nothing: write each stage and run as JSON, for bench carry-out.")
+def run_command(
+    seeds: tuple[int, ...], device: str | None, out: Path, config: Path | None, specs: Path | None, **given: Any
+) -> None:
     """Plan, train what is missing, evaluate, time, store, and write the report."""
-    run_and_report(seeds, device, out, add_config_entry(given, config) if config else given)
+    given = add_config_entry(given, config) if config else given
+    if specs:
+        write_specs_of(seeds, device, specs, given)
+    else:
+        run_and_report(seeds, device, out, given)
+
+
+def write_specs_of(seeds: tuple[int, ...], device: str | None, folder: Path, given: dict[str, Any]) -> None:
+    """Write the stages and runs of a plan per seed as specs, each once."""
+    silence_libraries()
+    from bench.specs import require_new_folder, specs_of, write_specs
+
+    require_new_folder(folder)
+    if given["fresh"] or given["time_again"]:
+        raise InputError("specs are carried out where they are not stored yet; leave --fresh and --time-again out")
+    plans = make_plans(seeds, device, given)
+    specs = {spec.id: spec for plan in plans for part in specs_of(plan) for spec in part}
+    write_specs(specs.values(), folder)
+    click.echo(f"specs: {len(specs)} in {folder}")
+
+
+@bench.command("carry-out")
+@click.argument("specs", metavar="SPEC.json...", type=FILE, nargs=-1, required=True)
+@click.option("--store", type=FOLDER, default=Path(), help="Folder of runs/ and artifacts/. [default: here]")
+def carry_out_command(specs: tuple[Path, ...], store: Path) -> None:
+    """Train the stages and measure the runs of specs that bench run --specs wrote, stages first.
+
+    Nothing is done where the data, the backbone or the hardware is another one: the id would be another one.
+    """
+    silence_libraries()
+    from bench.specs import carry_out_spec, read_specs
+
+    for spec in read_specs(specs):
+        click.echo(f"{spec.kind}: {carry_out_spec(spec, store, progress_bars())}")
 
 
 @bench.command("search", cls=WithKnobs)

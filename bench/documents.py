@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,10 @@ from eraser_eval.align import Alignment, Pooling
 from eraser_eval.documents import tokens
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase
 
-    from bench.runners import Runner
+    from bench.runners import EagerRunner, Runner
     from efficient_bert import Batch
     from efficient_bert.explainers import Explainer, Question
 
@@ -143,21 +144,16 @@ def answers(
     runner: Runner, reader: Reader, texts: Sequence[tuple[Document, Mask | None]], *, precision: Precision = "no"
 ) -> list[Answer]:
     """Return the answers to documents, or to what a mask [tokens] keeps of them."""
-    import torch
-
-    from efficient_bert import run
-    from efficient_bert.cost import trace_flops
-
     windows_of_texts = [reader.inputs(document, keep) for document, keep in texts]
     windows = list(itertools.chain.from_iterable(windows_of_texts))
     counts = [len(inputs) for inputs in windows_of_texts]
     names = [document.annotation_id for (document, _), count in zip(texts, counts, strict=True) for _ in range(count)]
     probabilities, flops = [np.empty(0)] * len(windows), np.zeros(len(windows), np.int64)
     for rows, batch in _batches(windows, runner):
-        with torch.inference_mode(), _autocast(precision, runner):
-            output = run(runner.model, batch, runner.policy)
+        with _autocast(precision, batch.mask.device):
+            output = runner(batch)
         require_finite(output.logits, [names[row] for row in rows])
-        flops[rows] = trace_flops(output.trace, runner.model.config).cpu().numpy()
+        flops[rows] = runner.flops(output)[0].cpu().numpy()
         for row, shares in zip(rows, output.logits.double().softmax(-1).cpu().numpy(), strict=True):
             probabilities[row] = shares
     ends = np.cumsum(counts)[:-1]
@@ -167,7 +163,7 @@ def answers(
 
 def explanations(
     explainer: Explainer,
-    runner: Runner,
+    runner: EagerRunner,
     reader: Reader,
     *,
     documents: Sequence[Document],
@@ -194,7 +190,7 @@ def explanations(
         for document, answer, pieces in zip(documents, classes, splits, strict=True)
         for window in _windows(document, reader, answer, pieces)
     ]
-    with _autocast(precision if explainer.gradients else "no", runner):
+    with _autocast(precision if explainer.gradients else "no", runner.model.device):
         scores = iter(_piece_scores(explainer, runner, windows, advance))
     return [
         _token_scores(document, list(itertools.islice(scores, len(pieces))), pieces, pooling=pooling)
@@ -234,7 +230,7 @@ def _windows(document: Document, reader: Reader, answer: int, split: Sequence[Pi
 
 
 def _piece_scores(
-    explainer: Explainer, runner: Runner, windows: Sequence[Window], advance: Callable[[int], None]
+    explainer: Explainer, runner: EagerRunner, windows: Sequence[Window], advance: Callable[[int], None]
 ) -> list[Values]:
     """Return the scores [layers or 1, pieces] of each window, special tokens left out."""
     results: list[Values] = [np.empty(0)] * len(windows)
@@ -250,7 +246,7 @@ def _piece_scores(
     return results
 
 
-def _question(explainer: Explainer, runner: Runner, windows: Sequence[Window], batch: Batch) -> Question:
+def _question(explainer: Explainer, runner: EagerRunner, windows: Sequence[Window], batch: Batch) -> Question:
     """Return what an explainer is asked about a batch of windows."""
     import torch
 
@@ -266,10 +262,10 @@ def _question(explainer: Explainer, runner: Runner, windows: Sequence[Window], b
     return Question(runner.model, batch, classes, marked, before, runner.policy if explainer.adaptive else None)
 
 
-def _autocast(precision: Precision, runner: Runner) -> AbstractContextManager[object]:
+def _autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
     import torch
 
-    return torch.autocast(runner.model.device.type, torch.bfloat16, enabled=precision == "bf16")
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def _token_scores(
@@ -283,16 +279,10 @@ def _token_scores(
 
 def _batches(windows: Sequence[list[int]], runner: Runner) -> Iterator[tuple[list[int], Batch]]:
     """Yield (numbers of the windows, batch), windows of similar length together."""
-    from efficient_bert import Batch
-    from efficient_bert.training.batches import collate
-
     order = sorted(range(len(windows)), key=lambda row: len(windows[row]))
     while order:
         longest = len(windows[order[-1]])
         rows = order[-max(1, BATCH_TOKENS // longest) :]
         del order[-len(rows) :]
-        examples: list[dict[str, Any]] = [
-            {"input_ids": windows[row], "token_type_ids": [0] * len(windows[row]), "label": 0} for row in rows
-        ]
-        inputs = collate(examples, pad_token_id=runner.model.config.padding)
-        yield rows, Batch.of({name: value.to(runner.device) for name, value in inputs.items()})
+        examples = [{"input_ids": windows[row], "token_type_ids": [0] * len(windows[row])} for row in rows]
+        yield rows, runner.prepare(examples)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.data import DATA_SEED
-from bench.runners import move
-from bench.session import single_batch
+from bench.runners import EagerRunner, Runner, move
 from bench.train import fresh_model
 from efficient_bert.memory import keep_freed_memory
 
@@ -26,6 +25,8 @@ def estimate_seconds(plan: Plan, arms: Sequence[Arm]) -> float:
     A training example costs what a few fine-tuning steps say, times the stage's own relative cost; evaluation and
     timing cost what a few single passes of the full model say, so that adaptive arms tend to take less.
     """
+    from efficient_bert.decisions import Policy
+
     jobs, timed_again = plan.missing_jobs, plan.arms_timed_again
     if not jobs and not arms and not timed_again:
         return 0.0
@@ -38,8 +39,10 @@ def estimate_seconds(plan: Plan, arms: Sequence[Arm]) -> float:
         seconds += epochs * len(plan.data.train) * per_example
     if arms or timed_again:
         passes = len(arms) * (len(plan.data.evaluation) + len(plan.data.heldout))
-        timed_passes = min(plan.latency_examples, len(plan.data.evaluation)) * plan.rounds
-        seconds += (passes + len([*arms, *timed_again]) * timed_passes) * seconds_per_pass(plan, model)
+        timed_passes = min(plan.timing.examples, len(plan.data.evaluation)) * plan.timing.rounds
+        runner = EagerRunner(model.eval(), Policy(), plan.config, plan.settings.device)
+        rows = plan.data.evaluation.select(range(min(len(plan.data.evaluation), 8))).to_list()
+        seconds += (passes + len([*arms, *timed_again]) * timed_passes) * seconds_per_pass(runner, rows)
     return seconds
 
 
@@ -76,17 +79,10 @@ def seconds_per_training_example(plan: Plan, model: Any) -> float:
     return (time.perf_counter() - started) / examples
 
 
-def seconds_per_pass(plan: Plan, model: Any) -> float:
-    """Measure the mean seconds of a few single passes of the full model."""
-    import torch
-
-    from efficient_bert import run
-
-    rows = plan.data.evaluation.select(range(min(len(plan.data.evaluation), 8))).to_list()
-    model.eval()
-    with torch.inference_mode():
-        run(model, single_batch(plan, rows[0])).logits.cpu()
-        started = time.perf_counter()
-        for row in rows:
-            run(model, single_batch(plan, row)).logits.cpu()
+def seconds_per_pass(runner: Runner, rows: Sequence[Mapping[str, Any]]) -> float:
+    """Measure the mean seconds of single passes over these rows, after one that is not counted."""
+    runner(runner.prepare(rows[:1])).logits.cpu()
+    started = time.perf_counter()
+    for row in rows:
+        runner(runner.prepare([row])).logits.cpu()
     return (time.perf_counter() - started) / len(rows)

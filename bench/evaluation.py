@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from bench.finite import odd_row, require_finite
 from bench.folders import aside
 from bench.runners import Runner
-from bench.store import example_schema
+from bench.stored_examples import example_schema
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +39,7 @@ def evaluate(
     """Return the table of encoded `rows` as a runner answers them, without timings.
 
     Args:
-        runner: the model with its policy.
+        runner: what answers them.
         rows: the examples.
         folder: where chunks are kept until the run is complete; those stored there are not computed again.
         advance: called with the number of examples of each finished chunk.
@@ -119,29 +119,16 @@ def _read_passes(runner: Runner, rows: Rows, readings: Sequence[Reading]) -> lis
     examples: list[list[dict[str, Any]]] = [[] for _ in readings]
     for start in range(0, len(rows), BATCH_SIZE):
         batch = rows[start : start + BATCH_SIZE]
-        output = _run(runner, batch)
+        output = runner(runner.prepare(batch))
         for table_rows, reading in zip(examples, readings, strict=True):
             table_rows += _example_rows(runner, batch, reading.read(output))
     return examples
 
 
-def _run(runner: Runner, rows: Rows) -> Output:
-    import torch
-
-    from efficient_bert import Batch, run
-
-    batch = Batch.of_rows(rows, pad_token_id=runner.model.config.padding, device=runner.device)
-    with torch.inference_mode():
-        return run(runner.model, batch, runner.policy)
-
-
 def _example_rows(runner: Runner, rows: Rows, output: Output) -> list[dict[str, Any]]:
-    from efficient_bert.cost import full_flops, trace_flops
-
     require_finite(output.logits, [row["example_id"] for row in rows])
     trace, layers = output.trace, runner.full_config.num_hidden_layers
-    counts = trace_flops(trace, runner.model.config), full_flops(trace.length, runner.full_config)
-    released = runner.released_flops(runner.model, output) if runner.released_flops else counts
+    flops, published = runner.flops(output), runner.published_flops(output)
     columns = {
         **answer_columns(output.logits, regression=runner.full_config.regression),
         "length": trace.length.tolist(),
@@ -149,10 +136,10 @@ def _example_rows(runner: Runner, rows: Rows, output: Output) -> list[dict[str, 
         "tokens": _pad(trace.tokens.tolist(), layers),
         "heads": _pad(trace.heads.tolist(), layers),
         "neurons": _pad(trace.neurons.tolist(), layers),
-        "flops": counts[0].tolist(),
-        "reference_flops": counts[1].tolist(),
-        "released_flops": released[0].tolist(),
-        "released_reference_flops": released[1].tolist(),
+        "flops": flops[0].tolist(),
+        "reference_flops": flops[1].tolist(),
+        "released_flops": published[0].tolist(),
+        "released_reference_flops": published[1].tolist(),
     }
     return [
         _example_row(row, {name: values[number] for name, values in columns.items()}) for number, row in enumerate(rows)

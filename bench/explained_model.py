@@ -16,7 +16,7 @@ from bench.explanation_store import ExplanationStore
 from bench.faithfulness import Eraser
 from bench.folders import digest
 from bench.registry import EXPLAINERS
-from bench.runners import Runner, load_models, make_runner
+from bench.runners import EagerRunner, load_models, make_runner
 from bench.word_pieces import count_rows_with, structural_tokens
 from eraser_eval.align import Pooling
 
@@ -42,7 +42,7 @@ class ExplainedModel:
         precision: of gradients, and of answers to texts with tokens left out.
     """
 
-    runner: Runner
+    runner: EagerRunner
     reader: Reader
     documents: Sequence[Document]
     answers: Sequence[Answer]

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bench.errors import InputError
+from bench.registry import all_knobs, stages_of
 
 if TYPE_CHECKING:
     from bench.plan import Arm
@@ -56,8 +57,8 @@ class Points:
 
     def refusal_reasons(self, settings: Settings) -> Iterator[str]:
         """Yield the reasons of misfits among given values; a method's default points may be left out."""
-        options = {f"{stage.name}.{knob.name}" for stage in self.method.stage.chain for knob in stage.options}
-        by_knob = any(knob.name in settings.knobs for knob in self.method.all_knobs)
+        options = {f"{stage.name}.{knob.name}" for stage in stages_of(self.method) for knob in stage.options}
+        by_knob = any(knob.name in settings.knobs for knob in all_knobs(self.method))
         by_option = any(name in settings.options for name in options)
         by_name = not self.arms and self.method.name in settings.methods
         for misfit in self.misfits:
@@ -89,8 +90,8 @@ def check_values(settings: Settings, options: Mapping[str, Value], methods: Sequ
     Args:
         options: of stages, those of the preset among them.
     """
-    stages = {stage.name: stage for method in methods for stage in method.stage.chain}
-    knobs = {knob.name: knob for method in methods for knob in method.all_knobs}
+    stages = {stage.name: stage for method in methods for stage in stages_of(method)}
+    knobs = {knob.name: knob for method in methods for knob in all_knobs(method)}
     of_stages = {f"{stage.name}.{knob.name}": knob for stage in stages.values() for knob in stage.options}
     given = [(knobs[name], value) for name, values in settings.knobs.items() for value in values]
     given += [(of_stages[name], value) for name, value in options.items() if name in of_stages]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench.presets import PRESETS
-from bench.registry import METHODS, TASKS, Registry
+from bench.registry import METHODS, TASKS, Registry, all_knobs, stages_of
 
 if TYPE_CHECKING:
     from efficient_bert.knobs import Knob, Value
@@ -79,7 +79,7 @@ class WithKnobs(click.Command):
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Return the command's own flags, and those of all methods."""
-        stages = {stage.name: stage for method in METHODS.values() for stage in method.stage.chain}
+        stages = {stage.name: stage for method in METHODS.values() for stage in stages_of(method)}
         extra = [knob_flag(knob) for knob in every_knob().values()]
         extra += [option_flag(stage, knob) for stage in stages.values() for knob in stage.options]
         *options, help_flag = super().get_params(ctx)
@@ -92,7 +92,7 @@ class WithKnobs(click.Command):
             formatter.write_dl(_records(super().get_params(ctx), ctx))
         for method in named:
             with formatter.section(f"Knobs of {method.name}"):
-                formatter.write_dl(_records([knob_flag(knob) for knob in method.all_knobs], ctx) or [("none", "")])
+                formatter.write_dl(_records([knob_flag(knob) for knob in all_knobs(method)], ctx) or [("none", "")])
         if named:
             with formatter.section("Training stages and their options, as in --finetune-epochs 3"):
                 formatter.write("".join(f"{line}\n" for line in _stage_lines(named)))
@@ -110,7 +110,7 @@ def _records(flags: Iterable[click.Parameter], ctx: click.Context) -> list[tuple
 
 def _stage_lines(methods: Sequence[Method]) -> Iterator[str]:
     """Yield each stage's name with the names of its options, none broken at a hyphen."""
-    for stage in {stage.name: stage for method in methods for stage in method.stage.chain}.values():
+    for stage in {stage.name: stage for method in methods for stage in stages_of(method)}.values():
         options = " ".join(knob.name.replace("_", "-") for knob in stage.options)
         first, rest = f"  {stage.name:10} ", " " * 13
         yield from textwrap.wrap(
@@ -147,7 +147,7 @@ def _value_flag(name: str, knob: Knob, *, several: bool, default: Value) -> clic
 
 def every_knob() -> dict[str, Knob]:
     """Return the knobs of all methods, by name."""
-    return {knob.name: knob for method in METHODS.values() for knob in method.all_knobs}
+    return {knob.name: knob for method in METHODS.values() for knob in all_knobs(method)}
 
 
 def given_values(extra: dict[str, Any]) -> dict[str, Any]:

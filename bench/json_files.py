@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any, get_args, get_origin
 
 from bench.errors import InputError
@@ -73,12 +74,14 @@ def misfit(value: Any, kind: Any, field: str) -> str | None:
 
     Args:
         kind: str, bool, int (not negative), float (any finite number), object (any of these), Any, or a Mapping or
-            Sequence of those.
+            Sequence of those; or one of these and None, as `str | None`.
         field: the value's name, for example `data.rows`.
     """
     origin, parts = get_origin(kind), get_args(kind)
-    if kind is Any:
+    if kind is Any or (value is None and NoneType in parts):
         return None
+    if NoneType in parts:
+        return misfit(value, next(part for part in parts if part is not NoneType), field)
     if origin is not None and issubclass(origin, Mapping):
         inner = value.items() if isinstance(value, dict) else None
         return _within(inner, parts[1], field, wanted="an object", value=value)

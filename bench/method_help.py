@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from bench.flags import flag
+from bench.registry import all_knobs, stages_of
 
 if TYPE_CHECKING:
     from efficient_bert.knobs import Knob
@@ -17,12 +18,12 @@ def method_lines(method: Method) -> Iterator[str]:
     yield f"{method.name}: {method.summary} ({method.source})"
     if method.control_of:
         yield f"control of: {method.control_of}"
-    yield f"trained by: {', then '.join(stage.name for stage in method.stage.chain)}"
-    if method.all_knobs:
+    yield f"trained by: {', then '.join(stage.name for stage in stages_of(method))}"
+    if all_knobs(method):
         yield "knobs: several values are measured one by one"
-        for knob in method.all_knobs:
+        for knob in all_knobs(method):
             yield from _knob_lines(knob, flag(knob.name), several=True)
-    for stage in method.stage.chain:
+    for stage in stages_of(method):
         yield f"stage {stage.name}: {stage.summary}"
         for option in stage.options:
             yield from _knob_lines(option, flag(f"{stage.name}-{option.name}"), several=False)

@@ -22,8 +22,8 @@ from bench.digests import digests_of, marker_text, require_seal, require_unchang
 from bench.errors import InputError, first_line
 from bench.folders import aside, require_own
 from bench.records import Record
-from bench.store import RunStore, example_schema, write_aside
-from bench.stored_examples import require_sound
+from bench.store import RunStore, write_aside
+from bench.stored_examples import example_schema, require_sound
 
 RECORDS, EXAMPLES = "records.jsonl", "examples.parquet"
 REMEDY = "pack the runs again"

@@ -18,8 +18,8 @@ from bench.fitting import Misfit, Points, check_values, config_after_stage, grid
 from bench.folders import Folders, digest
 from bench.plan_checks import check_controls, check_device, check_names, check_time_again
 from bench.presets import Preset, find_preset
-from bench.registry import METHODS, TASKS
-from bench.settings import Settings
+from bench.registry import METHODS, STAGES, TASKS, all_knobs, stages_of
+from bench.settings import Settings, Timing
 from bench.store import RunStore
 
 if TYPE_CHECKING:
@@ -72,8 +72,7 @@ class Plan:
     unknown_fields: tuple[str, ...]
     data: Data
     max_length: int
-    latency_examples: int
-    rounds: int
+    timing: Timing
     environment: Mapping[str, Any]
     made: frozenset[str] = frozenset()
 
@@ -181,10 +180,10 @@ class Plan:
         chosen = {**{name: (value,) for name, value in self.preset.knobs.items()}, **self.settings.knobs}
         arms, misfits = [], []
         known: dict[str, list[str]] = {}  # points share most of their training
-        for knobs in grid(method.all_knobs, chosen):
-            options = {stage.name: self.options_of(stage, knobs) for stage in method.stage.chain}
+        for knobs in grid(all_knobs(method), chosen):
+            options = {stage.name: self.options_of(stage, knobs) for stage in stages_of(method)}
             if (key := repr(options)) not in known:
-                known[key] = unfit_reasons(method.stage, self.config, options, self.vocabulary)
+                known[key] = unfit_reasons(STAGES[method.stage], self.config, options, self.vocabulary)
             if known[key]:
                 misfits.append(Misfit(tuple(known[key]), untrained=True))
                 continue
@@ -197,8 +196,13 @@ class Plan:
 
     def arm(self, method: Method, knobs: Mapping[str, Value]) -> Arm:
         """Return one arm with its job and its run id."""
-        job = self.job(method.stage, knobs)
-        decided_by = {
+        job = self.job(STAGES[method.stage], knobs)
+        decided_by = self.run_decided_by(method, knobs, job)
+        return Arm(method, knobs, job, f"{self.task.name}-{method.name}-{content_hash(decided_by)}")
+
+    def run_decided_by(self, method: Method, knobs: Mapping[str, Value], job: Job) -> dict[str, Any]:
+        """Return everything that decides a run, as JSON: its id ends with the hash of it."""
+        return {
             "version": __version__,
             "task": self.task.name,
             "method": method.name,
@@ -206,11 +210,10 @@ class Plan:
             "job": job.id,
             "evaluation": self.data.fingerprints["evaluation"],
             "max_length": self.max_length,
-            "timing": [self.latency_examples, self.rounds],
+            "timing": [self.timing.examples, self.timing.rounds],
             "hardware": [self.environment["device_name"], self.environment["torch_threads"]],
             **self.data.token_reading("evaluation"),
         }
-        return Arm(method, knobs, job, f"{self.task.name}-{method.name}-{content_hash(decided_by)}")
 
     def job(self, stage: Stage, knobs: Mapping[str, Value]) -> Job:
         """Return the job of a stage, with those before it; options that depend on the machine are decided here."""
@@ -297,8 +300,10 @@ def make_plan(settings: Settings) -> Plan:
         unknown_fields=encoder.unknown_fields,
         data=load_data(task, settings, preset, tokenizer=encoder.tokenizer, max_length=max_length),
         max_length=max_length,
-        latency_examples=count_or_default(settings.latency_examples, preset.latency_examples),
-        rounds=count_or_default(settings.rounds, preset.rounds),
+        timing=Timing(
+            examples=count_or_default(settings.latency_examples, preset.latency_examples),
+            rounds=count_or_default(settings.rounds, preset.rounds),
+        ),
         environment=read_environment(settings.device),
     )
     plan.check()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bench.errors import InputError
 from bench.fitting import refuse
+from bench.registry import all_knobs, stages_of
 
 if TYPE_CHECKING:
     from bench.plan import Plan
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 def check_names(settings: Settings, methods: Sequence[Method]) -> None:
     """Raise InputError for a knob or stage option that none of the methods has."""
-    knobs = {knob.name for method in methods for knob in method.all_knobs}
-    stages = {stage.name: stage for method in methods for stage in method.stage.chain}
+    knobs = {knob.name for method in methods for knob in all_knobs(method)}
+    stages = {stage.name: stage for method in methods for stage in stages_of(method)}
     options = {f"{stage.name}.{knob.name}" for stage in stages.values() for knob in stage.options}
     wrong = []
     for given, known, kind in ((settings.knobs, knobs, "knob"), (settings.options, options, "training option")):
@@ -36,10 +37,10 @@ def check_controls(settings: Settings, methods: Sequence[Method]) -> None:
     from efficient_bert.controls import OWN
 
     for control in methods:
-        control_knobs = {knob.name for knob in control.all_knobs}
-        given = any(knob.default == OWN and knob.name in settings.knobs for knob in control.all_knobs)
+        control_knobs = {knob.name for knob in all_knobs(control)}
+        given = any(knob.default == OWN and knob.name in settings.knobs for knob in all_knobs(control))
         methods_beside = [method for method in methods if method.name == control.control_of and not given]
-        for knob in itertools.chain.from_iterable(method.all_knobs for method in methods_beside):
+        for knob in itertools.chain.from_iterable(all_knobs(method) for method in methods_beside):
             values = [knob.parse(value) for value in settings.knobs.get(knob.name, ())]
             if knob.name not in control_knobs and values not in ([], [knob.default]):
                 raise InputError(
@@ -56,7 +57,7 @@ def check_time_again(plan: Plan) -> None:
     """
     if plan.settings.time_again and plan.settings.fresh:
         raise InputError("--time-again keeps the models and answers that --fresh makes anew; give one of the two")
-    if plan.settings.time_again and not (plan.latency_examples and plan.rounds):
+    if plan.settings.time_again and not plan.timing:
         raise InputError(
             "--time-again times stored runs again, but with 0 latency examples or rounds nothing is timed; leave it out"
         )

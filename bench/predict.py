@@ -19,7 +19,7 @@ from bench.examples import require_words
 from bench.folders import require_folder, require_new
 from bench.locks import is_main_process
 from bench.presets import find_preset
-from bench.registry import METHODS
+from bench.registry import METHODS, all_knobs
 from bench.runners import load_models, make_runner
 from bench.store import write_aside
 from bench.train import train_all
@@ -51,7 +51,7 @@ def one_point(settings: Settings) -> Settings:
 
 def with_defaults(settings: Settings) -> Settings:
     """Return the settings with a value for every knob of their one method: given, else preset's, else default."""
-    defaults = {knob.name: knob.default for knob in METHODS[settings.methods[0]].all_knobs}
+    defaults = {knob.name: knob.default for knob in all_knobs(METHODS[settings.methods[0]])}
     chosen = find_preset(settings.preset).on(settings.task).knobs
     left = {name: (chosen.get(name, default),) for name, default in defaults.items()}
     return replace(settings, knobs={**left, **settings.knobs})

@@ -1,7 +1,7 @@
 """A folder is a registry: every top-level object of one frozen dataclass type, under its `name`.
 
-`METHODS`, `EXPLAINERS`, `TASKS`, `METRICS` and `PLOTS` are mappings that import their folder's modules on first use.
-A new file in the folder is a new entry; nothing else is edited.
+`METHODS`, `STAGES`, `EXPLAINERS`, `TASKS`, `METRICS` and `PLOTS` are mappings that import their folder's modules on
+first use. A new file in the folder is a new entry; nothing else is edited.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from bench.metrics import Metric
     from bench.tasks import Task
     from efficient_bert.explainers import Explainer
+    from efficient_bert.knobs import Knob
     from efficient_bert.methods import Method
+    from efficient_bert.training import Stage
 
 
 class Entry(Protocol):
@@ -82,7 +84,18 @@ class Registry(Mapping[str, T], Generic[T]):
 
 
 METHODS: Registry[Method] = Registry("method", "efficient_bert.methods", "Method")
+STAGES: Registry[Stage] = Registry("stage", "efficient_bert.training", "Stage")
 EXPLAINERS: Registry[Explainer] = Registry("explainer", "efficient_bert.explainers", "Explainer")
 TASKS: Registry[Task] = Registry("task", "bench.tasks", "Task")
 METRICS: Registry[Metric] = Registry("metric", "bench.metrics", "Metric")
 PLOTS: Registry[Plot] = Registry("plot", "analysis.plots", "Plot")
+
+
+def stages_of(method: Method) -> tuple[Stage, ...]:
+    """Return the stages that train a method's model, first one first."""
+    return STAGES[method.stage].chain
+
+
+def all_knobs(method: Method) -> tuple[Knob, ...]:
+    """Return the training knobs of a method's stages, first stage first, then its own."""
+    return (*(knob for stage in stages_of(method) for knob in stage.knobs), *method.knobs)

@@ -18,7 +18,7 @@ from bench.progress import Watcher
 from bench.records import Record
 from bench.registry import METRICS
 from bench.runners import Runner, load_models, make_measured_runner
-from bench.session import single_batch, time_arms
+from bench.session import time_arms
 from bench.train import train_missing
 
 
@@ -110,8 +110,7 @@ def record_of(plan: Plan, arm: Arm, *, runner: Runner, evaluation: Evaluation, t
         environment={
             **plan.environment,
             "backbone_identity": plan.backbone.identity,
-            "attention": runner.model.config._attn_implementation,
-            "dtype": str(runner.model.dtype),
+            **runner.environment,
         },
         layers=plan.config.num_hidden_layers,
         shown=() if plan.task.sensitive else shown_examples(plan, runner),
@@ -149,11 +148,9 @@ def record_with_timing(plan: Plan, arm: Arm, timing: Mapping[str, Any]) -> Recor
 
 def shown_examples(plan: Plan, runner: Runner, *, count: int = 2, pieces: int = 30) -> list[dict[str, Any]]:
     """Return how the first reported examples begin, and in how many layers each word piece was live."""
-    from efficient_bert import run
-
     examples = []
     for row in plan.data.evaluation.select(range(min(count, len(plan.data.evaluation)))).to_list():
-        kept = run(runner.model, single_batch(plan, row), runner.policy).trace.kept[0]
+        kept = runner(runner.prepare([row])).trace.kept[0]
         words = plan.tokenizer.convert_ids_to_tokens(row["input_ids"][:pieces])
         examples.append({"pieces": words, "layers": kept.sum(0)[:pieces].tolist()})
     return examples

@@ -1,35 +1,102 @@
-"""Runners: the trained model of an arm with its policy, on a device, ready to answer examples."""
+"""Runners: what answers examples on a device, at first the trained model of an arm with its policy in PyTorch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import torch
 
     from bench.plan import Arm, Plan
     from bench.progress import Watcher
-    from efficient_bert import EfficientBertConfig, EfficientBertForSequenceClassification
+    from efficient_bert import Batch, EfficientBertConfig, EfficientBertForSequenceClassification
     from efficient_bert.decisions import Policy
     from efficient_bert.engine import Output
+    from efficient_bert.rows import Rows
+
+    Counts = tuple[torch.Tensor, torch.Tensor]
+    """FLOPs of what ran and of the full model, (B,) int64 each."""
+
+
+class Runner(Protocol):
+    """Whatever answers batches of examples: what evaluation, predictions, latency and estimates need of it."""
+
+    @property
+    def full_config(self) -> EfficientBertConfig:
+        """The configuration of the full model that it is compared with."""
+        ...
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """How it computes, for the record of a run."""
+        ...
+
+    def prepare(self, rows: Rows) -> Batch:
+        """Make a batch of encoded rows on the device; every runner of that device can answer it."""
+        ...
+
+    def __call__(self, batch: Batch) -> Output:
+        """Answer a batch in one pass. This call is what is timed: it computes the logits, but no trace."""
+        ...
+
+    def flops(self, output: Output) -> Counts:
+        """Count the FLOPs of a pass and of the full model on its examples."""
+        ...
+
+    def published_flops(self, output: Output) -> Counts:
+        """Count as the authors do, or as `flops` where a method has no count of theirs."""
+        ...
 
 
 @dataclass(frozen=True)
-class Runner:
-    """A model with a policy, on a device, and the configuration of the full model it is compared with.
+class EagerRunner:
+    """A model with a policy, run layer by layer in PyTorch: gathered passes.
 
-    `released_flops` is the authors' own count, where a method has one.
+    Attributes:
+        model, policy: what answers.
+        full_config: of the full model that it is compared with.
+        device: where the model is.
+        count_published: the authors' own count of a pass, where a method has one.
     """
 
     model: EfficientBertForSequenceClassification
     policy: Policy
     full_config: EfficientBertConfig
     device: str
-    released_flops: (
-        Callable[[EfficientBertForSequenceClassification, Output], tuple[torch.Tensor, torch.Tensor]] | None
-    ) = None
+    count_published: Callable[[Output], Counts] | None = None
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The attention's implementation and the type of the weights."""
+        return {"attention": self.model.config._attn_implementation, "dtype": str(self.model.dtype)}
+
+    def prepare(self, rows: Rows) -> Batch:
+        """Make a batch of encoded rows on the device."""
+        from efficient_bert.engine import Batch
+
+        return Batch.of_rows(rows, pad_token_id=self.model.config.padding, device=self.device)
+
+    def __call__(self, batch: Batch) -> Output:
+        """Answer a batch in one gathered pass, without gradients."""
+        import torch
+
+        from efficient_bert.engine import run
+
+        with torch.inference_mode():
+            return run(self.model, batch, self.policy)
+
+    def flops(self, output: Output) -> Counts:
+        """Count the FLOPs of a pass and of the full model on its examples."""
+        from efficient_bert.cost import full_flops, trace_flops
+
+        trace = output.trace
+        return trace_flops(trace, self.model.config), full_flops(trace.length, self.full_config)
+
+    def published_flops(self, output: Output) -> Counts:
+        """Count as the method's authors do, or as `flops` where there is no count of theirs."""
+        return self.count_published(output) if self.count_published else self.flops(output)
 
 
 def load_models(plan: Plan, arms: Sequence[Arm]) -> dict[str, EfficientBertForSequenceClassification]:
@@ -45,27 +112,30 @@ def move(model: EfficientBertForSequenceClassification, device: str) -> Efficien
     return model
 
 
-def make_runner(plan: Plan, arm: Arm, models: Mapping[str, EfficientBertForSequenceClassification]) -> Runner:
-    """Return the arm's model with its policy."""
+def make_runner(
+    plan: Plan, arm: Arm, models: Mapping[str, EfficientBertForSequenceClassification], *, rows: Rows | None = None
+) -> EagerRunner:
+    """Return the arm's model with its policy.
+
+    Shares that a control follows are counted on `rows`; without rows they are those that training has stored.
+    """
     model = models[arm.job.id]
-    policy = arm.method.policy(model, arm.knobs)
+    policy = arm.method.policy(model, arm.method.calibrate(model, rows, arm.knobs))
     counted = arm.method.published_flops
-    released = (lambda model, output: counted(model, output, arm.knobs)) if counted else None
-    return Runner(model, policy, plan.config, plan.settings.device, released)
+    published = (lambda output: counted(model, output, arm.knobs)) if counted else None
+    return EagerRunner(model, policy, plan.config, plan.settings.device, published)
 
 
 def make_measured_runner(
     plan: Plan, arm: Arm, models: Mapping[str, EfficientBertForSequenceClassification], watcher: Watcher
-) -> Runner:
-    """Do as `make_runner`, after counting how often the method of a control makes each choice, which it follows.
-
-    They are counted on the reported rows, whose labels are not read.
-    """
+) -> EagerRunner:
+    """Do as `make_runner`; a control follows choices that are counted on the reported rows, without their labels."""
     from efficient_bert.controls import OWN
 
-    if arm.method.measure is not None and OWN in arm.knobs.values():
-        rows = plan.data.evaluation.to_list()
-        with watcher.counting_bar(f"count the choices that {arm.label} follows", len(rows)) as advance:
-            arm.method.measure(models[arm.job.id], rows, arm.knobs)
-            advance(len(rows))
-    return make_runner(plan, arm, models)
+    if OWN not in arm.knobs.values():
+        return make_runner(plan, arm, models)
+    rows = plan.data.evaluation.to_list()
+    with watcher.counting_bar(f"take the shares that {arm.label} follows", len(rows)) as advance:
+        runner = make_runner(plan, arm, models, rows=rows)
+        advance(len(rows))
+    return runner

@@ -20,7 +20,7 @@ from bench.evaluation import Reading, evaluate_readings
 from bench.exclusive import lock_folders
 from bench.layouts import quote
 from bench.locks import exclusive_lock
-from bench.registry import METHODS
+from bench.registry import METHODS, all_knobs
 from bench.run import metric_values
 from bench.runners import load_models, make_runner
 from bench.store import write_aside
@@ -85,8 +85,8 @@ def method_to_search(names: Sequence[str]) -> str:
         raise InputError(
             f"method {name!r} is a control, and follows what is chosen for {METHODS[name].control_of}; search that one"
         )
-    if not METHODS[name].all_knobs:
-        others = ", ".join(other for other, method in METHODS.items() if method.all_knobs and not method.control_of)
+    if not all_knobs(METHODS[name]):
+        others = ", ".join(other for other, method in METHODS.items() if all_knobs(method) and not method.control_of)
         raise InputError(f"method {name!r} has no knobs, so there is nothing to search; give one of {others}")
     return name
 
@@ -209,7 +209,7 @@ def write_entry(path: Path, *, task: str, method: str, knobs: Mapping[str, Any])
     """
     from efficient_bert.knobs import parse_numbers
 
-    separators = {knob.name: knob.separator for knob in METHODS[method].all_knobs}
+    separators = {knob.name: knob.separator for knob in all_knobs(METHODS[method])}
     entry = {name: parse_numbers(str(value)) if separators[name] != "," else value for name, value in knobs.items()}
     with exclusive_lock(path):  # another command may be about to put its own task's entry
         others = {name: entry for name, entry in existing_entries(path).items() if our_task_name(name) != task}
@@ -228,7 +228,7 @@ def read_entry(path: Path, task: str) -> tuple[str, dict[str, str]]:
         raise InputError(f"{path} has no entry for task {task!r}; it has: {', '.join(entries) or 'none'}")
     entry = dict(entries[task])
     method = METHODS[str(entry.pop("method", METHOD))]
-    known = {knob.name for knob in method.all_knobs}
+    known = {knob.name for knob in all_knobs(method)}
     for name, value in entry.items():
         if name not in known:
             raise InputError(

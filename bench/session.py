@@ -42,17 +42,16 @@ def time_arms(
         watcher: shows progress.
         reading: reads the machine's counters.
     """
-    if not plan.latency_examples or not plan.rounds:
+    if not plan.timing:
         return {run_id: {} for run_id in tables}, dict(tables)
     require_threads(plan)
     keep_freed_memory()  # as a training before it in this process has done
     row_numbers = sample_rows(plan)
-    calls = {run_id: make_forward(runner) for run_id, runner in runners.items()}
-    latencies, load = measure_latencies(plan, calls, row_numbers, watcher, reading)
-    protocol = {**protocol_of(plan, list(calls), len(row_numbers)), "load": load.to_json()}
+    latencies, load = measure_latencies(plan, runners, row_numbers, watcher, reading)
+    protocol = {**protocol_of(plan, list(runners), len(row_numbers)), "load": load.to_json()}
     spoilt = disturbances(load, device=plan.settings.device)
     full = plan.arms[0].run_id
-    unsteady = {arm.run_id: unsteadiness(arm, latencies[arm.run_id]) for arm in plan.arms if arm.run_id in calls}
+    unsteady = {arm.run_id: unsteadiness(arm, latencies[arm.run_id]) for arm in plan.arms if arm.run_id in runners}
     timing = {
         run_id: {**protocol, "disturbed_by": spoilt or list(dict.fromkeys(unsteady[full] + unsteady[run_id]))}
         for run_id in tables
@@ -82,7 +81,7 @@ def require_threads(plan: Plan) -> None:
 
 def measure_latencies(
     plan: Plan,
-    calls: Mapping[str, Callable[[Any], object]],
+    runners: Mapping[str, Runner],
     row_numbers: Sequence[int],
     watcher: Watcher,
     reading: Callable[[], Reading],
@@ -96,15 +95,16 @@ def measure_latencies(
         if lines := disturbances(load_between(readings[0], readings[1], threads=threads), device=device):
             watcher.say(f"this machine is busy ({'; '.join(lines)}), and is about to be timed")
 
-    inputs = [single_batch(plan, row) for row in plan.data.evaluation.select(row_numbers).to_list()]
-    name = f"time {len(calls)} arms on {len(row_numbers)} examples"
+    prepare = runners[plan.arms[0].run_id].prepare
+    inputs = [prepare([row]) for row in plan.data.evaluation.select(row_numbers).to_list()]
+    name = f"time {len(runners)} arms on {len(row_numbers)} examples"
     others = [other_processes(device)]
-    with watcher.counting_bar(name, plan.rounds, still=True) as advance:
+    with watcher.counting_bar(name, plan.timing.rounds, still=True) as advance:
         readings.append(reading())
         latencies = measure(
-            calls,
+            runners,
             inputs,
-            rounds=plan.rounds,
+            rounds=plan.timing.rounds,
             seed=plan.settings.seed,
             stopwatch=cuda_clock() if device == "cuda" else wall_clock(),
             ready=ready,
@@ -124,7 +124,7 @@ def protocol_of(plan: Plan, run_ids: Sequence[str], examples: int) -> dict[str, 
         "clock": "wall clock and CUDA events, synchronised" if plan.settings.device == "cuda" else "wall clock",
         "batch_size": 1,
         "examples": examples,
-        "rounds": plan.rounds,
+        "rounds": plan.timing.rounds,
         "warm_up_examples": min(WARM_UP, examples),
         "examples_per_turn": min(TURN, examples),
         "threads": plan.environment["torch_threads"],
@@ -140,29 +140,9 @@ def unsteadiness(arm: Arm, latencies: Latencies) -> list[str]:
 
 def sample_rows(plan: Plan) -> list[int]:
     """Draw the numbers of the reported rows to time, the same for every seed of training."""
-    count = min(plan.latency_examples, len(plan.data.evaluation))
+    count = min(plan.timing.examples, len(plan.data.evaluation))
     draw = random.Random(DATA_SEED)  # noqa: S311 - a draw, no secret
     return sorted(draw.sample(range(len(plan.data.evaluation)), count))
-
-
-def single_batch(plan: Plan, row: Mapping[str, Any]) -> Any:
-    """Return one example as a batch of one on the device."""
-    from efficient_bert import Batch
-
-    return Batch.of_rows([row], pad_token_id=plan.config.padding, device=plan.settings.device)
-
-
-def make_forward(runner: Runner) -> Callable[[Any], object]:
-    """Return the call that is timed: one gathered pass."""
-    import torch
-
-    from efficient_bert import run
-
-    @torch.inference_mode()
-    def call(batch: Any) -> object:
-        return run(runner.model, batch, runner.policy).logits
-
-    return call
 
 
 def add_samples(table: pa.Table, row_numbers: Sequence[int], arm: Latencies, *, full: Latencies) -> pa.Table:

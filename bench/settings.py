@@ -12,6 +12,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Timing:
+    """The size of a timing session.
+
+    Attributes:
+        examples: timed reported rows at most.
+        rounds: samples per arm and example.
+    """
+
+    examples: int
+    rounds: int
+
+    def __bool__(self) -> bool:
+        """Say whether anything is timed."""
+        return self.examples > 0 and self.rounds > 0
+
+
+@dataclass(frozen=True)
 class Settings:
     """The user's settings; None or nothing leaves a value to the preset, the task or the method.
 

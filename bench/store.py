@@ -22,26 +22,8 @@ from bench.folders import Folders, aside
 from bench.json_files import misfit, read_json, read_object
 from bench.records import EXAMPLE_COLUMNS, Record
 from bench.registry import TASKS
-from bench.stored_examples import require_sound
+from bench.stored_examples import example_schema, require_sound
 from bench.windows import with_text_ids
-
-_ARROW_TYPES: Mapping[str, pa.DataType] = {
-    "string": pa.string(),
-    "int64": pa.int64(),
-    "bool": pa.bool_(),
-    "list<float64>": pa.list_(pa.float64()),
-    "list<int64>": pa.list_(pa.int64()),
-}
-EXAMPLE_SCHEMA = pa.schema([(name, _ARROW_TYPES[note.split(":")[0]]) for name, note in EXAMPLE_COLUMNS.items()])
-"""The arrow schema of examples.parquet, of a classification."""
-
-
-def example_schema(*, regression: bool) -> pa.Schema:
-    """Return `EXAMPLE_SCHEMA`, with real-valued labels and predictions for a regression."""
-    schema = EXAMPLE_SCHEMA
-    for name in ("label", "prediction") if regression else ():
-        schema = schema.set(schema.get_field_index(name), pa.field(name, pa.float64()))
-    return schema
 
 
 def write_aside(path: Path, content: str | bytes) -> None:
@@ -118,8 +100,8 @@ class RunStore(Folders):
             raise InputError(f"{path} cannot be read ({type(error).__name__}); {remedy}") from error
         if "text_id" not in table.schema.names and "example_id" in table.schema.names:
             table = with_text_ids(table, windows=record.task in TASKS and TASKS[record.task].windows)
-        if table.schema.names != EXAMPLE_SCHEMA.names:
-            raise InputError(f"{run_id}/examples.parquet has columns {table.schema.names}, not {EXAMPLE_SCHEMA.names}")
+        if table.schema.names != list(EXAMPLE_COLUMNS):
+            raise InputError(f"{run_id}/examples.parquet has columns {table.schema.names}, not {list(EXAMPLE_COLUMNS)}")
         require_sound(table, record, path=path, remedy=remedy)
         return table
 

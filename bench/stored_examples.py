@@ -1,4 +1,4 @@
-"""Check a stored table of examples when it is read: somebody may have changed it."""
+"""The schema of a table of examples, and its checks when it is read: somebody may have changed it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,25 @@ import pyarrow.compute as pc
 
 from bench.errors import InputError
 from bench.records import EXAMPLE_COLUMNS, Record
+
+_ARROW_TYPES: Mapping[str, pa.DataType] = {
+    "string": pa.string(),
+    "int64": pa.int64(),
+    "bool": pa.bool_(),
+    "list<float64>": pa.list_(pa.float64()),
+    "list<int64>": pa.list_(pa.int64()),
+}
+EXAMPLE_SCHEMA = pa.schema([(name, _ARROW_TYPES[note.split(":")[0]]) for name, note in EXAMPLE_COLUMNS.items()])
+"""The arrow schema of examples.parquet, of a classification."""
+
+
+def example_schema(*, regression: bool) -> pa.Schema:
+    """Return `EXAMPLE_SCHEMA`, with real-valued labels and predictions for a regression."""
+    schema = EXAMPLE_SCHEMA
+    for name in ("label", "prediction") if regression else ():
+        schema = schema.set(schema.get_field_index(name), pa.field(name, pa.float64()))
+    return schema
+
 
 LAYERED = ("tokens", "heads", "neurons")
 """Columns with an entry for each layer."""
@@ -40,7 +59,7 @@ def _problem(table: pa.Table, record: Record) -> str | None:
 def _wrong_column(table: pa.Table, name: str, *, regression: bool) -> str | None:
     """Say whether a column is of another type than it should be, or has empty or undefined entries."""
     column = table.column(name)
-    wanted = _type_of(name, regression=regression)
+    wanted = example_schema(regression=regression).field(name).type
     if column.type != wanted:
         return f"column {name} is of type {column.type}, not {wanted}"
     if column.null_count and not (name == "correct" and regression):
@@ -51,12 +70,6 @@ def _wrong_column(table: pa.Table, name: str, *, regression: bool) -> str | None
     if pa.types.is_floating(entries.type) and not pc.all(pc.is_finite(entries), min_count=0).as_py():
         return f"column {name} has a value that is not finite"
     return None
-
-
-def _type_of(name: str, *, regression: bool) -> pa.DataType:
-    from bench.store import example_schema
-
-    return example_schema(regression=regression).field(name).type
 
 
 def _broken_rules(table: pa.Table, record: Record, regression: bool) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from bench.errors import InputError
-from bench.registry import METHODS
+from bench.registry import METHODS, all_knobs
 
 
 def methods_to_sweep(names: Sequence[str], knobs: Mapping[str, Sequence[object]], *, controls: bool) -> tuple[str, ...]:
@@ -22,7 +22,7 @@ def methods_to_sweep(names: Sequence[str], knobs: Mapping[str, Sequence[object]]
     if not names:
         raise InputError("a sweep needs a method; give --method, for example --method adapler")
     if not any(len(values) > 1 for values in knobs.values()):
-        known = sorted({knob.name for name in names for knob in METHODS[name].all_knobs})
+        known = sorted({knob.name for name in names for knob in all_knobs(METHODS[name])})
         raise InputError(
             f"a sweep needs a knob with several values, as --phi 0.001,0.01; {', '.join(names)} has: "
             f"{', '.join(known) or 'none'}"

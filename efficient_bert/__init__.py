@@ -1,9 +1,18 @@
-"""Input-adaptive BERT: an encoder that runs any set of tokens at any width to any depth, and methods that choose."""
+"""Input-adaptive BERT: an encoder that runs any set of tokens at any width to any depth, and methods that choose.
 
-from efficient_bert.config import EfficientBertConfig
-from efficient_bert.engine import Batch, Execution, run
-from efficient_bert.errors import InputError
-from efficient_bert.model import EfficientBertForSequenceClassification
+A name's module is imported when the name is first used, so that `efficient_bert.errors` needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from efficient_bert.config import EfficientBertConfig
+    from efficient_bert.engine import Batch, Execution, run
+    from efficient_bert.errors import InputError
+    from efficient_bert.model import EfficientBertForSequenceClassification
 
 __all__ = [
     "Batch",
@@ -13,3 +22,23 @@ __all__ = [
     "InputError",
     "run",
 ]
+
+MODULES = {
+    "Batch": "engine",
+    "EfficientBertConfig": "config",
+    "EfficientBertForSequenceClassification": "model",
+    "Execution": "engine",
+    "InputError": "errors",
+    "run": "engine",
+}
+"""Public name -> the module that has it."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,7 +1,7 @@
 """Controls for width gates and exits: every choice as often, but made at random, or one choice for all examples.
 
-Shapes: B examples, G gates, K classes of width, E exit depths. The shares that a control follows are typed, or stand
-in the model's configuration: a stage measures them at the trained widths, and a control at its own point.
+Shapes: B examples, G gates, K classes of width, E exit depths. The shares that a control follows are typed, or
+read off measured profiles, as its method's `calibrate` does; its policy takes them as values.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from efficient_bert.calibration.profiles import Profiles, Shares
 from efficient_bert.config import EfficientBertConfig, kept_heads
-from efficient_bert.controls import OWN
+from efficient_bert.controls import OWN, refuse_own
 from efficient_bert.decisions import Decision, Policy, View
 from efficient_bert.errors import InputError
 from efficient_bert.fingerprints import uniform_draws
@@ -109,43 +110,75 @@ def constant_widths(shares: ClassShares, widths: Sequence[float], config: Effici
     return Subnet(tuple(range(layers)), tuple(max(1, count) / heads for count in chosen))
 
 
-def class_shares(config: EfficientBertConfig, given: Value) -> ClassShares:
-    """Return the typed shares, for one gate before every layer, or the measured shares of each gate.
+def class_shares(config: EfficientBertConfig, given: Value | tuple[Shares, ...]) -> ClassShares:
+    """Return measured shares of each gate as they are, or the typed ones for one gate before every layer.
 
     Raises:
-        InputError: not a share for each class, or none was given and none was measured.
+        InputError: typed, and not a share for each class.
     """
-    if given != OWN:
-        return [parse_shares(given, len(config.widths), name="class_rates", complete=True)] * config.num_hidden_layers
-    if len(config.gate_profile) != config.num_gates or not config.gate_profile:
+    if isinstance(given, tuple):
+        return given
+    return (parse_shares(given, len(config.widths), name="class_rates", complete=True),) * config.num_hidden_layers
+
+
+def exit_shares(config: EfficientBertConfig, given: Value | Shares) -> Shares:
+    """Return measured shares of all examples as they are, or the typed ones.
+
+    Raises:
+        InputError: typed, and not a share for each exit depth.
+    """
+    if isinstance(given, tuple):
+        return given
+    return parse_shares(given, len(config.exit_depths), name="exit_rates", complete=False)
+
+
+def gate_shares(config: EfficientBertConfig, profiles: Profiles) -> tuple[Shares, ...]:
+    """Return the measured shares of each gate among all examples.
+
+    Raises:
+        InputError: none were measured.
+    """
+    if len(profiles.gate_profile) != config.num_gates or not profiles.gate_profile:
         raise InputError(
             f"the model has no gate profile of its own; give --class-rates with {len(config.widths)} shares, or train "
             "stage 'gates' again"
         )
-    return config.gate_profile
+    return profiles.gate_profile
 
 
-def staying_class_shares(config: EfficientBertConfig, given: Value, threshold: float) -> ClassShares:
-    """Return class shares as `class_shares` does, but among the examples that are still there at an exit threshold.
+def staying_shares(config: EfficientBertConfig, profiles: Profiles, threshold: float) -> tuple[Shares, ...]:
+    """Return the measured shares of each gate among the examples that are still there at an exit threshold.
 
     Raises:
-        InputError: as `class_shares`.
+        InputError: none were measured.
     """
-    shares = class_shares(config, given)
-    if given != OWN:
-        return shares
-    if len(config.staying_profile) != len(config.exit_profile) or not config.exit_profile:
+    gate_shares(config, profiles)
+    if len(profiles.staying_profile) != len(profiles.exit_profile) or not profiles.exit_profile:
         raise InputError(
             f"the model has no profile of those who stay; give --class-rates with {len(config.widths)} shares, or "
             "train stage 'gates' again"
         )
-    staying: ClassShares = interpolate(config, config.staying_profile, threshold).tolist()
-    return staying
+    return tuple(map(tuple, interpolate(profiles, profiles.staying_profile, threshold).tolist()))
 
 
-def interpolate(config: EfficientBertConfig, profile: Sequence[Any], threshold: float) -> Tensor:
+def leaving_shares(config: EfficientBertConfig, profiles: Profiles, threshold: float) -> Shares:
+    """Return the measured share of all examples that leaves at each exit depth at an exit threshold.
+
+    Raises:
+        InputError: none were measured.
+    """
+    exits = len(config.exit_depths)
+    if not profiles.exit_profile or len(profiles.exit_profile[0]) != exits + 1:
+        raise InputError(
+            f"the model has no exit profile of its own; give --exit-rates with {exits} shares, or train stage 'final' "
+            "again"
+        )
+    return tuple(interpolate(profiles, profiles.exit_profile, threshold)[1:].tolist())
+
+
+def interpolate(profiles: Profiles, profile: Sequence[Any], threshold: float) -> Tensor:
     """Interpolate a profile, one row for each threshold of `exit_profile`, at another threshold: (T, ...) -> (...)."""
-    thresholds, rows = [row[0] for row in config.exit_profile], torch.tensor(profile, dtype=torch.float64)
+    thresholds, rows = [row[0] for row in profiles.exit_profile], torch.tensor(profile, dtype=torch.float64)
     above = min(bisect_right(thresholds, threshold), len(thresholds) - 1)
     if not above:
         return rows[0]
@@ -153,31 +186,14 @@ def interpolate(config: EfficientBertConfig, profile: Sequence[Any], threshold: 
     return torch.lerp(rows[above - 1], rows[above], min(1.0, part))
 
 
-def exit_shares(config: EfficientBertConfig, given: Value, threshold: float) -> list[float]:
-    """Return the typed shares, or those measured at a threshold, interpolated between two measured thresholds.
-
-    Raises:
-        InputError: not a share for each exit depth, or none was given and none was measured.
-    """
-    exits = len(config.exit_depths)
-    if given != OWN:
-        return parse_shares(given, exits, name="exit_rates", complete=False)
-    if not config.exit_profile or len(config.exit_profile[0]) != exits + 1:
-        raise InputError(
-            f"the model has no exit profile of its own; give --exit-rates with {exits} shares, or train stage 'final' "
-            "again"
-        )
-    shares: list[float] = interpolate(config, config.exit_profile, threshold)[1:].tolist()
-    return shares
-
-
-def parse_shares(given: Value, count: int, *, name: str, complete: bool) -> list[float]:
+def parse_shares(given: Value, count: int, *, name: str, complete: bool) -> Shares:
     """Parse shares such as 0.3/0.2; `complete` ones add up to 1, others to at most 1.
 
     Raises:
-        InputError: another number of them, a negative one, or another sum.
+        InputError: another number of them, a negative one, another sum, or `own`, which is no share yet.
     """
-    shares = list(parse_numbers(str(given), name=name, separator="/"))
+    refuse_own(given, name=name)
+    shares = parse_numbers(str(given), name=name, separator="/")
     fits = min(shares) >= 0 and (abs(sum(shares) - 1) < 1e-6 if complete else sum(shares) <= 1 + 1e-9)
     if not fits or len(shares) != count:
         total = "to 1" if complete else "to at most 1"

@@ -7,6 +7,7 @@ profile, on tokens that were not chosen by anything they mean.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,10 @@ from efficient_bert.decisions import Decision, Policy, View
 from efficient_bert.errors import InputError
 from efficient_bert.fingerprints import scramble
 from efficient_bert.knobs import Knob, Value, parse_numbers
+
+if TYPE_CHECKING:
+    from efficient_bert.model import EfficientBertForSequenceClassification
+    from efficient_bert.rows import Rows
 
 OWN = "own"
 
@@ -58,19 +63,40 @@ def profile_policy(profile: Sequence[float], order: Order) -> Policy:
     return Policy(decide)
 
 
-def read_profile(config: EfficientBertConfig, given: Value) -> list[float]:
-    """Return the typed profile, or the one that was measured of the model.
+def calibrate(
+    model: EfficientBertForSequenceClassification, rows: Rows | None, knobs: Mapping[str, Value]
+) -> Mapping[str, Any]:
+    """Replace `own` by the profile that the stage has stored; AdapLeR's lengths are measured as it is trained.
 
     Raises:
-        InputError: not one falling fraction for each layer, or none was given and the model has none.
+        InputError: the model has none.
     """
+    if knobs["profile"] != OWN:
+        return knobs
+    config = model.config
+    if not config.length_profile:
+        raise InputError(
+            f"the model has no length profile of its own; give --profile with {config.num_hidden_layers} fractions"
+        )
+    return {**knobs, "profile": tuple(config.length_profile)}
+
+
+def refuse_own(given: Value, *, name: str) -> None:
+    """Raise InputError where a policy is asked for `own` values, which only `Method.calibrate` can know."""
     if given == OWN:
-        if not config.length_profile:
-            raise InputError(
-                f"the model has no length profile of its own; give --profile with {config.num_hidden_layers} fractions"
-            )
-        return list(config.length_profile)
-    fractions = list(parse_numbers(str(given), name="profile", separator="/"))
+        raise InputError(f"{name} is {OWN!r}, but a policy takes numbers; give it the knobs that calibrate returns")
+
+
+def read_profile(config: EfficientBertConfig, given: Value | tuple[float, ...]) -> tuple[float, ...]:
+    """Return a measured profile as it is, or the typed one.
+
+    Raises:
+        InputError: typed, and not one falling fraction for each layer.
+    """
+    if isinstance(given, tuple):
+        return given
+    refuse_own(given, name="profile")
+    fractions = parse_numbers(str(given), name="profile", separator="/")
     falling = all(after <= before for before, after in zip([1.0, *fractions], fractions, strict=False))
     if len(fractions) != config.num_hidden_layers or not falling or not fractions[-1] > 0:
         raise InputError(

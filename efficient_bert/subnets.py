@@ -7,20 +7,13 @@ factor makes up for what is missing. Which heads and neurons come first is decid
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-
-import torch
-from torch import Tensor
 
 from efficient_bert.config import EfficientBertConfig, count_kept, kept_heads
 from efficient_bert.decisions import Policy
 from efficient_bert.errors import InputError
-from efficient_bert.importance import Importance
 from efficient_bert.knobs import parse_numbers
-from efficient_bert.model import EfficientBertForSequenceClassification
-from efficient_bert.units import Units, heads_of, neurons_of
 
 
 class DepthRule(StrEnum):
@@ -99,63 +92,3 @@ def layer_widths(text: str, config: EfficientBertConfig, *, depth_mult: float = 
 def subnet_policy(subnet: Subnet) -> Policy:
     """Make the policy under which every example runs the subnet; the final head answers."""
     return Policy(layers=subnet.layers, widths=subnet.widths)
-
-
-def rank_units(scores: Tensor) -> Tensor:
-    """Rank units, the most important one first: (..., U) scores -> (..., U) int64 unit numbers."""
-    return scores.argsort(dim=-1, descending=True, stable=True)
-
-
-@torch.no_grad()
-def rewire(model: EfficientBertForSequenceClassification, importance: Importance) -> None:
-    """Put every layer's heads and neurons in order of importance, in place; the full model stays the same function."""
-    heads, neurons = rank_units(importance.heads), rank_units(importance.neurons)
-    for layer, by_head, by_neuron in zip(model.bert.encoder.layers, heads, neurons, strict=True):
-        reorder(heads_of(layer), by_head)
-        reorder(neurons_of(layer), by_neuron)
-
-
-def reorder(units: Units, order: Tensor) -> None:
-    """Move the unit at order[i] to position i, for every i, in place."""
-    for part, axis in units.parts:
-        part.copy_(units.select(part, axis, order))
-
-
-def export(model: EfficientBertForSequenceClassification, subnet: Subnet) -> EfficientBertForSequenceClassification:
-    """Copy a subnet's weights into a model of that size, whose full width is the subnet.
-
-    Exits, gates and contribution predictors, which belong to the full model, are left behind.
-    """
-    by_layer = model.config.heads_by_layer
-    heads = [kept_heads(width, by_layer[layer]) for layer, width in zip(subnet.layers, subnet.widths, strict=True)]
-    left_behind = {"exit_depths": [], "contribution_size": 0, "num_gates": 0, "widths": []}
-    left_behind |= {"depths": [], "depth_rule": DepthRule.PREFIX.value}
-    left_behind |= {"gate_profile": [], "exit_profile": [], "staying_profile": []}
-    sizes = {"num_hidden_layers": len(subnet.layers), "layer_heads": heads}
-    dense = EfficientBertForSequenceClassification(
-        EfficientBertConfig(**{**model.config.to_dict(), **left_behind, **sizes})
-    )
-    torch.nn.Module.to(dense, model.dtype)
-    source = model.state_dict()
-    dense.load_state_dict(
-        {
-            name: leading_corner(source[source_name(name, subnet.layers)], value.shape)
-            for name, value in dense.state_dict().items()
-        }
-    )
-    dense.eval()
-    return dense
-
-
-def source_name(name: str, layers: Sequence[int]) -> str:
-    """Return the name in the full model of a subnet's parameter, whose layer may have another index there."""
-    before, stem, rest = name.partition("encoder.layer.")
-    if not stem:
-        return name
-    index, _, parameter = rest.partition(".")
-    return f"{before}{stem}{layers[int(index)]}.{parameter}"
-
-
-def leading_corner(tensor: Tensor, shape: torch.Size) -> Tensor:
-    """Return the leading corner of a tensor that has this shape."""
-    return tensor[tuple(slice(size) for size in shape)]

@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from analysis.frames import Runs
 from bench.records import Record
-from bench.store import EXAMPLE_SCHEMA, RunStore
+from bench.store import RunStore
+from bench.stored_examples import EXAMPLE_SCHEMA
 
 LAYERS = 6
 TOKENS = 10

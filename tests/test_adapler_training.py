@@ -22,7 +22,8 @@ from efficient_bert.decisions import Policy
 from efficient_bert.explain import gradient_times_input
 from efficient_bert.fidelity import Fidelity
 from efficient_bert.knobs import Value
-from efficient_bert.training import Context, Rows, Trained, saliency
+from efficient_bert.rows import Rows
+from efficient_bert.training import Context, Trained, saliency
 from efficient_bert.training import adapler as stage
 from efficient_bert.training.adapler import (
     ADAPLER,

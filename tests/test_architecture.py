@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import efficient_bert
+
 ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
     "efficient_bert": set(),
@@ -27,6 +29,15 @@ COMMAND_LINE = {"bench/cli.py", "bench/__main__.py"}
 
 FOR_TYPES = {"bench/registry.py": {"analysis.plots"}, "analysis/statistics.py": {"bench.metrics"}}
 """Where a registry's entries are only named as a type, which is not imported when the program runs."""
+
+ENGINE = {"efficient_bert.run", "efficient_bert.Batch", "efficient_bert.engine", "efficient_bert.training.batches"}
+"""What passes examples through the engine, or makes batches for it."""
+
+MAY_USE_ENGINE = {
+    "bench/runners.py": {"efficient_bert.engine.run", "efficient_bert.engine.Batch"},
+    "bench/estimate.py": {f"efficient_bert.training.batches.{name}" for name in ("LengthBuckets", "collate")},
+}
+"""Module of bench -> what it may use of these: a runner answers, and a training step that is timed has labels."""
 
 SOURCES = sorted(path.relative_to(ROOT) for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py"))
 FORBIDDEN_MODULES = {"pickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
@@ -76,6 +87,27 @@ def test_imports_go_one_way(source: Path) -> None:
 
 
 @each_source
+def test_inference_needs_no_training(source: Path) -> None:
+    """In the library only training imports training, or accelerate (which transformers loads where it is installed)."""
+    if source.parts[0] == "efficient_bert" and source.parts[1] != "training":
+        needed = [module for module, typing_only in imports(parsed(source)) if not typing_only]
+        assert not [module for module in needed if within(module, {"efficient_bert.training", "accelerate"})]
+
+
+@each_source
+def test_bench_answers_through_runners(source: Path) -> None:
+    """In bench only a runner calls the engine; others neither pass a batch nor make one, by whatever import."""
+    if source.parts[0] == "bench":
+        tree = parsed(source)
+        imported = {module for module, typing_only in imports(tree) if not typing_only}
+        attributes = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        used = {name for name in imported | attributes if within(name, ENGINE)}
+        assert used <= MAY_USE_ENGINE.get(source.as_posix(), set()), f"{source} uses {sorted(used)}; take a Runner"
+        calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        assert "Batch" not in calls, f"{source} builds a batch; prepare one by a Runner"
+
+
+@each_source
 def test_imports_are_absolute(source: Path) -> None:
     """No import starts with a dot."""
     assert not [module for module, _ in imports(parsed(source)) if module.startswith(".")]
@@ -101,11 +133,30 @@ def test_nothing_unpickles_or_runs_foreign_code(source: Path) -> None:
         ("import bench.cli", {"torch", "transformers", "datasets", "pandas", "numpy", "matplotlib", "pyarrow"}),
         ("import analysis.report; from bench.registry import PLOTS, METRICS; [*PLOTS, *METRICS]", {"torch"}),
         ("import eraser_eval.schema", {"torch", "transformers", "pandas"}),
+        (
+            "from efficient_bert.methods.entropy_exit import ENTROPY_EXIT as m; from tests.tiny import *;"
+            "from efficient_bert import run; import torch; o = tiny_model();"
+            "run(o, tiny_batch([3]), m.policy(o, {'exit_threshold': 0.3}))",
+            {"datasets", "efficient_bert.training"},
+        ),
+        (
+            "import efficient_bert.errors, efficient_bert.knobs, efficient_bert.rows, bench.registry",
+            {"torch", "transformers", "numpy", "efficient_bert.engine"},
+        ),
         ("import bench.choosing", {"torch", "transformers", "pandas", "numpy"}),
     ],
 )
 def test_importing_is_light(statement: str, heavy: set[str]) -> None:
-    """The command line imports without numbers, the report and the rationales without torch."""
+    """The command line imports without numbers, report and errors without torch; a method runs without training."""
     code = f"{statement}\nimport sys\nprint(*sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_the_package_has_its_names() -> None:
+    """Every public name is there and listed, and no other."""
+    assert set(efficient_bert.__all__) == set(efficient_bert.MODULES) <= set(dir(efficient_bert))
+    for name in efficient_bert.__all__:
+        assert getattr(efficient_bert, name).__module__ == f"efficient_bert.{efficient_bert.MODULES[name]}"
+    with pytest.raises(AttributeError, match="has no attribute 'Model'"):
+        _ = efficient_bert.Model

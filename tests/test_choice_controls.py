@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from efficient_bert import Batch, EfficientBertConfig, Execution, InputError, run
+from efficient_bert.calibration.profiles import STEPS, Profiles, measure_profiles, stored_profiles
 from efficient_bert.choice_controls import (
     check_shares,
     class_shares,
     constant_widths,
     exit_shares,
+    gate_shares,
+    leaving_shares,
     random_exits,
     random_widths,
-    staying_class_shares,
+    staying_shares,
 )
 from efficient_bert.controls import OWN
 from efficient_bert.decisions import Policy
@@ -30,7 +34,6 @@ from efficient_bert.methods.random_exits import RANDOM_EXITS
 from efficient_bert.methods.random_flexible import RANDOM_FLEXIBLE
 from efficient_bert.methods.width_gates import WIDTH_GATES
 from efficient_bert.subnets import subnet_policy, uniform_subnet
-from efficient_bert.training.profiles import STEPS, measure_profiles
 from tests.test_training_loop import rows
 from tests.tiny import rows_of, tiny_batch, tiny_config, tiny_model
 
@@ -103,7 +106,8 @@ def test_exits_are_drawn_as_often_as_the_shares_say() -> None:
 def test_those_who_stay_draw_by_the_shares_of_those_who_stay() -> None:
     """At the last threshold the shares are those measured there: 0.6 of all leave, the others' order is reversed."""
     knobs: dict[str, Any] = {"width_mult_list": "0.25,0.5,0.75,1", "class_rates": OWN, "exit_rates": OWN}
-    trace = run(MODEL, MANY, RANDOM_FLEXIBLE.policy(MODEL, {**knobs, "control_seed": 0, "exit_threshold": 0.6})).trace
+    knobs = dict(RANDOM_FLEXIBLE.calibrate(MODEL, None, {**knobs, "control_seed": 0, "exit_threshold": 0.6}))
+    trace = run(MODEL, MANY, RANDOM_FLEXIBLE.policy(MODEL, knobs)).trace
     assert abs(float((trace.exit_depth == 4).float().mean()) - 0.4) <= 4 * math.sqrt(0.24 / 400)
     assert (trace.heads[:, 0] == 12).all()
     there = trace.heads[trace.exit_depth == 4, 3]
@@ -115,11 +119,9 @@ def test_those_who_stay_draw_by_the_shares_of_those_who_stay() -> None:
 @pytest.mark.parametrize("execution", [Execution.GATHERED, Execution.MASKED])
 def test_an_example_draws_the_same_in_any_company(execution: Execution) -> None:
     """Widths and exit of an example alone are those it has in a batch with others of its length."""
-    policy = RANDOM_FLEXIBLE.policy(
-        MODEL,
-        {"width_mult_list": "0.25,0.5,0.75,1", "class_rates": OWN, "exit_rates": "0.3/0.3", "exit_threshold": 0.3,
-         "control_seed": 5},
-    )  # fmt: skip
+    knobs: dict[str, Value] = {"width_mult_list": "0.25,0.5,0.75,1", "class_rates": OWN, "exit_rates": "0.3/0.3"}
+    knobs |= {"exit_threshold": 0.3, "control_seed": 5}
+    policy = RANDOM_FLEXIBLE.policy(MODEL, RANDOM_FLEXIBLE.calibrate(MODEL, None, knobs))
     batch = tiny_batch([6, 3, 6, 6, 4, 6, 6, 6])
     together = run(MODEL, batch, policy, execution=execution).trace
     assert len(together.exit_depth.unique()) > 1
@@ -144,28 +146,28 @@ def test_controls_match_what_was_measured() -> None:
     And so are the frequencies among those who are still there, for each gate that anybody reaches.
     """
     model, some = gated(), rows(60, 1)
-    measure_profiles(model, some, device="cpu")
+    profiles = measure_profiles(model, some)
     batches = [tiny_rows(some[start : start + 20]) for start in range(0, 60, 20)]
     heads = torch.cat([run(model, batch, gate_policy(model.width_gates(), WIDTHS)).trace.heads for batch in batches])
     by_hand = [[float((heads[:, layer] == count).double().mean()) for count in (3, 6, 9, 12)] for layer in range(4)]
-    for found, expected in zip(model.config.gate_profile, by_hand, strict=True):
+    for found, expected in zip(profiles.gate_profile, by_hand, strict=True):
         assert found == pytest.approx(expected)
-    assert len(model.config.exit_profile) == STEPS + 1
-    assert model.config.exit_profile[0] == [0, 0, 0]
-    assert model.config.staying_profile[0] == model.config.gate_profile
+    assert len(profiles.exit_profile) == STEPS + 1
+    assert profiles.exit_profile[0] == (0, 0, 0)
+    assert profiles.staying_profile[0] == profiles.gate_profile
     reached = 0
     for place in range(10, STEPS, 10):
-        bound, first, second = model.config.exit_profile[place]
+        bound, first, second = profiles.exit_profile[place]
         traces = [run(model, batch, gate_exits(model, bound)).trace for batch in batches]
         depths = torch.cat([trace.exit_depth for trace in traces])
         assert (first, second) == pytest.approx([float((depths == depth).double().mean()) for depth in (2, 3)])
         heads = torch.cat([trace.heads for trace in traces])
-        for layer, found in enumerate(model.config.staying_profile[place]):
+        for layer, found in enumerate(profiles.staying_profile[place]):
             there = heads[heads[:, layer] > 0, layer]
             if 0 < len(there) < 60:
                 reached += 1
                 assert found == pytest.approx([float((there == count).double().mean()) for count in (3, 6, 9, 12)])
-        assert staying_class_shares(model.config, OWN, bound) == model.config.staying_profile[place]
+        assert staying_shares(model.config, profiles, bound) == profiles.staying_profile[place]
     assert reached
 
 
@@ -176,18 +178,18 @@ def test_controls_follow_the_point_that_they_belong_to(listed: str) -> None:
 
     Gates see other states at other widths, and choose otherwise; so the shares of the trained widths will not do.
     """
-    knobs: dict[str, Value] = {"width_mult_list": listed, "exit_threshold": 0.6}
+    knobs: dict[str, Value] = {
+        "width_mult_list": listed, "exit_threshold": 0.6, "class_rates": OWN, "exit_rates": OWN,
+    }  # fmt: skip
     model, some = gated(), rows(60, 1)
-    measure_profiles(model, some, device="cpu")
-    trained = staying_class_shares(model.config, OWN, 0.6)
-    assert RANDOM_FLEXIBLE.measure is not None
-    RANDOM_FLEXIBLE.measure(model, some, knobs)
+    trained = staying_shares(model.config, measure_profiles(model, some), 0.6)
+    calibrated = RANDOM_FLEXIBLE.calibrate(model, some, knobs)
     trace = run(model, tiny_rows(some), FLEXIBLE.policy(model, knobs)).trace
     left = [float((trace.exit_depth == depth).double().mean()) for depth in (2, 3)]
     assert 0 < sum(left) < 1
-    assert exit_shares(model.config, OWN, 0.6) == pytest.approx(left)
+    assert calibrated["exit_rates"] == pytest.approx(left)
     counts = [round(12 * float(width)) for width in listed.split(",")]
-    rates = staying_class_shares(model.config, OWN, 0.6)
+    rates = calibrated["class_rates"]
     assert rates != trained
     for layer, shares in enumerate(rates):
         there = trace.heads[trace.heads[:, layer] > 0, layer]
@@ -200,24 +202,20 @@ def test_controls_follow_the_point_that_they_belong_to(listed: str) -> None:
 def test_exits_are_counted_at_their_own_width() -> None:
     """Narrower layers leave examples less or more certain, and their control leaves as often."""
     model, some = tiny_model(classes=2, exit_depths=[2, 3], shared_head=True, num_gates=0), rows(60, 1)
-    assert RANDOM_EXITS.measure is not None
     found = []
     for width in (1.0, 0.25):
-        knobs: dict[str, Value] = {"exit_width": width, "exit_threshold": 0.6}
-        RANDOM_EXITS.measure(model, some, knobs)
+        knobs: dict[str, Value] = {"exit_width": width, "exit_threshold": 0.6, "exit_rates": OWN}
         trace = run(model, tiny_rows(some), PREFIX_EXIT.policy(model, knobs)).trace
         left = [float((trace.exit_depth == depth).double().mean()) for depth in (2, 3)]
-        assert exit_shares(model.config, OWN, 0.6) == pytest.approx(left)
+        assert RANDOM_EXITS.calibrate(model, some, knobs)["exit_rates"] == pytest.approx(left)
         found.append(left)
     assert found[0] != found[1]
 
 
 def gated() -> Any:
     """A model with gates and exits that knows no profile yet."""
-    model = tiny_model(classes=2, exit_depths=[2, 3], shared_head=True, seed=3)
-    model.config.gate_profile = model.config.exit_profile = []
-    model.config.staying_profile = []
-    return model
+    bare: dict[str, Any] = {name: [] for name in PROFILES}
+    return tiny_model(classes=2, exit_depths=[2, 3], shared_head=True, seed=3, **bare)
 
 
 def tiny_rows(some: Any) -> Batch:
@@ -237,11 +235,20 @@ def gate_exits(model: Any, threshold: float) -> Any:
 def test_exit_rates_lie_between_the_measured_ones() -> None:
     """Halfway between two thresholds are the means of their shares; beyond the last are the last's."""
     config = tiny_config(exit_depths=[2, 3], exit_profile=[[0, 0, 0], [0.5, 0.2, 0.4], [1.0, 0.6, 0.2]])
-    assert exit_shares(config, OWN, 0.75) == pytest.approx([0.4, 0.3])
-    assert exit_shares(config, OWN, 0.5) == pytest.approx([0.2, 0.4])
-    assert exit_shares(config, OWN, 5.0) == [0.6, 0.2]
-    assert exit_shares(config, "0.1/0.9", 0.3) == [0.1, 0.9]
-    assert class_shares(config, "0.7/0.1/0.1/0.1") == [[0.7, 0.1, 0.1, 0.1]] * 4
+    profiles = stored_profiles(config)
+    assert leaving_shares(config, profiles, 0.75) == pytest.approx([0.4, 0.3])
+    assert leaving_shares(config, profiles, 0.5) == pytest.approx([0.2, 0.4])
+    assert leaving_shares(config, profiles, 5.0) == (0.6, 0.2)
+
+
+def test_typed_shares_are_the_same_at_every_gate() -> None:
+    """Exits have one share each; measured shares are taken as they are."""
+    config = tiny_config(exit_depths=[2, 3])
+    assert exit_shares(config, "0.1/0.9") == (0.1, 0.9)
+    assert exit_shares(config, (0.2, 0.3)) == (0.2, 0.3)
+    assert class_shares(config, "0.7/0.1/0.1/0.1") == ((0.7, 0.1, 0.1, 0.1),) * 4
+    measured = tuple(map(tuple, RATES))
+    assert class_shares(config, measured) == measured
 
 
 def test_controls_stand_beside_their_methods() -> None:
@@ -249,7 +256,7 @@ def test_controls_stand_beside_their_methods() -> None:
     for method, control in ((WIDTH_GATES, CONSTANT_WIDTHS), (PREFIX_EXIT, RANDOM_EXITS)):
         assert control.control_of == method.name
         assert set(method.knobs) <= set(control.knobs)
-        assert control.stage is method.stage
+        assert control.stage == method.stage
 
 
 @pytest.mark.parametrize(
@@ -271,13 +278,18 @@ def test_shares_that_do_not_fit_are_refused(knobs: dict[str, Any], message: str)
 
 
 def test_a_model_without_profiles_says_so() -> None:
-    """Where nothing was measured the shares have to be typed."""
-    bare: EfficientBertConfig = tiny_config(gate_profile=[], exit_profile=[], exit_depths=[2, 3])
+    """Where nothing was measured the shares have to be typed, and a policy cannot take `own`."""
+    bare: EfficientBertConfig = tiny_config(exit_depths=[2, 3])
     with pytest.raises(InputError, match=r"no gate profile of its own; give --class-rates with 4 shares"):
-        class_shares(bare, OWN)
+        gate_shares(bare, Profiles())
     with pytest.raises(InputError, match=r"no exit profile of its own; give --exit-rates with 2 shares"):
-        exit_shares(bare, OWN, 0.3)
-    earlier: EfficientBertConfig = tiny_config(staying_profile=[])
+        leaving_shares(bare, Profiles(), 0.3)
+    earlier = replace(stored_profiles(bare), staying_profile=())
     with pytest.raises(InputError, match=r"no profile of those who stay; .* train stage 'gates' again"):
-        staying_class_shares(earlier, OWN, 0.3)
-    assert staying_class_shares(earlier, "0.7/0.1/0.1/0.1", 0.3)[0] == [0.7, 0.1, 0.1, 0.1]
+        staying_shares(bare, earlier, 0.3)
+    knobs: dict[str, Value] = {"class_rates": "0.7/0.1/0.1/0.1", "exit_rates": "0.3/0.2"}
+    assert RANDOM_FLEXIBLE.calibrate(MODEL, None, knobs) == knobs
+    with pytest.raises(InputError, match=r"class_rates is 'own', but a policy takes numbers; .* calibrate"):
+        class_shares(bare, OWN)
+    with pytest.raises(InputError, match=r"exit_rates is 'own', but a policy takes numbers; .* calibrate"):
+        exit_shares(bare, OWN)

@@ -18,7 +18,7 @@ import torch
 
 from bench.artifacts import ArtifactStore
 from bench.presets import PRESETS
-from bench.registry import EXPLAINERS, METHODS, METRICS, PLOTS, TASKS
+from bench.registry import EXPLAINERS, METHODS, METRICS, PLOTS, TASKS, all_knobs, stages_of
 from bench.store import RunStore
 from eraser_eval.schema import read_dataset
 from tests.command_line import Answer, call
@@ -73,8 +73,8 @@ def test_help_is_short_and_names_the_flags_of_a_method(command: str) -> None:
     for name, method in METHODS.items():
         text = call(command, "--method", name, "--help").out
         assert len(text.splitlines()) <= 60
-        assert all(f"  --{knob.name.replace('_', '-')} " in text for knob in method.all_knobs)
-        for stage in method.stage.chain:
+        assert all(f"  --{knob.name.replace('_', '-')} " in text for knob in all_knobs(method))
+        for stage in stages_of(method):
             (line,) = re.findall(rf"^  {stage.name} +((?:.+\n)(?: {{13}}.+\n)*)", text, re.MULTILINE)
             assert line.split() == [knob.name.replace("_", "-") for knob in stage.options]
 
@@ -83,8 +83,8 @@ def test_help_is_short_and_names_the_flags_of_a_method(command: str) -> None:
 def test_list_explains_a_method(name: str) -> None:
     """`bench list METHOD` has a line for each knob and option, with its summary and its default."""
     method, lines = METHODS[name], call("list", name).out.splitlines()
-    flags = {knob.name.replace("_", "-"): knob for knob in method.all_knobs}
-    for stage in method.stage.chain:
+    flags = {knob.name.replace("_", "-"): knob for knob in all_knobs(method)}
+    for stage in stages_of(method):
         flags |= {f"{stage.name}-{knob.name}".replace("_", "-"): knob for knob in stage.options}
     shown = {line.split()[0][2:]: number for number, line in enumerate(lines) if line.startswith("  --")}
     assert set(shown) == set(flags)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from efficient_bert import Batch, Execution, InputError, run
-from efficient_bert.controls import OWN, Order, profile_policy, random_order, read_profile, text_order
+from efficient_bert.controls import OWN, Order, calibrate, profile_policy, random_order, read_profile, text_order
 from tests.tiny import tiny_batch, tiny_config, tiny_model
 
 MODEL = tiny_model(classes=2)
@@ -56,10 +56,15 @@ def test_every_position_is_kept_about_as_often() -> None:
 
 
 def test_a_profile_is_the_models_or_typed() -> None:
-    """`own` is the configuration's; fractions are read in order."""
-    config = tiny_config(classes=2)
-    assert read_profile(config, OWN) == config.length_profile
-    assert read_profile(config, "0.9/0.5/0.5/0.1") == PROFILE
+    """`own` becomes the stored one, and no policy takes it before; fractions are read in order."""
+    model = tiny_model(classes=2)
+    knobs = calibrate(model, None, {"profile": OWN, "control_seed": 1})
+    assert knobs == {"profile": tuple(model.config.length_profile), "control_seed": 1}
+    assert read_profile(model.config, knobs["profile"]) == knobs["profile"]
+    assert read_profile(model.config, "0.9/0.5/0.5/0.1") == tuple(PROFILE)
+    assert calibrate(model, None, {"profile": "0.9/0.5/0.5/0.1"}) == {"profile": "0.9/0.5/0.5/0.1"}
+    with pytest.raises(InputError, match=r"profile is 'own', but a policy takes numbers; .* calibrate"):
+        read_profile(model.config, OWN)
 
 
 @pytest.mark.parametrize("given", ["0.9/0.5", "0.9/0.5/0.6/0.1", "1/1/1/0", "1.5/1/1/1", "1/1/nan/1"])
@@ -81,4 +86,4 @@ def test_a_profile_that_is_no_list_is_refused(given: str) -> None:
 def test_a_model_without_a_profile_says_so() -> None:
     """Where nothing was measured there is no profile to follow."""
     with pytest.raises(InputError, match=r"no length profile of its own; give --profile with 4 fractions"):
-        read_profile(tiny_config(length_profile=[]), OWN)
+        calibrate(tiny_model(length_profile=[]), None, {"profile": OWN})

@@ -11,7 +11,7 @@ import pytest
 
 from bench.cli import bench
 from bench.presets import PRESETS
-from bench.registry import METHODS, TASKS
+from bench.registry import METHODS, STAGES, TASKS, all_knobs, stages_of
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
@@ -40,11 +40,11 @@ def check(arguments: list[str]) -> None:
     name, command, rest = bench.resolve_command(group, [*arguments])
     assert command is not None
     given = command.make_context(name, rest, parent=group).params
-    knobs = {knob.name: knob for method in METHODS.values() for knob in method.all_knobs}
+    knobs = {knob.name: knob for method in METHODS.values() for knob in all_knobs(method)}
     options = {
         f"{stage.name}__{knob.name}": knob
         for method in METHODS.values()
-        for stage in method.stage.chain
+        for stage in stages_of(method)
         for knob in stage.options
     }
     for parameter, value in given.items():
@@ -82,8 +82,8 @@ def test_the_defaults_shown_are_those_of_the_presets() -> None:
     (table,) = re.findall(r"<!-- defaults -->\n(.*?)<!-- /defaults -->", text, re.DOTALL)
     header, _, *rows = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in table.splitlines()]
     adapler = METHODS["adapler"]
-    known = {f"{stage.name}.{knob.name}": knob for stage in adapler.stage.chain for knob in stage.options}
-    known |= {knob.name: knob for knob in adapler.stage.knobs}
+    known = {f"{stage.name}.{knob.name}": knob for stage in stages_of(adapler) for knob in stage.options}
+    known |= {knob.name: knob for knob in STAGES[adapler.stage].knobs}
     flags = {f"--{name.replace('.', '-').replace('_', '-')}": name for name in known}
     shown = {flags[flag]: dict(zip(header[1:], cells, strict=True)) for flag, *cells in rows}
     assert header[1:] == ["quick", "paper"]

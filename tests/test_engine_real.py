@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bench.data import encode, load_split
-from bench.registry import METHODS, TASKS
+from bench.registry import METHODS, TASKS, all_knobs
 from efficient_bert import Batch, EfficientBertForSequenceClassification, InputError, run
 from efficient_bert.contribution import contribution_policy
 from efficient_bert.decisions import Policy
@@ -24,7 +24,7 @@ from tests.tiny import everything
 
 def settings_of(method: Method) -> Iterator[dict[str, Any]]:
     """The default knobs, and each of a knob's points with the others at their defaults."""
-    defaults = {knob.name: knob.default for knob in method.all_knobs}
+    defaults = {knob.name: knob.default for knob in all_knobs(method)}
     yield defaults
     for knob in method.knobs:
         yield from ({**defaults, knob.name: point} for point in knob.points)
@@ -37,7 +37,7 @@ def policies(model: EfficientBertForSequenceClassification, method: Method) -> I
             method.check(model.config, knobs)
         except InputError:
             continue
-        yield method.policy(model, knobs)
+        yield method.policy(model, method.calibrate(model, None, knobs))
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -14,11 +14,12 @@ import torch
 
 from bench import evaluation
 from bench.evaluation import Reading, evaluate, evaluate_readings
-from bench.runners import Runner
-from bench.store import EXAMPLE_SCHEMA
+from bench.runners import EagerRunner
+from bench.stored_examples import EXAMPLE_SCHEMA
 from efficient_bert import Batch, EfficientBertForSequenceClassification, run
 from efficient_bert.cost import full_flops, trace_flops
 from efficient_bert.decisions import Policy
+from efficient_bert.engine import Output
 from efficient_bert.exits import replay
 from tests.tiny import VOCABULARY, everything, tiny_config, tiny_model
 
@@ -37,9 +38,9 @@ def rows(count: int) -> list[dict[str, Any]]:
     return found
 
 
-def arm(model: EfficientBertForSequenceClassification = MODEL, policy: Policy | None = None) -> Runner:
+def arm(model: EfficientBertForSequenceClassification = MODEL, policy: Policy | None = None) -> EagerRunner:
     """The model with a policy, compared with the full model of four layers."""
-    return Runner(model, policy or Policy(everything, exits=(1, 2, 3)), tiny_config(), "cpu")
+    return EagerRunner(model, policy or Policy(everything, exits=(1, 2, 3)), tiny_config(), "cpu")
 
 
 def test_columns_are_what_one_pass_per_example_gives() -> None:
@@ -71,14 +72,14 @@ def test_columns_are_what_one_pass_per_example_gives() -> None:
 def test_several_readings_share_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each batch passes once for all readings, and not at all for a chunk that every reading has."""
     monkeypatch.setattr(evaluation, "CHUNK", evaluation.BATCH_SIZE)
-    given, passed = arm(policy=Policy(exits=(1, 2))), []
+    passed: list[int] = []
 
-    def counted(*arguments: Any) -> Any:
-        passed.append(len(arguments[1]))
-        return once(*arguments)
+    class Counted(EagerRunner):
+        def __call__(self, batch: Batch) -> Output:
+            passed.append(len(batch.mask))
+            return super().__call__(batch)
 
-    once = evaluation._run
-    monkeypatch.setattr(evaluation, "_run", counted)
+    given = Counted(MODEL, Policy(exits=(1, 2)), tiny_config(), "cpu")
     first = Reading(tmp_path / "first", lambda output: replay(output, lambda logits: logits[-1, :, 0] > 0))
     second = Reading(tmp_path / "second")
     leaving, staying = evaluate_readings(given, rows(40), [first, second])

@@ -17,8 +17,9 @@ from bench.documents import answers, explanations
 from bench.errors import InputError
 from bench.evaluation import Reading, evaluate, evaluate_readings
 from bench.registry import EXPLAINERS
-from bench.runners import Runner
-from bench.store import RunStore, example_schema
+from bench.runners import EagerRunner
+from bench.store import RunStore
+from bench.stored_examples import example_schema
 from efficient_bert import EfficientBertForSequenceClassification
 from efficient_bert.decisions import Policy
 from efficient_bert.errors import InputError as TrainingError
@@ -53,9 +54,9 @@ def rows(*ids: int) -> list[dict[str, Any]]:
     ]
 
 
-def runner(model: EfficientBertForSequenceClassification, **changes: Any) -> Runner:
+def runner(model: EfficientBertForSequenceClassification, **changes: Any) -> EagerRunner:
     """The model, compared with a full one of its kind."""
-    return Runner(model, Policy(exits=()), tiny_config(**changes), "cpu")
+    return EagerRunner(model, Policy(exits=()), tiny_config(**changes), "cpu")
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -90,7 +91,7 @@ def test_an_answer_read_off_an_exit_is_one(tmp_path: Path) -> None:
     model = tiny_model()
     with torch.no_grad():
         model.get_parameter("exits.1.classifier.bias")[0] = math.nan
-    given = Runner(model, Policy(exits=(1,)), tiny_config(), "cpu")
+    given = EagerRunner(model, Policy(exits=(1,)), tiny_config(), "cpu")
     leaving = Reading(tmp_path / "leaving", lambda output: replay(output, lambda found: torch.ones(found.shape[1]) > 0))
     staying = Reading(tmp_path / "staying")
     assert len(evaluate_readings(given, rows(), [staying])[0]) == 40
@@ -118,7 +119,7 @@ def test_documents_are_named_too() -> None:
     model = tiny_model("four_heads")
     with torch.no_grad():
         model.bert.embeddings.word_embeddings.weight[int(LONG.pieces[7])] = math.nan
-    broken = Runner(model, Policy(), model.config, "cpu")
+    broken = EagerRunner(model, Policy(), model.config, "cpu")
     assert np.isfinite(answers(broken, READER, [(SHORT, None)])[0].probabilities).all()
     without = np.arange(9) != LONG.units[7]
     assert np.isfinite(answers(broken, READER, [(LONG, without)])[0].probabilities).all()

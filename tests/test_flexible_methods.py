@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.flags import given_values
-from bench.registry import METHODS
+from bench.registry import METHODS, all_knobs
 from efficient_bert import InputError, run
 from efficient_bert.engine import Output
 from efficient_bert.exits import entropy
@@ -27,7 +27,7 @@ BATCH = tiny_batch([9, 4, 7, 2, 5, 6, 8])
 @torch.inference_mode()
 def answer(method: Any, **knobs: Any) -> Output:
     """A pass of the small model under a method, with its default knobs but for these."""
-    values = {knob.name: knob.parse(knobs.get(knob.name, knob.default)) for knob in method.all_knobs}
+    values = {knob.name: knob.parse(knobs.get(knob.name, knob.default)) for knob in all_knobs(method)}
     method.check(MODEL.config, values)
     return run(MODEL, BATCH, method.policy(MODEL, values))
 

@@ -16,11 +16,13 @@ from torch import Tensor
 from efficient_bert import EfficientBertForSequenceClassification, Execution, run
 from efficient_bert.fidelity import Fidelity
 from efficient_bert.importance import Importance, importance
-from efficient_bert.subnets import DepthRule, rewire, subnet_policy, uniform_subnet
-from efficient_bert.training import Context, Rows, Stage, Status, gating, grafting
+from efficient_bert.rows import Rows
+from efficient_bert.subnets import DepthRule, subnet_policy, uniform_subnet
+from efficient_bert.training import Context, Stage, Status, gating, grafting
 from efficient_bert.training import flexible as stages
 from efficient_bert.training.flexible import DEPTH, FINAL, REWIRE, WIDTH, Teaching, joint_losses
 from efficient_bert.training.gating import GATES, folds, gate_loss, labels_of, states_of, with_gates
+from efficient_bert.training.rewiring import rewire
 from tests.test_flexible_training import ALL, WIDTHS, batch_and_classes, given, plain, states, supernet
 from tests.test_training_loop import rows
 from tests.tiny import tiny_model

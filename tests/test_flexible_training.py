@@ -13,12 +13,14 @@ from torch import Tensor
 
 from efficient_bert import Batch, EfficientBertForSequenceClassification, InputError, run
 from efficient_bert.decisions import Decision, View
+from efficient_bert.dense import export
 from efficient_bert.gates import gate_policy
 from efficient_bert.importance import importance
 from efficient_bert.methods.prefix_exit import PREFIX_EXIT
 from efficient_bert.methods.static_subnet import STATIC_SUBNET
-from efficient_bert.subnets import DepthRule, export, layer_widths, subnet_policy, uniform_subnet
-from efficient_bert.training import Context, Rows, Stage, grafting
+from efficient_bert.rows import Rows
+from efficient_bert.subnets import DepthRule, layer_widths, subnet_policy, uniform_subnet
+from efficient_bert.training import Context, Stage, grafting
 from efficient_bert.training import flexible as stages
 from efficient_bert.training.batches import collate
 from efficient_bert.training.flexible import (

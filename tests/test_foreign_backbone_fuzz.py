@@ -316,7 +316,7 @@ def check(folder: Path) -> None:
     ids = words(TEXT)["input_ids"]
     assert ids == AutoTokenizer.from_pretrained(folder)(TEXT)["input_ids"]
     plain: dict[str, Any] = {"attn_implementation": "eager", "chunk_size_feed_forward": 0}
-    theirs = BertModel.from_pretrained(folder, dtype=torch.float32, **plain).eval()
+    theirs = BertModel.from_pretrained(folder, dtype=torch.float32, **plain).train(False)
     batch = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.int64)}
     with torch.inference_mode():
         states = model(**batch, output_hidden_states=True).hidden_states

@@ -75,7 +75,7 @@ class Attempts:
         self.folder = folder
         self.store = RunStore(folder / "runs")
         places = ["--backbone", str(inputs / "bert"), "--data-dir", str(inputs / "sst2"), "--store", str(folder)]
-        stage = METHODS[method].stage.name
+        stage = METHODS[method].stage
         sizes = [f"--{name}-epochs={EPOCHS}" for name in ("finetune", stage)]
         sizes += [f"--{name}-batch-size={BATCH}" for name in ("finetune", stage)]
         self.command = ["run", "--task", "sst2", "--device", "cpu", *places, "--report", str(folder / "report"), *sizes]

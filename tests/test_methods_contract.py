@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import replace
+from types import MappingProxyType
 
 import pytest
 import torch
 from torch import Tensor
 
-from bench.registry import METHODS
+from bench.registry import METHODS, all_knobs, stages_of
 from efficient_bert import Batch, Execution, run
+from efficient_bert.controls import OWN
 from efficient_bert.cost import trace_flops
 from efficient_bert.decisions import Decision, Policy, View
 from efficient_bert.exits import entropy, replay, stack_exit_logits
 from efficient_bert.methods import Method
+from efficient_bert.rows import Rows
+from tests.test_training_loop import rows
 from tests.tiny import tiny_batch, tiny_model
 
 MODEL = tiny_model(classes=2)
 BATCH = tiny_batch([7, 3, 5])
+ROWS = rows(20, 1)
 
 
 @pytest.fixture(params=METHODS)
@@ -29,9 +34,40 @@ def method(request: pytest.FixtureRequest) -> Method:
 
 def default_policy(method: Method) -> Policy:
     """The policy at the default knobs, which fit a model of four layers and two classes."""
-    knobs = {knob.name: knob.parse(knob.default) for knob in method.all_knobs}
+    knobs = {knob.name: knob.parse(knob.default) for knob in all_knobs(method)}
     method.check(MODEL.config, knobs)
-    return method.policy(MODEL, knobs)
+    return method.policy(MODEL, method.calibrate(MODEL, None, knobs))
+
+
+PROFILES = ("length_profile", "gate_profile", "exit_profile", "staying_profile")
+
+
+@pytest.mark.parametrize("counted", [ROWS, None], ids=["rows", "stored"])
+def test_no_policy_reads_a_measured_share_of_the_configuration(
+    method: Method, counted: Rows | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With calibrated knobs it answers the same where the configuration's profiles are gone; knobs are as given."""
+    knobs = {knob.name: knob.parse(knob.default) for knob in all_knobs(method)}
+    calibrated = method.calibrate(MODEL, counted, MappingProxyType(knobs))
+    assert {name for name in knobs if calibrated[name] != knobs[name]} == {n for n in knobs if knobs[n] == OWN}
+    with torch.inference_mode():
+        before = run(MODEL, BATCH, method.policy(MODEL, calibrated))
+        for name in PROFILES:
+            monkeypatch.setattr(MODEL.config, name, [])
+        after = run(MODEL, BATCH, method.policy(MODEL, calibrated))
+    assert torch.equal(before.logits, after.logits)
+    assert torch.equal(before.trace.heads, after.trace.heads)
+
+
+def test_calibrating_leaves_the_model_as_it_is(method: Method) -> None:
+    """Neither its configuration nor its weights change, and shares that were counted cannot be written to."""
+    knobs = {knob.name: knob.parse(knob.default) for knob in all_knobs(method)}
+    weights = {name: value.clone() for name, value in MODEL.state_dict().items()}
+    configuration = MODEL.config.to_json_string(use_diff=False)
+    calibrated = method.calibrate(MODEL, ROWS, knobs)
+    assert MODEL.config.to_json_string(use_diff=False) == configuration
+    assert all(torch.equal(value, MODEL.state_dict()[name]) for name, value in weights.items())
+    hash(tuple(calibrated.values()))
 
 
 def test_a_method_says_what_it_is(method: Method) -> None:
@@ -45,9 +81,9 @@ def test_a_method_says_what_it_is(method: Method) -> None:
 
 def test_knobs_are_named_once_and_their_values_fit(method: Method) -> None:
     """Defaults and points parse to themselves, and no two knobs of a method and its stages share a name."""
-    names = [knob.name for knob in method.all_knobs]
+    names = [knob.name for knob in all_knobs(method)]
     assert len(names) == len(set(names))
-    for knob in (*method.all_knobs, *(option for stage in method.stage.chain for option in stage.options)):
+    for knob in (*all_knobs(method), *(option for stage in stages_of(method) for option in stage.options)):
         assert knob.summary
         assert knob.name.isidentifier()
         for value in (knob.default, *knob.points):
@@ -57,7 +93,7 @@ def test_knobs_are_named_once_and_their_values_fit(method: Method) -> None:
 
 def test_stages_are_named_once_and_cost_something(method: Method) -> None:
     """A chain of stages has distinct names, and a positive cost at the default options."""
-    chain = method.stage.chain
+    chain = stages_of(method)
     assert len({stage.name for stage in chain}) == len(chain)
     for stage in chain:
         assert stage.summary
@@ -94,7 +130,7 @@ def test_who_leaves_is_read_off_a_pass_in_which_nobody_does(name: str) -> None:
     leaving = method.leaving
     assert leaving is not None
     (knob,) = (knob for knob in method.knobs if knob.name == leaving.knob)
-    knobs = {knob.name: knob.parse(knob.default) for knob in method.all_knobs}
+    knobs = {knob.name: knob.parse(knob.default) for knob in all_knobs(method)}
     with torch.inference_mode():
         whole = run(MODEL, batch, method.policy(MODEL, {**knobs, knob.name: leaving.never}))
         certainty = entropy(stack_exit_logits(whole)).flatten()

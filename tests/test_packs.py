@@ -17,7 +17,8 @@ from analysis.summary import markdown, summary
 from bench.cli import bench
 from bench.errors import InputError
 from bench.packs import EXAMPLES, RECORDS, PackedRuns, open_runs, pack
-from bench.store import RunStore, example_schema
+from bench.store import RunStore
+from bench.stored_examples import example_schema
 from tests.stored_runs import StoredRun, sweep, write_runs
 
 

@@ -1,4 +1,4 @@
-"""A method, a task, a metric and a plot, each added as one new file: everything else finds them by itself."""
+"""A method, its stage, a task, a metric and a plot, each one new file: everything else finds them by itself."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ import torch
 from efficient_bert.decisions import Decision, Policy
 from efficient_bert.knobs import Knob
 from efficient_bert.methods import Method
-from efficient_bert.training.exits import EXITS
 
 
 def policy(model, knobs):
@@ -39,9 +38,24 @@ PLUGGED = Method(
     name="plugged_method",
     summary="everyone leaves at the same exit",
     source="tests",
-    stage=EXITS,
+    stage="plugged_stage",
     policy=policy,
     knobs=(Knob("plugged_depth", "the exit, from 1", 1, low=1, high=1, points=(1,)),),
+)
+'''
+STAGE = '''
+"""The exits' model as it is."""
+
+from efficient_bert.knobs import Knob
+from efficient_bert.training import Stage, Trained
+from efficient_bert.training.exits import EXITS
+
+PLUGGED = Stage(
+    name="plugged_stage",
+    summary="the exits' model as it is",
+    train=lambda context: Trained(context.model.cpu()),
+    options=(Knob("nothing", "changes nothing", 0),),
+    after=EXITS,
 )
 '''
 TASK = '''
@@ -109,6 +123,7 @@ PLUGGED = Plot(
 )
 '''
 PLUGINS = {
+    "efficient_bert/training/plugged.py": STAGE,
     "efficient_bert/methods/plugged.py": METHOD,
     "bench/tasks/plugged.py": TASK,
     "bench/metrics/plugged.py": METRIC,
@@ -146,7 +161,7 @@ def bench(project: Path, *command: str) -> str:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project with four new files, and nothing else changed."""
+    """A copy of the project with five new files, and nothing else changed."""
     folder = copy_project(tmp_path_factory.mktemp("plugins"))
     for path, source in PLUGINS.items():
         (folder / path).write_text(source, encoding="utf8")
@@ -169,8 +184,10 @@ def test_listings_name_them(project: Path) -> None:
 
 
 def test_help_names_them(project: Path) -> None:
-    """`bench run --help` names the knob of the method that is named."""
-    assert "--plugged-depth " in bench(project, "run", "--method", "plugged_method", "--help")
+    """`bench run --help` names the knob of the method that is named, and the option of its stage."""
+    text = bench(project, "run", "--method", "plugged_method", "--help")
+    assert "--plugged-depth " in text
+    assert "plugged_stage nothing" in text
 
 
 def test_they_run_and_are_reported(project: Path, output: str) -> None:
@@ -201,6 +218,7 @@ def test_they_are_under_the_contract_tests(project: Path) -> None:
 
 TWICE = {
     "method": "efficient_bert/methods/full.py",
+    "stage": "efficient_bert/training/exits.py",
     "task": "bench/tasks/demo.py",
     "metric": "bench/metrics/accuracy.py",
     "plot": "analysis/plots/latency.py",
@@ -208,14 +226,14 @@ TWICE = {
 
 
 def test_one_name_twice_is_refused(tmp_path: Path) -> None:
-    """Two entries of one name are an error that names both modules, in each of the four folders."""
+    """Two entries of one name are an error that names both modules, in each of the folders."""
     project = copy_project(tmp_path)
     for path in TWICE.values():
         shutil.copy(project / path, (project / path).with_name("zz_copy.py"))
     code = """if True:
         from bench import registry
         from bench.errors import InputError
-        for found in (registry.METHODS, registry.TASKS, registry.METRICS, registry.PLOTS):
+        for found in (registry.METHODS, registry.STAGES, registry.TASKS, registry.METRICS, registry.PLOTS):
             try:
                 list(found)
             except InputError as error:

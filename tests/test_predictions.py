@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from bench.predict import leaderboard_text, one_point, table_text
 from bench.presets import PRESETS
-from bench.registry import METHODS, TASKS
+from bench.registry import METHODS, TASKS, all_knobs
 from bench.settings import Settings
 from bench.store import RunStore
 from efficient_bert import Batch, EfficientBertForSequenceClassification, run
@@ -91,7 +91,7 @@ def test_a_point_is_what_is_given_then_the_preset_s_then_the_default(monkeypatch
     preset = replace(PRESETS["smoke"], knobs={"gamma": 0.25, "phi": 0.5})
     monkeypatch.setitem(PRESETS, "smoke", preset)
     settings = Settings(task="demo", methods=("adapler",), preset="smoke", knobs={"phi": ("0.1",)})
-    defaults = {knob.name: (knob.default,) for knob in METHODS["adapler"].all_knobs}
+    defaults = {knob.name: (knob.default,) for knob in all_knobs(METHODS["adapler"])}
     assert one_point(settings).knobs == {**defaults, "gamma": (0.25,), "phi": ("0.1",)}
 
 

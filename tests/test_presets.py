@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from bench.presets import PRESETS, Preset
-from bench.registry import METHODS, TASKS
+from bench.registry import METHODS, TASKS, all_knobs, stages_of
 
-KNOBS = {knob.name: knob for method in METHODS.values() for knob in method.all_knobs}
+KNOBS = {knob.name: knob for method in METHODS.values() for knob in all_knobs(method)}
 OPTIONS = {
     f"{stage.name}.{knob.name}": knob
     for method in METHODS.values()
-    for stage in method.stage.chain
+    for stage in stages_of(method)
     for knob in stage.options
 }
 

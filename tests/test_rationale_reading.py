@@ -19,7 +19,7 @@ from bench.faithfulness import BUDGETS, Eraser, budget, highest, runs_of
 from bench.gold import read_gold
 from bench.progress import Bars
 from bench.registry import EXPLAINERS, TASKS
-from bench.runners import Runner
+from bench.runners import EagerRunner
 from bench.synthetic_gold import write_gold
 from efficient_bert import Batch, run
 from efficient_bert.decisions import Policy
@@ -50,10 +50,10 @@ SHORT = document([0, 1, 1], "short")
 
 
 @pytest.fixture(scope="module")
-def runner() -> Runner:
+def runner() -> EagerRunner:
     """A random model that runs every layer."""
     model = tiny_model("four_heads")
-    return Runner(model, Policy(), model.config, "cpu")
+    return EagerRunner(model, Policy(), model.config, "cpu")
 
 
 def test_windows_hold_whole_tokens() -> None:
@@ -77,7 +77,7 @@ def test_erased_tokens_close_up() -> None:
     assert READER.inputs(LONG, np.zeros(9, np.bool_)) == [[CLS, SEP]]
 
 
-def test_an_answer_is_the_mean_over_windows(runner: Runner) -> None:
+def test_an_answer_is_the_mean_over_windows(runner: EagerRunner) -> None:
     """Probabilities of a document are the mean of its windows', whatever is read beside it."""
     found = answers(runner, READER, [(LONG, None), (SHORT, None)])
     for each, own in zip((LONG, SHORT), found, strict=True):
@@ -89,7 +89,7 @@ def test_an_answer_is_the_mean_over_windows(runner: Runner) -> None:
         np.testing.assert_allclose(own.probabilities, np.mean(alone, axis=0), atol=1e-6)
 
 
-def test_token_scores_are_those_of_their_pieces(runner: Runner) -> None:
+def test_token_scores_are_those_of_their_pieces(runner: EagerRunner) -> None:
     """Scores that are the pieces' ids pool to their mean, sum or maximum over each token, special tokens left out."""
     ids = Explainer("ids", "", "", lambda question: question.batch.input_ids[:, None].double())
     expected = {"mean": [10.5, 12, 13, 14, 16, 18, 19, 20, 21.5], "max": [11, 12, 13, 14, 17, 18, 19, 20, 22]}
@@ -100,7 +100,7 @@ def test_token_scores_are_those_of_their_pieces(runner: Runner) -> None:
 
 
 def test_explanations_are_kept_as_they_were_pooled(
-    runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runner: EagerRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was explained once is not explained again, after a restart neither, unless pieces are pooled otherwise."""
     documents = [LONG, SHORT]
@@ -123,7 +123,7 @@ def test_explanations_are_kept_as_they_were_pooled(
         token_scores("attention", reads[1], "max", watcher=Bars())
 
 
-def test_answers_to_erased_texts_are_kept(runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_to_erased_texts_are_kept(runner: EagerRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A text that was read again with tokens left out is not read a third time, after a restart neither."""
     labels, store = ("a", "b", "c"), ExplanationStore(tmp_path / "shelf")
     scores, chosen = np.arange(9.0), highest(np.arange(9.0), 4)
@@ -157,7 +157,7 @@ def test_a_shelf_loses_nothing_to_another_process(tmp_path: Path) -> None:
     assert [own.tolist() for own in found] == [[[1.0, 1.0]]]
 
 
-def test_positions_are_those_in_the_document(runner: Runner) -> None:
+def test_positions_are_those_in_the_document(runner: EagerRunner) -> None:
     """The position control falls evenly over all windows, from the first piece to the last; unread ones have 0."""
     found = explanations(EXPLAINERS["position"], runner, READER, documents=[LONG, SHORT], classes=[0, 0], pooling="max")
     first_pieces = [0, 2, 3, 4, 5, 8, 9, 10, 11]
@@ -169,7 +169,7 @@ def test_positions_are_those_in_the_document(runner: Runner) -> None:
     np.testing.assert_allclose(found_first[0], expected, rtol=1e-6)
 
 
-def test_shares_of_windows_are_held_against_an_equal_share(runner: Runner) -> None:
+def test_shares_of_windows_are_held_against_an_equal_share(runner: EagerRunner) -> None:
     """An equal share is 1 in a long window and in a short one; what was not read has 0."""
 
     def even(question: Question) -> torch.Tensor:
@@ -185,7 +185,7 @@ def test_shares_of_windows_are_held_against_an_equal_share(runner: Runner) -> No
     np.testing.assert_allclose(found[0], [1, 1, 1, 1, 1, 0, 0, 0, 0])
 
 
-def test_each_document_is_explained_for_its_own_answer(runner: Runner) -> None:
+def test_each_document_is_explained_for_its_own_answer(runner: EagerRunner) -> None:
     """Every window of a document is asked about that document's class."""
     explainer = Explainer(
         "classes", "", "", lambda question: question.classes[:, None, None] + 0 * question.batch.mask[:, None]
@@ -205,7 +205,7 @@ def test_the_highest_and_their_spans() -> None:
     assert budget(100, 0.05) == 5
 
 
-def test_erasing_reads_what_is_left(runner: Runner) -> None:
+def test_erasing_reads_what_is_left(runner: EagerRunner) -> None:
     """Comprehensiveness is the answer without the rationale, sufficiency that to nothing else, at every share too."""
     scores = np.array([5.0, 0, 0, 0, 9.0, 0, 0, 0, 7.0])
     chosen = highest(scores, 2)
@@ -224,7 +224,7 @@ def test_erasing_reads_what_is_left(runner: Runner) -> None:
     assert len(eraser.known) == known
 
 
-def test_half_precision_is_for_gradients_and_erased_texts(runner: Runner) -> None:
+def test_half_precision_is_for_gradients_and_erased_texts(runner: EagerRunner) -> None:
     """Under bfloat16 gradients and answers move a little, and attention and controls not at all."""
     for name, explainer in EXPLAINERS.items():
         if explainer.adaptive:

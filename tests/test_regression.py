@@ -12,9 +12,10 @@ from scipy.stats import pearsonr, spearmanr
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
 from bench.evaluation import answer_columns, evaluate
-from bench.registry import METHODS
-from bench.runners import Runner
-from bench.store import EXAMPLE_SCHEMA, RunStore, example_schema
+from bench.registry import METHODS, all_knobs
+from bench.runners import EagerRunner
+from bench.store import RunStore
+from bench.stored_examples import EXAMPLE_SCHEMA, example_schema
 from efficient_bert import EfficientBertConfig, EfficientBertForSequenceClassification, InputError
 from efficient_bert.decisions import Policy
 from efficient_bert.explain import gradient_times_input
@@ -103,7 +104,7 @@ def test_rows_of_a_regression_have_real_labels() -> None:
     odd = {field.name: field.type for field in example_schema(regression=True) if field not in EXAMPLE_SCHEMA}
     assert odd == {"label": pa.float64(), "prediction": pa.float64()}
     row = {"example_id": "e", "input_ids": [2, 3], "token_type_ids": [0, 0], "label": 1.25}
-    arm = Runner(tiny_model(classes=1), Policy(), tiny_config(classes=1), "cpu")
+    arm = EagerRunner(tiny_model(classes=1), Policy(), tiny_config(classes=1), "cpu")
     (example,) = evaluate(arm, [row]).to_pylist()
     assert example["label"] == 1.25
     assert example["correct"] is None
@@ -117,7 +118,7 @@ def test_rules_for_classes_refuse_scores(name: str) -> None:
     with pytest.raises(
         InputError, match=f"{name} compares classes, but the answer is a real-valued score; take method"
     ):
-        method.check(tiny_config(classes=1), {knob.name: knob.default for knob in method.all_knobs})
+        method.check(tiny_config(classes=1), {knob.name: knob.default for knob in all_knobs(method)})
 
 
 @pytest.fixture(scope="module")

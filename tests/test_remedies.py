@@ -12,7 +12,7 @@ import pytest
 from bench.describe import describe
 from bench.errors import InputError
 from bench.plan import Plan
-from bench.registry import METHODS
+from bench.registry import METHODS, all_knobs, stages_of
 from bench.settings import Settings
 from efficient_bert import EfficientBertConfig
 from efficient_bert import InputError as LibraryError
@@ -117,7 +117,7 @@ def numbers_of_knobs(method: str) -> dict[str, list[str]]:
         "exit_rates": ["2", "0.1/0.1/0.1/0.1"],
         "profile": ["0.5/0.9", "0"],
     }
-    return {knob.name: wrong[knob.name] for knob in METHODS[method].all_knobs if knob.name in wrong}
+    return {knob.name: wrong[knob.name] for knob in all_knobs(METHODS[method]) if knob.name in wrong}
 
 
 SIZES = {name: ((1, 1), (2, 2), (3, 2)) if method.suite else ((2, 2),) for name, method in METHODS.items()}
@@ -126,7 +126,7 @@ SIZES = {name: ((1, 1), (2, 2), (3, 2)) if method.suite else ((2, 2),) for name,
 def cases() -> Iterator[Asked]:
     """Every method, bare and with each wrong value, for small models; and wrong lists and weights of its stages."""
     for method in METHODS:
-        stages = {stage.name for stage in METHODS[method].stage.chain}
+        stages = {stage.name for stage in stages_of(METHODS[method])}
         lists = {
             **({"width.list": ["0.01,1", "0.5", "1,1"]} if "width" in stages else {}),
             **({"depth.list": ["0.01,1", "0.5", "1"], "depth.rule": ["floor"]} if "depth" in stages else {}),

@@ -15,9 +15,9 @@ import pytest
 from bench.errors import InputError
 from bench.evaluation import evaluate
 from bench.plan import Arm, Plan
-from bench.registry import METHODS
+from bench.registry import METHODS, stages_of
 from bench.run import metric_values
-from bench.runners import Runner, make_runner
+from bench.runners import EagerRunner, make_runner
 from bench.search import Point, best_point, method_to_search, read_entry, write_entry
 from efficient_bert.training.gating import GATES, heldout_folds
 from tests.command_line import Answer, call
@@ -95,7 +95,7 @@ def test_rows_that_gates_learnt_on_are_left_out() -> None:
     assert len(select) == 10
     assert GATES.untouched_rows(40, {"label_split": "heldout"}, 3) == select
     assert list(GATES.untouched_rows(40, {"label_split": "train"}, 3)) == list(range(40))
-    others = {stage.name: stage for method in METHODS.values() for stage in method.stage.chain if stage is not GATES}
+    others = {stage.name: stage for method in METHODS.values() for stage in stages_of(method) if stage is not GATES}
     options: dict[str, Any] = {"importance_split": "train", "importance_rows": 2}
     assert all(list(stage.untouched_rows(5, options, 0)) == [0, 1, 2, 3, 4] for stage in others.values())
     options["importance_split"] = "heldout"
@@ -167,7 +167,7 @@ def test_thresholds_are_read_off_one_pass(searched: Searched, monkeypatch: pytes
     """A search passes once for the full model and once for each width list; what it keeps is what a run would find."""
     passed: list[str] = []
 
-    def watched(plan: Plan, arm: Arm, models: Any) -> Runner:
+    def watched(plan: Plan, arm: Arm, models: Any) -> EagerRunner:
         passed.append(arm.label)
         if len(passed) == 1:
             for own in plan.arms:

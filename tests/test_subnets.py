@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from efficient_bert import Batch, EfficientBertForSequenceClassification, Execution, InputError, run
 from efficient_bert.config import kept_heads
 from efficient_bert.cost import full_flops, trace_flops
+from efficient_bert.dense import export
 from efficient_bert.fidelity import Fidelity
 from efficient_bert.importance import Importance, importance
-from efficient_bert.subnets import DepthRule, Subnet, export, kept_layers, rewire, subnet_policy, uniform_subnet
+from efficient_bert.subnets import DepthRule, Subnet, kept_layers, subnet_policy, uniform_subnet
 from efficient_bert.training.grafting import donors, graft, graft_steps
+from efficient_bert.training.rewiring import rewire
 from tests.conftest import MiniLM
 from tests.tiny import rows_of, tiny_batch, tiny_config, tiny_model
 

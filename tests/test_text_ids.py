@@ -20,7 +20,8 @@ from bench.data import encode, fingerprint, load_split
 from bench.plan import Plan, make_plan
 from bench.registry import TASKS
 from bench.settings import Settings
-from bench.store import EXAMPLE_SCHEMA, RunStore
+from bench.store import RunStore
+from bench.stored_examples import EXAMPLE_SCHEMA
 from eraser_eval.schema import Annotation, write_dataset
 from tests.stored_runs import StoredRun, forget_digests, write_runs
 from tests.test_evaluation import arm, rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -13,9 +14,10 @@ from efficient_bert.engine import Output
 from efficient_bert.exits import Done
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.model import EfficientBertForSequenceClassification
-from efficient_bert.training import Rows, Stage
+from efficient_bert.rows import Rows
 
 Count = Callable[[EfficientBertForSequenceClassification, Output, Mapping[str, Value]], tuple[Tensor, Tensor]]
+Calibrate = Callable[[EfficientBertForSequenceClassification, Rows | None, Mapping[str, Value]], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -43,16 +45,17 @@ class Method:
         name: registry name, as typed.
         summary: one line for listings.
         source: paper and section.
-        stage: the last training stage; its model is the one that runs.
-        policy: (model, knob values) -> policy.
+        stage: name of the last training stage; its model is the one that runs.
+        policy: (model, knob values) -> policy; nothing that was measured is read from the model's configuration.
         control_of: the method whose point of it this is the control for, empty for others.
         knobs: values that vary at inference; the stages add those that vary in training.
         leaving: the knob that says who leaves, where there is one.
         published_flops: (model, its pass, knob values) -> the authors' counts of the pass and of the full model, each
             (B,) int64; None where they count as we do.
         suite: it runs where no method is named; not one whose training takes as long as all others'.
-        measure: (model, rows, knob values): writes into the model's configuration what a control's `own` shares are on
-            rows whose labels are not read; None where the stage has measured them.
+        calibrate: (model, rows, knob values) -> the knob values that `policy` takes: shares, as tuples, in place of a
+            control's `own`. They are measured on the rows, whose labels are not read; without rows (None) they are
+            those that the stage has stored. The model stays as it is.
         check: raises InputError where knob values do not fit a model of the configuration that `stage` leaves; asked
             before training.
     """
@@ -60,17 +63,12 @@ class Method:
     name: str
     summary: str
     source: str
-    stage: Stage
-    policy: Callable[[EfficientBertForSequenceClassification, Mapping[str, Value]], Policy]
+    stage: str
+    policy: Callable[[EfficientBertForSequenceClassification, Mapping[str, Any]], Policy]
     control_of: str = ""
     knobs: tuple[Knob, ...] = ()
     leaving: Leaving | None = None
     published_flops: Count | None = None
     suite: bool = True
-    measure: Callable[[EfficientBertForSequenceClassification, Rows, Mapping[str, Value]], None] | None = None
+    calibrate: Calibrate = lambda model, rows, knobs: knobs
     check: Callable[[EfficientBertConfig, Mapping[str, Value]], None] = lambda config, knobs: None
-
-    @property
-    def all_knobs(self) -> tuple[Knob, ...]:
-        """Training knobs of every stage, first stage first, then the method's own."""
-        return (*(knob for stage in self.stage.chain for knob in stage.knobs), *self.knobs)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from efficient_bert.choice_controls import CLASS_RATES, class_shares, constant_widths
 from efficient_bert.decisions import Policy
 from efficient_bert.gates import class_widths
-from efficient_bert.knobs import Value
 from efficient_bert.methods import Method
-from efficient_bert.methods.random_widths import check, measure
+from efficient_bert.methods.random_widths import calibrate, check
 from efficient_bert.methods.width_gates import WIDTH_MULT_LIST
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.subnets import subnet_policy
-from efficient_bert.training.gating import GATES
 
 
-def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
+def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Any]) -> Policy:
     """Make the policy that runs each layer at the mean of the gates' choices, for every example."""
     widths = class_widths(str(knobs["width_mult_list"]), model.config)
     return subnet_policy(constant_widths(class_shares(model.config, knobs["class_rates"]), widths, model.config))
@@ -26,10 +25,10 @@ CONSTANT_WIDTHS = Method(
     name="constant_widths",
     summary="control: one width per layer for every example, the mean of the gates' choices",
     source="Hu et al., 2023, Flexible BERT: the same mean widths, without its gates",
-    stage=GATES,
+    stage="gates",
     control_of="width_gates",
     policy=policy,
-    measure=measure,
+    calibrate=calibrate,
     check=check,
     suite=False,
     knobs=(WIDTH_MULT_LIST, CLASS_RATES),

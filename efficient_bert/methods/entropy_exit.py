@@ -12,7 +12,6 @@ from efficient_bert.exits import exit_rule, require_classes
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.methods import Leaving, Method
 from efficient_bert.model import EfficientBertForSequenceClassification
-from efficient_bert.training.exits import EXITS
 
 EXIT_THRESHOLD = Knob(
     name="exit_threshold",
@@ -64,7 +63,7 @@ ENTROPY_EXIT = Method(
     name="entropy_exit",
     summary="early exit at the first head whose entropy (nats) is below a threshold",
     source="Xin et al., 2020, DeeBERT, section 3",
-    stage=EXITS,
+    stage="exits",
     policy=policy,
     check=check,
     leaving=BELOW_THRESHOLD,

@@ -14,7 +14,6 @@ from efficient_bert.methods import Method
 from efficient_bert.methods.entropy_exit import BELOW_THRESHOLD, EXIT_THRESHOLD, check_threshold
 from efficient_bert.methods.width_gates import WIDTH_MULT_LIST
 from efficient_bert.model import EfficientBertForSequenceClassification
-from efficient_bert.training.gating import GATES
 
 
 def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
@@ -41,7 +40,7 @@ FLEXIBLE = Method(
     name="flexible",
     summary="gates choose the width of every layer, and examples leave at the first depth that is certain enough",
     source="Hu et al., 2023, Flexible BERT",
-    stage=GATES,
+    stage="gates",
     policy=policy,
     check=check,
     leaving=BELOW_THRESHOLD,

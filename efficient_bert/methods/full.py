@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from efficient_bert.decisions import Policy
 from efficient_bert.methods import Method
-from efficient_bert.training.finetune import FINETUNE
 
 FULL = Method(
     name="full",
     summary="the fine-tuned model at full length, width and depth: the reference",
     source="Devlin et al., 2019, BERT, section 4",
-    stage=FINETUNE,
+    stage="finetune",
     policy=lambda model, knobs: Policy(),
 )

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from efficient_bert.controls import PROFILE, check_profile, profile_policy, read_profile, text_order
+from efficient_bert.controls import PROFILE, calibrate, check_profile, profile_policy, read_profile, text_order
 from efficient_bert.methods import Method
-from efficient_bert.training.adapler import ADAPLER
 
 LAST_TOKENS = Method(
     name="last_tokens",
     summary="control: as many tokens dropped in each layer as AdapLeR drops, from the end of the text",
     source="Modarressi et al., 2022, AdapLeR: the same lengths, without its predictors",
-    stage=ADAPLER,
+    stage="adapler",
     control_of="adapler",
     policy=lambda model, knobs: profile_policy(read_profile(model.config, knobs["profile"]), text_order),
+    calibrate=calibrate,
     knobs=(PROFILE,),
     check=check_profile,
 )

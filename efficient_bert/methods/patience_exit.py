@@ -12,7 +12,6 @@ from efficient_bert.exits import exits_agree, require_classes
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.methods import Leaving, Method
 from efficient_bert.model import EfficientBertForSequenceClassification
-from efficient_bert.training.exits import EXITS
 
 AGREED = Leaving("patience", never=10**6, rule=lambda config, value: partial(exits_agree, patience=int(value)))
 
@@ -43,7 +42,7 @@ PATIENCE_EXIT = Method(
     name="patience_exit",
     summary="early exit once successive heads agree on the class",
     source="Zhou et al., 2020, BERT loses patience (PABEE), section 3.2; heads as DeeBERT's, not trained jointly",
-    stage=EXITS,
+    stage="exits",
     policy=policy,
     check=check,
     leaving=AGREED,

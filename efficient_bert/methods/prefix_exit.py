@@ -12,7 +12,6 @@ from efficient_bert.methods import Method
 from efficient_bert.methods.entropy_exit import BELOW_THRESHOLD, EXIT_THRESHOLD, check_threshold
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.subnets import uniform_subnet
-from efficient_bert.training.flexible import FINAL
 
 
 def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
@@ -40,7 +39,7 @@ PREFIX_EXIT = Method(
     name="prefix_exit",
     summary="early exit at the trained depths of the jointly trained model, answered by its final head",
     source="Hu et al., 2023, Flexible BERT",
-    stage=FINAL,
+    stage="final",
     policy=policy,
     check=check,
     leaving=BELOW_THRESHOLD,

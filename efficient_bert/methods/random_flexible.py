@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from efficient_bert.choice_controls import CLASS_RATES, EXIT_RATES, check_shares, staying_class_shares
+from efficient_bert.calibration.profiles import measure_profiles, stored_profiles
+from efficient_bert.choice_controls import (
+    CLASS_RATES,
+    EXIT_RATES,
+    check_shares,
+    class_shares,
+    leaving_shares,
+    staying_shares,
+)
 from efficient_bert.config import EfficientBertConfig
-from efficient_bert.controls import CONTROL_SEED
+from efficient_bert.controls import CONTROL_SEED, OWN
 from efficient_bert.decisions import Policy
 from efficient_bert.gates import class_widths
 from efficient_bert.knobs import Value
@@ -14,21 +23,32 @@ from efficient_bert.methods import Method, flexible
 from efficient_bert.methods.random_exits import exit_at_random
 from efficient_bert.methods.random_widths import draw_widths
 from efficient_bert.model import EfficientBertForSequenceClassification
-from efficient_bert.training import Rows
-from efficient_bert.training.gating import GATES
-from efficient_bert.training.profiles import measure_profiles
+from efficient_bert.rows import Rows
 
 
-def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
+def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Any]) -> Policy:
     """Make the policy that picks an example's widths by one random number, and its exit by another."""
-    shares = staying_class_shares(model.config, knobs["class_rates"], float(knobs["exit_threshold"]))
+    shares = class_shares(model.config, knobs["class_rates"])
     return exit_at_random(model.config, knobs, widths=draw_widths(model.config, knobs, shares=shares))
 
 
-def measure(model: EfficientBertForSequenceClassification, rows: Rows, knobs: Mapping[str, Value]) -> None:
-    """Measure which share of examples takes each width and each exit, at this list of widths and this threshold."""
-    widths = class_widths(str(knobs["width_mult_list"]), model.config)
-    measure_profiles(model, rows, device=model.device, widths=widths, threshold=float(knobs["exit_threshold"]))
+SHARES = {"class_rates": staying_shares, "exit_rates": leaving_shares}
+"""Knob -> what reads its shares off measured profiles."""
+
+
+def calibrate(
+    model: EfficientBertForSequenceClassification, rows: Rows | None, knobs: Mapping[str, Value]
+) -> Mapping[str, Any]:
+    """Replace `own` by the shares of examples that take each width and each exit, at these widths and threshold."""
+    unknown = [name for name in SHARES if knobs[name] == OWN]
+    if not unknown:
+        return knobs
+    config, threshold = model.config, float(knobs["exit_threshold"])
+    widths = class_widths(str(knobs["width_mult_list"]), config)
+    profiles = (
+        stored_profiles(config) if rows is None else measure_profiles(model, rows, widths=widths, threshold=threshold)
+    )
+    return {**knobs, **{name: SHARES[name](config, profiles, threshold) for name in unknown}}
 
 
 def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
@@ -41,10 +61,10 @@ RANDOM_FLEXIBLE = Method(
     name="random_flexible",
     summary="control: widths and exits as often as Flexible BERT chooses them, at random",
     source="Hu et al., 2023, Flexible BERT: the same widths and exit rates, without gates and certainty",
-    stage=GATES,
+    stage="gates",
     control_of="flexible",
     policy=policy,
-    measure=measure,
+    calibrate=calibrate,
     check=check,
     suite=False,
     knobs=(*flexible.FLEXIBLE.knobs, CLASS_RATES, EXIT_RATES, CONTROL_SEED),

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from efficient_bert.choice_controls import CLASS_RATES, ClassShares, check_shares, class_shares, random_widths
+from efficient_bert.calibration.profiles import measure_profiles, stored_profiles
+from efficient_bert.choice_controls import (
+    CLASS_RATES,
+    ClassShares,
+    check_shares,
+    class_shares,
+    gate_shares,
+    random_widths,
+)
 from efficient_bert.config import EfficientBertConfig
-from efficient_bert.controls import CONTROL_SEED
+from efficient_bert.controls import CONTROL_SEED, OWN
 from efficient_bert.decisions import Policy
 from efficient_bert.gates import class_widths
 from efficient_bert.knobs import Value
 from efficient_bert.methods import Method
 from efficient_bert.methods.width_gates import WIDTH_MULT_LIST
 from efficient_bert.model import EfficientBertForSequenceClassification
-from efficient_bert.training import Rows
-from efficient_bert.training.gating import GATES
-from efficient_bert.training.profiles import measure_profiles
+from efficient_bert.rows import Rows
 
 
 def draw_widths(config: EfficientBertConfig, knobs: Mapping[str, Value], *, shares: ClassShares) -> Policy:
@@ -28,14 +35,20 @@ def draw_widths(config: EfficientBertConfig, knobs: Mapping[str, Value], *, shar
     )
 
 
-def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
+def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Any]) -> Policy:
     """Make the policy that picks an example's classes by the shares among all examples."""
     return draw_widths(model.config, knobs, shares=class_shares(model.config, knobs["class_rates"]))
 
 
-def measure(model: EfficientBertForSequenceClassification, rows: Rows, knobs: Mapping[str, Value]) -> None:
-    """Measure which share of examples the gates give each class, at this list of widths."""
-    measure_profiles(model, rows, device=model.device, widths=class_widths(str(knobs["width_mult_list"]), model.config))
+def calibrate(
+    model: EfficientBertForSequenceClassification, rows: Rows | None, knobs: Mapping[str, Value]
+) -> Mapping[str, Any]:
+    """Replace `own` by the share of examples that the gates give each class, at this list of widths."""
+    if knobs["class_rates"] != OWN:
+        return knobs
+    config, widths = model.config, class_widths(str(knobs["width_mult_list"]), model.config)
+    profiles = stored_profiles(config) if rows is None else measure_profiles(model, rows, widths=widths)
+    return {**knobs, "class_rates": gate_shares(config, profiles)}
 
 
 def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
@@ -48,10 +61,10 @@ RANDOM_WIDTHS = Method(
     name="random_widths",
     summary="control: each layer's widths as often as the gates choose them, for random examples",
     source="Hu et al., 2023, Flexible BERT: the same widths, without its gates",
-    stage=GATES,
+    stage="gates",
     control_of="width_gates",
     policy=policy,
-    measure=measure,
+    calibrate=calibrate,
     check=check,
     suite=False,
     knobs=(WIDTH_MULT_LIST, CLASS_RATES, CONTROL_SEED),

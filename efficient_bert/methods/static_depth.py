@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from efficient_bert.decisions import Policy
 from efficient_bert.methods import Method
-from efficient_bert.training.finetune import TRUNCATE
 
 STATIC_DEPTH = Method(
     name="static_depth",
     summary="the first layers of the backbone, fine-tuned: one depth for every example",
     source="Sajjad et al., 2023, On the effect of dropping layers of pre-trained transformer models, section 2.1",
-    stage=TRUNCATE,
+    stage="truncate",
     policy=lambda model, knobs: Policy(),
 )

@@ -10,7 +10,6 @@ from efficient_bert.knobs import Knob, Value
 from efficient_bert.methods import Method
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.subnets import Subnet, layer_widths, subnet_policy
-from efficient_bert.training.flexible import FINAL
 
 
 def subnet_of(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> Subnet:
@@ -36,7 +35,7 @@ STATIC_SUBNET = Method(
     name="static_subnet",
     summary="one subnet of the jointly trained model for every example: any width per layer, any depth",
     source="Hou et al., 2020, DynaBERT, section 2; Hu et al., 2023, Flexible BERT",
-    stage=FINAL,
+    stage="final",
     policy=policy,
     check=check,
     suite=False,

@@ -11,7 +11,6 @@ from efficient_bert.gates import class_widths, gate_policy
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.methods import Method
 from efficient_bert.model import EfficientBertForSequenceClassification
-from efficient_bert.training.gating import GATES
 
 WIDTH_MULT_LIST = Knob(
     "width_mult_list",
@@ -37,7 +36,7 @@ WIDTH_GATES = Method(
     name="width_gates",
     summary="gates choose the width of every layer for each example",
     source="Hu et al., 2023, Flexible BERT",
-    stage=GATES,
+    stage="gates",
     policy=policy,
     check=check,
     suite=False,

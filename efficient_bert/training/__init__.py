@@ -13,10 +13,7 @@ from torch import Tensor
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.model import EfficientBertForSequenceClassification
-
-Rows = Sequence[Mapping[str, Any]]
-"""Encoded examples: `input_ids` and `token_type_ids` (lists of int, [CLS] and [SEP] included) and `label` (int;
-float in a regression)."""
+from efficient_bert.rows import Rows
 
 
 @dataclass(frozen=True)

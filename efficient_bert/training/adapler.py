@@ -22,8 +22,9 @@ from efficient_bert.engine import Execution, run
 from efficient_bert.fidelity import Fidelity
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.model import EfficientBertForSequenceClassification, rebuild
-from efficient_bert.training import Context, Rows, Stage, Trained
-from efficient_bert.training.batches import batch_of, chunks, collate, compute_by_length
+from efficient_bert.rows import Rows, chunks
+from efficient_bert.training import Context, Stage, Trained
+from efficient_bert.training.batches import batch_of, collate, compute_by_length
 from efficient_bert.training.cached_rows import with_cached
 from efficient_bert.training.loop import train, with_defaults
 from efficient_bert.training.objectives import keep_in_bounds, new_probe, soft_losses, two_objectives

@@ -27,8 +27,8 @@ from efficient_bert.errors import InputError
 from efficient_bert.files import read_table, write_tables
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.model import EfficientBertForSequenceClassification
-from efficient_bert.training import Context, Rows
-from efficient_bert.training.batches import batch_of, chunks, collate
+from efficient_bert.rows import Rows, chunks
+from efficient_bert.training import Context
 from efficient_bert.training.thesaurus import Choice, Thesaurus
 
 FILE = "augmented.parquet"
@@ -136,9 +136,7 @@ def shard_of(
 @torch.inference_mode()
 def teacher_labels(teacher: EfficientBertForSequenceClassification, rows: Rows) -> list[float]:
     """Return the teacher's class, or in a regression its score, for each row."""
-    batch: Batch = batch_of(
-        teacher, collate([{**row, "label": 0} for row in rows], pad_token_id=teacher.config.padding)
-    )
+    batch = Batch.of_rows(rows, pad_token_id=teacher.config.padding, device=teacher.device)
     logits = run(teacher, batch).logits.float()
     labels: list[float] = (logits[:, 0] if teacher.config.regression else logits.argmax(1)).tolist()
     return labels

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from efficient_bert.engine import Batch, pad_rows
 from efficient_bert.model import EfficientBertForSequenceClassification
-from efficient_bert.training import Rows
-
-Row = TypeVar("Row")
+from efficient_bert.rows import Rows, chunks
 
 POOL = 50
 """Batches sorted by length together: enough that a batch is even, few enough that batches stay random."""
@@ -58,12 +55,6 @@ def collate(rows: Rows, *, pad_token_id: int) -> dict[str, Tensor]:
     """Pad rows on the right: int64 `input_ids`, `token_type_ids` and `attention_mask` (B, L), and `labels` (B,)."""
     labels = torch.tensor([row["label"] for row in rows])
     return {**pad_rows(rows, pad_token_id=pad_token_id), "labels": labels}
-
-
-def chunks(rows: Sequence[Row], size: int = 64) -> Iterator[Sequence[Row]]:
-    """Yield all rows in order, `size` at a time."""
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
 
 
 def labelled_batches(model: EfficientBertForSequenceClassification, rows: Rows) -> Iterator[tuple[Batch, Tensor]]:

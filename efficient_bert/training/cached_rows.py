@@ -8,8 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from efficient_bert.files import DamagedError, read_tensors
-from efficient_bert.training import Rows
-from efficient_bert.training.batches import chunks
+from efficient_bert.rows import Rows, chunks
 from efficient_bert.training.loop import save_tensors
 
 SHARD = 4096

@@ -19,7 +19,8 @@ from torch import Tensor
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.engine import Execution, run
 from efficient_bert.model import EfficientBertForSequenceClassification, ExitHead, rebuild
-from efficient_bert.training import Context, Rows, Stage, Trained
+from efficient_bert.rows import Rows
+from efficient_bert.training import Context, Stage, Trained
 from efficient_bert.training.batches import batch_of, collate, compute_by_length
 from efficient_bert.training.cached_rows import with_cached
 from efficient_bert.training.finetune import FINETUNE

@@ -20,10 +20,11 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
+from efficient_bert.calibration.profiles import store_profiles
 from efficient_bert.fidelity import Fidelity
 from efficient_bert.knobs import Knob
 from efficient_bert.model import EfficientBertForSequenceClassification, rebuild
-from efficient_bert.subnets import DepthRule, rewire
+from efficient_bert.subnets import DepthRule
 from efficient_bert.training import Context, Stage, Trained
 from efficient_bert.training.augmentation import FILE, OPTIONS, augment, check_sources, with_augmented
 from efficient_bert.training.batches import batch_of, labelled_batches
@@ -32,8 +33,8 @@ from efficient_bert.training.finetune import FINETUNE, classify
 from efficient_bert.training.grafting import graft, graft_steps
 from efficient_bert.training.importance_rows import FIDELITY, IMPORTANCE, rows_without_importance, score_importance
 from efficient_bert.training.loop import train, with_defaults
-from efficient_bert.training.profiles import measure_profiles
 from efficient_bert.training.recipe import Backward, Inputs, Progress, Recipe
+from efficient_bert.training.rewiring import rewire
 from efficient_bert.training.subnet_lists import new_depths, new_widths
 
 LEARNING = with_defaults(epochs=3, warmup=0.0, weight_decay=0.0)
@@ -207,7 +208,7 @@ def train_final(context: Context) -> Trained:
     teaching = Teaching(tuple(config.widths[::-1]), tuple(config.depths[::-1]), DepthRule(config.depth_rule))
     epochs = int(context.options["epochs"])
     trained = train_jointly(replace(context, model=model), teaching) if epochs else Trained(model.cpu())
-    measure_profiles(trained.model, context.heldout, device=context.device)
+    store_profiles(trained.model, context.heldout, device=context.device)
     return replace(trained, model=trained.model.cpu())
 
 

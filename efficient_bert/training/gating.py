@@ -16,6 +16,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
+from efficient_bert.calibration.profiles import store_profiles
 from efficient_bert.config import EfficientBertConfig, example_fractions, kept_heads
 from efficient_bert.decisions import Decision, Policy, first_states
 from efficient_bert.engine import Execution, run
@@ -31,20 +32,13 @@ from efficient_bert.gates import (
 )
 from efficient_bert.knobs import Knob, Value, format_numbers, parse_numbers
 from efficient_bert.model import EfficientBertForSequenceClassification, rebuild
+from efficient_bert.rows import Rows, chunks
 from efficient_bert.subnets import subnet_policy, uniform_subnet
-from efficient_bert.training import Context, Rows, Stage, Trained
-from efficient_bert.training.batches import (
-    batch_of,
-    chunks,
-    collate,
-    compute_by_length,
-    labelled_batches,
-    random_permutation,
-)
+from efficient_bert.training import Context, Stage, Trained
+from efficient_bert.training.batches import batch_of, collate, compute_by_length, labelled_batches, random_permutation
 from efficient_bert.training.cached_rows import with_cached
 from efficient_bert.training.flexible import FINAL
 from efficient_bert.training.loop import train, with_defaults
-from efficient_bert.training.profiles import measure_profiles
 from efficient_bert.training.recipe import Backward, Inputs, Progress, Recipe
 
 SELECTION = 4
@@ -227,7 +221,7 @@ def train_gates(context: Context) -> Trained:
         replace(context, model=model, train=learn, heldout=select),
         Recipe(descend=descend, predict=gated_logits, collate=on_batch, rank=rank),
     )
-    measure_profiles(trained.model, select, device=context.device)
+    store_profiles(trained.model, select, device=context.device)
     return replace(trained, model=trained.model.cpu().requires_grad_(True))
 
 

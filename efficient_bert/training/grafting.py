@@ -11,7 +11,7 @@ from torch import Tensor
 
 from efficient_bert.importance import Importance
 from efficient_bert.model import EfficientBertForSequenceClassification
-from efficient_bert.subnets import rank_units
+from efficient_bert.training.rewiring import rank_units
 from efficient_bert.units import Units, heads_of, neurons_of
 
 ALPHA = 0.1

@@ -33,8 +33,9 @@ from efficient_bert.files import CHECKSUM, DamagedError, aside, checksum, read_t
 from efficient_bert.knobs import Knob
 from efficient_bert.memory import keep_freed_memory
 from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.rows import chunks
 from efficient_bert.training import Context, Status, Trained
-from efficient_bert.training.batches import LengthBuckets, chunks
+from efficient_bert.training.batches import LengthBuckets
 from efficient_bert.training.batches import collate as pad
 from efficient_bert.training.recipe import Progress, Recipe, parameter_groups, set_training_mode
 

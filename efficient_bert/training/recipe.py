@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from efficient_bert.model import EfficientBertForSequenceClassification
-from efficient_bert.training import Rows
+from efficient_bert.rows import Rows
 
 Model = EfficientBertForSequenceClassification
 Inputs = Mapping[str, Tensor]

@@ -24,8 +24,9 @@ from efficient_bert.explain import gradient_times_input
 from efficient_bert.files import DamagedError, read_table, read_tensors, write_tables
 from efficient_bert.knobs import Knob
 from efficient_bert.model import EfficientBertForSequenceClassification
-from efficient_bert.training import Context, Rows, Stage, Status, Trained
-from efficient_bert.training.batches import batch_of, chunks, collate, length_order
+from efficient_bert.rows import Rows, chunks
+from efficient_bert.training import Context, Stage, Status, Trained
+from efficient_bert.training.batches import batch_of, collate, length_order
 from efficient_bert.training.cached_rows import SHARD
 from efficient_bert.training.finetune import FINETUNE
 from efficient_bert.training.loop import native_precision

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from efficient_bert.errors import InputError
-from efficient_bert.training.batches import chunks
+from efficient_bert.rows import chunks
 
 VECTORS = 100_000
 """Words of a vectors file that are read, the most frequent ones (TinyBERT's code)."""

@@ -7,25 +7,58 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from efficient_bert.config import kept_heads
-from efficient_bert.engine import Output, run
+from efficient_bert.config import EfficientBertConfig, kept_heads
+from efficient_bert.engine import Batch, Output, run
 from efficient_bert.exits import exit_rule, leaving_exit, stack_exit_logits
 from efficient_bert.gates import gate_policy
 from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.rows import Rows, chunks
 from efficient_bert.subnets import subnet_policy, uniform_subnet
-from efficient_bert.training import Rows
-from efficient_bert.training.batches import batch_of, chunks, collate
 
 STEPS = 40
 """Measured thresholds above 0; they lie closer the lower they are, where most examples' entropies lie."""
 
-Shares = list[float]
+Shares = tuple[float, ...]
 """The share of each choice; they add up to 1."""
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """Which share of examples takes each choice: (G, K), (T, 1 + E) and (T, G, K) for T thresholds.
+
+    The fields are those of `EfficientBertConfig`; a profile is empty where it was not measured.
+    """
+
+    gate_profile: tuple[Shares, ...] = ()
+    exit_profile: tuple[Shares, ...] = ()
+    staying_profile: tuple[tuple[Shares, ...], ...] = ()
+
+
+def stored_profiles(config: EfficientBertConfig) -> Profiles:
+    """Return the profiles that training has stored in a configuration."""
+    return Profiles(
+        tuple(map(tuple, config.gate_profile)),
+        tuple(map(tuple, config.exit_profile)),
+        tuple(tuple(map(tuple, shares)) for shares in config.staying_profile),
+    )
+
+
+def store_profiles(model: EfficientBertForSequenceClassification, rows: Rows, *, device: str | torch.device) -> None:
+    """Measure the profiles of a trained model at its trained widths, and store them in its configuration.
+
+    Args:
+        device: where the passes run; the model is there afterwards.
+    """
+    torch.nn.Module.to(model, device)
+    config, profiles = model.config, measure_profiles(model, rows)
+    config.gate_profile = list(map(list, profiles.gate_profile))
+    config.exit_profile = list(map(list, profiles.exit_profile))
+    config.staying_profile = [list(map(list, shares)) for shares in profiles.staying_profile]
 
 
 @torch.inference_mode()
@@ -33,36 +66,34 @@ def measure_profiles(
     model: EfficientBertForSequenceClassification,
     rows: Rows,
     *,
-    device: str | torch.device,
     widths: Sequence[float] | None = None,
     width: float = 1.0,
     threshold: float = 0.0,
-) -> None:
-    """Measure which share of examples takes each choice, and write the shares into the model's configuration.
+) -> Profiles:
+    """Measure which share of examples takes each choice, all from one pass in which nobody leaves.
 
-    `exit_profile`, and with gates `gate_profile` and `staying_profile`, all from one pass in which nobody leaves. No
-    label is read.
+    No label is read. A model without gates has an `exit_profile` alone.
 
     Args:
-        device: where the passes run; the model is there afterwards.
         widths: (K,) what each class of the gates is run at; the trained widths by default.
         width: of all layers of a model without gates.
         threshold: one more for `exit_profile`, exactly; 0 is always there.
     """
-    torch.nn.Module.to(model, device)
     config = model.config
     widths = config.widths if widths is None else widths
     outputs = list(run_without_leaving(model, rows, widths=widths, width=width))
     exits = measure_exits(model, outputs, threshold)
     count = len(config.exit_depths) + 1
-    config.exit_profile = [[bound, *shares_of(leaving, count)[:-1]] for bound, leaving in exits.items()]
-    if model.gates is not None:
-        counts = [kept_heads(each, config.num_attention_heads) for each in widths]
-        classes = torch.cat([layer_classes(output, counts)[:: model.gates.span] for output in outputs], dim=1)
-        config.gate_profile = [shares_of(gate, len(widths)) for gate in classes]
-        starts = range(0, config.num_hidden_layers, model.gates.span)
-        exits_before = [sum(depth <= start for depth in config.exit_depths) for start in starts]
-        config.staying_profile = measure_staying(classes, exits_before, list(exits.values()), config.gate_profile)
+    exit_profile = tuple((bound, *shares_of(leaving, count)[:-1]) for bound, leaving in exits.items())
+    if model.gates is None:
+        return Profiles(exit_profile=exit_profile)
+    counts = [kept_heads(each, config.num_attention_heads) for each in widths]
+    classes = torch.cat([layer_classes(output, counts)[:: model.gates.span] for output in outputs], dim=1)
+    gate_profile = tuple(shares_of(gate, len(widths)) for gate in classes)
+    starts = range(0, config.num_hidden_layers, model.gates.span)
+    exits_before = [sum(depth <= start for depth in config.exit_depths) for start in starts]
+    staying_profile = measure_staying(classes, exits_before, list(exits.values()), gate_profile)
+    return Profiles(gate_profile, exit_profile, staying_profile)
 
 
 def run_without_leaving(
@@ -74,7 +105,7 @@ def run_without_leaving(
     if model.gates is not None:
         policy = gate_policy(model.gates, widths, exits=depths)
     for chunk in chunks(rows):
-        yield run(model, batch_of(model, collate(chunk, pad_token_id=config.padding)), policy)
+        yield run(model, Batch.of_rows(chunk, pad_token_id=config.padding, device=model.device), policy)
 
 
 def measure_exits(
@@ -93,7 +124,7 @@ def measure_exits(
 
 def measure_staying(
     classes: Tensor, exits_before: Sequence[int], leavings: Sequence[Tensor], shares: Sequence[Shares]
-) -> list[list[Shares]]:
+) -> tuple[tuple[Shares, ...], ...]:
     """Measure each gate's shares among the examples that reach it, once for each threshold.
 
     A gate that nobody reaches keeps its shares of the threshold below.
@@ -104,15 +135,15 @@ def measure_staying(
         leavings: for each threshold, ascending, (B,) int64, the exit at which each example leaves.
         shares: (G, K) of each gate among all examples.
     """
-    profile, before = [], list(shares)
+    profile, before = [], tuple(shares)
     for leaving in leavings:
         reached = [leaving >= exits for exits in exits_before]
-        before = [
+        before = tuple(
             shares_of(gate[reaches], len(last)) if reaches.any() else last
             for gate, reaches, last in zip(classes, reached, before, strict=True)
-        ]
+        )
         profile.append(before)
-    return profile
+    return tuple(profile)
 
 
 def layer_classes(output: Output, counts: Sequence[int]) -> Tensor:
@@ -135,4 +166,4 @@ def candidate_thresholds(model: EfficientBertForSequenceClassification, logits: 
 
 def shares_of(choices: Tensor, count: int) -> Shares:
     """Return the share of each of `count` choices among (B,) int64 choices."""
-    return (choices.bincount(minlength=count).double() / len(choices)).tolist()
+    return tuple((choices.bincount(minlength=count).double() / len(choices)).tolist())

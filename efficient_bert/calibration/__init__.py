@@ -1,0 +1,1 @@
+"""Calibration: what is measured of a trained model before it runs."""
