@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,23 +26,26 @@ from analysis.table import table
 from analysis.templating import TEMPLATES
 from bench.errors import InputError
 from bench.folders import disk_errors_at, exclusive_lock, require_own
-from bench.packs import RunReader
 from bench.rationale_files import POINTS_CSV
 from bench.registry import PLOTS
 
 _CONTENT = {"index.html", "figures", "data", POINTS_CSV}
 
 
-def write_report(store: RunReader, run_ids: Iterable[str], out: Path) -> Path:
+def write_report(runs: Runs, out: Path, *, source: Path) -> Path:
     """Write the report of some runs to the folder `out` and return its page.
 
     The folder is assembled aside and renamed; an earlier report there is replaced.
 
+    Args:
+        runs: what is reported.
+        out: the report's folder.
+        source: the folder that the runs were read from, which `out` must not hold.
+
     Raises:
-        InputError: no run is named, the store lacks one, or as `require_replaceable`.
+        InputError: as `replace_report`.
     """
-    runs = Runs.read(store, run_ids)
-    with replace_report(out, source=store.root) as aside:
+    with replace_report(out, source=source) as aside:
         for folder in ("figures", "data"):
             (aside / folder).mkdir()
         sections = [_write_task(task, only, aside) for task, only in runs.by_task.items()]

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from bench.errors import InputError
+from eraser_eval.intervals import percentile_interval
 
 if TYPE_CHECKING:
     from bench.metrics import Metric
@@ -252,6 +253,5 @@ def _bootstrap(
     if len(texts) < 2:
         return Interval(value, math.nan, math.nan)
     rows = sum(map(len, texts))
-    drawn = statistic(_Resampling(texts, resamples or (RESAMPLES_LARGE if rows > LARGE else RESAMPLES), seed))
-    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(value, float(low), float(high))
+    resampled = statistic(_Resampling(texts, resamples or (RESAMPLES_LARGE if rows > LARGE else RESAMPLES), seed))
+    return Interval(value, *percentile_interval(resampled, level=confidence))

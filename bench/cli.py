@@ -35,7 +35,7 @@ from bench.signals import Interruption, ending_signals, interruption
 from bench.visible import visible
 
 if TYPE_CHECKING:
-    from bench.store import RunStore
+    from analysis.frames import Runs
 
 JSON_LINE = ("run_id", "task", "method", "knobs", "seed", "preset", "backbone", "metrics", "heldout")
 """Fields of the record that the JSON line of a run repeats."""
@@ -146,21 +146,24 @@ def sweep_command(
 
     Give --method, and at least one knob with several values: --phi 0.001,0.005,0.02.
     """
-    from analysis.frames import Runs
     from analysis.selection import choices
     from bench.sweep import methods_to_sweep
 
     wanted = methods_to_sweep(methods, given_values(given)["knobs"], controls=controls)
-    runs, run_ids = run_and_report(seeds, device, out, {**given, "methods": wanted})
-    for line in choices(Runs.read(runs, run_ids)) if run_ids else ():
+    runs = run_and_report(seeds, device, out, {**given, "methods": wanted})
+    for line in choices(runs) if runs else ():
         click.echo(visible(line))
 
 
-def run_and_report(
-    seeds: tuple[int, ...], device: str | None, out: Path, given: dict[str, Any]
-) -> tuple[RunStore, list[str]]:
-    """Carry out a plan per seed, print table and records, write the report; return the store and the runs' ids."""
+def run_and_report(seeds: tuple[int, ...], device: str | None, out: Path, given: dict[str, Any]) -> Runs | None:
+    """Carry out a plan per seed, print table and records, write the report.
+
+    Returns:
+        the runs; None in every process but the first, which alone prints and writes.
+    """
+    from analysis.frames import Runs
     from analysis.report import require_replaceable, write_report
+    from analysis.summary import summary
     from bench.locks import is_main_process
     from bench.run import carry_out
 
@@ -168,15 +171,15 @@ def run_and_report(
     plans = make_plans(seeds, device, given)
     bars = progress_bars()
     run_ids = list(dict.fromkeys(run_id for plan in plans for run_id in carry_out(plan, bars)))
-    runs = plans[0].runs
     if not is_main_process():
-        return runs, []
-    show_table(runs, run_ids)
-    for run_id in run_ids:
-        record = vars(runs.record(run_id))
-        click.echo(json.dumps({name: record[name] for name in JSON_LINE}))
-    click.echo(f"report: {write_report(runs, run_ids, out)}")
-    return runs, run_ids
+        return None
+    store = plans[0].runs
+    runs = Runs.read(store, run_ids)
+    print_summary(summary(runs))
+    for record in runs.records:
+        click.echo(json.dumps({name: getattr(record, name) for name in JSON_LINE}))
+    click.echo(f"report: {write_report(runs, out, source=store.root)}")
+    return runs
 
 
 @bench.command("train", cls=WithKnobs)
@@ -193,14 +196,6 @@ def train_command(seeds: tuple[int, ...], device: str | None, **given: Any) -> N
         train_missing(plan, progress_bars())
         for job in plan.jobs:
             click.echo(f"{job.stage.name}: {plan.artifacts.folder(job.id)}")
-
-
-def show_table(runs: Any, run_ids: Sequence[str]) -> None:
-    """Print the table of arms with intervals and speed-ups."""
-    from analysis.frames import Runs
-    from analysis.summary import summary
-
-    print_summary(summary(Runs.read(runs, run_ids)))
 
 
 @bench.command("predict", cls=WithKnobs)
@@ -253,8 +248,9 @@ def report_command(folder: Path, out: Path, task: str | None, in_markdown: bool)
         table = rationale_overview.summary(folder) if in_markdown else None
     else:
         store, run_ids = finished_runs(folder, task)
-        page = write_report(store, run_ids, out)
-        table = summary(Runs.read(store, run_ids)) if in_markdown else None
+        runs = Runs.read(store, run_ids)
+        page = write_report(runs, out, source=store.root)
+        table = summary(runs) if in_markdown else None
     click.echo(f"report: {page}")
     if table is not None:
         click.echo(visible(markdown(table)))

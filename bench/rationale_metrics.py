@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.rationale_files import AVERAGE, PEOPLE
+from eraser_eval.intervals import percentile_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -177,7 +178,7 @@ def metrics_table(
         for (method, layer), values in sorted(values_of.items()):
             row = {"method": method, "layer": layer, "metric": metric.name, "documents": len(names)}
             other = beside_people.get((method, layer), values_of.get((against, layer)))
-            rows.append(row | _summarised(values, other if method != against else None))
+            rows.append(row | _summarise(values, other if method != against else None))
     return pd.DataFrame(rows)
 
 
@@ -223,17 +224,15 @@ def _mean_over_layers(values_of: Mapping[tuple[str, int], Values], method: str) 
     return mean
 
 
-def _summarised(values: Values, other: Values | None) -> dict[str, float]:
+def _summarise(values: Values, other: Values | None) -> dict[str, float]:
+    """Return the value with its interval, and the difference to the other with its interval."""
     low, high = _interval(values[1:])
-    found = {"value": float(values[0]), "low": low, "high": high}
+    estimate = {"value": float(values[0]), "low": low, "high": high}
     differences = np.full(len(values), np.nan) if other is None else values - other
     low, high = _interval(differences[1:])
-    return found | {"difference": float(differences[0]), "difference_low": low, "difference_high": high}
+    return estimate | {"difference": float(differences[0]), "difference_low": low, "difference_high": high}
 
 
 def _interval(values: Values) -> tuple[float, float]:
-    finite = values[np.isfinite(values)]
-    if not len(finite):
-        return float("nan"), float("nan")
-    low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    """Return the interval of the resamples in which a number is defined."""
+    return percentile_interval(values[np.isfinite(values)], level=LEVEL)

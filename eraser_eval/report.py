@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from eraser_eval.table import Array, Flat, interval
+from eraser_eval.intervals import percentile_interval
+from eraser_eval.table import Array, Flat
 
 LEVEL = 0.95
 """Of the intervals."""
@@ -67,7 +68,9 @@ def table(report: Mapping[str, Any]) -> str:
 
 
 def _interval(values: Array) -> tuple[float, float] | None:
-    return interval(values, level=LEVEL)
+    """Return the interval of the resamples in which a number is defined; None where it is undefined in all."""
+    defined = values[np.isfinite(values)]
+    return percentile_interval(defined, level=LEVEL) if len(defined) else None
 
 
 def _format_value(value: Any, between: Any) -> str:

@@ -97,12 +97,3 @@ def ratio(one: Array, other: Array, *, empty: float = np.nan) -> Array:
 def f1(precision: Array, recall: Array) -> Array:
     """Compute the harmonic mean, 0 where both are 0."""
     return ratio(2 * precision * recall, precision + recall, empty=0.0)
-
-
-def interval(values: Array, *, level: float) -> tuple[float, float] | None:
-    """Compute the percentile interval of a number's resamples [r]; None where it is undefined in all of them."""
-    defined = values[np.isfinite(values)]
-    if not len(defined):
-        return None
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)

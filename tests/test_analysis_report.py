@@ -10,14 +10,18 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
+from analysis import table as arm_table
 from analysis.compare import compare, comparison
+from analysis.frames import Arm, Runs
 from analysis.page import section
 from analysis.report import require_replaceable, write_report
 from analysis.selection import choices, choose_arms
 from analysis.style import series_looks
 from analysis.summary import markdown, summary
 from analysis.table import table
+from bench.cli import bench
 from bench.errors import InputError
 from bench.registry import METRICS, PLOTS
 from bench.store import RunStore
@@ -57,7 +61,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         synthetic=False,
     )
     store, ids = write_runs(root / "runs", *sweep(), *sweep(seed=2), hostile)
-    write_report(store, ids, root / "out")
+    write_report(Runs.read(store, ids), root / "out", source=store.root)
     return root / "out"
 
 
@@ -261,10 +265,36 @@ def test_the_page_says_what_numbers_belong_to(report: Path) -> None:
 def test_the_same_runs_give_the_same_report(tmp_path: Path) -> None:
     """Written twice, over itself, every file has the same bytes."""
     store, ids = write_runs(tmp_path / "runs", *sweep()[:3])
-    first = {path: path.read_bytes() for path in _files(write_report(store, ids, tmp_path / "out").parent)}
-    second = {path: path.read_bytes() for path in _files(write_report(store, ids, tmp_path / "out").parent)}
+    first, second = (
+        {path: path.read_bytes() for path in _files(write_report(runs, tmp_path / "out", source=store.root).parent)}
+        for runs in (Runs.read(store, ids), Runs.read(store, ids))
+    )
     assert first == second
     assert len(first) > 10
+
+
+def test_the_command_reads_and_measures_every_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`bench report --markdown` gives page and table from one reading of each run and one table of arms."""
+    store, ids = write_runs(tmp_path / "runs", *sweep()[:3])
+    readings: list[str] = []
+    measured: list[str] = []
+    read_examples, measure_arm = RunStore.examples, arm_table._row
+
+    def examples(self: RunStore, run_id: str) -> Any:
+        readings.append(run_id)
+        return read_examples(self, run_id)
+
+    def row(arm: Arm, runs: Runs, *, chosen: bool) -> dict[str, object]:
+        measured.append(arm.label)
+        return measure_arm(arm, runs, chosen=chosen)
+
+    monkeypatch.setattr(RunStore, "examples", examples)
+    monkeypatch.setattr(arm_table, "_row", row)
+    done = CliRunner().invoke(bench, ["report", str(store.root), "--out", str(tmp_path / "out"), "--markdown"])
+    assert done.exit_code == 0, done.output
+    assert "| arm |" in done.output
+    assert sorted(readings) == sorted(ids)
+    assert len(measured) == len(set(measured)) == 3
 
 
 def _files(folder: Path) -> list[Path]:
@@ -277,9 +307,9 @@ def test_a_folder_that_is_no_report_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years", encoding="utf8")
     with pytest.raises(InputError, match=r"thesis\.tex"):
-        write_report(store, ids, tmp_path / "mine")
+        write_report(Runs.read(store, ids), tmp_path / "mine", source=store.root)
     with pytest.raises(InputError, match="is a file"):
-        write_report(store, ids, tmp_path / "mine" / "thesis.tex")
+        write_report(Runs.read(store, ids), tmp_path / "mine" / "thesis.tex", source=store.root)
     assert (tmp_path / "mine" / "thesis.tex").read_text(encoding="utf8") == "years"
 
 
@@ -290,9 +320,9 @@ def test_the_current_folder_is_not_replaced(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path / "data" / "here")
     for out in (Path(), Path(".."), Path.cwd(), Path("/")):
         with pytest.raises(InputError, match="is the current folder or holds it"):
-            write_report(store, ids, out)
+            write_report(Runs.read(store, ids), out, source=store.root)
     assert list(Path.cwd().iterdir()) == []
-    assert write_report(store, ids, Path("new/../new")).is_file()
+    assert write_report(Runs.read(store, ids), Path("new/../new"), source=store.root).is_file()
 
 
 def test_a_report_behind_a_link_is_replaced(tmp_path: Path) -> None:
@@ -301,7 +331,7 @@ def test_a_report_behind_a_link_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "disk" / "report").mkdir(parents=True)
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "disk" / "report")
-    assert write_report(store, ids, link) == link / "index.html"
+    assert write_report(Runs.read(store, ids), link, source=store.root) == link / "index.html"
     assert link.is_symlink()
     assert {path.name for path in tmp_path.iterdir()} == {"runs", "disk", "link"}
     assert [path.name for path in (tmp_path / "disk").iterdir()] == ["report"]
@@ -340,27 +370,27 @@ def test_figures_stand_in_the_plots_order(tmp_path: Path, monkeypatch: pytest.Mo
     """The page starts with the trade-off; a plot whose order is lower goes before it, without any other edit."""
     store, ids = write_runs(tmp_path / "runs", *sweep())
     place = re.compile(r'<figure id="demo-(\w+)"')
-    page = write_report(store, ids, tmp_path / "out").read_text(encoding="utf8")
+    page = write_report(Runs.read(store, ids), tmp_path / "out", source=store.root).read_text(encoding="utf8")
     story = ["tradeoff", "wall_tradeoff", "latency_vs_flops", "latency", "exit_depths"]
     assert place.findall(page) == story
     monkeypatch.setitem(PLOTS.entries, "latency", replace(PLOTS["latency"], order=0))
-    page = write_report(store, ids, tmp_path / "out").read_text(encoding="utf8")
+    page = write_report(Runs.read(store, ids), tmp_path / "out", source=store.root).read_text(encoding="utf8")
     assert place.findall(page) == ["latency", *(name for name in story if name != "latency")]
 
 
 def test_a_failed_report_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The folder changes by one rename at the end: if writing fails, the earlier report is whole."""
     store, ids = write_runs(tmp_path / "runs", StoredRun("only"))
-    page = write_report(store, ids, tmp_path / "out")
+    page = write_report(Runs.read(store, ids), tmp_path / "out", source=store.root)
     before = page.read_bytes()
     monkeypatch.setattr("analysis.report._page", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        write_report(store, ids, tmp_path / "out")
+        write_report(Runs.read(store, ids), tmp_path / "out", source=store.root)
     assert page.read_bytes() == before
 
 
 def test_no_runs_is_an_error(tmp_path: Path) -> None:
     """A report of nothing is refused before anything is written."""
     with pytest.raises(InputError, match="no runs to read"):
-        write_report(RunStore(tmp_path), [], tmp_path / "out")
+        write_report(Runs.read(RunStore(tmp_path), []), tmp_path / "out", source=tmp_path)
     assert not (tmp_path / "out").exists()

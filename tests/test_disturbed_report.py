@@ -104,13 +104,14 @@ def test_one_disturbed_seed_marks_its_arm(tmp_path: Path) -> None:
 def test_the_page_marks_and_explains(tmp_path: Path) -> None:
     """The page has a star in table and cards and the reason once among the facts; an old one has neither."""
     store = stored(tmp_path / "runs", exit=[QUOTA])
-    page = write_report(store, store.ids(), tmp_path / "report").read_text(encoding="utf8")
+    path = write_report(Runs.read(store, store.ids()), tmp_path / "report", source=store.root)
+    page = path.read_text(encoding="utf8")
     assert page.count(QUOTA) == 1
     assert page.count("<dt>busy machine</dt>") == 1
     assert len(re.findall(r"<strong>[0-9.]+\*</strong>", page)) == len(SPEEDS)
     assert len(re.findall(r'<td class="number">[0-9.]+\*<small>', page)) == 4
     old = stored(tmp_path / "old")
-    page = write_report(old, old.ids(), tmp_path / "report").read_text(encoding="utf8")
+    page = write_report(Runs.read(old, old.ids()), tmp_path / "report", source=old.root).read_text(encoding="utf8")
     assert "busy machine" not in page
 
 

@@ -120,7 +120,8 @@ def test_the_installed_report_finds_its_template(installed: Path, tmp_path: Path
         import pathlib, analysis.report, tests.stored_runs as stored
         folder = pathlib.Path({str(tmp_path)!r})
         print(analysis.__file__)
-        print(analysis.report.write_report(*stored.write_runs(folder, stored.StoredRun("only")), folder / "out"))"""
+        runs = stored.read_runs(folder / "runs", stored.StoredRun("only"))
+        print(analysis.report.write_report(runs, folder / "out", source=folder / "runs"))"""
     place, page = run_installed(installed, code)
     assert Path(place) == installed / "analysis" / "__init__.py"
     assert "<style>" in Path(page).read_text(encoding="utf8")

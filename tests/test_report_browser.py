@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from selenium import webdriver
 
+from analysis.frames import Runs
 from analysis.report import write_report
 from tests.browser import NARROW, SMALLEST_TEXT, WIDE, ask, barriers, log, needs_browser, show, unfold
 from tests.stored_runs import sweep, write_runs
@@ -20,7 +21,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a sweep with two seeds, on a device with a long name."""
     root = tmp_path_factory.mktemp("report")
     store, ids = write_runs(root / "runs", *sweep(), *sweep(seed=2))
-    return write_report(store, ids, root / "out")
+    return write_report(Runs.read(store, ids), root / "out", source=store.root)
 
 
 def test_no_console_message_and_no_outside_request(driver: webdriver.Chrome, page: Path) -> None:

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 
+from analysis.frames import Runs
 from analysis.plots import Plot
 from analysis.render import render
 from analysis.report import write_report
@@ -135,7 +136,7 @@ def test_a_page_shows_no_unseen_character(kind: str, tmp_path: Path) -> None:
     text = f"a{UNSEEN[kind]}b".encode("utf8", "replace").decode()  # a surrogate cannot be stored
     run = shown_run(text, device=text, environment={"torch": text, "name": text})
     store, ids = write_runs(tmp_path / "runs", run)
-    page = write_report(store, ids, tmp_path / "out")
+    page = write_report(Runs.read(store, ids), tmp_path / "out", source=store.root)
     shown = [path for path in page.parent.rglob("*") if path.suffix in {".html", ".svg", ".csv"}]
     assert len(shown) > 4
     for path in shown:
@@ -184,7 +185,7 @@ def test_numbers_and_single_signs_stay(cell: str) -> None:
 def test_a_text_of_another_direction_stays_in_its_element(tmp_path: Path) -> None:
     """Labels and names stand in elements of their own, so that a text from right to left turns nothing beside it."""
     store, ids = write_runs(tmp_path / "runs", shown_run(SCRIPTS["hebrew"]))
-    page = write_report(store, ids, tmp_path / "out").read_text(encoding="utf8")
+    page = write_report(Runs.read(store, ids), tmp_path / "out", source=store.root).read_text(encoding="utf8")
     body = re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)
     places = [found.start() for found in re.finditer(SCRIPTS["hebrew"], body)]
     assert len(places) >= 2
