@@ -41,7 +41,7 @@ class Source:
     """What is exported.
 
     Attributes:
-        model: the folder of a trained model, `store` / `name`.
+        folder: of a trained model.
         method: how it runs, with a value for each of its knobs.
         max_length: word pieces at which a text is cut.
         pair: whether examples are pairs; None where it is not known.
@@ -50,8 +50,7 @@ class Source:
         runs: the store of that run.
     """
 
-    store: ArtifactStore
-    name: str
+    folder: Path
     method: str
     knobs: Mapping[str, Value]
     max_length: int | None = None
@@ -73,7 +72,7 @@ def find_source(name: str, *, store: Path, method: str | None, knobs: Mapping[st
             raise InputError(f"run {name} has its method and knobs; leave --method and --knob out, or give its model")
         return source_of_run(runs, name, ArtifactStore(store / ARTIFACTS))
     folder = Path(name)
-    if not (folder / "config.json").is_file():
+    if not (folder / ArtifactStore.marker).is_file():
         raise InputError(
             f"{name!r} is no run in {runs.root} and no folder of a trained model; give the id of a run, with --store "
             "where it lies, or a folder such as artifacts/finetune-..."
@@ -85,8 +84,7 @@ def find_source(name: str, *, store: Path, method: str | None, knobs: Mapping[st
     if unknown:
         raise InputError(f"{method} has no knob {unknown[0]!r}; it has: {', '.join(known) or 'none'}")
     values = {knob.name: knob.parse(knobs.get(knob.name, knob.default)) for knob in known.values()}
-    resolved = folder.resolve()
-    return Source(ArtifactStore(resolved.parent), resolved.name, method, values)
+    return Source(folder.resolve(), method, values)
 
 
 def source_of_run(runs: RunStore, run_id: str, artifacts: ArtifactStore) -> Source:
@@ -98,9 +96,8 @@ def source_of_run(runs: RunStore, run_id: str, artifacts: ArtifactStore) -> Sour
     task = TASKS[record.task]
     knobs: Any = record.knobs
     pair = task.pair is not None
-    return Source(
-        artifacts, name, record.method, knobs, record.data["max_length"], pair, task.windows, record=record, runs=runs
-    )
+    longest = record.data["max_length"]
+    return Source(artifacts.folder(name), record.method, knobs, longest, pair, task.windows, record, runs)
 
 
 def export(source: Source, out: Path, *, precision: str) -> Path:
@@ -117,19 +114,19 @@ def export(source: Source, out: Path, *, precision: str) -> Path:
     require_folder(out, kind="an export")
     if out.exists():
         raise InputError(f"{out} is already there; name a new folder")
-    model = source.store.load(source.name)
+    model = ArtifactStore(source.folder.parent).load(source.folder.name)
     method = METHODS[source.method]
     method.check(model.config, source.knobs)
     policy = method.policy(model, source.knobs)
     graph = export_graph(model, policy, precision=Precision(precision), widths=widths_of(model.config, source.knobs))
-    tokenizer = as_text(read_tokenizer(source.store.folder(source.name)))
+    tokenizer = as_text(read_tokenizer(source.folder))
     longest = min(source.max_length or tokenizer.model_max_length, model.config.max_position_embeddings)
     layers = model.config.num_hidden_layers
     content = {
         "format": FORMAT,
         "method": source.method,
         "knobs": dict(source.knobs),
-        "model": source.name,
+        "model": source.folder.name,
         "run": source.record.run_id if source.record else None,
         "task": source.record.task if source.record else None,
         "precision": precision,
@@ -180,7 +177,7 @@ def read_tokenizer(folder: Path) -> Any:
 
 def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
     """Write what the folder says of itself, with the digests of what lies in it."""
-    from efficient_bert.runtime import MANIFEST, SEAL, seal_of
+    from efficient_bert.runtime import MANIFEST, SEAL, seal_of  # what the folder is read with
 
     manifest = {**content, "digests": digests_below(folder)}
     manifest[SEAL] = seal_of(json.loads(json.dumps(manifest)))
@@ -236,7 +233,7 @@ def card_text(source: Source, content: Mapping[str, Any]) -> str:
         "| | |",
         "| --- | --- |",
         f"| knobs | {knobs} |",
-        f"| model | {source.name} |",
+        f"| model | {source.folder.name} |",
         f"| answers | {answers} |",
         f"| texts are cut at | {content['max_length']} word pieces{', then read in windows' * source.windows} |",
         f"| precision | {content['precision']}; decisions and answers in fp32 |",

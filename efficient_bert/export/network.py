@@ -83,9 +83,10 @@ def export_graph(
     for name, value in zip(OUTPUTS, results, strict=True):
         graph.nodes.append(helper.make_node("Identity", [value], [name]))
     inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["length"]) for name in INPUTS]
-    shapes = ([1, model.config.classes], ["kept"], ["layers"], ["layers"])
+    shapes: tuple[list[str | int], ...] = ([1, model.config.classes], ["kept"], ["layers"], ["layers"])
     kinds = (TensorProto.FLOAT, *[TensorProto.INT64] * 3)
-    outputs = [helper.make_tensor_value_info(*each) for each in zip(OUTPUTS, kinds, shapes, strict=True)]
+    described = zip(OUTPUTS, kinds, shapes, strict=True)
+    outputs = [helper.make_tensor_value_info(name, kind, shape) for name, kind, shape in described]
     whole = helper.make_graph(graph.nodes, "efficient_bert", inputs, outputs, graph.weights)
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
     return helper.make_model(whole, opset_imports=opsets, ir_version=IR_VERSION, producer_name="efficient_bert")
