@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +15,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench.registry import METHODS
+from bench.data import encode, load_split
+from bench.registry import METHODS, TASKS
 from efficient_bert import Batch, EfficientBertForSequenceClassification, InputError, run
+from efficient_bert.contribution import contribution_policy
 from efficient_bert.decisions import Decision, Policy, View
 from efficient_bert.export import OPSET, Precision, export_graph
 from efficient_bert.export.layers import quantize
+from tests.conftest import DATA, MiniLM
 from tests.tiny import VOCABULARY, tiny_model
 
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
@@ -128,6 +133,29 @@ def test_every_kind_of_decision_at_once() -> None:
     session = session_of(model, policy)
     for seed in range(20):
         require_same(session, model, policy, *example(1 + 3 * seed, seed))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_real_sentences_run_as_in_the_engine(minilm: MiniLM, texts: list[list[tuple[str, ...]]], name: str) -> None:
+    """The same on sentences and pairs, at the size of a real model."""
+    method = METHODS[name]
+    policy = method.policy(minilm.exits, {knob.name: knob.default for knob in method.all_knobs})
+    session = session_of(minilm.exits, policy)
+    for batch in (*minilm.batches(texts[0][:12], size=1), *minilm.batches(texts[1][:4], size=1)):
+        require_same(session, minilm.exits, policy, batch.input_ids, batch.token_type_ids)
+
+
+@pytest.mark.skipif(DATA not in os.environ, reason=f"{DATA} is not set")
+@pytest.mark.parametrize(("task", "max_length"), [("imdb", 256), ("movies", 512)])
+def test_long_texts_run_as_in_the_engine(minilm: MiniLM, task: str, max_length: int) -> None:
+    """Reviews lose the same tokens in every layer."""
+    model = minilm.exits
+    policy = contribution_policy(model.contributions())
+    session = session_of(model, policy)
+    rows = load_split(TASKS[task], TASKS[task].evaluation, data_dir=Path(os.environ[DATA]), seed=0, limit=4)
+    for row in encode(rows, minilm.tokenizer, max_length=max_length, windows=TASKS[task].windows).to_list()[:6]:
+        ids, types = torch.tensor([row["input_ids"]]), torch.tensor([row["token_type_ids"]])
+        require_same(session, model, policy, ids, types)
 
 
 def test_something_happens() -> None:
