@@ -13,6 +13,7 @@ import click
 from bench import __version__
 from bench.console import print_summary, progress_bars, silence_libraries
 from bench.errors import InputError, input_errors, system_trouble
+from bench.export_command import export_command
 from bench.flags import (
     FILE,
     FOLDER,
@@ -301,11 +302,7 @@ def gold_command(task: str, out: Path, seed: int, force: bool) -> None:
     click.echo(f"rationales: {out}")
 
 
-@bench.command("export", hidden=True, context_settings={"ignore_unknown_options": True})
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def export_command(arguments: tuple[str, ...]) -> None:
-    """Name the command that took over from this one."""
-    raise InputError("bench export is now called bench gold; give bench gold with the same flags")
+bench.add_command(export_command)
 
 
 @bench.command("rationales", cls=WithKnobs)

@@ -143,11 +143,11 @@ def test_gold_replaces_nothing_unasked(name: str, tmp_path: Path) -> None:
 
 
 def test_export_names_the_command_that_took_over(tmp_path: Path) -> None:
-    """The former name writes nothing and says in one line what to give instead; no list of commands has it."""
+    """The former use writes nothing and says in one line what to give instead."""
     answer = call("export", "--task", "demo", "--out", tmp_path / "eraser")
     assert (answer.code, answer.err.count("\n"), list(tmp_path.iterdir())) == (2, 1, [])
     assert "give bench gold with the same flags" in answer.err
-    assert "export" not in call("--help").out
+    assert "--task" not in call("export", "--help").out
 
 
 # A run, from nothing to its report
