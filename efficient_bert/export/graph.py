@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 OPSET = 20
-IR_VERSION = 10
-OUTPUTS = ("logits", "kept", "tokens", "heads")
 
 MICROSOFT = "com.microsoft"
 

@@ -88,6 +88,8 @@ def export_graph(
     return helper.make_model(whole, opset_imports=opsets, ir_version=IR_VERSION, producer_name="efficient_bert")
 
 
+IR_VERSION = 10
+OUTPUTS = ("logits", "kept", "tokens", "heads")
 INPUTS = ("input_ids", "token_type_ids")
 
 
