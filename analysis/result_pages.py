@@ -20,16 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis import rationale_overview
-from analysis.frames import Runs
-from analysis.overview import draw_overview, overview_data
-from analysis.render import render
-from analysis.summary import Summary, markdown, summary
+from analysis.figures.render import render
+from analysis.pages.overview import draw_overview, overview_data
+from analysis.rationales import overview as rationale_overview
+from analysis.tables.frames import Runs
+from analysis.tables.summary import Summary, markdown, summary
 from bench.errors import InputError
-from bench.packs import open_runs
-from bench.rationale_files import OVERVIEW
+from bench.rationales.files import OVERVIEW
 from bench.registry import PLOTS
-from bench.store import write_aside
+from bench.store.packs import open_runs
+from bench.store.runs import write_aside
 
 PREFACE, OVERVIEW_SETTINGS = "index.md", "overview.toml"
 """Of the experiments: what stands above the list of pages, and what the figure above all results draws."""

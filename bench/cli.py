@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from bench import __version__
-from bench.console import print_summary, progress_bars, silence_libraries
-from bench.errors import InputError, input_errors, system_trouble
-from bench.export_command import export_command
-from bench.flags import (
+from bench.commands.export import export_command
+from bench.commands.flags import (
     FILE,
     FOLDER,
     HELP_WIDTH,
@@ -29,14 +27,16 @@ from bench.flags import (
     WithKnobs,
     given_values,
 )
-from bench.parameters import add_config_entry, default_device, make_plans, make_settings
-from bench.presets import PRESETS
+from bench.commands.parameters import add_config_entry, default_device, make_plans, make_settings
+from bench.console import print_summary, progress_bars, silence_libraries
+from bench.errors import InputError, input_errors, system_trouble
+from bench.planning.presets import PRESETS
 from bench.registry import EXPLAINERS, METHODS, METRICS, PLOTS, TASKS
 from bench.signals import Interruption, ending_signals, interruption
 from bench.visible import visible
 
 if TYPE_CHECKING:
-    from analysis.frames import Runs
+    from analysis.tables.frames import Runs
 
 JSON_LINE = ("run_id", "task", "method", "knobs", "seed", "preset", "backbone", "metrics", "heldout")
 """Fields of the record that the JSON line of a run repeats."""
@@ -71,7 +71,7 @@ def run_command(
 def write_specs_of(seeds: tuple[int, ...], device: str | None, folder: Path, given: dict[str, Any]) -> None:
     """Write the stages and runs of a plan per seed as specs, each once."""
     silence_libraries()
-    from bench.specs import require_new_folder, specs_of, write_specs
+    from bench.runs.specs import require_new_folder, specs_of, write_specs
 
     require_new_folder(folder)
     if given["fresh"] or given["time_again"]:
@@ -91,7 +91,7 @@ def carry_out_command(specs: tuple[Path, ...], store: Path) -> None:
     Nothing is done where the data, the backbone or the hardware is another one: the id would be another one.
     """
     silence_libraries()
-    from bench.specs import carry_out_spec, read_specs
+    from bench.runs.specs import carry_out_spec, read_specs
 
     for spec in read_specs(specs):
         click.echo(f"{spec.kind}: {carry_out_spec(spec, store, progress_bars())}")
@@ -121,7 +121,7 @@ def search_command(
 
     Give one --method, and the knob values to try where its own points are not enough.
     """
-    from bench.search import best_point, existing_entries, measure_points, method_to_search, write_entry
+    from bench.runs.search import best_point, existing_entries, measure_points, method_to_search, write_entry
 
     method = method_to_search(methods)
     existing_entries(out)  # a file that cannot be read is refused before anything is trained
@@ -147,8 +147,8 @@ def sweep_command(
 
     Give --method, and at least one knob with several values: --phi 0.001,0.005,0.02.
     """
-    from analysis.selection import choices
-    from bench.sweep import methods_to_sweep
+    from analysis.tables.selection import choices
+    from bench.runs.sweep import methods_to_sweep
 
     wanted = methods_to_sweep(methods, given_values(given)["knobs"], controls=controls)
     runs = run_and_report(seeds, device, out, {**given, "methods": wanted})
@@ -162,11 +162,11 @@ def run_and_report(seeds: tuple[int, ...], device: str | None, out: Path, given:
     Returns:
         the runs; None in every process but the first, which alone prints and writes.
     """
-    from analysis.frames import Runs
-    from analysis.report import require_replaceable, write_report
-    from analysis.summary import summary
-    from bench.locks import is_main_process
-    from bench.run import carry_out
+    from analysis.pages.report import require_replaceable, write_report
+    from analysis.tables.frames import Runs
+    from analysis.tables.summary import summary
+    from bench.runs.run import carry_out
+    from bench.store.locks import is_main_process
 
     require_replaceable(out)
     plans = make_plans(seeds, device, given)
@@ -191,7 +191,7 @@ def run_and_report(seeds: tuple[int, ...], device: str | None, out: Path, given:
 )
 def train_command(seeds: tuple[int, ...], device: str | None, **given: Any) -> None:
     """Train the stages that the methods need, one after the other; finished ones are kept."""
-    from bench.train import train_missing
+    from bench.runs.train import train_missing
 
     for plan in make_plans(seeds, device, given, measuring=False):
         train_missing(plan, progress_bars())
@@ -210,8 +210,8 @@ def predict_command(
 ) -> None:
     """Write a model's answers: GLUE's files for splits without labels, a table with probabilities for others."""
     silence_libraries()
-    from bench.plan import make_plan
-    from bench.predict import missing_stages, one_point, output_files, predict
+    from bench.planning.plan import make_plan
+    from bench.runs.predict import missing_stages, one_point, output_files, predict
 
     settings = make_settings(given, device, methods=(method,))
     paths = output_files(TASKS[settings.task], splits, out, force=force)
@@ -235,12 +235,12 @@ def report_command(folder: Path, out: Path, task: str | None, in_markdown: bool)
 
     Of a folder of rationales that were put together, the report is theirs.
     """
-    from analysis import rationale_overview
-    from analysis.frames import Runs
-    from analysis.report import write_report
-    from analysis.summary import markdown, summary
-    from bench.locations import finished_runs
-    from bench.rationale_files import OVERVIEW
+    from analysis.pages.report import write_report
+    from analysis.rationales import overview as rationale_overview
+    from analysis.tables.frames import Runs
+    from analysis.tables.summary import markdown, summary
+    from bench.rationales.files import OVERVIEW
+    from bench.store.locations import finished_runs
 
     if (folder / OVERVIEW).is_file():
         if task:
@@ -263,9 +263,9 @@ def report_command(folder: Path, out: Path, task: str | None, in_markdown: bool)
 @click.option("--store", type=FOLDER, default=Path(), help="A store, its runs/ folder or a pack. [default: here]")
 def compare_command(a: str, b: str, store: Path) -> None:
     """Compare runs A and B (ids, or their folders) example by example: metrics, paired difference, interval."""
-    from analysis.compare import comparison
-    from bench.locations import run_store
-    from bench.packs import open_runs
+    from analysis.tables.compare import comparison
+    from bench.store.locations import run_store
+    from bench.store.packs import open_runs
 
     folders = {run: Path(run).resolve() for run in (a, b) if Path(run).is_dir()}
     roots = {folder.parent for folder in folders.values()} or {run_store(store).root}
@@ -283,8 +283,8 @@ def pack_command(runs: Path, out: Path) -> None:
 
     `bench report` and `bench compare --store` read such a folder as they read runs/.
     """
-    from bench.locations import finished_runs
-    from bench.packs import pack
+    from bench.store.locations import finished_runs
+    from bench.store.packs import pack
 
     click.echo(f"packed: {len(pack(*finished_runs(runs), out))} runs in {out}")
 
@@ -296,7 +296,7 @@ def pack_command(runs: Path, out: Path) -> None:
 @click.option("--force", is_flag=True, help="Replace files that are there.")
 def gold_command(task: str, out: Path, seed: int, force: bool) -> None:
     """Write a synthetic task's texts and gold rationales in ERASER's layout."""
-    from bench.synthetic_gold import write_gold
+    from bench.rationales.synthetic_gold import write_gold
 
     write_gold(TASKS[task], seed=seed, folder=out, force=force)
     click.echo(f"rationales: {out}")
@@ -351,12 +351,12 @@ def rationales_command(
     Several seeds, or several values of a knob, are compared one by one and pooled.
     """
     silence_libraries()
-    from analysis import rationale_overview
-    from analysis.rationales import write_page
-    from bench.folders import exclusive_lock
-    from bench.rationale_overview import pool_comparisons
-    from bench.rationales import METHODS as DEFAULT_METHODS
-    from bench.rationales import RationaleSettings, compare_rationales, eraser_split, settings_of_models
+    from analysis.rationales import overview as rationale_overview
+    from analysis.rationales.page import write_page
+    from bench.rationales.command import METHODS as DEFAULT_METHODS
+    from bench.rationales.command import RationaleSettings, compare_rationales, eraser_split, settings_of_models
+    from bench.rationales.overview import pool_comparisons
+    from bench.store.folders import exclusive_lock
 
     chosen = tuple(dict.fromkeys(explainers.split(","))) if explainers else DEFAULT_METHODS
     fields = {name: given.pop(name) for name in ("pooling", "erased", "precision", "show_text", "fresh", "out")}
@@ -376,7 +376,7 @@ def rationales_command(
 @click.argument("method", type=Name(METHODS), required=False)
 def list_command(method: str | None) -> None:
     """List tasks, methods, explainers, metrics, plots and presets; or explain the knobs and stages of METHOD."""
-    from bench.method_help import method_lines
+    from bench.commands.method_help import method_lines
 
     if method is not None:
         click.echo("\n".join(method_lines(METHODS[method])))
@@ -392,8 +392,8 @@ def list_command(method: str | None) -> None:
 @click.option("--device", help="cpu or cuda. [default: cuda where there is one]")
 def env_command(device: str | None) -> None:
     """Print what a measurement here would record of the machine, as JSON."""
-    from bench.environment import crowding_line, read_environment, read_load
-    from bench.plan_checks import check_device
+    from bench.machine.environment import crowding_line, read_environment, read_load
+    from bench.planning.checks import check_device
 
     chosen = device or default_device()
     check_device(chosen)

@@ -19,7 +19,7 @@ def progress_bars() -> Any:
 
 def silence_libraries() -> None:
     """Keep the libraries' own bars and notices out of the output, and all but the first process of several."""
-    from bench.locks import is_main_process
+    from bench.store.locks import is_main_process
 
     if not is_main_process():
         sys.stdout = sys.stderr = io.StringIO()

@@ -1,7 +1,7 @@
 """A folder is a registry: every top-level object of one frozen dataclass type, under its `name`.
 
 `METHODS`, `STAGES`, `EXPLAINERS`, `TASKS`, `METRICS` and `PLOTS` are mappings that import their folder's modules on
-first use. A new file in the folder is a new entry; nothing else is edited.
+first use. A new file in the folder, or in a folder of it, is a new entry; nothing else is edited.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Registry(Mapping[str, T], Generic[T]):
         wanted = getattr(package, self.type_name)
         instances: dict[str, T] = {}
         origin: dict[str, str] = {}
-        for info in sorted(pkgutil.iter_modules(package.__path__), key=lambda info: info.name):
-            module = importlib.import_module(f"{self.package}.{info.name}")
+        for info in sorted(pkgutil.walk_packages(package.__path__, f"{self.package}."), key=lambda info: info.name):
+            module = importlib.import_module(info.name)
             for value in vars(module).values():
                 if not isinstance(value, wanted) or instances.get(value.name) is value:
                     continue

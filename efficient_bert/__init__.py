@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from efficient_bert.config import EfficientBertConfig
-    from efficient_bert.engine import Batch, Execution, run
+    from efficient_bert.engine.loop import Batch, Execution, run
     from efficient_bert.errors import InputError
     from efficient_bert.model import EfficientBertForSequenceClassification
 
@@ -24,12 +24,12 @@ __all__ = [
 ]
 
 MODULES = {
-    "Batch": "engine",
+    "Batch": "engine.loop",
     "EfficientBertConfig": "config",
     "EfficientBertForSequenceClassification": "model",
-    "Execution": "engine",
+    "Execution": "engine.loop",
     "InputError": "errors",
-    "run": "engine",
+    "run": "engine.loop",
 }
 """Public name -> the module that has it."""
 

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, initialization
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from efficient_bert.bert import Bert, Pooler
 from efficient_bert.config import EfficientBertConfig
-from efficient_bert.contribution import Contribution, contribution_policy
-from efficient_bert.dropout import Dropout
-from efficient_bert.engine import Batch, Execution, Output, run
+from efficient_bert.encoder.bert import Bert, Pooler
+from efficient_bert.encoder.dropout import Dropout
+from efficient_bert.engine.loop import Batch, Execution, Output, run
 from efficient_bert.errors import InputError
-from efficient_bert.gates import Gates
+from efficient_bert.policies.contribution import Contribution, contribution_policy
+from efficient_bert.policies.gates import Gates
 
 
 class ExitHead(nn.Module):
@@ -46,7 +46,7 @@ class EfficientBertForSequenceClassification(PreTrainedModel):
     where `config.contribution_size` is not 0.
 
     On right-padded input `forward` is Hugging Face's `BertForSequenceClassification` (with padding on the left, the
-    first real token is classified, not the first cell); adaptive passes go through `efficient_bert.engine.run`.
+    first real token is classified, not the first cell); adaptive passes go through `efficient_bert.engine.loop.run`.
     """
 
     config: EfficientBertConfig

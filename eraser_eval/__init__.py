@@ -9,8 +9,8 @@ which numbers mislead, which input is refused, and how to use the package from P
 """
 
 from eraser_eval.errors import InputError
-from eraser_eval.predictions import Erased, Prediction, Rationale, read_predictions, write_predictions
-from eraser_eval.schema import Annotation, EraserDataset, Evidence, read_dataset, write_dataset
+from eraser_eval.formats.predictions import Erased, Prediction, Rationale, read_predictions, write_predictions
+from eraser_eval.formats.schema import Annotation, EraserDataset, Evidence, read_dataset, write_dataset
 from eraser_eval.scorer import Settings
 from eraser_eval.scoring import score, validate
 

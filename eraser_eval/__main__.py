@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from eraser_eval.errors import InputError
+from eraser_eval.formats.schema import present_splits
 from eraser_eval.report import table
-from eraser_eval.schema import present_splits
 from eraser_eval.scorer import Settings
 from eraser_eval.scoring import score, validate
 

@@ -20,8 +20,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eraser_eval.documents import TOKEN
 from eraser_eval.errors import InputError
+from eraser_eval.formats.documents import TOKEN
 
 Pooling = Literal["sum", "mean", "max"]
 Offsets = NDArray[np.int64]

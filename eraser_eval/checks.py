@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from eraser_eval.errors import InputError, shorten
-from eraser_eval.gold import Gold
-from eraser_eval.lines import Location
-from eraser_eval.predictions import (
+from eraser_eval.formats.gold import Gold
+from eraser_eval.formats.lines import Location
+from eraser_eval.formats.predictions import (
     COMPREHENSIVENESS,
     HARD,
     SENTENCES,

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from eraser_eval.checks import Checks
 from eraser_eval.errors import shorten
-from eraser_eval.faithfulness import DEFAULT_THRESHOLDS, KINDS
+from eraser_eval.metrics.faithfulness import DEFAULT_THRESHOLDS, KINDS
+from eraser_eval.metrics.table import Sums
 from eraser_eval.scorer import Scorer, Settings
-from eraser_eval.table import Sums
 
 
 def notes(scorer: Scorer, checks: Checks, *, sums: Mapping[str, Sums], thresholds: Sequence[int]) -> list[str]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from eraser_eval.intervals import percentile_interval
-from eraser_eval.table import Array, Flat
+from eraser_eval.metrics.intervals import percentile_interval
+from eraser_eval.metrics.table import Array, Flat
 
 LEVEL = 0.95
 """Of the intervals."""

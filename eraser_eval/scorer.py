@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eraser_eval.agreement import Level, at_uniform_level
-from eraser_eval.classification import Classes
 from eraser_eval.errors import InputError, shorten
-from eraser_eval.faithfulness import line_values
-from eraser_eval.gold import NO_SPANS, Gold, Spans
-from eraser_eval.plausibility import hard_counts
-from eraser_eval.predictions import Prediction, Rationale
-from eraser_eval.ranking import ranking
-from eraser_eval.table import Array, Table
+from eraser_eval.formats.gold import NO_SPANS, Gold, Spans
+from eraser_eval.formats.predictions import Prediction, Rationale
+from eraser_eval.metrics.agreement import Level, at_uniform_level
+from eraser_eval.metrics.classification import Classes
+from eraser_eval.metrics.faithfulness import line_values
+from eraser_eval.metrics.plausibility import hard_counts
+from eraser_eval.metrics.ranking import ranking
+from eraser_eval.metrics.table import Array, Table
 
 MOST_RESAMPLES = 100_000
 """Of which a number takes 0.8 MB each time it is drawn."""

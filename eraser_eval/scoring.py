@@ -8,21 +8,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eraser_eval.agreement import agreement_scores, agreement_terms
 from eraser_eval.checks import Checks
-from eraser_eval.classification import classification_scores
 from eraser_eval.errors import InputError
-from eraser_eval.faithfulness import KINDS, choose_thresholds, faithfulness_scores, faithfulness_terms
-from eraser_eval.gold import read_gold
-from eraser_eval.lines import write_objects
+from eraser_eval.formats.gold import read_gold
+from eraser_eval.formats.lines import write_objects
+from eraser_eval.formats.predictions import COMPREHENSIVENESS, HARD, SENTENCES, SOFT
+from eraser_eval.formats.schema import SPLITS
+from eraser_eval.metrics.agreement import agreement_scores, agreement_terms
+from eraser_eval.metrics.classification import classification_scores
+from eraser_eval.metrics.faithfulness import KINDS, choose_thresholds, faithfulness_scores, faithfulness_terms
+from eraser_eval.metrics.plausibility import hard_scores, hard_terms
+from eraser_eval.metrics.ranking import ranking_scores, ranking_terms
+from eraser_eval.metrics.table import Flat, Sums, Table, Terms, resample, total
 from eraser_eval.notes import notes
-from eraser_eval.plausibility import hard_scores, hard_terms
-from eraser_eval.predictions import COMPREHENSIVENESS, HARD, SENTENCES, SOFT
-from eraser_eval.ranking import ranking_scores, ranking_terms
 from eraser_eval.report import LEVEL, intervals, merge, nest, point, versions
-from eraser_eval.schema import SPLITS
 from eraser_eval.scorer import Scorer, Settings
-from eraser_eval.table import Flat, Sums, Table, Terms, resample, total
 
 DEFAULTS = Settings()
 

@@ -16,18 +16,18 @@ from scipy.stats import entropy
 from selenium import webdriver
 from transformers import BertForSequenceClassification, PreTrainedTokenizerBase
 
-from bench.backbones import resolve, tokenizer
-from bench.data import load_split
+from bench.backbones.resolving import resolve, tokenizer
+from bench.data.loading import load_split
 from bench.errors import InputError
 from bench.registry import TASKS
 from efficient_bert import Batch, EfficientBertForSequenceClassification, Execution, run
-from efficient_bert.decisions import Policy
-from efficient_bert.gates import WidthGate
+from efficient_bert.engine.decisions import Policy
 from efficient_bert.model import rebuild
-from efficient_bert.training.adapler import with_contribution
+from efficient_bert.policies.gates import WidthGate
+from efficient_bert.training.adapler.stage import with_contribution
 from efficient_bert.training.exits import with_exits
-from tests.browser import started
-from tests.tiny import randomise
+from tests.support.browser import started
+from tests.support.tiny import randomise
 
 DATA = "EFFICIENT_BERT_DATA"
 
@@ -62,7 +62,7 @@ class MiniLM:
 
 @pytest.fixture(scope="session")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    """A browser; tests that ask for it are skipped without one (`tests.browser.needs_browser`)."""
+    """A browser; tests that ask for it are skipped without one (`tests.support.browser.needs_browser`)."""
     browser = started(tmp_path_factory.mktemp("profile"))
     yield browser
     browser.quit()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,8 +18,15 @@ MAY_IMPORT = {
     "efficient_bert": set(),
     "eraser_eval": set(),
     "analysis": {
-        *("bench.registry", "bench.records", "bench.store", "bench.packs", "bench.rationale_files", "bench.folders"),
-        *("bench.errors", "bench.choosing", "bench.visible", "eraser_eval.intervals"),
+        *(
+            "bench.registry",
+            "bench.store.records",
+            "bench.store.runs",
+            "bench.store.packs",
+            "bench.rationales.files",
+            "bench.store.folders",
+        ),
+        *("bench.errors", "bench.choosing", "bench.visible", "eraser_eval.metrics.intervals"),
     },
     "bench": {"efficient_bert", "eraser_eval"},
 }
@@ -27,15 +35,40 @@ MAY_IMPORT = {
 COMMAND_LINE = {"bench/cli.py", "bench/__main__.py"}
 """What puts everything together, and `python -m bench`, which only calls it."""
 
-FOR_TYPES = {"bench/registry.py": {"analysis.plots"}, "analysis/statistics.py": {"bench.metrics"}}
-"""Where a registry's entries are only named as a type, which is not imported when the program runs."""
+FOR_TYPES = {
+    "bench/registry.py": {"analysis.plots", "bench.metrics", "bench.tasks"},
+    "analysis/tables/statistics.py": {"bench.metrics"},
+    "bench/data/examples.py": {"bench.planning.presets", "bench.planning.settings"},
+    "bench/data/finite.py": {"bench.planning.plan"},
+    "bench/store/exclusive.py": {"bench.planning.plan"},
+    "efficient_bert/engine/loop.py": {"efficient_bert.model"},
+    "efficient_bert/policies/controls.py": {"efficient_bert.model"},
+}
+"""What is only named as a type, not imported when the program runs, against the order of packages and rooms."""
 
-ENGINE = {"efficient_bert.run", "efficient_bert.Batch", "efficient_bert.engine", "efficient_bert.training.batches"}
+ROOMS = {
+    "efficient_bert": (
+        "errors runtime | config files fidelity knobs memory rows | encoder | engine | policies | model | cost | "
+        "calibration | export | explainers | methods | training"
+    ),
+    "bench": (
+        "errors | choosing demo_corpus machine progress registry signals visible | metrics tasks | data | store | "
+        "backbones console | planning | backends | latency | runs | rationales | commands | cli | __main__"
+    ),
+    "eraser_eval": "errors | formats | metrics | align checks report scorer | notes | scoring | __main__",
+    "analysis": "tables | figures | plots | pages | rationales | result_pages",
+}
+"""Package -> its rooms and modules in levels, the lowest first: each imports from levels below it alone."""
+
+MOST_MODULES = 15
+"""Modules in one folder of code, beside its `__init__.py`."""
+
+ENGINE = {"efficient_bert.run", "efficient_bert.Batch", "efficient_bert.engine.loop", "efficient_bert.training.batches"}
 """What passes examples through the engine, or makes batches for it."""
 
 MAY_USE_ENGINE = {
-    "bench/runners.py": {"efficient_bert.engine.run", "efficient_bert.engine.Batch"},
-    "bench/estimate.py": {f"efficient_bert.training.batches.{name}" for name in ("LengthBuckets", "collate")},
+    "bench/backends/runners.py": {"efficient_bert.engine.loop.run", "efficient_bert.engine.loop.Batch"},
+    "bench/runs/estimate.py": {f"efficient_bert.training.batches.{name}" for name in ("LengthBuckets", "collate")},
 }
 """Module of bench -> what it may use of these: a runner answers, and a training step that is timed has labels."""
 
@@ -107,6 +140,55 @@ def test_bench_answers_through_runners(source: Path) -> None:
         assert "Batch" not in calls, f"{source} builds a batch; prepare one by a Runner"
 
 
+def module_of(source: Path) -> str:
+    """Name of the module in a source file."""
+    parts = source.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(source): source for source in SOURCES}
+
+
+def imported_modules(source: Path, *, typing: bool = False) -> set[str]:
+    """The modules of ours that a file imports, those for type checkers only with `typing`."""
+    known = set()
+    for name, typing_only in imports(parsed(source)):
+        while name and name not in MODULES:
+            name = name.rpartition(".")[0]
+        if name and (typing or not typing_only):
+            known.add(name)
+    return known - {module_of(source)}
+
+
+@each_source
+def test_rooms_import_from_lower_levels_alone(source: Path) -> None:
+    """Within a package nothing is imported from the same level of another room, nor from one above."""
+    package, *rest = module_of(source).split(".")
+    if package not in ROOMS or not rest:
+        return
+    levels = {room: number for number, level in enumerate(ROOMS[package].split(" | ")) for room in level.split()}
+    for module in imported_modules(source, typing=True):
+        parts = module.split(".")
+        if parts[0] == package and len(parts) > 1 and parts[1] != rest[0]:
+            named = within(module, FOR_TYPES.get(source.as_posix(), set()))
+            assert named or levels[parts[1]] < levels[rest[0]], f"{source} imports {module}, which is no level below it"
+
+
+def test_no_imports_run_in_a_circle() -> None:
+    """No module imports itself by way of others."""
+    left = {module: imported_modules(source) for module, source in MODULES.items()}
+    while free := {module for module, needed in left.items() if not needed & left.keys()}:
+        left = {module: needed for module, needed in left.items() if module not in free}
+    assert not left
+
+
+def test_no_folder_holds_too_many_modules() -> None:
+    """A folder of code, or of tests, can be taken in at a glance."""
+    sources = [*SOURCES, *(path.relative_to(ROOT) for path in (ROOT / "tests").rglob("*.py"))]
+    counts = Counter(source.parent for source in sources if source.name != "__init__.py")
+    assert not {folder: count for folder, count in counts.items() if count > MOST_MODULES}
+
+
 @each_source
 def test_imports_are_absolute(source: Path) -> None:
     """No import starts with a dot."""
@@ -131,17 +213,17 @@ def test_nothing_unpickles_or_runs_foreign_code(source: Path) -> None:
     ("statement", "heavy"),
     [
         ("import bench.cli", {"torch", "transformers", "datasets", "pandas", "numpy", "matplotlib", "pyarrow"}),
-        ("import analysis.report; from bench.registry import PLOTS, METRICS; [*PLOTS, *METRICS]", {"torch"}),
-        ("import eraser_eval.schema", {"torch", "transformers", "pandas"}),
+        ("import analysis.pages.report; from bench.registry import PLOTS, METRICS; [*PLOTS, *METRICS]", {"torch"}),
+        ("import eraser_eval.formats.schema", {"torch", "transformers", "pandas"}),
         (
-            "from efficient_bert.methods.entropy_exit import ENTROPY_EXIT as m; from tests.tiny import *;"
+            "from efficient_bert.methods.entropy_exit import ENTROPY_EXIT as m; from tests.support.tiny import *;"
             "from efficient_bert import run; import torch; o = tiny_model();"
             "run(o, tiny_batch([3]), m.policy(o, {'exit_threshold': 0.3}))",
             {"datasets", "efficient_bert.training"},
         ),
         (
             "import efficient_bert.errors, efficient_bert.knobs, efficient_bert.rows, bench.registry",
-            {"torch", "transformers", "numpy", "efficient_bert.engine"},
+            {"torch", "transformers", "numpy", "efficient_bert.engine.loop"},
         ),
         ("import bench.choosing", {"torch", "transformers", "pandas", "numpy"}),
     ],

@@ -10,7 +10,7 @@ import click
 import pytest
 
 from bench.cli import bench
-from bench.presets import PRESETS
+from bench.planning.presets import PRESETS
 from bench.registry import METHODS, STAGES, TASKS, all_knobs, stages_of
 
 ROOT = Path(__file__).parents[1]

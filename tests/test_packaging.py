@@ -117,11 +117,11 @@ def test_the_installed_command_line_answers(installed: Path) -> None:
 def test_the_installed_report_finds_its_template(installed: Path, tmp_path: Path) -> None:
     """The installed analysis writes a whole report: the page's template and style came with it."""
     code = f"""if True:
-        import pathlib, analysis.report, tests.stored_runs as stored
+        import pathlib, analysis.pages.report, tests.support.stored_runs as stored
         folder = pathlib.Path({str(tmp_path)!r})
         print(analysis.__file__)
         runs = stored.read_runs(folder / "runs", stored.StoredRun("only"))
-        print(analysis.report.write_report(runs, folder / "out", source=folder / "runs"))"""
+        print(analysis.pages.report.write_report(runs, folder / "out", source=folder / "runs"))"""
     place, page = run_installed(installed, code)
     assert Path(place) == installed / "analysis" / "__init__.py"
     assert "<style>" in Path(page).read_text(encoding="utf8")

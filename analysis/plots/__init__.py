@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from analysis.frames import Runs
+    from analysis.tables.frames import Runs
 
 
 @dataclass(frozen=True)

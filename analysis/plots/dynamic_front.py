@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis.curves import FLOPS_AXIS, NO_KNOBS, draw_front, draw_points, points
-from analysis.frames import Runs
-from analysis.labels import label_curves
-from analysis.pareto import front
+from analysis.figures.curves import FLOPS_AXIS, NO_KNOBS, draw_front, draw_points, points
+from analysis.figures.labels import label_curves
+from analysis.figures.style import method_look
 from analysis.plots import Plot
-from analysis.style import method_look
-from analysis.subnets import STATIC, difference, family, groups, pair_runs
+from analysis.tables.frames import Runs
+from analysis.tables.pareto import front
+from analysis.tables.subnets import STATIC, difference, family, groups, pair_runs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

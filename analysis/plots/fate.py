@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis.frames import Runs
+from analysis.figures.rows import ARM_COLUMNS, arm_values, draw_rows, row_height
+from analysis.figures.style import MUTED, SMALL_TEXT, shorten
 from analysis.plots import Plot
-from analysis.rows import ARM_COLUMNS, arm_values, draw_rows, row_height
-from analysis.style import MUTED, SMALL_TEXT, shorten
+from analysis.tables.frames import Runs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

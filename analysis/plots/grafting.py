@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from analysis.frames import Runs
-from analysis.labels import legend_below
+from analysis.figures.labels import legend_below
+from analysis.figures.style import INK, MUTED, SMALL_TEXT, SURFACE, shorten
 from analysis.plots import Plot
-from analysis.selection import first_metric
-from analysis.style import INK, MUTED, SMALL_TEXT, SURFACE, shorten
-from analysis.subnets import difference, family, pair_runs
+from analysis.tables.frames import Runs
+from analysis.tables.selection import first_metric
+from analysis.tables.subnets import difference, family, pair_runs
 from bench.registry import METRICS
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
-from analysis.disturbance import MARK, is_disturbed
-from analysis.frames import Runs, timed_rows
+from analysis.figures.rows import ARM_COLUMNS, arm_values, draw_rows, row_height
+from analysis.figures.style import INK, SURFACE, wrap
 from analysis.plots import Plot
-from analysis.rows import ARM_COLUMNS, arm_values, draw_rows, row_height
-from analysis.style import INK, SURFACE, wrap
-from analysis.summary import devices, format_value
+from analysis.tables.disturbance import MARK, is_disturbed
+from analysis.tables.frames import Runs, timed_rows
+from analysis.tables.summary import devices, format_value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis.curves import FLOPS_AXIS, cross_disturbed, draw_points, points
-from analysis.frames import Runs
-from analysis.labels import label_curves
+from analysis.figures.curves import FLOPS_AXIS, cross_disturbed, draw_points, points
+from analysis.figures.labels import label_curves
+from analysis.figures.style import MUTED, wrap
 from analysis.plots import Plot
-from analysis.style import MUTED, wrap
-from analysis.summary import devices
+from analysis.tables.frames import Runs
+from analysis.tables.summary import devices
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from matplotlib.patches import Rectangle
 
-from analysis.frames import Runs
+from analysis.figures.style import INK, MUTED, SMALL_TEXT, SURFACE, shorten
 from analysis.plots import Plot
-from analysis.style import INK, MUTED, SMALL_TEXT, SURFACE, shorten
-from analysis.subnets import family
+from analysis.tables.frames import Runs
+from analysis.tables.subnets import family
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

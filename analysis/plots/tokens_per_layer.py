@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from analysis.frames import Runs
+from analysis.figures.rows import ARM_COLUMNS, arm_values, draw_rows, layer_axis, row_height
+from analysis.figures.style import INK, MUTED, SMALL_TEXT
 from analysis.plots import Plot
-from analysis.rows import ARM_COLUMNS, arm_values, draw_rows, layer_axis, row_height
-from analysis.style import INK, MUTED, SMALL_TEXT
+from analysis.tables.frames import Runs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis.curves import FLOPS_AXIS, cross_disturbed, draw_front, draw_points, points
-from analysis.labels import label_curves
+from analysis.figures.curves import FLOPS_AXIS, cross_disturbed, draw_front, draw_points, points
+from analysis.figures.labels import label_curves
+from analysis.figures.style import wrap
 from analysis.plots import Plot
-from analysis.style import wrap
-from analysis.summary import devices
+from analysis.tables.summary import devices
 from bench.registry import METRICS
 
 if TYPE_CHECKING:

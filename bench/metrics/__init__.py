@@ -23,7 +23,7 @@ class Metric:
     Attributes:
         name: stored and typed name; a unit, where there is one, is part of it.
         summary: one line for listings, with the convention.
-        compute: examples (columns as in `bench.records.EXAMPLE_COLUMNS`) -> value.
+        compute: examples (columns as in `bench.store.records.EXAMPLE_COLUMNS`) -> value.
         higher_is_better: direction of improvement.
         quality: it scores answers, and is shown for the tasks that declare it; the others are shown for every task.
         headline: it is shown first, in a terminal, a README and a report's cards, as quality metrics always are; a

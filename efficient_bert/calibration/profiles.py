@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from efficient_bert.config import EfficientBertConfig, kept_heads
-from efficient_bert.engine import Batch, Output, run
-from efficient_bert.exits import exit_rule, leaving_exit, stack_exit_logits
-from efficient_bert.gates import gate_policy
+from efficient_bert.engine.loop import Batch, Output, run
 from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.policies.exit_rules import exit_rule, leaving_exit, stack_exit_logits
+from efficient_bert.policies.gates import gate_policy
+from efficient_bert.policies.subnets import subnet_policy, uniform_subnet
 from efficient_bert.rows import Rows, chunks
-from efficient_bert.subnets import subnet_policy, uniform_subnet
 
 STEPS = 40
 """Measured thresholds above 0; they lie closer the lower they are, where most examples' entropies lie."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from efficient_bert.engine import Execution, run
-from efficient_bert.explain import decision_scores
+from efficient_bert.engine.loop import Execution, run
 from efficient_bert.explainers import Explainer, Question
+from efficient_bert.explainers.attribution import decision_scores
 
 
 def explain(question: Question) -> Tensor:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from efficient_bert.explain import attention
 from efficient_bert.explainers import Explainer
+from efficient_bert.explainers.attribution import attention
 
 ATTENTION = Explainer(
     name="attention",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from efficient_bert.explain import integrated_gradients
 from efficient_bert.explainers import Explainer
+from efficient_bert.explainers.attribution import integrated_gradients
 
 INTEGRATED_GRADIENTS = Explainer(
     name="integrated_gradients",

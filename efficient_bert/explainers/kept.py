@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from efficient_bert.engine import Execution, run
-from efficient_bert.explain import kept_tokens
+from efficient_bert.engine.loop import Execution, run
 from efficient_bert.explainers import Explainer, Question
+from efficient_bert.explainers.attribution import kept_tokens
 
 
 def explain(question: Question) -> Tensor:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from efficient_bert.explain import attention_rollout
 from efficient_bert.explainers import Explainer
+from efficient_bert.explainers.attribution import attention_rollout
 
 ROLLOUT = Explainer(
     name="rollout",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from efficient_bert.explain import gradient_times_input
 from efficient_bert.explainers import Explainer
+from efficient_bert.explainers.attribution import gradient_times_input
 
 SALIENCY = Explainer(
     name="saliency",

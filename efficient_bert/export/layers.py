@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from efficient_bert.bert import Embeddings, Layer, Pooler, Projection
 from efficient_bert.config import EfficientBertConfig
+from efficient_bert.encoder.bert import Embeddings, Layer, Pooler, Projection
 from efficient_bert.errors import InputError
 from efficient_bert.export.graph import MICROSOFT, Graph
 

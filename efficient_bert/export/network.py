@@ -1,4 +1,4 @@
-"""A model with its policy as one ONNX graph: the loop of `efficient_bert.engine` for one unpadded example.
+"""A model with its policy as one ONNX graph: the loop of `efficient_bert.engine.loop` for one unpadded example.
 
     inputs    input_ids, token_type_ids (L,) int64
     outputs   logits (1, C); kept: positions that each layer ran on, one layer after the other; tokens and heads, each
@@ -19,10 +19,10 @@ import onnx
 import torch
 from onnx import TensorProto, helper
 
-from efficient_bert.bert import Layer
 from efficient_bert.config import kept_heads
-from efficient_bert.decisions import Policy
-from efficient_bert.engine import check_exits
+from efficient_bert.encoder.bert import Layer
+from efficient_bert.engine.decisions import Policy
+from efficient_bert.engine.loop import check_exits
 from efficient_bert.errors import InputError
 from efficient_bert.export.graph import MICROSOFT, OPSET, Graph
 from efficient_bert.export.layers import Builder, Precision

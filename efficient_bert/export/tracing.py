@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from efficient_bert.config import EfficientBertConfig
-from efficient_bert.decisions import Decision, Policy, View
+from efficient_bert.engine.decisions import Decision, Policy, View
+from efficient_bert.engine.fingerprints import fingerprints
 from efficient_bert.errors import InputError
 from efficient_bert.export.graph import OPSET
-from efficient_bert.fingerprints import fingerprints
 
 ANSWERS = ("keep", "leave", "width")
 """Parts of a decision that change what runs."""

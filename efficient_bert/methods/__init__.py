@@ -9,11 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from efficient_bert.config import EfficientBertConfig
-from efficient_bert.decisions import Policy
-from efficient_bert.engine import Output
-from efficient_bert.exits import Done
+from efficient_bert.engine.decisions import Policy
+from efficient_bert.engine.loop import Output
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.policies.exit_rules import Done
 from efficient_bert.rows import Rows
 
 Count = Callable[[EfficientBertForSequenceClassification, Output, Mapping[str, Value]], tuple[Tensor, Tensor]]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from efficient_bert.adapler_published import published_flops
-from efficient_bert.contribution import contribution_policy
+from efficient_bert.cost.adapler_published import published_flops
 from efficient_bert.knobs import Knob
 from efficient_bert.methods import Method
+from efficient_bert.policies.contribution import contribution_policy
 
 ADAPLER = Method(
     name="adapler",

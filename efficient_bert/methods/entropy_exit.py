@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping
 
 from efficient_bert.config import EfficientBertConfig
-from efficient_bert.decisions import Decision, Policy, View
+from efficient_bert.engine.decisions import Decision, Policy, View
 from efficient_bert.errors import InputError
-from efficient_bert.exits import exit_rule, require_classes
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.methods import Leaving, Method
 from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.policies.exit_rules import exit_rule, require_classes
 
 EXIT_THRESHOLD = Knob(
     name="exit_threshold",

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from efficient_bert.config import EfficientBertConfig
-from efficient_bert.decisions import Policy
-from efficient_bert.exits import exit_rule, require_exits
-from efficient_bert.flexible_published import published_counts
-from efficient_bert.gates import class_widths, gate_policy
+from efficient_bert.cost.flexible_published import published_counts
+from efficient_bert.engine.decisions import Policy
 from efficient_bert.knobs import Value
 from efficient_bert.methods import Method
 from efficient_bert.methods.entropy_exit import BELOW_THRESHOLD, EXIT_THRESHOLD, check_threshold
 from efficient_bert.methods.width_gates import WIDTH_MULT_LIST
 from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.policies.exit_rules import exit_rule, require_exits
+from efficient_bert.policies.gates import class_widths, gate_policy
 
 
 def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:

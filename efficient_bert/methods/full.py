@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from efficient_bert.decisions import Policy
+from efficient_bert.engine.decisions import Policy
 from efficient_bert.methods import Method
 
 FULL = Method(

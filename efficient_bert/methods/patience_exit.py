@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from functools import partial
 
 from efficient_bert.config import EfficientBertConfig
-from efficient_bert.decisions import Decision, Policy, View
+from efficient_bert.engine.decisions import Decision, Policy, View
 from efficient_bert.errors import InputError
-from efficient_bert.exits import exits_agree, require_classes
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.methods import Leaving, Method
 from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.policies.exit_rules import exits_agree, require_classes
 
 AGREED = Leaving("patience", never=10**6, rule=lambda config, value: partial(exits_agree, patience=int(value)))
 

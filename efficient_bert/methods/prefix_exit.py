@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from efficient_bert.config import EfficientBertConfig, kept_heads
-from efficient_bert.decisions import Decision, Policy, View
-from efficient_bert.exits import exit_rule, require_exits
+from efficient_bert.engine.decisions import Decision, Policy, View
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.methods import Method
 from efficient_bert.methods.entropy_exit import BELOW_THRESHOLD, EXIT_THRESHOLD, check_threshold
 from efficient_bert.model import EfficientBertForSequenceClassification
-from efficient_bert.subnets import uniform_subnet
+from efficient_bert.policies.exit_rules import exit_rule, require_exits
+from efficient_bert.policies.subnets import uniform_subnet
 
 
 def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from efficient_bert.config import EfficientBertConfig
-from efficient_bert.decisions import Policy
+from efficient_bert.engine.decisions import Policy
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.methods import Method
 from efficient_bert.model import EfficientBertForSequenceClassification
-from efficient_bert.subnets import Subnet, layer_widths, subnet_policy
+from efficient_bert.policies.subnets import Subnet, layer_widths, subnet_policy
 
 
 def subnet_of(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> Subnet:

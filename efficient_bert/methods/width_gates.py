@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from efficient_bert.config import EfficientBertConfig
-from efficient_bert.decisions import Policy
-from efficient_bert.flexible_published import published_counts
-from efficient_bert.gates import class_widths, gate_policy
+from efficient_bert.cost.flexible_published import published_counts
+from efficient_bert.engine.decisions import Policy
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.methods import Method
 from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.policies.gates import class_widths, gate_policy
 
 WIDTH_MULT_LIST = Knob(
     "width_mult_list",

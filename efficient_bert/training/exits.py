@@ -17,7 +17,7 @@ from accelerate import PartialState
 from torch import Tensor
 
 from efficient_bert.config import EfficientBertConfig
-from efficient_bert.engine import Execution, run
+from efficient_bert.engine.loop import Execution, run
 from efficient_bert.model import EfficientBertForSequenceClassification, ExitHead, rebuild
 from efficient_bert.rows import Rows
 from efficient_bert.training import Context, Stage, Trained

@@ -13,10 +13,10 @@ from accelerate.utils import reduce
 from torch import Tensor
 
 from efficient_bert.config import EfficientBertConfig
-from efficient_bert.hooks import change_output
+from efficient_bert.encoder.hooks import change_output
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.model import EfficientBertForSequenceClassification, rebuild
-from efficient_bert.subnets import count_layers
+from efficient_bert.policies.subnets import count_layers
 from efficient_bert.training import Context, Stage, Trained
 from efficient_bert.training.loop import train, with_defaults
 from efficient_bert.training.recipe import Loss, Recipe, one_loss

@@ -18,15 +18,15 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.timing import Latencies, measure, wall_clock
+from bench.latency.timing import Latencies, measure, wall_clock
 from efficient_bert import Batch, run
-from efficient_bert.contribution import contribution_policy
-from efficient_bert.cost import full_flops, trace_flops
-from efficient_bert.decisions import Decision, Policy, View
-from efficient_bert.exits import is_certain
+from efficient_bert.cost.flops import full_flops, trace_flops
+from efficient_bert.engine.decisions import Decision, Policy, View
 from efficient_bert.model import EfficientBertForSequenceClassification, rebuild
-from efficient_bert.subnets import subnet_policy, uniform_subnet
-from efficient_bert.training.adapler import with_contribution
+from efficient_bert.policies.contribution import contribution_policy
+from efficient_bert.policies.exit_rules import is_certain
+from efficient_bert.policies.subnets import subnet_policy, uniform_subnet
+from efficient_bert.training.adapler.stage import with_contribution
 from tests.benchmarks.bench_dense_latency import ROUNDS, SEED, examples, quartiles, samples
 from tests.conftest import MiniLM
 

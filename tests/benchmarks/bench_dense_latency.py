@@ -17,9 +17,9 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-from bench.data import load_split
+from bench.data.loading import load_split
+from bench.latency.timing import Latencies, measure, wall_clock
 from bench.registry import TASKS
-from bench.timing import Latencies, measure, wall_clock
 from efficient_bert import Batch, run
 from tests.conftest import MiniLM
 

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from eraser_eval.lines import write_objects
+from eraser_eval.formats.lines import write_objects
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = 100_000

@@ -17,15 +17,15 @@ import torch
 from onnx import TensorProto, helper
 
 from efficient_bert import Batch, EfficientBertConfig, EfficientBertForSequenceClassification, run
-from efficient_bert.contribution import contribution_policy
-from efficient_bert.decisions import Decision, Policy, View
-from efficient_bert.exits import entropy
+from efficient_bert.engine.decisions import Decision, Policy, View
 from efficient_bert.export import OPSET, Precision, export_graph
 from efficient_bert.export.graph import MICROSOFT, Graph
 from efficient_bert.export.layers import Builder
 from efficient_bert.export.network import IR_VERSION
-from efficient_bert.gates import gate_policy
-from tests.tiny import randomise
+from efficient_bert.policies.contribution import contribution_policy
+from efficient_bert.policies.exit_rules import entropy
+from efficient_bert.policies.gates import gate_policy
+from tests.support.tiny import randomise
 
 LENGTHS = (32, 128, 256, 512)
 KEPT = (0.6, 0.4, 0.3, 0.2, 0.15, 0.1)

@@ -3,7 +3,7 @@
     pytest tests/benchmarks/bench_shared_prefix.py --benchmark-only -s
 
 Both kinds of step start from the same parameters, follow the same teacher and take turns; nothing is asserted of time,
-because it depends on the machine. That their gradients agree is in tests/test_distillation.py.
+because it depends on the machine. That their gradients agree is in tests/efficient_bert/training/test_distillation.py.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from efficient_bert import EfficientBertForSequenceClassification
 from efficient_bert.memory import keep_freed_memory
 from efficient_bert.training.batches import batch_of
 from efficient_bert.training.distillation import readings, teach
-from efficient_bert.training.flexible import Teaching, descend_jointly, freeze_copy, teacher_loss
+from efficient_bert.training.flexible.stage import Teaching, descend_jointly, freeze_copy, teacher_loss
 from tests.conftest import MiniLM, demo
 
 ROUNDS = 5

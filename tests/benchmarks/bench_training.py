@@ -22,13 +22,13 @@ from torch import Tensor
 from transformers import BertForSequenceClassification, DataCollatorWithPadding, Trainer, TrainingArguments
 
 from bench.choosing import holds_up
-from bench.data import encode, load_split
+from bench.data.loading import encode, load_split
 from bench.registry import TASKS
 from efficient_bert import EfficientBertForSequenceClassification
 from efficient_bert.training import Context
+from efficient_bert.training.adapler.saliency import saliency_of
 from efficient_bert.training.finetune import FINETUNE
 from efficient_bert.training.loop import native_precision
-from efficient_bert.training.saliency import saliency_of
 from tests.conftest import MiniLM
 
 ROWS = {"sst2": 1600, "imdb": 160}

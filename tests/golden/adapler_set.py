@@ -17,9 +17,9 @@ from torch import Tensor
 from transformers import BertConfig
 
 from efficient_bert import Batch, EfficientBertConfig, EfficientBertForSequenceClassification, Execution, run
-from efficient_bert.contribution import contribution_policy
-from efficient_bert.engine import Output
+from efficient_bert.engine.loop import Output
 from efficient_bert.fidelity import Fidelity
+from efficient_bert.policies.contribution import contribution_policy
 
 FOLDER = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parents[3] / "shared" / "golden")) / "adapler"
 

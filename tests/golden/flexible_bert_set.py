@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from efficient_bert import Batch, EfficientBertConfig, EfficientBertForSequenceClassification, Execution, run
+from efficient_bert.calibration.importance import Importance, importance
 from efficient_bert.fidelity import Fidelity
-from efficient_bert.importance import Importance, importance
-from efficient_bert.subnets import Subnet, subnet_policy
-from efficient_bert.training.rewiring import rewire
+from efficient_bert.policies.subnets import Subnet, subnet_policy
+from efficient_bert.training.flexible.rewiring import rewire
 
 FOLDER = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parents[3] / "shared" / "golden")) / "flexible_bert"
 MODES = {"cumulative": Fidelity.RELEASED, "zeroed": Fidelity.CORRECTED}

@@ -15,13 +15,19 @@ import torch
 from torch import Tensor
 
 from efficient_bert import Batch, Execution, run
-from efficient_bert.adapler_published import adapler_flops, bert_flops, published_lengths, published_products, speedup
 from efficient_bert.config import EfficientBertConfig
-from efficient_bert.contribution import HARD, contribution_policy, presence, soft_removal
-from efficient_bert.engine import Output
-from efficient_bert.explain import gradient_times_input
+from efficient_bert.cost.adapler_published import (
+    adapler_flops,
+    bert_flops,
+    published_lengths,
+    published_products,
+    speedup,
+)
+from efficient_bert.engine.loop import Output
+from efficient_bert.explainers.attribution import gradient_times_input
 from efficient_bert.fidelity import Fidelity
-from efficient_bert.training.objectives import Losses, new_probe, soft_losses, two_objectives
+from efficient_bert.policies.contribution import HARD, contribution_policy, presence, soft_removal
+from efficient_bert.training.adapler.objectives import Losses, new_probe, soft_losses, two_objectives
 from tests.golden.adapler_set import FOLDER, Golden, our_name
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no reference outputs in {FOLDER}; set GOLDEN_DIR")

@@ -19,11 +19,11 @@ import pytest
 
 from eraser_eval import InputError, Settings, read_dataset, score
 from eraser_eval.__main__ import main
-from eraser_eval.agreement import above_uniform_level
-from eraser_eval.plausibility import hard_counts, hard_scores, hard_terms
-from eraser_eval.predictions import HARD
+from eraser_eval.formats.predictions import HARD
+from eraser_eval.metrics.agreement import above_uniform_level
+from eraser_eval.metrics.plausibility import hard_counts, hard_scores, hard_terms
+from eraser_eval.metrics.table import Table, total
 from eraser_eval.report import nest, point
-from eraser_eval.table import Table, total
 
 FOLDER = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parents[3] / "shared" / "golden")) / "eraser"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no reference outputs in {FOLDER}; set GOLDEN_DIR")

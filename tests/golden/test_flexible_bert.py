@@ -18,12 +18,12 @@ from torch import Tensor
 from efficient_bert import EfficientBertConfig, EfficientBertForSequenceClassification, run
 from efficient_bert.config import kept_heads
 from efficient_bert.fidelity import Fidelity
-from efficient_bert.subnets import DepthRule, Subnet, kept_layers, subnet_policy, uniform_subnet
+from efficient_bert.policies.subnets import DepthRule, Subnet, kept_layers, subnet_policy, uniform_subnet
 from efficient_bert.training.distillation import distance, readings, teach, teacher_state_numbers
-from efficient_bert.training.flexible import Teaching, descend_jointly, joint_losses
-from efficient_bert.training.gating import gate_loss, labels_of, states_of
-from efficient_bert.training.grafting import donors, graft, graft_steps
-from efficient_bert.training.rewiring import rank_units
+from efficient_bert.training.flexible.gating import gate_loss, labels_of, states_of
+from efficient_bert.training.flexible.grafting import donors, graft, graft_steps
+from efficient_bert.training.flexible.rewiring import rank_units
+from efficient_bert.training.flexible.stage import Teaching, descend_jointly, joint_losses
 from tests.golden.flexible_bert_set import FOLDER, MODES, Golden, close, flops_file, record
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no reference outputs in {FOLDER}; set GOLDEN_DIR")

@@ -12,11 +12,18 @@ from torch import Tensor
 
 from efficient_bert import EfficientBertConfig, Execution, run
 from efficient_bert.config import kept_heads
-from efficient_bert.cost import head_macs, layer_macs
-from efficient_bert.exits import entropy, is_certain
-from efficient_bert.flexible_published import pass_flops
-from efficient_bert.gates import balanced_weights, gate_macs, gate_policy, gumbel_softmax, label_losses, width_labels
-from efficient_bert.subnets import uniform_subnet
+from efficient_bert.cost.flexible_published import pass_flops
+from efficient_bert.cost.flops import head_macs, layer_macs
+from efficient_bert.policies.exit_rules import entropy, is_certain
+from efficient_bert.policies.gates import (
+    balanced_weights,
+    gate_macs,
+    gate_policy,
+    gumbel_softmax,
+    label_losses,
+    width_labels,
+)
+from efficient_bert.policies.subnets import uniform_subnet
 from tests.golden.flexible_bert_set import FOLDER, Golden, close, flops_file, our_name, record
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no reference outputs in {FOLDER}; set GOLDEN_DIR")

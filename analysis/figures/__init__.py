@@ -1,0 +1,1 @@
+"""Figures: curves, labels and one look for each method."""

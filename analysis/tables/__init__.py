@@ -1,0 +1,1 @@
+"""Tables: runs as frames, statistics and summaries."""

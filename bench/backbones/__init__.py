@@ -1,0 +1,1 @@
+"""Backbones: find, check and load a pre-trained encoder."""

@@ -1,0 +1,141 @@
+"""Runners: what answers examples on a device, at first the trained model of an arm with its policy in PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+    from bench.planning.plan import Arm, Plan
+    from bench.progress import Watcher
+    from efficient_bert import Batch, EfficientBertConfig, EfficientBertForSequenceClassification
+    from efficient_bert.engine.decisions import Policy
+    from efficient_bert.engine.loop import Output
+    from efficient_bert.rows import Rows
+
+    Counts = tuple[torch.Tensor, torch.Tensor]
+    """FLOPs of what ran and of the full model, (B,) int64 each."""
+
+
+class Runner(Protocol):
+    """Whatever answers batches of examples: what evaluation, predictions, latency and estimates need of it."""
+
+    @property
+    def full_config(self) -> EfficientBertConfig:
+        """The configuration of the full model that it is compared with."""
+        ...
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """How it computes, for the record of a run."""
+        ...
+
+    def prepare(self, rows: Rows) -> Batch:
+        """Make a batch of encoded rows on the device; every runner of that device can answer it."""
+        ...
+
+    def __call__(self, batch: Batch) -> Output:
+        """Answer a batch in one pass. This call is what is timed: it computes the logits, but no trace."""
+        ...
+
+    def flops(self, output: Output) -> Counts:
+        """Count the FLOPs of a pass and of the full model on its examples."""
+        ...
+
+    def published_flops(self, output: Output) -> Counts:
+        """Count as the authors do, or as `flops` where a method has no count of theirs."""
+        ...
+
+
+@dataclass(frozen=True)
+class EagerRunner:
+    """A model with a policy, run layer by layer in PyTorch: gathered passes.
+
+    Attributes:
+        model, policy: what answers.
+        full_config: of the full model that it is compared with.
+        device: where the model is.
+        count_published: the authors' own count of a pass, where a method has one.
+    """
+
+    model: EfficientBertForSequenceClassification
+    policy: Policy
+    full_config: EfficientBertConfig
+    device: str
+    count_published: Callable[[Output], Counts] | None = None
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The attention's implementation and the type of the weights."""
+        return {"attention": self.model.config._attn_implementation, "dtype": str(self.model.dtype)}
+
+    def prepare(self, rows: Rows) -> Batch:
+        """Make a batch of encoded rows on the device."""
+        from efficient_bert.engine.loop import Batch
+
+        return Batch.of_rows(rows, pad_token_id=self.model.config.padding, device=self.device)
+
+    def __call__(self, batch: Batch) -> Output:
+        """Answer a batch in one gathered pass, without gradients."""
+        import torch
+
+        from efficient_bert.engine.loop import run
+
+        with torch.inference_mode():
+            return run(self.model, batch, self.policy)
+
+    def flops(self, output: Output) -> Counts:
+        """Count the FLOPs of a pass and of the full model on its examples."""
+        from efficient_bert.cost.flops import full_flops, trace_flops
+
+        trace = output.trace
+        return trace_flops(trace, self.model.config), full_flops(trace.length, self.full_config)
+
+    def published_flops(self, output: Output) -> Counts:
+        """Count as the method's authors do, or as `flops` where there is no count of theirs."""
+        return self.count_published(output) if self.count_published else self.flops(output)
+
+
+def load_models(plan: Plan, arms: Sequence[Arm]) -> dict[str, EfficientBertForSequenceClassification]:
+    """Load each distinct model of the arms once, onto the device: id of the job -> model."""
+    jobs = {arm.job.id: arm.job for arm in arms}
+    return {name: move(plan.artifacts.load(job.id), plan.settings.device) for name, job in jobs.items()}
+
+
+def move(model: EfficientBertForSequenceClassification, device: str) -> EfficientBertForSequenceClassification:
+    """Move a model to a device, and return it."""
+    module: torch.nn.Module = model  # whose `to` is typed; transformers' is not
+    module.to(device)
+    return model
+
+
+def make_runner(
+    plan: Plan, arm: Arm, models: Mapping[str, EfficientBertForSequenceClassification], *, rows: Rows | None = None
+) -> EagerRunner:
+    """Return the arm's model with its policy.
+
+    Shares that a control follows are counted on `rows`; without rows they are those that training has stored.
+    """
+    model = models[arm.job.id]
+    policy = arm.method.policy(model, arm.method.calibrate(model, rows, arm.knobs))
+    counted = arm.method.published_flops
+    published = (lambda output: counted(model, output, arm.knobs)) if counted else None
+    return EagerRunner(model, policy, plan.config, plan.settings.device, published)
+
+
+def make_measured_runner(
+    plan: Plan, arm: Arm, models: Mapping[str, EfficientBertForSequenceClassification], watcher: Watcher
+) -> EagerRunner:
+    """Do as `make_runner`; a control follows choices that are counted on the reported rows, without their labels."""
+    from efficient_bert.policies.controls import OWN
+
+    if OWN not in arm.knobs.values():
+        return make_runner(plan, arm, models)
+    rows = plan.data.evaluation.to_list()
+    with watcher.counting_bar(f"take the shares that {arm.label} follows", len(rows)) as advance:
+        runner = make_runner(plan, arm, models, rows=rows)
+        advance(len(rows))
+    return runner

@@ -1,0 +1,1 @@
+"""Data: find, read, check and encode the files of a task."""

@@ -1,0 +1,1 @@
+"""Single-instance latency: the protocol and its session."""

@@ -1,0 +1,1 @@
+"""The machine: its load, quotas and GPUs, and what a record says of it."""

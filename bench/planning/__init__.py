@@ -1,0 +1,1 @@
+"""Plans: what a command trains and measures, checked before anything runs."""

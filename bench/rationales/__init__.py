@@ -1,0 +1,1 @@
+"""Rationales: explain models and compare with what people marked."""

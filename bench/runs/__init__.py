@@ -1,0 +1,1 @@
+"""Runs: train stages, evaluate arms, search, predict."""

@@ -1,0 +1,1 @@
+"""Stores: runs and trained stages on disk, with digests and locks."""

@@ -1,0 +1,1 @@
+"""FLOPs: the project's closed form, two independent counters, and the authors' own counts."""

@@ -1,0 +1,1 @@
+"""The network: BERT's layers for any set of tokens at any width."""

@@ -1,0 +1,1 @@
+"""Policies: pure functions that decide which tokens stay, which examples leave and how wide layers run."""

@@ -1,0 +1,1 @@
+"""AdapLeR's stage: saliency, objectives and the training of contribution predictors."""

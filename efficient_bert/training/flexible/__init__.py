@@ -1,0 +1,1 @@
+"""Flexible BERT's stages: subnets by neural grafting, and gates."""

@@ -1,0 +1,1 @@
+"""ERASER's files: read, checked and written."""

@@ -1,0 +1,1 @@
+"""ERASER's metrics."""
