@@ -43,7 +43,7 @@ class Graph:
         if key is not None and key in self._known:
             return self._known[key]
         name = self.name("weight")
-        self.weights.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        self.weights.append(numpy_helper.from_array(np.asarray(values, order="C"), name))
         if key is not None:
             self._known[key] = name
         return name
