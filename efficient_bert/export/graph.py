@@ -17,12 +17,12 @@ MICROSOFT = "com.microsoft"
 
 
 class Graph:
-    """A graph under construction: values are names, and weights belong to the outermost graph."""
+    """A graph under construction: values are names. Each graph holds its own weights: others are not packed."""
 
     def __init__(self, outer: Graph | None = None) -> None:
         self.nodes: list[onnx.NodeProto] = []
-        self.weights: list[onnx.TensorProto] = outer.weights if outer else []
-        self._known: dict[tuple[Any, ...], str] = outer._known if outer else {}
+        self.weights: list[onnx.TensorProto] = []
+        self._known: dict[tuple[Any, ...], str] = {}
         self._numbers: count[int] = outer._numbers if outer else count()
 
     def name(self, stem: str) -> str:
@@ -45,7 +45,7 @@ class Graph:
         if key is not None and key in self._known:
             return self._known[key]
         name = self.name("weight")
-        self.weights.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        self.weights.append(numpy_helper.from_array(np.asarray(values, order="C"), name))
         if key is not None:
             self._known[key] = name
         return name
@@ -74,7 +74,7 @@ class Graph:
         results = []
         for value in values:  # a branch may not return a value of the graph around it, nor one value twice
             results.append(helper.make_empty_tensor_value_info(self.op("Identity", value)))
-        return helper.make_graph(self.nodes, name, [], results)
+        return helper.make_graph(self.nodes, name, [], results, self.weights)
 
     def inline(self, traced: onnx.ModelProto, inputs: dict[str, str]) -> list[str]:
         """Add a whole model's nodes with some values as its inputs; return its outputs."""
