@@ -15,6 +15,7 @@ from torch import Tensor
 from efficient_bert.config import EfficientBertConfig, kept_heads
 from efficient_bert.engine.loop import Batch, Output, run
 from efficient_bert.model import EfficientBertForSequenceClassification
+from efficient_bert.policies.choice_controls import Shares
 from efficient_bert.policies.exit_rules import exit_rule, leaving_exit, stack_exit_logits
 from efficient_bert.policies.gates import gate_policy
 from efficient_bert.policies.subnets import subnet_policy, uniform_subnet
@@ -22,9 +23,6 @@ from efficient_bert.rows import Rows, chunks
 
 STEPS = 40
 """Measured thresholds above 0; they lie closer the lower they are, where most examples' entropies lie."""
-
-Shares = tuple[float, ...]
-"""The share of each choice; they add up to 1."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,20 @@ def store_profiles(model: EfficientBertForSequenceClassification, rows: Rows, *,
     config.gate_profile = list(map(list, profiles.gate_profile))
     config.exit_profile = list(map(list, profiles.exit_profile))
     config.staying_profile = [list(map(list, shares)) for shares in profiles.staying_profile]
+
+
+def profiles_of(
+    model: EfficientBertForSequenceClassification,
+    rows: Rows | None,
+    *,
+    widths: Sequence[float] | None = None,
+    width: float = 1.0,
+    threshold: float = 0.0,
+) -> Profiles:
+    """Measure the profiles on rows as `measure_profiles` does; without rows, return those that training has stored."""
+    if rows is None:
+        return stored_profiles(model.config)
+    return measure_profiles(model, rows, widths=widths, width=width, threshold=threshold)
 
 
 @torch.inference_mode()

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from efficient_bert.calibration.profiles import Profiles, Shares
+from efficient_bert.calibration.profiles import Profiles
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.errors import InputError
+from efficient_bert.policies.choice_controls import Shares
 
 
 def gate_shares(config: EfficientBertConfig, profiles: Profiles) -> tuple[Shares, ...]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 OPSET = 20
+"""Version of ONNX operators that exported graphs are written in."""
 
 MICROSOFT = "com.microsoft"
 

@@ -34,7 +34,7 @@ EXIT_RATES = Knob(
 )
 
 Shares = tuple[float, ...]
-"""The share of each choice."""
+"""The share of each choice; they add up to 1, or to less where nothing is a choice too."""
 
 ClassShares = Sequence[Sequence[float]]
 """(G, K): for each gate the share of examples at each class of width."""

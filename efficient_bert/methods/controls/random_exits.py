@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from efficient_bert.calibration.profiles import measure_profiles, stored_profiles
+from efficient_bert.calibration.profiles import profiles_of
 from efficient_bert.calibration.shares import leaving_shares
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.engine.decisions import Policy
@@ -41,9 +41,7 @@ def calibrate(
     if knobs["exit_rates"] != OWN:
         return knobs
     config, width, threshold = model.config, float(knobs["exit_width"]), float(knobs["exit_threshold"])
-    profiles = (
-        stored_profiles(config) if rows is None else measure_profiles(model, rows, width=width, threshold=threshold)
-    )
+    profiles = profiles_of(model, rows, width=width, threshold=threshold)
     return {**knobs, "exit_rates": leaving_shares(config, profiles, threshold)}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from efficient_bert.calibration.profiles import measure_profiles, stored_profiles
+from efficient_bert.calibration.profiles import profiles_of
 from efficient_bert.calibration.shares import leaving_shares, staying_shares
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.engine.decisions import Policy
@@ -39,9 +39,7 @@ def calibrate(
         return knobs
     config, threshold = model.config, float(knobs["exit_threshold"])
     widths = class_widths(str(knobs["width_mult_list"]), config)
-    profiles = (
-        stored_profiles(config) if rows is None else measure_profiles(model, rows, widths=widths, threshold=threshold)
-    )
+    profiles = profiles_of(model, rows, widths=widths, threshold=threshold)
     return {**knobs, **{name: SHARES[name](config, profiles, threshold) for name in unknown}}
 
 

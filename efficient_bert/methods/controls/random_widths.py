@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from efficient_bert.calibration.profiles import measure_profiles, stored_profiles
+from efficient_bert.calibration.profiles import profiles_of
 from efficient_bert.calibration.shares import gate_shares
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.engine.decisions import Policy
@@ -41,7 +41,7 @@ def calibrate(
     if knobs["class_rates"] != OWN:
         return knobs
     config, widths = model.config, class_widths(str(knobs["width_mult_list"]), model.config)
-    profiles = stored_profiles(config) if rows is None else measure_profiles(model, rows, widths=widths)
+    profiles = profiles_of(model, rows, widths=widths)
     return {**knobs, "class_rates": gate_shares(config, profiles)}
 
 
