@@ -112,7 +112,7 @@ def test_a_method_runs_as_in_the_engine(exported: tuple[Any, ...], length: int, 
 
 
 @pytest.mark.parametrize("shape", ["four_heads", "odd_inner"])
-@pytest.mark.parametrize("name", ["adapler", "flexible"])
+@pytest.mark.parametrize("name", METHODS)
 def test_other_shapes_and_a_regression(shape: str, name: str) -> None:
     """Inner sizes that heads do not divide, and one score as the answer, where exits compare two of them."""
     model = tiny_model(shape, classes=1, problem_type="regression", widths=[0.34, 0.5, 0.75, 1.0])
