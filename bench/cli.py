@@ -31,14 +31,14 @@ from bench.commands.parameters import add_config_entry, default_device, make_pla
 from bench.console import print_summary, progress_bars, silence_libraries
 from bench.errors import InputError, input_errors, system_trouble
 from bench.planning.presets import PRESETS
-from bench.registry import EXPLAINERS, METHODS, METRICS, PLOTS, TASKS
+from bench.registry import BACKENDS, EXPLAINERS, METHODS, METRICS, PLOTS, TASKS
 from bench.signals import Interruption, ending_signals, interruption
 from bench.visible import visible
 
 if TYPE_CHECKING:
     from analysis.tables.frames import Runs
 
-JSON_LINE = ("run_id", "task", "method", "knobs", "seed", "preset", "backbone", "metrics", "heldout")
+JSON_LINE = ("run_id", "task", "method", "backend", "knobs", "seed", "preset", "backbone", "metrics", "heldout")
 """Fields of the record that the JSON line of a run repeats."""
 
 
@@ -381,7 +381,7 @@ def list_command(method: str | None) -> None:
     if method is not None:
         click.echo("\n".join(method_lines(METHODS[method])))
         return
-    registries = {f"{registry.kind}s": registry for registry in (TASKS, METHODS, EXPLAINERS, METRICS, PLOTS)}
+    registries = {f"{registry.kind}s": registry for registry in (TASKS, METHODS, BACKENDS, EXPLAINERS, METRICS, PLOTS)}
     for kind, entries in {**registries, "presets": PRESETS}.items():
         click.echo(kind)
         for name, entry in entries.items():

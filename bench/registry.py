@@ -1,7 +1,7 @@
 """A folder is a registry: every top-level object of one frozen dataclass type, under its `name`.
 
-`METHODS`, `STAGES`, `EXPLAINERS`, `TASKS`, `METRICS` and `PLOTS` are mappings that import their folder's modules on
-first use. A new file in the folder, or in a folder of it, is a new entry; nothing else is edited.
+`METHODS`, `STAGES`, `EXPLAINERS`, `TASKS`, `BACKENDS`, `METRICS` and `PLOTS` are mappings that import their folder's
+modules on first use. A new file in the folder, or in a folder of it, is a new entry; nothing else is edited.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from bench.errors import InputError
 
 if TYPE_CHECKING:
     from analysis.plots import Plot
+    from bench.backends import Backend
     from bench.metrics import Metric
     from bench.tasks import Task
     from efficient_bert.explainers import Explainer
@@ -87,6 +88,7 @@ METHODS: Registry[Method] = Registry("method", "efficient_bert.methods", "Method
 STAGES: Registry[Stage] = Registry("stage", "efficient_bert.training", "Stage")
 EXPLAINERS: Registry[Explainer] = Registry("explainer", "efficient_bert.explainers", "Explainer")
 TASKS: Registry[Task] = Registry("task", "bench.tasks", "Task")
+BACKENDS: Registry[Backend] = Registry("backend", "bench.backends", "Backend")
 METRICS: Registry[Metric] = Registry("metric", "bench.metrics", "Metric")
 PLOTS: Registry[Plot] = Registry("plot", "analysis.plots", "Plot")
 

@@ -79,13 +79,8 @@ def load(folder: str | Path, *, threads: int = 1) -> Model:
         raise ExportError(f"threads is {threads}, but an example runs on 1 or more")
     manifest = read_manifest(folder)
     check_digests(folder, manifest["digests"])
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.enable_mem_pattern = False  # lengths differ between examples
-    options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(str(folder / GRAPH), options, providers=["CPUExecutionProvider"])
+        session = open_session(folder / GRAPH, threads=threads)
     except Exception as error:  # onnxruntime raises classes of its own
         reason = str(error).strip().partition("\n")[0]
         raise ExportError(
@@ -93,6 +88,22 @@ def load(folder: str | Path, *, threads: int = 1) -> Model:
             f"onnxruntime {manifest.get('onnxruntime')}): {reason}; install that version"
         ) from error
     return Model(session, Tokenizer.from_file(str(folder / TOKENIZER)), manifest)
+
+
+def open_session(graph: Path | bytes, *, threads: int) -> onnxruntime.InferenceSession:
+    """Open a session on a graph: a file, or its content."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False  # lengths differ between examples
+    options.log_severity_level = 3
+    content = graph if isinstance(graph, bytes) else str(graph)
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def arrays(ids: Sequence[int], types: Sequence[int]) -> dict[str, NDArray[np.int64]]:
+    """Make the graph's inputs of an example's word pieces and segments."""
+    return {"input_ids": np.array(ids, np.int64), "token_type_ids": np.array(types, np.int64)}
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -205,8 +216,7 @@ class Model:
 
     def run(self, ids: Sequence[int], types: Sequence[int]) -> Answer:
         """Answer one example of word pieces and segments, [CLS] and [SEP] included."""
-        values = {"input_ids": np.array(ids, np.int64), "token_type_ids": np.array(types, np.int64)}
-        logits, kept, tokens, heads = self._session.run(["logits", "kept", "tokens", "heads"], values)
+        logits, kept, tokens, heads = self._session.run(["logits", "kept", "tokens", "heads"], arrays(ids, types))
         order, total = self.manifest["order"], self.manifest["layers"]
         ran = dict(zip(order, range(len(tokens)), strict=False))
         parts = np.split(kept, np.cumsum(tokens)[:-1]) if len(tokens) else []

@@ -36,7 +36,9 @@ COMMAND_LINE = {"bench/cli.py", "bench/__main__.py"}
 """What puts everything together, and `python -m bench`, which only calls it."""
 
 FOR_TYPES = {
-    "bench/registry.py": {"analysis.plots", "bench.metrics", "bench.tasks"},
+    "bench/registry.py": {"analysis.plots", "bench.backends", "bench.metrics", "bench.tasks"},
+    "bench/planning/checks.py": {"bench.backends"},
+    "bench/planning/plan.py": {"bench.backends"},
     "analysis/tables/statistics.py": {"bench.metrics"},
     "bench/data/examples.py": {"bench.planning.presets", "bench.planning.settings"},
     "bench/data/finite.py": {"bench.planning.plan"},

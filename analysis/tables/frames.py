@@ -27,10 +27,15 @@ from analysis.tables.identity import (
 from analysis.tables.record_check import require_same_metrics
 from bench.errors import InputError
 from bench.store.packs import RunReader
-from bench.store.records import Record
+from bench.store.records import TORCH, Record
 
 REFERENCE = "full"
 """The method every speed-up is against: the whole model on every example."""
+
+
+def is_reference(record: Record) -> bool:
+    """Check whether a run is of the full model in PyTorch."""
+    return record.method == REFERENCE and record.backend == TORCH
 
 
 def timed_rows(examples: pd.DataFrame) -> pd.DataFrame:
@@ -73,8 +78,8 @@ class Arm:
 
     @property
     def reference(self) -> bool:
-        """Check whether this is the full model."""
-        return self.first.method == REFERENCE
+        """Check whether this is the full model in PyTorch."""
+        return is_reference(self.first)
 
     @property
     def mechanism(self) -> str:
@@ -157,7 +162,7 @@ class Runs:
         same = [
             other
             for other in self.records
-            if other.method == REFERENCE
+            if is_reference(other)
             and _comparison_key(other) == _comparison_key(record)
             and not differ_in_training_data(other, record)
         ]
@@ -188,6 +193,7 @@ def _traits(arm: Arm) -> tuple[str, ...]:
     record = arm.first
     shared = {finetune_seed(each) for each in arm.records if not _has_model_of_its_seed(each)}
     return (
+        f"on {record.backend}",
         record.backbone,
         record.preset,
         device(record),

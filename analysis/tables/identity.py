@@ -129,6 +129,7 @@ def identity(record: Record) -> str:
     shared = (
         record.task,
         record.method,
+        record.backend,
         record.knobs,
         record.preset,
         record.backbone,

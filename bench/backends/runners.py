@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from efficient_bert import Batch, EfficientBertConfig, EfficientBertForSequenceClassification
     from efficient_bert.engine.decisions import Policy
     from efficient_bert.engine.loop import Output
+    from efficient_bert.methods import Method
     from efficient_bert.rows import Rows
 
     Counts = tuple[torch.Tensor, torch.Tensor]
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Runner(Protocol):
-    """Whatever answers batches of examples: what evaluation, predictions, latency and estimates need of it."""
+    """Whatever answers examples: what evaluation, predictions, latency and estimates need of it."""
 
     @property
     def full_config(self) -> EfficientBertConfig:
@@ -29,16 +30,20 @@ class Runner(Protocol):
         ...
 
     @property
-    def environment(self) -> Mapping[str, str]:
-        """How it computes, for the record of a run."""
+    def environment(self) -> Mapping[str, Any]:
+        """How it computes, for the record of a run: JSON."""
         ...
 
-    def prepare(self, rows: Rows) -> Batch:
-        """Make a batch of encoded rows on the device; every runner of that device can answer it."""
+    def prepare(self, rows: Rows) -> Any:
+        """Turn encoded rows into what one call takes, on the device."""
         ...
 
-    def __call__(self, batch: Batch) -> Output:
-        """Answer a batch in one pass. This call is what is timed: it computes the logits, but no trace."""
+    def __call__(self, inputs: Any) -> Any:
+        """Answer prepared rows. This call is what is timed: it computes the logits, but no trace."""
+        ...
+
+    def output(self, inputs: Any, result: Any) -> Output:
+        """Read logits and trace off the result of a call."""
         ...
 
     def flops(self, output: Output) -> Counts:
@@ -46,8 +51,38 @@ class Runner(Protocol):
         ...
 
     def published_flops(self, output: Output) -> Counts:
-        """Count as the authors do, or as `flops` where a method has no count of theirs."""
+        """Count as the authors do, or as `flops` where there is no count of theirs for this pass."""
         ...
+
+
+def answer(runner: Runner, rows: Rows) -> Output:
+    """Answer encoded rows in one pass."""
+    inputs = runner.prepare(rows)
+    return runner.output(inputs, runner(inputs))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained model, and how a method runs it: what a backend makes a runner of.
+
+    Attributes:
+        knobs: values of the method's knobs, a control's shares as they were measured.
+        full_config: of the full model that it is compared with.
+        device: where the model is.
+    """
+
+    model: EfficientBertForSequenceClassification
+    method: Method
+    knobs: Mapping[str, Any]
+    full_config: EfficientBertConfig
+    device: str
+
+    def runner(self) -> EagerRunner:
+        """Make a runner of the model as it is, in PyTorch."""
+        counted = self.method.published_flops
+        published = (lambda output: counted(self.model, output, self.knobs)) if counted else None
+        policy = self.method.policy(self.model, self.knobs)
+        return EagerRunner(self.model, policy, self.full_config, self.device, published)
 
 
 @dataclass(frozen=True)
@@ -68,7 +103,7 @@ class EagerRunner:
     count_published: Callable[[Output], Counts] | None = None
 
     @property
-    def environment(self) -> Mapping[str, str]:
+    def environment(self) -> Mapping[str, Any]:
         """The attention's implementation and the type of the weights."""
         return {"attention": self.model.config._attn_implementation, "dtype": str(self.model.dtype)}
 
@@ -78,25 +113,34 @@ class EagerRunner:
 
         return Batch.of_rows(rows, pad_token_id=self.model.config.padding, device=self.device)
 
-    def __call__(self, batch: Batch) -> Output:
+    def __call__(self, inputs: Batch) -> Output:
         """Answer a batch in one gathered pass, without gradients."""
         import torch
 
         from efficient_bert.engine.loop import run
 
         with torch.inference_mode():
-            return run(self.model, batch, self.policy)
+            return run(self.model, inputs, self.policy)
+
+    def output(self, inputs: Batch, result: Output) -> Output:
+        """Return the result itself, whose trace is built when it is read."""
+        return result
 
     def flops(self, output: Output) -> Counts:
         """Count the FLOPs of a pass and of the full model on its examples."""
-        from efficient_bert.cost.flops import full_flops, trace_flops
-
-        trace = output.trace
-        return trace_flops(trace, self.model.config), full_flops(trace.length, self.full_config)
+        return count_flops(output, self.model.config, self.full_config)
 
     def published_flops(self, output: Output) -> Counts:
         """Count as the method's authors do, or as `flops` where there is no count of theirs."""
         return self.count_published(output) if self.count_published else self.flops(output)
+
+
+def count_flops(output: Output, config: EfficientBertConfig, full_config: EfficientBertConfig) -> Counts:
+    """Count the FLOPs of a pass of a model, and of the full model on the same examples."""
+    from efficient_bert.cost.flops import full_flops, trace_flops
+
+    trace = output.trace
+    return trace_flops(trace, config), full_flops(trace.length, full_config)
 
 
 def load_models(plan: Plan, arms: Sequence[Arm]) -> dict[str, EfficientBertForSequenceClassification]:
@@ -115,27 +159,35 @@ def move(model: EfficientBertForSequenceClassification, device: str) -> Efficien
 def make_runner(
     plan: Plan, arm: Arm, models: Mapping[str, EfficientBertForSequenceClassification], *, rows: Rows | None = None
 ) -> EagerRunner:
-    """Return the arm's model with its policy.
+    """Return the arm's model with its policy, in PyTorch."""
+    return make_subject(plan, arm, models, rows=rows).runner()
+
+
+def make_subject(
+    plan: Plan, arm: Arm, models: Mapping[str, EfficientBertForSequenceClassification], *, rows: Rows | None
+) -> Subject:
+    """Return the arm's model, and how its method runs it.
 
     Shares that a control follows are counted on `rows`; without rows they are those that training has stored.
     """
     model = models[arm.job.id]
-    policy = arm.method.policy(model, arm.method.calibrate(model, rows, arm.knobs))
-    counted = arm.method.published_flops
-    published = (lambda output: counted(model, output, arm.knobs)) if counted else None
-    return EagerRunner(model, policy, plan.config, plan.settings.device, published)
+    knobs = arm.method.calibrate(model, rows, arm.knobs)
+    return Subject(model, arm.method, knobs, plan.config, plan.settings.device)
 
 
 def make_measured_runner(
     plan: Plan, arm: Arm, models: Mapping[str, EfficientBertForSequenceClassification], watcher: Watcher
-) -> EagerRunner:
-    """Do as `make_runner`; a control follows choices that are counted on the reported rows, without their labels."""
+) -> Runner:
+    """Return what answers for an arm on its backend.
+
+    A control follows choices that are counted on the reported rows, without their labels.
+    """
     from efficient_bert.policies.controls import OWN
 
     if OWN not in arm.knobs.values():
-        return make_runner(plan, arm, models)
+        return arm.backend.make(make_subject(plan, arm, models, rows=None))
     rows = plan.data.evaluation.to_list()
     with watcher.counting_bar(f"take the shares that {arm.label} follows", len(rows)) as advance:
-        runner = make_runner(plan, arm, models, rows=rows)
+        subject = make_subject(plan, arm, models, rows=rows)
         advance(len(rows))
-    return runner
+    return arm.backend.make(subject)

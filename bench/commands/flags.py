@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench.planning.presets import PRESETS
-from bench.registry import METHODS, TASKS, Registry, all_knobs, stages_of
+from bench.registry import BACKENDS, METHODS, TASKS, Registry, all_knobs, stages_of
 
 if TYPE_CHECKING:
     from efficient_bert.knobs import Knob, Value
@@ -206,6 +206,13 @@ ONE = with_flags(
 """A single model."""
 
 MEASURING = with_flags(
+    click.option(
+        "--backend",
+        "backends",
+        type=Name(BACKENDS),
+        multiple=True,
+        help="Engine that answers; may be repeated. The full model runs on each. [default: torch]",
+    ),
     click.option(
         "--latency-examples",
         type=click.IntRange(0),

@@ -20,6 +20,7 @@ from bench.planning.plan import Arm, Plan
 from bench.progress import Watcher
 from bench.store.artifacts import content_hash
 from efficient_bert.memory import keep_freed_memory
+from efficient_bert.rows import Rows
 
 TIME_AGAIN = "when nothing else runs, time them anew: the same command with --time-again"
 """What to do about latencies that are not to be trusted."""
@@ -95,15 +96,14 @@ def measure_latencies(
         if lines := disturbances(load_between(readings[0], readings[1], threads=threads), device=device):
             watcher.say(f"this machine is busy ({'; '.join(lines)}), and is about to be timed")
 
-    prepare = runners[plan.arms[0].run_id].prepare
-    inputs = [prepare([row]) for row in plan.data.evaluation.select(row_numbers).to_list()]
+    rows = plan.data.evaluation.select(row_numbers).to_list()
     name = f"time {len(runners)} arms on {len(row_numbers)} examples"
     others = [other_processes(device)]
     with watcher.counting_bar(name, plan.timing.rounds, still=True) as advance:
         readings.append(reading())
         latencies = measure(
-            runners,
-            inputs,
+            {run_id: prepared(runner, rows) for run_id, runner in runners.items()},
+            range(len(rows)),
             rounds=plan.timing.rounds,
             seed=plan.settings.seed,
             stopwatch=cuda_clock() if device == "cuda" else wall_clock(),
@@ -114,6 +114,12 @@ def measure_latencies(
     others.append(other_processes(device))
     most = max((count for count in others if count is not None), default=None)
     return latencies, load_between(readings[1], end, threads=threads, others_on_gpu=most)
+
+
+def prepared(runner: Runner, rows: Rows) -> Callable[[int], object]:
+    """Return what answers the row of a number, whose inputs are ready."""
+    inputs = [runner.prepare([row]) for row in rows]
+    return lambda number: runner(inputs[number])
 
 
 def protocol_of(plan: Plan, run_ids: Sequence[str], examples: int) -> dict[str, Any]:

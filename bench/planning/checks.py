@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from bench.planning.fitting import refuse
 from bench.registry import all_knobs, stages_of
 
 if TYPE_CHECKING:
+    from bench.backends import Backend
     from bench.planning.plan import Plan
     from bench.planning.settings import Settings
     from efficient_bert.methods import Method
@@ -67,6 +69,19 @@ def check_time_again(plan: Plan) -> None:
                 f"run {arm.run_id} cannot be timed again, because its model {arm.job.id} is no longer in "
                 f"{plan.artifacts.root}; leave --time-again out, or give --fresh to train and measure anew"
             )
+
+
+def check_backends(backends: Sequence[Backend], device: str) -> None:
+    """Raise InputError for a backend that cannot run here: a package is missing, or the device is another one."""
+    for backend in backends:
+        for package in backend.packages:
+            if importlib.util.find_spec(package) is None:
+                raise InputError(
+                    f"backend {backend.name} needs {package}, which is not installed; "
+                    f"pip install 'efficient-bert[{backend.extra}]'"
+                )
+        if device not in backend.devices:
+            raise InputError(f"backend {backend.name} runs on {' or '.join(backend.devices)}, not on {device}")
 
 
 def check_device(device: str) -> None:

@@ -13,7 +13,7 @@ from bench.backbones.resolving import Backbone, inspect, resolve
 from bench.data.examples import Data, load_data
 from bench.errors import InputError
 from bench.machine.environment import read_environment
-from bench.planning.checks import check_controls, check_device, check_names, check_time_again
+from bench.planning.checks import check_backends, check_controls, check_device, check_names, check_time_again
 from bench.planning.fitting import (
     Misfit,
     Points,
@@ -26,14 +26,16 @@ from bench.planning.fitting import (
 )
 from bench.planning.presets import Preset, find_preset
 from bench.planning.settings import Settings, Timing
-from bench.registry import METHODS, STAGES, TASKS, all_knobs, stages_of
+from bench.registry import BACKENDS, METHODS, STAGES, TASKS, all_knobs, stages_of
 from bench.store.artifacts import ArtifactStore, Job, content_hash
 from bench.store.folders import Folders, digest
+from bench.store.records import TORCH, arm_label
 from bench.store.runs import RunStore
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from bench.backends import Backend
     from bench.tasks import Task
     from efficient_bert import EfficientBertConfig
     from efficient_bert.knobs import Value
@@ -47,17 +49,18 @@ long as a stage keeps its options."""
 
 @dataclass(frozen=True)
 class Arm:
-    """A method with its knobs set, the job whose model it runs, and the id of the run it makes."""
+    """A method with its knobs set, the job whose model it runs, what computes it, and the id of the run it makes."""
 
     method: Method
     knobs: Mapping[str, Value]
     job: Job
+    backend: Backend
     run_id: str
 
     @property
     def label(self) -> str:
         """For plans and progress bars: `entropy_exit exit_threshold=0.3`."""
-        return " ".join([self.method.name, *(f"{name}={value}" for name, value in self.knobs.items())])
+        return arm_label(self.method.name, self.knobs, self.backend.name)
 
 
 @dataclass(frozen=True)
@@ -100,9 +103,17 @@ class Plan:
 
     @cached_property
     def arms(self) -> tuple[Arm, ...]:
-        """The full model first, then every method at every point that fits."""
-        arms = [arm for points in self.points for arm in points.arms]
+        """The full model in PyTorch first, then every method at every point that fits, on every backend that can."""
+        arms = [self.arm(self.methods[0], {}, BACKENDS[TORCH])]
+        for backend in self.backends:
+            points = (points for points in self.points if points.method.dense or not backend.dense)
+            arms += [self.arm(arm.method, arm.knobs, backend) for each in points for arm in each.arms]
         return tuple({arm.run_id: arm for arm in arms}.values())
+
+    @cached_property
+    def backends(self) -> tuple[Backend, ...]:
+        """What computes the arms, each once."""
+        return tuple(BACKENDS[name] for name in dict.fromkeys(self.settings.backends or (TORCH,)))
 
     @cached_property
     def methods(self) -> tuple[Method, ...]:
@@ -125,6 +136,7 @@ class Plan:
         check_names(self.settings, self.methods)
         check_values(self.settings, {**self.preset.options, **self.settings.options}, self.methods)
         check_controls(self.settings, self.methods)
+        check_backends(self.backends, self.settings.device)
         refuse(reason for points in self.points for reason in points.refusal_reasons(self.settings))
         check_time_again(self)
 
@@ -196,22 +208,24 @@ class Plan:
             if known[key]:
                 misfits.append(Misfit(tuple(known[key]), untrained=True))
                 continue
-            arm = self.arm(method, knobs)
+            arm = self.arm(method, knobs, BACKENDS[TORCH])
             if unfit := refusals(partial(method.check, self.config_after(arm.job), knobs)):
                 misfits.append(Misfit(tuple(unfit), untrained=False))
             else:
                 arms.append(arm)
         return Points(method, tuple(arms), tuple(misfits))
 
-    def arm(self, method: Method, knobs: Mapping[str, Value]) -> Arm:
+    def arm(self, method: Method, knobs: Mapping[str, Value], backend: Backend) -> Arm:
         """Return one arm with its job and its run id."""
         job = self.job(STAGES[method.stage], knobs)
-        decided_by = self.run_decided_by(method, knobs, job)
-        return Arm(method, knobs, job, f"{self.task.name}-{method.name}-{content_hash(decided_by)}")
+        decided_by = self.run_decided_by(method, knobs, job, backend)
+        return Arm(method, knobs, job, backend, f"{self.task.name}-{method.name}-{content_hash(decided_by)}")
 
-    def run_decided_by(self, method: Method, knobs: Mapping[str, Value], job: Job) -> dict[str, Any]:
+    def run_decided_by(self, method: Method, knobs: Mapping[str, Value], job: Job, backend: Backend) -> dict[str, Any]:
         """Return everything that decides a run, as JSON: its id ends with the hash of it."""
+        elsewhere = {} if backend.name == TORCH else {"backend": backend.name}
         return {
+            **elsewhere,
             "version": __version__,
             "task": self.task.name,
             "method": method.name,

@@ -37,6 +37,7 @@ class Settings:
         methods: registry names; those of the suite where none is given. The full model always runs beside them.
         knobs: knob name -> values to measure.
         options: "<stage>.<option>" -> value.
+        backends: registry names; PyTorch alone where none is given. The full model runs on each, and always in PyTorch.
         preset, backbone, data_dir, seed, device: as on the command line; device is "cpu" or "cuda".
         finetune_seed: seed of the held-out split and of fine-tuning, `seed` unless given.
         split: reported on instead of the task's own.
@@ -53,6 +54,7 @@ class Settings:
     methods: tuple[str, ...] = ()
     knobs: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
     options: Mapping[str, Value] = field(default_factory=dict)
+    backends: tuple[str, ...] = ()
     preset: str = "quick"
     backbone: str | None = None
     data_dir: Path | None = None

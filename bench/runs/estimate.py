@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bench.backends.runners import EagerRunner, Runner, move
+from bench.backends.runners import EagerRunner, Runner, answer, move
 from bench.data.loading import DATA_SEED
 from bench.runs.train import fresh_model
 from efficient_bert.memory import keep_freed_memory
@@ -81,8 +81,8 @@ def seconds_per_training_example(plan: Plan, model: Any) -> float:
 
 def seconds_per_pass(runner: Runner, rows: Sequence[Mapping[str, Any]]) -> float:
     """Measure the mean seconds of single passes over these rows, after one that is not counted."""
-    runner(runner.prepare(rows[:1])).logits.cpu()
+    answer(runner, rows[:1]).logits.cpu()
     started = time.perf_counter()
     for row in rows:
-        runner(runner.prepare([row])).logits.cpu()
+        answer(runner, [row]).logits.cpu()
     return (time.perf_counter() - started) / len(rows)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench.backends.runners import Runner
+from bench.backends.runners import Runner, answer
 from bench.data.finite import odd_row, require_finite
 from bench.store.folders import aside
 from bench.store.stored_examples import example_schema
@@ -119,7 +119,7 @@ def _read_passes(runner: Runner, rows: Rows, readings: Sequence[Reading]) -> lis
     examples: list[list[dict[str, Any]]] = [[] for _ in readings]
     for start in range(0, len(rows), BATCH_SIZE):
         batch = rows[start : start + BATCH_SIZE]
-        output = runner(runner.prepare(batch))
+        output = answer(runner, batch)
         for table_rows, reading in zip(examples, readings, strict=True):
             table_rows += _example_rows(runner, batch, reading.read(output))
     return examples

@@ -111,6 +111,7 @@ def export(source: Source, out: Path, *, precision: str) -> Path:
 
     from bench.data.word_pieces import as_text
     from efficient_bert.export import Precision, export_graph
+    from efficient_bert.policies.gates import possible_widths
 
     require_folder(out, kind="an export")
     if out.exists():
@@ -119,7 +120,9 @@ def export(source: Source, out: Path, *, precision: str) -> Path:
     method = METHODS[source.method]
     method.check(model.config, source.knobs)
     policy = method.policy(model, method.calibrate(model, None, source.knobs))
-    graph = export_graph(model, policy, precision=Precision(precision), widths=widths_of(model.config, source.knobs))
+    graph = export_graph(
+        model, policy, precision=Precision(precision), widths=possible_widths(model.config, source.knobs)
+    )
     tokenizer = as_text(read_tokenizer(source.folder))
     longest = min(source.max_length or tokenizer.model_max_length, model.config.max_position_embeddings)
     layers = model.config.num_hidden_layers
@@ -158,15 +161,6 @@ RUNTIME = Path(efficient_bert.__file__).with_name("runtime.py")
 
 FORMAT = 1
 """As `efficient_bert.runtime` has it."""
-
-
-def widths_of(config: Any, knobs: Mapping[str, Value]) -> tuple[float, ...]:
-    """Return the widths that a policy of these knobs may choose."""
-    from efficient_bert.policies.gates import class_widths
-
-    if "width_mult_list" in knobs:
-        return class_widths(str(knobs["width_mult_list"]), config)
-    return tuple(config.widths) or (1.0,)
 
 
 def read_tokenizer(folder: Path) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from bench.backends.runners import Runner, load_models, make_measured_runner
+from bench.backends.runners import Runner, answer, load_models, make_measured_runner
 from bench.latency.session import time_arms
 from bench.planning.plan import Arm, Plan
 from bench.progress import Watcher
@@ -113,6 +113,7 @@ def record_of(plan: Plan, arm: Arm, *, runner: Runner, evaluation: Evaluation, t
             **runner.environment,
         },
         layers=plan.config.num_hidden_layers,
+        backend=arm.backend.name,
         shown=() if plan.task.sensitive else shown_examples(plan, runner),
         control_of=arm.method.control_of,
     )
@@ -150,7 +151,7 @@ def shown_examples(plan: Plan, runner: Runner, *, count: int = 2, pieces: int = 
     """Return how the first reported examples begin, and in how many layers each word piece was live."""
     examples = []
     for row in plan.data.evaluation.select(range(min(count, len(plan.data.evaluation)))).to_list():
-        kept = runner(runner.prepare([row])).trace.kept[0]
+        kept = answer(runner, [row]).trace.kept[0]
         words = plan.tokenizer.convert_ids_to_tokens(row["input_ids"][:pieces])
         examples.append({"pieces": words, "layers": kept.sum(0)[:pieces].tolist()})
     return examples

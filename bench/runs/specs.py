@@ -76,6 +76,7 @@ class Spec:
         same = {field.name for field in fields(Settings)} & {field.name for field in fields(self)}
         given = {name: getattr(self, name) for name in same} | {
             "methods": self.methods,
+            "backends": self.backends,
             "data_dir": None if self.data_dir is None else Path(self.data_dir),
             "knobs": {name: (value,) for name, value in self.knobs.items()},
             "options": {f"{stage}.{name}": each[name] for stage, each in self.options.items() for name in each},
@@ -86,6 +87,11 @@ class Spec:
     def methods(self) -> tuple[str, ...]:
         """Methods of that plan, beside the full model."""
         return ("full",)  # a stage is planned by its name
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """Backends of that plan, beside PyTorch."""
+        return ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,12 +117,18 @@ class RunSpec(Spec):
 
     kind = "run"
     method: str
+    backend: str
     jobs: tuple[str, ...]
 
     @property
     def methods(self) -> tuple[str, ...]:
         """Methods of that plan, beside the full model."""
         return (self.method,)
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """Backends of that plan, beside PyTorch."""
+        return (self.backend,)
 
 
 def specs_of(plan: Plan) -> tuple[list[JobSpec], list[RunSpec]]:
@@ -144,8 +156,9 @@ def run_spec(plan: Plan, arm: Arm) -> RunSpec:
         **shared_fields(plan, jobs),
         id=arm.run_id,
         knobs=dict(arm.knobs),
-        decided_by={**decisions_of(jobs), RUN: plan.run_decided_by(arm.method, arm.knobs, arm.job)},
+        decided_by={**decisions_of(jobs), RUN: plan.run_decided_by(arm.method, arm.knobs, arm.job, arm.backend)},
         method=arm.method.name,
+        backend=arm.backend.name,
         jobs=tuple(job.id for job in jobs),
     )
 

@@ -20,6 +20,9 @@ FLOPS_CONVENTION = (
 )
 """The one convention of every FLOPs figure in a record, a table or a plot."""
 
+TORCH = "torch"
+"""Name of the backend that models are trained with: the answers and times of others are held against its."""
+
 EXAMPLE_COLUMNS: Mapping[str, str] = {
     "example_id": "string: the example's name in its split",
     "text_id": "string: the id of the text that the example is, or is a window of",
@@ -64,6 +67,7 @@ class Record:
         layers: number of encoder layers N of the backbone.
         shown: how a few examples begin, each with its word "pieces" and, for each, the "layers" it was live in; never
             of a sensitive task. The store keeps them in a file of their own, so that a run can do without.
+        backend: registry name of what computed the answers.
         control_of: the method that this run is a control for, empty for others: a control is not chosen.
         digests: file beside the record -> its SHA-256, and the record's own; none in those of earlier versions.
     """
@@ -86,6 +90,7 @@ class Record:
     environment: Mapping[str, Any]
     layers: int
     shown: Sequence[Mapping[str, Any]] = ()
+    backend: str = TORCH
     control_of: str = ""
     flops_convention: str = FLOPS_CONVENTION
     digests: Mapping[str, str] = field(default_factory=dict, compare=False)
@@ -93,7 +98,7 @@ class Record:
     @property
     def label(self) -> str:
         """The arm's name in tables and legends, for example `entropy_exit exit_threshold=0.3`."""
-        return " ".join([self.method, *(f"{name}={value}" for name, value in self.knobs.items())])
+        return arm_label(self.method, self.knobs, self.backend)
 
     def to_json(self) -> str:
         """Return the record as one JSON object, keys in field order."""
@@ -131,6 +136,12 @@ class Record:
             raise InputError(f"not a run's record: {problem}")
         _require_sound(values)
         return cls(**values)
+
+
+def arm_label(method: str, knobs: Mapping[str, object], backend: str) -> str:
+    """Name an arm: `entropy_exit exit_threshold=0.3`, and where not in PyTorch ` on onnxruntime`."""
+    words = [method, *(f"{name}={value}" for name, value in knobs.items())]
+    return " ".join([*words, *([] if backend == TORCH else ["on", backend])])
 
 
 _KINDS: Mapping[str, Any] = get_type_hints(Record)

@@ -2,7 +2,7 @@
 
     inputs    input_ids, token_type_ids (L,) int64
     outputs   logits (1, C); kept: positions that each layer ran on, one layer after the other; tokens and heads, each
-              one number for every layer that ran
+              one number for every layer that ran; macs: multiply-adds of each decision that was taken
 
 An exit is an `If` that holds the rest of the network; a width is chosen by an `If` in its layer, one branch for each
 width that the policy may ask for, with weights of that width, which are packed once when a session starts.
@@ -40,6 +40,7 @@ class State:
         width: (), float64, where a decision has named one.
         logits: of the exits so far, each (1, C).
         kept, tokens, heads: of each layer that ran, (n,), (1,) and (1,) int64.
+        macs: of each decision, (1,) int64.
     """
 
     hidden: str
@@ -49,6 +50,7 @@ class State:
     kept: tuple[str, ...] = ()
     tokens: tuple[str, ...] = ()
     heads: tuple[str, ...] = ()
+    macs: tuple[str, ...] = ()
 
 
 def export_graph(
@@ -79,8 +81,8 @@ def export_graph(
     for name, value in zip(OUTPUTS, results, strict=True):
         graph.nodes.append(helper.make_node("Identity", [value], [name]))
     inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["length"]) for name in INPUTS]
-    shapes: tuple[list[str | int], ...] = ([1, model.config.classes], ["kept"], ["layers"], ["layers"])
-    kinds = (TensorProto.FLOAT, *[TensorProto.INT64] * 3)
+    shapes: tuple[list[str | int], ...] = ([1, model.config.classes], ["kept"], ["layers"], ["layers"], ["decisions"])
+    kinds = (TensorProto.FLOAT, *[TensorProto.INT64] * 4)
     described = zip(OUTPUTS, kinds, shapes, strict=True)
     outputs = [helper.make_tensor_value_info(name, kind, shape) for name, kind, shape in described]
     whole = helper.make_graph(graph.nodes, "efficient_bert", inputs, outputs, graph.weights)
@@ -89,7 +91,7 @@ def export_graph(
 
 
 IR_VERSION = 10
-OUTPUTS = ("logits", "kept", "tokens", "heads")
+OUTPUTS = ("logits", "kept", "tokens", "heads", "macs")
 INPUTS = ("input_ids", "token_type_ids")
 
 
@@ -128,6 +130,7 @@ class Network:
         if depth in self.policy.exits:
             state = replace(state, logits=(*state.logits, self.classify(graph, state.hidden, depth)))
         answers = self.decide(graph, state, depth, example)
+        state = replace(state, macs=(*state.macs, answers.get("macs") or graph.integers(0)))
         if "leave" not in answers:
             return self.run_layer(graph, state, depth, example, answers)
         if not state.logits:
@@ -149,7 +152,7 @@ class Network:
     def answer(self, graph: Graph, state: State, logits: str) -> list[str]:
         """Return the values of `OUTPUTS` where the pass ends; a pass may end before any layer."""
         empty = graph.weight(np.zeros(0, np.int64))
-        joined = (graph.concatenate(parts or (empty,)) for parts in (state.kept, state.tokens, state.heads))
+        joined = (graph.concatenate(parts or (empty,)) for parts in (state.kept, state.tokens, state.heads, state.macs))
         return [logits, *joined]
 
     def decide(self, graph: Graph, state: State, depth: int, example: dict[str, str]) -> dict[str, str]:

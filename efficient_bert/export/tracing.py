@@ -19,8 +19,11 @@ from efficient_bert.engine.fingerprints import fingerprints
 from efficient_bert.errors import InputError
 from efficient_bert.export.graph import OPSET
 
-ANSWERS = ("keep", "leave", "width")
+CHANGES = ("keep", "leave", "width")
 """Parts of a decision that change what runs."""
+
+ANSWERS = (*CHANGES, "macs")
+"""Parts of a decision that a graph holds: `macs`, (1,) int64, is what deciding costs."""
 
 INPUTS = ("hidden", "positions", "length", "logits", "fingerprints")
 """Parts of a view that a traced decision takes."""
@@ -66,7 +69,7 @@ def trace_decision(policy: Policy, depth: int, config: EfficientBertConfig, *, e
         mask = positions >= 0
         numbers = prints if policy.needs_fingerprints else None
         view = View(depth, hidden, mask, positions, length, logits, fingerprints=numbers, unpadded=True)
-        return changes(decide(view))
+        return answers_of(decide(view))
 
     example = (
         torch.linspace(-1, 1, LENGTH * config.hidden_size).view(1, LENGTH, -1),
@@ -77,16 +80,19 @@ def trace_decision(policy: Policy, depth: int, config: EfficientBertConfig, *, e
     )
     with torch.no_grad():
         answers = tuple(answer(*example))
-    if not answers:
+    if not {*CHANGES} & {*answers}:
         return None
     varying = torch.export.Dim.DYNAMIC
     shapes = (({1: varying}, {1: varying}, None, None, None),)  # of the one variable argument
     return TracedDecision(trace(answer, example, shapes, INPUTS, answers), answers)
 
 
-def changes(decision: Decision) -> dict[str, Tensor]:
-    """Return the parts of a decision that change what runs."""
-    return {name: value for name in ANSWERS if (value := getattr(decision, name)) is not None}
+def answers_of(decision: Decision) -> dict[str, Tensor]:
+    """Return the parts of a decision that a graph holds."""
+    answers = {name: value for name in ANSWERS if (value := getattr(decision, name)) is not None}
+    if "macs" in answers:
+        answers["macs"] = torch.ones(1, dtype=torch.int64) * answers["macs"]  # one number for all rows, or one each
+    return answers
 
 
 def trace_fingerprints() -> onnx.ModelProto:

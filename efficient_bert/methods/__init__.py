@@ -56,6 +56,7 @@ class Method:
         calibrate: (model, rows, knob values) -> the knob values that `policy` takes: shares, as tuples, in place of a
             control's `own`. They are measured on the rows, whose labels are not read; without rows (None) they are
             those that the stage has stored. The model stays as it is.
+        dense: every layer of the model runs, at its full width, on every token: any engine for BERT can answer.
         check: raises InputError where knob values do not fit a model of the configuration that `stage` leaves; asked
             before training.
     """
@@ -70,5 +71,6 @@ class Method:
     leaving: Leaving | None = None
     published_flops: Count | None = None
     suite: bool = True
+    dense: bool = False
     calibrate: Calibrate = lambda model, rows, knobs: knobs
     check: Callable[[EfficientBertConfig, Mapping[str, Value]], None] = lambda config, knobs: None

@@ -11,4 +11,5 @@ FULL = Method(
     source="Devlin et al., 2019, BERT, section 4",
     stage="finetune",
     policy=lambda model, knobs: Policy(),
+    dense=True,
 )

@@ -11,4 +11,5 @@ STATIC_DEPTH = Method(
     source="Sajjad et al., 2023, On the effect of dropping layers of pre-trained transformer models, section 2.1",
     stage="truncate",
     policy=lambda model, knobs: Policy(),
+    dense=True,
 )

@@ -6,8 +6,8 @@ enters layer g N / G and decides for that layer, heads and neurons together, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -85,6 +85,13 @@ def gate_policy(
         return Decision(leave=leave, width=width, macs=~leave * gates.macs)
 
     return Policy(decide, exits=exits)
+
+
+def possible_widths(config: EfficientBertConfig, knobs: Mapping[str, Any]) -> tuple[float, ...]:
+    """Return the widths that a policy of these knobs may choose."""
+    if "width_mult_list" in knobs:
+        return class_widths(str(knobs["width_mult_list"]), config)
+    return tuple(config.widths) or (1.0,)
 
 
 def class_widths(text: str, config: EfficientBertConfig) -> tuple[float, ...]:

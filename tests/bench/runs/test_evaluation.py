@@ -75,9 +75,9 @@ def test_several_readings_share_passes(tmp_path: Path, monkeypatch: pytest.Monke
     passed: list[int] = []
 
     class Counted(EagerRunner):
-        def __call__(self, batch: Batch) -> Output:
-            passed.append(len(batch.mask))
-            return super().__call__(batch)
+        def __call__(self, inputs: Batch) -> Output:
+            passed.append(len(inputs.mask))
+            return super().__call__(inputs)
 
     given = Counted(MODEL, Policy(exits=(1, 2)), tiny_config(), "cpu")
     first = Reading(tmp_path / "first", lambda output: replay(output, lambda logits: logits[-1, :, 0] > 0))

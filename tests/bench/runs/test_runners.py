@@ -11,7 +11,7 @@ import torch
 from bench.backends.runners import EagerRunner, Runner
 from bench.runs.estimate import seconds_per_pass
 from bench.runs.evaluation import evaluate
-from efficient_bert import Batch, EfficientBertConfig, run
+from efficient_bert import EfficientBertConfig, run
 from efficient_bert.cost.flops import full_flops, trace_flops
 from efficient_bert.engine.decisions import Policy
 from efficient_bert.engine.loop import Output
@@ -42,11 +42,14 @@ class Foreign:
     def environment(self) -> Mapping[str, str]:
         return self.other.environment
 
-    def prepare(self, rows: Rows) -> Batch:
+    def prepare(self, rows: Rows) -> Any:
         return self.other.prepare(rows)
 
-    def __call__(self, batch: Batch) -> Output:
-        return self.other(batch)
+    def __call__(self, inputs: Any) -> Any:
+        return self.other(inputs)
+
+    def output(self, inputs: Any, result: Any) -> Output:
+        return self.other.output(inputs, result)
 
     def flops(self, output: Output) -> Counts:
         return self.other.flops(output)
