@@ -23,8 +23,8 @@ from pandas.api.types import is_numeric_dtype
 from analysis.figures.style import RC, VARIABLES, WIDTH
 from bench.visible import visible
 
-NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-"""Of a figure: a date would differ on every run."""
+_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # a date would differ on every run
+_GENERATED_ID = re.compile(r"(?<=[\"#])[a-zA-Z][0-9a-f]{10}(?=[\")])")
 
 
 class Drawable(Protocol):
@@ -47,10 +47,21 @@ def render(plot: Drawable, frame: pd.DataFrame) -> tuple[str, bytes]:
         figure = Figure(figsize=(WIDTH, plot.height(frame)), layout="constrained")
         FigureCanvasAgg(figure)
         plot.draw(figure.subplots(), frame)
-        vector, pixels = io.BytesIO(), io.BytesIO()
-        figure.savefig(vector, format="svg", metadata=NO_METADATA)
+        pixels = io.BytesIO()
         figure.savefig(pixels, format="png", dpi=200)
-    return vector.getvalue().decode("utf8"), pixels.getvalue()
+        return draw_vector(figure), pixels.getvalue()
+
+
+def draw_vector(figure: Figure) -> str:
+    """Return a figure as SVG text, the same on every machine.
+
+    Matplotlib makes ids out of the last digits of coordinates, in which processors differ; here they are numbers.
+    """
+    vector = io.BytesIO()
+    figure.savefig(vector, format="svg", metadata=_NO_METADATA)
+    text = vector.getvalue().decode("utf8")
+    numbers = {name: f"{name[0]}{number}" for number, name in enumerate(dict.fromkeys(_GENERATED_ID.findall(text)))}
+    return _GENERATED_ID.sub(lambda name: numbers[name.group()], text)
 
 
 def map_texts(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from analysis.figures.render import NO_METADATA
+from analysis.figures.render import draw_vector
 from analysis.figures.style import INK, RC, TEXT, WIDTH, Look, method_look
 from analysis.tables.frames import REFERENCE, Arm, Runs, timed_rows
 from analysis.tables.selection import first_metric
@@ -77,9 +76,7 @@ def draw_overview(frame: pd.DataFrame) -> str:
         axes[0].text(0.95, 2.9, "full model")
         axes[-1].set_xlabel("times as fast as the full model\n(wall clock, batch 1, one CPU thread)")
         figure.supylabel("accuracy against the full model (points)", fontsize=TEXT)
-        vector = io.BytesIO()
-        figure.savefig(vector, format="svg", metadata=NO_METADATA)
-    return vector.getvalue().decode("utf8")
+        return draw_vector(figure)
 
 
 def _draw_panel(ax: Axes, frame: pd.DataFrame) -> None:

@@ -211,7 +211,7 @@ MEASURING = with_flags(
         "backends",
         type=Name(BACKENDS),
         multiple=True,
-        help="Engine that answers; may be repeated. The full model runs on each. [default: torch]",
+        help="Engine; may be repeated; full runs on each.  [default: torch]",
     ),
     click.option(
         "--latency-examples",
@@ -223,7 +223,7 @@ MEASURING = with_flags(
     click.option(
         "--time-again",
         is_flag=True,
-        help="Time stored runs again, without training or evaluating: after a session on a busy machine.",
+        help="Time stored runs again; nothing is trained or evaluated.",
     ),
     click.option(
         "--report", "out", type=FOLDER, default=Path("report"), show_default=True, help="Where the report goes."

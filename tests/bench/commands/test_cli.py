@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from bench.planning.presets import PRESETS
-from bench.registry import EXPLAINERS, METHODS, METRICS, PLOTS, TASKS, all_knobs, stages_of
+from bench.registry import BACKENDS, EXPLAINERS, METHODS, METRICS, PLOTS, TASKS, all_knobs, stages_of
 from bench.store.artifacts import ArtifactStore
 from bench.store.runs import RunStore
 from eraser_eval.formats.schema import read_dataset
@@ -95,14 +95,14 @@ def test_list_explains_a_method(name: str) -> None:
 
 
 def test_list_names_everything() -> None:
-    """`bench list` has a line with name and summary for each task, method, explainer, metric, plot and preset."""
+    """`bench list` has a line with name and summary for each entry of each registry."""
     answer = call("list")
     lines = {tuple(line.split(maxsplit=1)) for line in answer.out.splitlines() if line.startswith(" ")}
     assert answer.code == 0
     assert lines == {
         (entry.name, entry.summary)
-        for found in (TASKS, METHODS, EXPLAINERS, METRICS, PLOTS, PRESETS)
-        for entry in found.values()
+        for entries in (TASKS, METHODS, BACKENDS, EXPLAINERS, METRICS, PLOTS, PRESETS)
+        for entry in entries.values()
     }
 
 
