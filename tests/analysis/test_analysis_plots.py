@@ -22,6 +22,7 @@ from analysis.tables.frames import Runs
 from bench.registry import PLOTS
 from tests.support.stored_runs import DEVICE, LAYERS, StoredRun, gates, read_runs, subnets, sweep
 
+INT8 = "onnxruntime-int8"
 STRANGE = StoredRun("strange", method="entropy_exit", knobs={"exit_threshold": "$\\frac$ <b>&"}, depths=(1, 3))
 DROPPING = StoredRun(
     "dropping",
@@ -46,6 +47,10 @@ CASES = {
     "nothing timed": [replace(run, timed=0) for run in sweep()],
     "two devices": [*sweep(), replace(sweep()[2], run_id="gpu", device="Test GPU")],
     "wide latencies": [StoredRun("slow", overhead=2.0), StoredRun("fast", method="fast", depths=(1,))],
+    "two engines": [
+        *sweep(),
+        *(replace(run, run_id=f"{run.run_id}-int8", backend=INT8) for run in sweep()),
+    ],
     "strange knobs": [StoredRun("only"), STRANGE],
 }
 
@@ -54,6 +59,8 @@ LENGTH_PLOTS = {"tokens_per_layer", "thresholds", "fate"}
 """Empty where no run drops tokens."""
 SUBNET_PLOTS = {"subnet_grid", "widths_per_layer", "grafting", "dynamic_front"}
 """Empty where no model was trained jointly."""
+ENGINE_PLOTS = {"agreement"}
+"""Empty where all runs are of one engine."""
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -64,9 +71,10 @@ def test_every_plot_draws_every_case(name: str, case: str, tmp_path: Path) -> No
     frame = plot.data(read_runs(tmp_path, *CASES[case]))
     assert plot.caption
     if frame.empty:
-        assert case == "nothing timed" or name in LENGTH_PLOTS | SUBNET_PLOTS
+        assert case == "nothing timed" or name in LENGTH_PLOTS | SUBNET_PLOTS | ENGINE_PLOTS
         assert case != "tokens dropped" or name not in LENGTH_PLOTS
         assert case != "subnets" or name not in SUBNET_PLOTS
+        assert case != "two engines" or name not in ENGINE_PLOTS
         return
     assert "run_ids" in frame, "a report says which runs a figure is drawn from"
     back = pd.read_csv(io.StringIO(frame.to_csv(index=False)))
@@ -82,7 +90,9 @@ def test_every_plot_draws_every_case(name: str, case: str, tmp_path: Path) -> No
 def test_an_axis_of_time_names_the_device(name: str, tmp_path: Path) -> None:
     """Wherever a figure shows time, one of its axes names the device that was read back."""
     plot = PLOTS[name]
-    frame = plot.data(read_runs(tmp_path, *sweep(), DROPPING, *subnets()[1:]))
+    frame = plot.data(
+        read_runs(tmp_path, *sweep(), DROPPING, replace(DROPPING, run_id=INT8, backend=INT8), *subnets()[1:])
+    )
     figure = Figure()
     axes = figure.subplots()
     plot.draw(axes, frame)
@@ -257,6 +267,22 @@ def test_the_front_is_that_of_the_static_subnets(tmp_path: Path) -> None:
     rival = both.loc["width_gates graft=no num_gates=0 width_mult_list=0.5,1", "rival"]
     assert "graft=no" in str(rival), "of the same model"
     assert PLOTS["dynamic_front"].data(read_runs(tmp_path / "other", *subnets()[:-1])).empty
+
+
+def test_agreement_is_with_the_same_model_in_pytorch(tmp_path: Path) -> None:
+    """Answers and decisions are compared example by example, with Wilson's interval."""
+    torch = StoredRun("torch", "adapler", {"phi": 1.0}, wrong=[1], kept=(1, 1, 0.5, 0.5, 0.5, 0.5), depths=(6,))
+    int8 = replace(torch, run_id="int8", backend=INT8, wrong=[0, 1, 2], depths=(6, 6, 6, 5))
+    other = replace(torch, run_id="other", knobs={"phi": 2.0}, wrong=range(40))
+    frame = PLOTS["agreement"].data(read_runs(tmp_path, other, torch, int8)).set_index("what")
+    assert set(frame["run_ids"]) == {"int8"}
+    # two answers of 40 differ; every fourth example leaves a layer earlier
+    assert frame["share"].to_dict() == {"answer": 38 / 40, "decisions": 0.75}
+    assert frame["accuracy_change"].tolist() == pytest.approx([-2 / 40] * 2)
+    z, n = 1.959964, 40
+    middle, half = 0.95 + z * z / (2 * n), z * (0.95 * 0.05 / n + z * z / (4 * n * n)) ** 0.5
+    ends = [(middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)]
+    assert frame.loc["answer", ["low", "high"]].tolist() == pytest.approx(ends)
 
 
 def test_latency_percentiles_are_those_of_all_samples(tmp_path: Path) -> None:

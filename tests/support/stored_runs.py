@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from analysis.tables.frames import Runs
-from bench.store.records import Record
+from bench.store.records import TORCH, Record
 from bench.store.runs import RunStore
 from bench.store.stored_examples import EXAMPLE_SCHEMA
 
@@ -40,6 +40,7 @@ class StoredRun:
         heads: of each layer, an entry for each example, repeated to fill; 2 are all.
         windows: examples of each text.
         stages: artifacts beside those of the fine-tuning and of a stage named after the method.
+        backend: as in a record.
     """
 
     run_id: str
@@ -67,6 +68,7 @@ class StoredRun:
     heads: Sequence[Sequence[int]] = ((2,) * LAYERS,)
     windows: int = 1
     stages: Mapping[str, str] = field(default_factory=dict)
+    backend: str = TORCH
 
     def table(self) -> pa.Table:
         """The table of examples: labels alternate 0, 1, and a wrong answer is the other class."""
@@ -113,6 +115,7 @@ class StoredRun:
             preset="quick",
             backbone=self.backbone,
             seed=self.seed,
+            backend=self.backend,
             options=dict(self.options),
             artifacts={"finetune": f"finetune-{self.seed}", self.method: f"{self.method}-{self.seed}", **self.stages},
             training={"finetune": {"heldout_scores": [0.5, 0.75], "history": {}}, **learned},
