@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +25,12 @@ class OnnxRunner:
     """A graph in a session; examples run one by one, unpadded, as in the exported folder.
 
     Attributes:
+        graph: what the session runs, an ONNX model.
         config, policy: of the model in the graph.
         full_config: of the full model that it is compared with.
     """
 
+    graph: bytes
     session: onnxruntime.InferenceSession
     config: EfficientBertConfig
     policy: Policy
@@ -65,6 +67,12 @@ class OnnxRunner:
         passes = [Pass(len(each["input_ids"]), *ran) for each, ran in zip(inputs, result, strict=True)]
         return output_of_passes(passes, config=self.config, policy=self.policy)
 
+    def on_one_thread(self) -> OnnxRunner:
+        """Return the graph in a session of its own, on one thread."""
+        from efficient_bert.runtime import open_session
+
+        return replace(self, session=open_session(self.graph, threads=1))
+
     def flops(self, output: Output) -> Counts:
         """Count the FLOPs of a pass and of the full model on its examples."""
         return count_flops(output, self.config, self.full_config)
@@ -85,9 +93,9 @@ def make_onnx_runner(subject: Subject, *, precision: str) -> OnnxRunner:
     config = subject.model.config
     policy = subject.method.policy(subject.model, subject.knobs)
     widths = possible_widths(config, subject.knobs)
-    graph = export_graph(subject.model, policy, precision=Precision(precision), widths=widths)
-    session = open_session(graph.SerializeToString(), threads=torch.get_num_threads())
-    return OnnxRunner(session, config, policy, subject.full_config, precision)
+    graph = export_graph(subject.model, policy, precision=Precision(precision), widths=widths).SerializeToString()
+    session = open_session(graph, threads=torch.get_num_threads())
+    return OnnxRunner(graph, session, config, policy, subject.full_config, precision)
 
 
 SOURCE = "ONNX Runtime (Microsoft); DynamicQuantizeMatMul of its contributed operators for int8"

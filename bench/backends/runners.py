@@ -46,6 +46,10 @@ class Runner(Protocol):
         """Read logits and trace off the result of a call."""
         ...
 
+    def on_one_thread(self) -> Runner | None:
+        """Return the same on one thread, callable from several at once; None where it answers batches faster."""
+        ...
+
     def flops(self, output: Output) -> Counts:
         """Count the FLOPs of a pass and of the full model on its examples."""
         ...
@@ -125,6 +129,10 @@ class EagerRunner:
     def output(self, inputs: Batch, result: Output) -> Output:
         """Return the result itself, whose trace is built when it is read."""
         return result
+
+    def on_one_thread(self) -> None:
+        """Say that it answers batches faster."""
+        return
 
     def flops(self, output: Output) -> Counts:
         """Count the FLOPs of a pass and of the full model on its examples."""

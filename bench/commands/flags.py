@@ -220,6 +220,7 @@ MEASURING = with_flags(
         help="Examples to time, 0 for none. [default: the preset's]",
     ),
     click.option("--rounds", type=click.IntRange(0), help="Samples per timed example. [default: the preset's]"),
+    click.option("--throughput", is_flag=True, help="Also measure examples per second, all of them there at once."),
     click.option(
         "--time-again",
         is_flag=True,

@@ -13,7 +13,8 @@ from bench.backends.runners import Runner
 from bench.data.loading import DATA_SEED
 from bench.errors import InputError
 from bench.latency.repeats import disagreement
-from bench.latency.timing import TURN, WARM_UP, Latencies, cuda_clock, measure, wall_clock
+from bench.latency.throughput import measure_throughput
+from bench.latency.timing import TURN, WARM_UP, Latencies, Stopwatch, cuda_clock, measure, wall_clock
 from bench.machine.gpus import other_processes
 from bench.machine.load import Load, Reading, disturbances, load_between, read
 from bench.planning.plan import Arm, Plan
@@ -49,12 +50,17 @@ def time_arms(
     keep_freed_memory()  # as a training before it in this process has done
     row_numbers = sample_rows(plan)
     latencies, load = measure_latencies(plan, runners, row_numbers, watcher, reading)
+    throughputs = measure_throughputs(plan, runners, row_numbers, watcher)
     protocol = {**protocol_of(plan, list(runners), len(row_numbers)), "load": load.to_json()}
     spoilt = disturbances(load, device=plan.settings.device)
     full = plan.arms[0].run_id
     unsteady = {arm.run_id: unsteadiness(arm, latencies[arm.run_id]) for arm in plan.arms if arm.run_id in runners}
     timing = {
-        run_id: {**protocol, "disturbed_by": spoilt or list(dict.fromkeys(unsteady[full] + unsteady[run_id]))}
+        run_id: {
+            **protocol,
+            **throughputs.get(run_id, {}),
+            "disturbed_by": spoilt or list(dict.fromkeys(unsteady[full] + unsteady[run_id])),
+        }
         for run_id in tables
     }
     if lines := dict.fromkeys(line for each in timing.values() for line in each["disturbed_by"]):
@@ -106,7 +112,7 @@ def measure_latencies(
             range(len(rows)),
             rounds=plan.timing.rounds,
             seed=plan.settings.seed,
-            stopwatch=cuda_clock() if device == "cuda" else wall_clock(),
+            stopwatch=stopwatch_of(plan),
             ready=ready,
             advance=lambda: advance(1),
         )
@@ -114,6 +120,31 @@ def measure_latencies(
     others.append(other_processes(device))
     most = max((count for count in others if count is not None), default=None)
     return latencies, load_between(readings[1], end, threads=threads, others_on_gpu=most)
+
+
+def measure_throughputs(
+    plan: Plan, runners: Mapping[str, Runner], row_numbers: Sequence[int], watcher: Watcher
+) -> dict[str, dict[str, Any]]:
+    """Measure the offline throughput of each arm on the timed rows, as entries of its timing; none if not wanted."""
+    if not plan.timing.throughput:
+        return {}
+    rows = plan.data.evaluation.select(row_numbers).to_list()
+    name = f"measure the throughput of {len(runners)} arms on {len(rows)} examples"
+    with watcher.counting_bar(name, plan.timing.rounds + 1, still=True) as advance:
+        reached = measure_throughput(
+            runners,
+            rows,
+            threads=int(plan.environment["torch_threads"]),
+            rounds=plan.timing.rounds,
+            stopwatch=stopwatch_of(plan),
+            advance=lambda: advance(1),
+        )
+    return {run_id: {"throughput": each.to_json()} for run_id, each in reached.items()}
+
+
+def stopwatch_of(plan: Plan) -> Stopwatch:
+    """Return what times a pass on the plan's device."""
+    return cuda_clock() if plan.settings.device == "cuda" else wall_clock()
 
 
 def prepared(runner: Runner, rows: Rows) -> Callable[[int], object]:

@@ -16,7 +16,10 @@ from bench import __version__
 from bench.machine.cgroups import quota
 from bench.machine.load import attempt, load_between, read, usable_cores
 
-PACKAGES = ("torch", "transformers", "datasets", "accelerate", "fvcore", "numpy")
+CPU_INFO = Path("/proc/cpuinfo")
+PACKAGES = ("torch", "transformers", "datasets", "accelerate", "fvcore", "numpy", "onnxruntime")
+INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "i8mm", "bf16")
+"""Instruction sets that decide how fast a CPU multiplies in float32, int8 and bfloat16, as Linux names them."""
 
 
 def read_environment(device: str) -> dict[str, Any]:
@@ -32,6 +35,7 @@ def read_environment(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": _cpu_name(),
+        "cpu_instructions": _instructions(),
         "logical_cores": os.cpu_count(),
         "usable_cores": usable_cores(),
         "cpu_quota": attempt(quota),
@@ -80,12 +84,21 @@ def _sdpa_kernels() -> list[str]:
 
 
 def _cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return _of_first_core("model name") or platform.processor() or platform.machine()
+
+
+def _instructions() -> list[str]:
+    """Return those of `INSTRUCTIONS` that the CPU has; none where the system does not say."""
+    words = (_of_first_core("flags") or _of_first_core("Features")).split()
+    return [name for name in INSTRUCTIONS if name in words]
+
+
+def _of_first_core(key: str) -> str:
+    """Return what Linux says of the first core under a key; nothing where it does not say."""
+    if not CPU_INFO.is_file():
+        return ""
+    lines = CPU_INFO.read_text(encoding="utf8", errors="replace").splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == key), "")
 
 
 def _version(package: str) -> str | None:

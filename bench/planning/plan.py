@@ -233,7 +233,7 @@ class Plan:
             "job": job.id,
             "evaluation": self.data.fingerprints["evaluation"],
             "max_length": self.max_length,
-            "timing": [self.timing.examples, self.timing.rounds],
+            "timing": [self.timing.examples, self.timing.rounds, *["throughput"] * self.timing.throughput],
             "hardware": [self.environment["device_name"], self.environment["torch_threads"]],
             **self.data.token_reading("evaluation"),
         }
@@ -326,6 +326,7 @@ def make_plan(settings: Settings) -> Plan:
         timing=Timing(
             examples=count_or_default(settings.latency_examples, preset.latency_examples),
             rounds=count_or_default(settings.rounds, preset.rounds),
+            throughput=settings.throughput,
         ),
         environment=read_environment(settings.device),
     )

@@ -18,10 +18,12 @@ class Timing:
     Attributes:
         examples: timed reported rows at most.
         rounds: samples per arm and example.
+        throughput: whether examples per second are measured too.
     """
 
     examples: int
     rounds: int
+    throughput: bool = False
 
     def __bool__(self) -> bool:
         """Say whether anything is timed."""
@@ -44,6 +46,7 @@ class Settings:
         max_length: word pieces.
         train_rows, eval_rows: limits.
         latency_examples, rounds: size of the timing session; 0 examples times nothing.
+        throughput: measure examples per second too.
         store: folder that holds runs/, artifacts/ and explained/.
         fresh: do again what is finished.
         time_again: time stored runs again, with the models that they were evaluated with.
@@ -67,6 +70,7 @@ class Settings:
     eval_rows: int | None = None
     latency_examples: int | None = None
     rounds: int | None = None
+    throughput: bool = False
     store: Path = Path()
     fresh: bool = False
     time_again: bool = False

@@ -63,6 +63,7 @@ class Spec:
     preset: str
     latency_examples: int
     rounds: int
+    throughput: bool
     knobs: Mapping[str, object]
     options: Mapping[str, Mapping[str, object]]
     decided_by: Mapping[str, Mapping[str, Any]]
@@ -181,6 +182,7 @@ def shared_fields(plan: Plan, jobs: Sequence[Job]) -> dict[str, Any]:
         "preset": preset.name,
         "latency_examples": plan.timing.examples,
         "rounds": plan.timing.rounds,
+        "throughput": plan.timing.throughput,
         "options": {job.stage.name: {knob.name: job.options[knob.name] for knob in job.stage.options} for job in jobs},
     }
 

@@ -62,6 +62,18 @@ def test_settings_are_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_environment("cpu")["omp_num_threads"] is None
 
 
+def test_instruction_sets_are_those_of_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that decide speed are named, as Linux says of the first core; nothing where it says nothing."""
+    info = tmp_path / "cpuinfo"
+    monkeypatch.setattr(environment, "CPU_INFO", info)
+    assert read_environment("cpu")["cpu_instructions"] == []
+    info.write_text("model name\t: Fast CPU\nflags\t\t: fpu amx_int8 avx512_vnni sse avx2\n\nflags\t: other\n")
+    values = read_environment("cpu")
+    assert (values["cpu"], values["cpu_instructions"]) == ("Fast CPU", ["avx2", "avx512_vnni", "amx_int8"])
+    info.write_text("Features\t: fp asimd i8mm bf16\n")
+    assert read_environment("cpu")["cpu_instructions"] == ["i8mm", "bf16"]
+
+
 def test_a_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CUDA device the device's name is the GPU's, and the processor's is kept beside it."""
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU of {device}")

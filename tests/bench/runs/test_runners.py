@@ -51,6 +51,9 @@ class Foreign:
     def output(self, inputs: Any, result: Any) -> Output:
         return self.other.output(inputs, result)
 
+    def on_one_thread(self) -> Runner | None:
+        return self.other.on_one_thread()
+
     def flops(self, output: Output) -> Counts:
         return self.other.flops(output)
 
