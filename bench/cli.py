@@ -27,6 +27,7 @@ from bench.commands.flags import (
     WithKnobs,
     given_values,
 )
+from bench.commands.latency import latency_command
 from bench.commands.parameters import add_config_entry, default_device, make_plans, make_settings
 from bench.console import print_summary, progress_bars, silence_libraries
 from bench.errors import InputError, input_errors, system_trouble
@@ -303,6 +304,7 @@ def gold_command(task: str, out: Path, seed: int, force: bool) -> None:
 
 
 bench.add_command(export_command)
+bench.add_command(latency_command)
 
 
 @bench.command("rationales", cls=WithKnobs)

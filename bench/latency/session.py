@@ -108,7 +108,7 @@ def measure_latencies(
     with watcher.counting_bar(name, plan.timing.rounds, still=True) as advance:
         readings.append(reading())
         latencies = measure(
-            {run_id: prepared(runner, rows) for run_id, runner in runners.items()},
+            {run_id: prepared(runner, [[row] for row in rows]) for run_id, runner in runners.items()},
             range(len(rows)),
             rounds=plan.timing.rounds,
             seed=plan.settings.seed,
@@ -147,9 +147,9 @@ def stopwatch_of(plan: Plan) -> Stopwatch:
     return cuda_clock() if plan.settings.device == "cuda" else wall_clock()
 
 
-def prepared(runner: Runner, rows: Rows) -> Callable[[int], object]:
-    """Return what answers the row of a number, whose inputs are ready."""
-    inputs = [runner.prepare([row]) for row in rows]
+def prepared(runner: Runner, batches: Sequence[Rows]) -> Callable[[int], object]:
+    """Return what answers the batch of a number, whose inputs are ready."""
+    inputs = [runner.prepare(rows) for rows in batches]
     return lambda number: runner(inputs[number])
 
 

@@ -274,15 +274,15 @@ def test_agreement_is_with_the_same_model_in_pytorch(tmp_path: Path) -> None:
     torch = StoredRun("torch", "adapler", {"phi": 1.0}, wrong=[1], kept=(1, 1, 0.5, 0.5, 0.5, 0.5), depths=(6,))
     int8 = replace(torch, run_id="int8", backend=INT8, wrong=[0, 1, 2], depths=(6, 6, 6, 5))
     other = replace(torch, run_id="other", knobs={"phi": 2.0}, wrong=range(40))
-    frame = PLOTS["agreement"].data(read_runs(tmp_path, other, torch, int8)).set_index("what")
+    frame = PLOTS["agreement"].data(read_runs(tmp_path, other, torch, int8))
     assert set(frame["run_ids"]) == {"int8"}
     # two answers of 40 differ; every fourth example leaves a layer earlier
-    assert frame["share"].to_dict() == {"answer": 38 / 40, "decisions": 0.75}
+    assert dict(zip(frame["what"], frame["share"], strict=True)) == {"answer": 38 / 40, "decisions": 0.75}
     assert frame["accuracy_change"].tolist() == pytest.approx([-2 / 40] * 2)
     z, n = 1.959964, 40
     middle, half = 0.95 + z * z / (2 * n), z * (0.95 * 0.05 / n + z * z / (4 * n * n)) ** 0.5
     ends = [(middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)]
-    assert frame.loc["answer", ["low", "high"]].tolist() == pytest.approx(ends)
+    assert [frame["low"].iloc[0], frame["high"].iloc[0]] == pytest.approx(ends)
 
 
 def test_latency_percentiles_are_those_of_all_samples(tmp_path: Path) -> None:

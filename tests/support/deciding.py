@@ -21,7 +21,9 @@ KNOBS: Mapping[str, Mapping[str, Any]] = {
 def knobs_of(name: str, model: EfficientBertForSequenceClassification) -> Mapping[str, Any]:
     """A method's knobs, at defaults where nothing else is needed."""
     method = METHODS[name]
-    return method.calibrate(model, None, {knob.name: knob.default for knob in all_knobs(method)} | KNOBS.get(name, {}))
+    return method.calibrate(
+        model, None, {**{knob.name: knob.default for knob in all_knobs(method)}, **KNOBS.get(name, {})}
+    )
 
 
 def policy_of(name: str, model: EfficientBertForSequenceClassification) -> Policy:

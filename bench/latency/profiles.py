@@ -1,0 +1,154 @@
+"""Profiles of an adaptive model: what each layer runs on, apart from any trained weights and any texts.
+
+With a profile the same shares of tokens, widths and exits are timed on another machine or in another size of model,
+under weights of any kind. What is kept is chosen by the scores of a contribution predictor, so that the decisions are
+paid for; which examples leave is drawn at random.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import InputError
+from bench.store.json_files import read_object
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from efficient_bert import EfficientBertForSequenceClassification
+    from efficient_bert.engine.decisions import Decision, Policy, View
+
+KEYS = ("layers", "tokens", "widths", "exits")
+RULE = (
+    'a profile is a JSON object with "layers", and any of "tokens" (falling shares of a text, one for each layer), '
+    '"widths" (in (0, 1], one for each layer) and "exits" (depth -> share of examples that leaves there)'
+)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What each layer of a model runs on.
+
+    Attributes:
+        layers: of the model.
+        tokens: share of the text's word pieces that each layer runs on; none where all run.
+        widths: share of the heads and neurons of each layer; none where all run.
+        exits: depth -> share of all examples that leaves after so many layers.
+    """
+
+    layers: int
+    tokens: tuple[float, ...] = ()
+    widths: tuple[float, ...] = ()
+    exits: Mapping[int, float] = field(default_factory=dict)
+
+    def stretched(self, layers: int) -> Profile:
+        """Return the profile for a model of another depth: each of its layers does as the one at its relative depth."""
+        at = [int((layer + 0.5) * self.layers / layers) for layer in range(layers)]
+        exits: dict[int, float] = {}
+        for depth, share in self.exits.items():
+            moved = min(layers - 1, max(1, round(depth * layers / self.layers)))
+            exits[moved] = exits.get(moved, 0.0) + share
+        tokens, widths = (tuple(each[layer] for layer in at) if each else () for each in (self.tokens, self.widths))
+        return Profile(layers, tokens, widths, exits)
+
+    def policy(self, model: EfficientBertForSequenceClassification) -> Policy:
+        """Make the policy that runs the model as the profile says; the model has as many layers."""
+        from efficient_bert.engine.decisions import Policy
+        from efficient_bert.policies.choice_controls import random_exits
+        from efficient_bert.policies.compose import compose
+
+        policies = [Policy(widths=self.widths or None)]
+        if self.exits:
+            depths, shares = zip(*sorted(self.exits.items()), strict=True)
+            policies = [random_exits(shares, depths, seed=0, widths=policies[0])]
+        if self.tokens:
+            policies.append(_keep_shares(model, self.tokens))
+        return compose(policies)
+
+
+def _keep_shares(model: EfficientBertForSequenceClassification, shares: tuple[float, ...]) -> Policy:
+    """Make the policy that keeps the tokens with the highest scores, a share of the text before each layer."""
+    from efficient_bert.engine.decisions import Decision, Policy
+    from efficient_bert.policies.contribution import first_token, predict_live
+
+    contribution = model.contributions()
+
+    def decide(view: View) -> Decision:
+        predictor = contribution.predictor(view.depth)
+        scores = predict_live(predictor, view).float().masked_fill(~view.mask, -float("inf"))
+        scores = scores.masked_fill(first_token(view.mask), float("inf"))
+        counts = (view.length * shares[view.depth]).round().clamp(min=1)
+        rank = scores.argsort(1, descending=True).argsort(1)
+        return Decision(keep=rank < counts[:, None], macs=view.mask.sum(1) * predictor.macs)
+
+    return Policy(decide)
+
+
+def read_profile(path: Path) -> Profile:
+    """Read a profile from a JSON file.
+
+    Raises:
+        InputError: the file is missing or damaged, has another key, or a value that no layer can run on.
+    """
+    values = read_object(path, remedy=RULE)
+    try:
+        return _profile_of(values)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path} is no profile: {error}; {RULE}") from error
+
+
+def _profile_of(values: Mapping[str, Any]) -> Profile:
+    unknown = sorted(set(values) - set(KEYS))
+    if unknown:
+        raise ValueError(f"it has the key {unknown[0]!r}")
+    layers = values.get("layers")
+    if type(layers) is not int or layers < 1:
+        raise ValueError(f"layers is {layers!r}")
+    tokens, widths = (tuple(map(float, values.get(name, ()))) for name in ("tokens", "widths"))
+    exits = {int(depth): float(share) for depth, share in dict(values.get("exits", {})).items()}
+    for name, shares in (("tokens", tokens), ("widths", widths)):
+        if shares and (len(shares) != layers or not all(0 < share <= 1 for share in shares)):
+            raise ValueError(f"{name} is {list(shares)}, not {layers} shares in (0, 1]")
+    if any(after > before for before, after in itertools.pairwise(tokens)):
+        raise ValueError(f"tokens is {list(tokens)}, which rises")
+    if not all(0 < depth < layers for depth in exits) or not all(share >= 0 for share in exits.values()):
+        raise ValueError(f"exits is {exits}, not shares at depths from 1 to {layers - 1}")
+    if sum(exits.values()) > 1 + 1e-9:
+        raise ValueError(f"exits is {exits}, more than all examples")
+    return Profile(layers, tokens, widths, exits)
+
+
+def profile_of(examples: pd.DataFrame, *, layers: int) -> Profile:
+    """Measure the profile of a run from its table of examples: means over the examples that are still there.
+
+    The widest layer of any example counts as full.
+    """
+    import numpy as np
+
+    tokens, heads = np.array(examples["tokens"].tolist()), np.array(examples["heads"].tolist())
+    running = tokens > 0
+    shares = tokens / examples["length"].to_numpy()[:, None]
+    depths = examples["exit_depth"].to_numpy()
+    return Profile(
+        layers,
+        _falling(_means(shares, running)),
+        _means(heads / heads.max(), running),
+        {int(depth): float((depths == depth).mean()) for depth in np.unique(depths) if depth < layers},
+    )
+
+
+def _means(values: Any, running: Any) -> tuple[float, ...]:
+    """Return each layer's mean over the rows in which it runs, or of the layer before if none does; () if all are 1."""
+    means: list[float] = []
+    for column, rows in zip(values.T, running.T, strict=True):
+        means.append(float(column[rows].mean()) if rows.any() else means[-1])
+    return () if all(mean == 1 for mean in means) else tuple(means)
+
+
+def _falling(shares: tuple[float, ...]) -> tuple[float, ...]:
+    """Return shares of which none is larger than one before: examples that leave early may have been short."""
+    return tuple(min(shares[: number + 1]) for number in range(len(shares)))
