@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from bench.planning.plan import Arm, Plan
     from bench.progress import Watcher
     from efficient_bert import EfficientBertConfig
-    from efficient_bert.engine.loop import Output
+    from efficient_bert.engine.recorder import Output
 
 METHOD = "flexible"
 """The method of an entry that names none, as in the file that Flexible BERT's authors published."""

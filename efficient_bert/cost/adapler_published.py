@@ -22,7 +22,7 @@ from torch import Tensor
 
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.cost.flops import FLOPS_PER_MAC, full_flops, head_macs, layer_macs
-from efficient_bert.engine.loop import Output
+from efficient_bert.engine.recorder import Output
 from efficient_bert.knobs import Value
 from efficient_bert.model import EfficientBertForSequenceClassification
 

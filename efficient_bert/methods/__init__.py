@@ -10,7 +10,7 @@ from torch import Tensor
 
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.engine.decisions import Policy
-from efficient_bert.engine.loop import Output
+from efficient_bert.engine.recorder import Output
 from efficient_bert.knobs import Knob, Value
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.policies.exit_rules import Done

@@ -22,7 +22,8 @@ from accelerate import PartialState
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from efficient_bert.config import EfficientBertConfig
-from efficient_bert.engine.loop import Batch, run
+from efficient_bert.engine.batch import Batch
+from efficient_bert.engine.loop import run
 from efficient_bert.errors import InputError
 from efficient_bert.files import read_table, write_tables
 from efficient_bert.knobs import Knob, Value
