@@ -43,8 +43,8 @@ def check_controls(settings: Settings, methods: Sequence[Method]) -> None:
         given = any(knob.default == OWN and knob.name in settings.knobs for knob in all_knobs(control))
         methods_beside = [method for method in methods if method.name == control.control_of and not given]
         for knob in itertools.chain.from_iterable(all_knobs(method) for method in methods_beside):
-            values = [knob.parse(value) for value in settings.knobs.get(knob.name, ())]
-            if knob.name not in control_knobs and values not in ([], [knob.default]):
+            values = settings.knobs.get(knob.name, ())
+            if knob.name not in control_knobs and values not in ((), (knob.default,)):
                 raise InputError(
                     f"{control.name} has no points along {knob.name} to set beside, only {knob.default}; leave the "
                     f"flag out, name the methods without the control by --method, or give a sweep --no-controls"

@@ -17,9 +17,9 @@ from bench.planning.checks import check_backends, check_controls, check_device, 
 from bench.planning.fitting import (
     Misfit,
     Points,
-    check_values,
     config_after_stage,
     grid,
+    parse_values,
     refusals,
     refuse,
     unfit_reasons,
@@ -68,6 +68,7 @@ class Plan:
     """Everything resolved and checked; nothing trained or run yet.
 
     Attributes:
+        settings: with every value parsed.
         other_head: the backbone's own classifier in words where it is not of this task: it is left behind, and
             training starts from a new one; else empty.
         unknown_fields: fields of the backbone's configuration that are not used.
@@ -118,9 +119,7 @@ class Plan:
     @cached_property
     def methods(self) -> tuple[Method, ...]:
         """The full model and the methods of the settings, each once."""
-        suite = [name for name, method in METHODS.items() if method.suite]
-        names = dict.fromkeys(["full", *(self.settings.methods or suite)])
-        return tuple(METHODS[name] for name in names)
+        return methods_of(self.settings)
 
     @cached_property
     def points(self) -> tuple[Points, ...]:
@@ -128,13 +127,11 @@ class Plan:
         return tuple(map(self.points_of, self.methods))
 
     def check(self) -> None:
-        """Check every knob and option, and whether stored runs can be timed again where that is wanted.
+        """Check every point of every method, and whether stored runs can be timed again where that is wanted.
 
         Raises:
-            InputError: a name or a value that was given does not fit, or no point of a method that was named does.
+            InputError: a value that was given does not fit the model, or no point of a method that was named does.
         """
-        check_names(self.settings, self.methods)
-        check_values(self.settings, {**self.preset.options, **self.settings.options}, self.methods)
         check_controls(self.settings, self.methods)
         check_backends(self.backends, self.settings.device)
         refuse(reason for points in self.points for reason in points.refusal_reasons(self.settings))
@@ -264,7 +261,7 @@ class Plan:
         options = {knob.name: knobs[knob.name] for knob in stage.knobs}
         chosen = {**self.preset.options, **self.settings.options}
         for knob in stage.options:
-            options[knob.name] = knob.parse(chosen.get(f"{stage.name}.{knob.name}", knob.default))
+            options[knob.name] = chosen.get(f"{stage.name}.{knob.name}", knob.default)
         if options.get("precision") == "auto":
             options["precision"] = native_precision(self.settings.device)
         return options
@@ -300,8 +297,10 @@ def make_plan(settings: Settings) -> Plan:
     if settings.split is not None:
         task = task_on_split(task, settings.split)
     check_device(settings.device)
-    for name in settings.methods:
-        METHODS[name]
+    methods = methods_of(settings)
+    check_names(settings, methods)
+    stages = [stage for method in methods for stage in stages_of(method)]
+    settings = parse_values(settings, stages, [knob for method in methods for knob in all_knobs(method)])
     backbone = resolve(settings.backbone or preset.backbone)
     encoder = inspect(backbone, task)
     max_length = settings.max_length or task.max_length
@@ -331,6 +330,12 @@ def make_plan(settings: Settings) -> Plan:
     )
     plan.check()
     return plan
+
+
+def methods_of(settings: Settings) -> tuple[Method, ...]:
+    """Return the full model and the methods of the settings, each once: those of the suite where none is given."""
+    suite = (name for name, method in METHODS.items() if method.suite)
+    return tuple(METHODS[name] for name in dict.fromkeys(["full", *(settings.methods or suite)]))
 
 
 def task_on_split(task: Task, split: str) -> Task:

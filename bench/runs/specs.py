@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 from bench import __version__
 from bench.backbones.resolving import PACKAGED
 from bench.errors import InputError
+from bench.planning.fitting import parse_values
 from bench.planning.plan import make_plan
 from bench.planning.settings import Settings
 from bench.registry import STAGES
@@ -280,10 +281,11 @@ def carry_out_job(spec: JobSpec, store: Path, watcher: Watcher) -> Path:
     Raises:
         InputError: as `carry_out_spec`.
     """
-    settings = spec.settings(store)
+    stage = STAGES[spec.stage]
+    stage_knobs = [knob for each in stage.chain for knob in each.knobs]
+    settings = parse_values(spec.settings(store), stage.chain, stage_knobs)
     plan = replace(make_plan(replace(settings, knobs={}, options={})), settings=settings)
-    stage, given = STAGES[spec.stage], dict[str, Any](spec.knobs)
-    knobs = {knob.name: given.get(knob.name, knob.default) for each in stage.chain for knob in each.knobs}
+    knobs = {knob.name: settings.knobs.get(knob.name, (knob.default,))[0] for knob in stage_knobs}
     job = plan.job(stage, knobs)
     require_same(spec, job_spec(plan, job))
     require_stored(plan, spec.id, [job.after.id] if job.after else [])
