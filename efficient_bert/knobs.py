@@ -54,6 +54,8 @@ class Knob:
         """
         kind = type(self.default)
         try:
+            if kind is not str and isinstance(given, bool):
+                raise ValueError
             if kind is int and float(given) != int(float(given)):
                 raise ValueError
             value = int(float(given)) if kind is int else kind(given)

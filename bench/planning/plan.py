@@ -13,7 +13,14 @@ from bench.backbones.resolving import Backbone, inspect, resolve
 from bench.data.examples import Data, load_data
 from bench.errors import InputError
 from bench.machine.environment import read_environment
-from bench.planning.checks import check_backends, check_controls, check_device, check_names, check_time_again
+from bench.planning.checks import (
+    check_backends,
+    check_controls,
+    check_device,
+    check_limits,
+    check_names,
+    check_time_again,
+)
 from bench.planning.fitting import (
     Misfit,
     Points,
@@ -297,13 +304,14 @@ def make_plan(settings: Settings) -> Plan:
     if settings.split is not None:
         task = task_on_split(task, settings.split)
     check_device(settings.device)
+    check_limits(settings)
     methods = methods_of(settings)
     check_names(settings, methods)
     stages = [stage for method in methods for stage in stages_of(method)]
     settings = parse_values(settings, stages, [knob for method in methods for knob in all_knobs(method)])
     backbone = resolve(settings.backbone or preset.backbone)
     encoder = inspect(backbone, task)
-    max_length = settings.max_length or task.max_length
+    max_length = count_or_default(settings.max_length, task.max_length)
     least = 5 if task.pair else 3  # a word piece of each text between [CLS] and [SEP]
     most = encoder.config.max_position_embeddings
     if not least <= max_length <= most:
@@ -355,12 +363,5 @@ def task_on_split(task: Task, split: str) -> Task:
 
 
 def count_or_default(given: int | None, default: int) -> int:
-    """Return `given`, or the default where it is None.
-
-    Raises:
-        InputError: it is negative.
-    """
-    value = default if given is None else given
-    if value < 0:
-        raise InputError(f"{value} is negative; give the number of latency examples and rounds as 0 or more")
-    return value
+    """Return `given`, or the default where it is None."""
+    return default if given is None else given
