@@ -305,10 +305,7 @@ def make_plan(settings: Settings) -> Plan:
         task = task_on_split(task, settings.split)
     check_device(settings.device)
     check_limits(settings)
-    methods = methods_of(settings)
-    check_names(settings, methods)
-    stages = [stage for method in methods for stage in stages_of(method)]
-    settings = parse_values(settings, stages, [knob for method in methods for knob in all_knobs(method)])
+    settings = parse_settings(settings)
     backbone = resolve(settings.backbone or preset.backbone)
     encoder = inspect(backbone, task)
     max_length = count_or_default(settings.max_length, task.max_length)
@@ -344,6 +341,18 @@ def methods_of(settings: Settings) -> tuple[Method, ...]:
     """Return the full model and the methods of the settings, each once: those of the suite where none is given."""
     suite = (name for name, method in METHODS.items() if method.suite)
     return tuple(METHODS[name] for name in dict.fromkeys(["full", *(settings.methods or suite)]))
+
+
+def parse_settings(settings: Settings) -> Settings:
+    """Return the settings with every value of a knob and of an option parsed.
+
+    Raises:
+        InputError: none of the methods has it, or it is none of its knob's values.
+    """
+    methods = methods_of(settings)
+    check_names(settings, methods)
+    stages = [stage for method in methods for stage in stages_of(method)]
+    return parse_values(settings, stages, [knob for method in methods for knob in all_knobs(method)])
 
 
 def task_on_split(task: Task, split: str) -> Task:
