@@ -38,6 +38,7 @@ from bench.visible import visible
 
 if TYPE_CHECKING:
     from analysis.tables.frames import Runs
+    from bench.planning.plan import Plan
 
 JSON_LINE = ("run_id", "task", "method", "backend", "knobs", "seed", "preset", "backbone", "metrics", "heldout")
 """Fields of the record that the JSON line of a run repeats."""
@@ -48,7 +49,8 @@ JSON_LINE = ("run_id", "task", "method", "backend", "knobs", "seed", "preset", "
 def bench() -> None:
     """Train, run and honestly measure input-adaptive BERT.
 
-    `bench run --task demo` needs no download; `bench list` names tasks, methods, explainers, metrics, plots, presets.
+    `bench run --task demo` needs no download; `bench list` names tasks, methods, backends, explainers, metrics,
+    plots and presets.
     """
 
 
@@ -158,7 +160,7 @@ def sweep_command(
 
 
 def run_and_report(seeds: tuple[int, ...], device: str | None, out: Path, given: dict[str, Any]) -> Runs | None:
-    """Carry out a plan per seed, print table and records, write the report.
+    """Carry out a plan per seed, print table, records and the folders of the models, write the report.
 
     Returns:
         the runs; None in every process but the first, which alone prints and writes.
@@ -171,6 +173,8 @@ def run_and_report(seeds: tuple[int, ...], device: str | None, out: Path, given:
 
     require_replaceable(out)
     plans = make_plans(seeds, device, given)
+    if (out / "index.html").is_file() and is_main_process():
+        click.echo(f"report    the one in {out} will be replaced")
     bars = progress_bars()
     run_ids = list(dict.fromkeys(run_id for plan in plans for run_id in carry_out(plan, bars)))
     if not is_main_process():
@@ -180,8 +184,17 @@ def run_and_report(seeds: tuple[int, ...], device: str | None, out: Path, given:
     print_summary(summary(runs))
     for record in runs.records:
         click.echo(json.dumps({name: getattr(record, name) for name in JSON_LINE}))
+    print_models(plans)
     click.echo(f"report: {write_report(runs, out, source=store.root)}")
     return runs
+
+
+def print_models(plans: Sequence[Plan]) -> None:
+    """Print the folder of each stage's model that is there, each once."""
+    jobs = {job.id: (job.stage.name, plan.artifacts) for plan in plans for job in plan.jobs}
+    for name, (stage, artifacts) in jobs.items():
+        if name in artifacts:
+            click.echo(f"{stage}: {artifacts.folder(name)}")
 
 
 @bench.command("train", cls=WithKnobs)
@@ -194,10 +207,10 @@ def train_command(seeds: tuple[int, ...], device: str | None, **given: Any) -> N
     """Train the stages that the methods need, one after the other; finished ones are kept."""
     from bench.runs.train import train_missing
 
-    for plan in make_plans(seeds, device, given, measuring=False):
+    plans = make_plans(seeds, device, given, measuring=False)
+    for plan in plans:
         train_missing(plan, progress_bars())
-        for job in plan.jobs:
-            click.echo(f"{job.stage.name}: {plan.artifacts.folder(job.id)}")
+    print_models(plans)
 
 
 @bench.command("predict", cls=WithKnobs)
@@ -377,7 +390,7 @@ def rationales_command(
 @bench.command("list")
 @click.argument("method", type=Name(METHODS), required=False)
 def list_command(method: str | None) -> None:
-    """List tasks, methods, explainers, metrics, plots and presets; or explain the knobs and stages of METHOD."""
+    """List tasks, methods, backends, explainers, metrics, plots and presets; or explain METHOD with its knobs."""
     from bench.commands.method_help import method_lines
 
     if method is not None:

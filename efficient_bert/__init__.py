@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from efficient_bert.config import EfficientBertConfig
-    from efficient_bert.engine.loop import Batch, Execution, run
+    from efficient_bert.engine.batch import Batch
+    from efficient_bert.engine.loop import Execution, run
     from efficient_bert.errors import InputError
     from efficient_bert.model import EfficientBertForSequenceClassification
 
@@ -24,7 +25,7 @@ __all__ = [
 ]
 
 MODULES = {
-    "Batch": "engine.loop",
+    "Batch": "engine.batch",
     "EfficientBertConfig": "config",
     "EfficientBertForSequenceClassification": "model",
     "Execution": "engine.loop",

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from efficient_bert.errors import InputError
 
 Value = int | float | str
+
+Values = Mapping[str, Any]
+"""Knob or option -> its value, of the knob's type: `Knob.parse` is the only place that converts one."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class Knob:
         """
         kind = type(self.default)
         try:
+            if kind is not str and isinstance(given, bool):
+                raise ValueError
             if kind is int and float(given) != int(float(given)):
                 raise ValueError
             value = int(float(given)) if kind is int else kind(given)

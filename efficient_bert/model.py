@@ -14,7 +14,9 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.encoder.bert import Bert, Pooler
 from efficient_bert.encoder.dropout import Dropout
-from efficient_bert.engine.loop import Batch, Execution, Output, run
+from efficient_bert.engine.batch import Batch
+from efficient_bert.engine.loop import Execution, run
+from efficient_bert.engine.recorder import Output
 from efficient_bert.errors import InputError
 from efficient_bert.policies.contribution import Contribution, contribution_policy
 from efficient_bert.policies.gates import Gates

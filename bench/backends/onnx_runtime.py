@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bench.backends.runners import Counts, Subject
     from efficient_bert import EfficientBertConfig
     from efficient_bert.engine.decisions import Policy
-    from efficient_bert.engine.loop import Output
+    from efficient_bert.engine.recorder import Output
     from efficient_bert.rows import Rows
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bench.progress import Watcher
     from efficient_bert import Batch, EfficientBertConfig, EfficientBertForSequenceClassification
     from efficient_bert.engine.decisions import Policy
-    from efficient_bert.engine.loop import Output
+    from efficient_bert.engine.recorder import Output
     from efficient_bert.methods import Method
     from efficient_bert.rows import Rows
 
@@ -113,7 +113,7 @@ class EagerRunner:
 
     def prepare(self, rows: Rows) -> Batch:
         """Make a batch of encoded rows on the device."""
-        from efficient_bert.engine.loop import Batch
+        from efficient_bert.engine.batch import Batch
 
         return Batch.of_rows(rows, pad_token_id=self.model.config.padding, device=self.device)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench.planning.presets import PRESETS
+from bench.planning.settings import LARGEST_SEED
 from bench.registry import BACKENDS, METHODS, TASKS, Registry, all_knobs, stages_of
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ ARGUMENTS = f"{__name__}.arguments"
 Flag = Callable[[Callable[..., None]], Callable[..., None]]
 """A decorator that gives a command flags."""
 
-SEED = click.IntRange(0, 2**32 - 1)
+SEED = click.IntRange(0, LARGEST_SEED)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bench.errors import InputError
 from bench.planning.fitting import refuse
+from bench.planning.settings import LARGEST_SEED
 from bench.registry import all_knobs, stages_of
 
 if TYPE_CHECKING:
@@ -16,6 +18,24 @@ if TYPE_CHECKING:
     from bench.planning.plan import Plan
     from bench.planning.settings import Settings
     from efficient_bert.methods import Method
+
+
+LIMITS = {
+    **dict.fromkeys(("seed", "finetune_seed"), (0, LARGEST_SEED)),
+    **dict.fromkeys(("train_rows", "eval_rows"), (1, math.inf)),
+    **dict.fromkeys(("latency_examples", "rounds"), (0, math.inf)),
+}
+"""Setting -> its least and its largest value."""
+
+
+def check_limits(settings: Settings) -> None:
+    """Raise InputError for seeds and numbers of rows or samples out of their limits, all of them at once."""
+    given = {name: getattr(settings, name) for name in LIMITS}
+    refuse(
+        f"{name} is {value}, but it is {f'{least} to {most}' if math.isfinite(most) else f'{least} or more'}"
+        for name, (least, most) in LIMITS.items()
+        if (value := given[name]) is not None and not least <= value <= most
+    )
 
 
 def check_names(settings: Settings, methods: Sequence[Method]) -> None:
@@ -43,8 +63,8 @@ def check_controls(settings: Settings, methods: Sequence[Method]) -> None:
         given = any(knob.default == OWN and knob.name in settings.knobs for knob in all_knobs(control))
         methods_beside = [method for method in methods if method.name == control.control_of and not given]
         for knob in itertools.chain.from_iterable(all_knobs(method) for method in methods_beside):
-            values = [knob.parse(value) for value in settings.knobs.get(knob.name, ())]
-            if knob.name not in control_knobs and values not in ([], [knob.default]):
+            values = settings.knobs.get(knob.name, ())
+            if knob.name not in control_knobs and values not in ((), (knob.default,)):
                 raise InputError(
                     f"{control.name} has no points along {knob.name} to set beside, only {knob.default}; leave the "
                     f"flag out, name the methods without the control by --method, or give a sweep --no-controls"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -84,18 +84,32 @@ def refuse(reasons: Iterable[str]) -> None:
         raise InputError("; ".join(distinct[:MOST]) + more)
 
 
-def check_values(settings: Settings, options: Mapping[str, Value], methods: Sequence[Method]) -> None:
-    """Raise InputError for values that are none of their knobs, all of them at once.
+def parse_values(settings: Settings, stages: Iterable[Stage], knobs: Iterable[Knob]) -> Settings:
+    """Return the settings with the values of these knobs and of the stages' options parsed, others as they are.
 
-    Args:
-        options: of stages, those of the preset among them.
+    Raises:
+        InputError: values are none of their knobs; the line names all of them.
     """
-    stages = {stage.name: stage for method in methods for stage in stages_of(method)}
-    knobs = {knob.name: knob for method in methods for knob in all_knobs(method)}
-    of_stages = {f"{stage.name}.{knob.name}": knob for stage in stages.values() for knob in stage.options}
-    given = [(knobs[name], value) for name, values in settings.knobs.items() for value in values]
-    given += [(of_stages[name], value) for name, value in options.items() if name in of_stages]
-    refuse(refusals(*(partial(knob.parse, value) for knob, value in given)))
+    from efficient_bert import InputError as UnfitError
+
+    knob_of = {knob.name: knob for knob in knobs}
+    option_of = {f"{stage.name}.{knob.name}": knob for stage in stages for knob in stage.options}
+    reasons: list[str] = []
+
+    def parse(knob: Knob | None, given: Value) -> Value:
+        try:
+            return knob.parse(given) if knob else given
+        except UnfitError as error:
+            reasons.append(str(error))
+            return given
+
+    parsed = replace(
+        settings,
+        knobs={name: tuple(parse(knob_of.get(name), each) for each in given) for name, given in settings.knobs.items()},
+        options={name: parse(option_of.get(name), given) for name, given in settings.options.items()},
+    )
+    refuse(reasons)
+    return parsed
 
 
 def unfit_reasons(
@@ -135,8 +149,5 @@ def config_after_stage(stage: Stage, before: EfficientBertConfig, options: Mappi
 
 def grid(knobs: Sequence[Knob], chosen: Mapping[str, Sequence[Value]]) -> list[dict[str, Value]]:
     """Return every combination of the chosen values, with a knob's default points where none is chosen."""
-    axes = [
-        [knob.parse(value) for value in chosen[knob.name]] if knob.name in chosen else knob.points or [knob.default]
-        for knob in knobs
-    ]
+    axes = [chosen.get(knob.name, knob.points or [knob.default]) for knob in knobs]
     return [dict(zip((knob.name for knob in knobs), values, strict=True)) for values in itertools.product(*axes)]

@@ -13,13 +13,20 @@ from bench.backbones.resolving import Backbone, inspect, resolve
 from bench.data.examples import Data, load_data
 from bench.errors import InputError
 from bench.machine.environment import read_environment
-from bench.planning.checks import check_backends, check_controls, check_device, check_names, check_time_again
+from bench.planning.checks import (
+    check_backends,
+    check_controls,
+    check_device,
+    check_limits,
+    check_names,
+    check_time_again,
+)
 from bench.planning.fitting import (
     Misfit,
     Points,
-    check_values,
     config_after_stage,
     grid,
+    parse_values,
     refusals,
     refuse,
     unfit_reasons,
@@ -68,6 +75,7 @@ class Plan:
     """Everything resolved and checked; nothing trained or run yet.
 
     Attributes:
+        settings: with every value parsed.
         other_head: the backbone's own classifier in words where it is not of this task: it is left behind, and
             training starts from a new one; else empty.
         unknown_fields: fields of the backbone's configuration that are not used.
@@ -118,9 +126,7 @@ class Plan:
     @cached_property
     def methods(self) -> tuple[Method, ...]:
         """The full model and the methods of the settings, each once."""
-        suite = [name for name, method in METHODS.items() if method.suite]
-        names = dict.fromkeys(["full", *(self.settings.methods or suite)])
-        return tuple(METHODS[name] for name in names)
+        return methods_of(self.settings)
 
     @cached_property
     def points(self) -> tuple[Points, ...]:
@@ -128,13 +134,11 @@ class Plan:
         return tuple(map(self.points_of, self.methods))
 
     def check(self) -> None:
-        """Check every knob and option, and whether stored runs can be timed again where that is wanted.
+        """Check every point of every method, and whether stored runs can be timed again where that is wanted.
 
         Raises:
-            InputError: a name or a value that was given does not fit, or no point of a method that was named does.
+            InputError: a value that was given does not fit the model, or no point of a method that was named does.
         """
-        check_names(self.settings, self.methods)
-        check_values(self.settings, {**self.preset.options, **self.settings.options}, self.methods)
         check_controls(self.settings, self.methods)
         check_backends(self.backends, self.settings.device)
         refuse(reason for points in self.points for reason in points.refusal_reasons(self.settings))
@@ -264,7 +268,7 @@ class Plan:
         options = {knob.name: knobs[knob.name] for knob in stage.knobs}
         chosen = {**self.preset.options, **self.settings.options}
         for knob in stage.options:
-            options[knob.name] = knob.parse(chosen.get(f"{stage.name}.{knob.name}", knob.default))
+            options[knob.name] = chosen.get(f"{stage.name}.{knob.name}", knob.default)
         if options.get("precision") == "auto":
             options["precision"] = native_precision(self.settings.device)
         return options
@@ -300,11 +304,11 @@ def make_plan(settings: Settings) -> Plan:
     if settings.split is not None:
         task = task_on_split(task, settings.split)
     check_device(settings.device)
-    for name in settings.methods:
-        METHODS[name]
+    check_limits(settings)
+    settings = parse_settings(settings)
     backbone = resolve(settings.backbone or preset.backbone)
     encoder = inspect(backbone, task)
-    max_length = settings.max_length or task.max_length
+    max_length = count_or_default(settings.max_length, task.max_length)
     least = 5 if task.pair else 3  # a word piece of each text between [CLS] and [SEP]
     most = encoder.config.max_position_embeddings
     if not least <= max_length <= most:
@@ -334,6 +338,24 @@ def make_plan(settings: Settings) -> Plan:
     return plan
 
 
+def methods_of(settings: Settings) -> tuple[Method, ...]:
+    """Return the full model and the methods of the settings, each once: those of the suite where none is given."""
+    suite = (name for name, method in METHODS.items() if method.suite)
+    return tuple(METHODS[name] for name in dict.fromkeys(["full", *(settings.methods or suite)]))
+
+
+def parse_settings(settings: Settings) -> Settings:
+    """Return the settings with every value of a knob and of an option parsed.
+
+    Raises:
+        InputError: none of the methods has it, or it is none of its knob's values.
+    """
+    methods = methods_of(settings)
+    check_names(settings, methods)
+    stages = [stage for method in methods for stage in stages_of(method)]
+    return parse_values(settings, stages, [knob for method in methods for knob in all_knobs(method)])
+
+
 def task_on_split(task: Task, split: str) -> Task:
     """Return the task with another split to report on.
 
@@ -351,12 +373,5 @@ def task_on_split(task: Task, split: str) -> Task:
 
 
 def count_or_default(given: int | None, default: int) -> int:
-    """Return `given`, or the default where it is None.
-
-    Raises:
-        InputError: it is negative.
-    """
-    value = default if given is None else given
-    if value < 0:
-        raise InputError(f"{value} is negative; give the number of latency examples and rounds as 0 or more")
-    return value
+    """Return `given`, or the default where it is None."""
+    return default if given is None else given

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from efficient_bert.knobs import Value
 
 
+LARGEST_SEED = 2**32 - 1
+
+
 @dataclass(frozen=True)
 class Timing:
     """The size of a timing session.

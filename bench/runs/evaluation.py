@@ -21,7 +21,7 @@ from bench.store.stored_examples import example_schema
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from efficient_bert.engine.loop import Output
+    from efficient_bert.engine.recorder import Output
 
 Rows = Sequence[Mapping[str, Any]]
 """Encoded examples, as the engine's batches are made of."""

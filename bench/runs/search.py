@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from bench.planning.plan import Arm, Plan
     from bench.progress import Watcher
     from efficient_bert import EfficientBertConfig
-    from efficient_bert.engine.loop import Output
+    from efficient_bert.engine.recorder import Output
 
 METHOD = "flexible"
 """The method of an entry that names none, as in the file that Flexible BERT's authors published."""
@@ -192,11 +192,11 @@ def best_point(full: Point, points: Sequence[Point], *, allowed_drop: float) -> 
     fit = [point for point in points if holds_up(point.score, full.score, allowed_drop) and is_faster(point.speedup)]
     chosen = fastest(fit, lambda point: (point.speedup, point.score))
     if chosen is None:
-        scores = [point.score for point in points if not math.isnan(point.score)]
-        nearest = f"the best scores {max(scores):.3f}" if scores else "none has a score"
+        scores = [point.score for point in points if is_faster(point.speedup) and not math.isnan(point.score)]
+        best = f"the best of the faster ones scores {max(scores):.3f}" if scores else "none is faster and has a score"
         raise InputError(
-            f"none of {len(points)} points is faster and loses at most {allowed_drop:g} of {full.score:.3f}; "
-            f"{nearest}: give other knob values or a larger --allowed-drop"
+            f"no setting is faster than the full model and loses at most {allowed_drop:g} of its score, "
+            f"{full.score:.3f}: of the {len(points)} tried, {best}; try other knob values or a larger --allowed-drop"
         )
     return chosen
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 from bench import __version__
 from bench.backbones.resolving import PACKAGED
 from bench.errors import InputError
+from bench.planning.fitting import parse_values
 from bench.planning.plan import make_plan
 from bench.planning.settings import Settings
 from bench.registry import STAGES
@@ -276,16 +278,27 @@ def carry_out_spec(spec: JobSpec | RunSpec, store: Path, watcher: Watcher) -> Pa
     return carry_out_run(spec, store, watcher)
 
 
+@contextmanager
+def refusals_of(spec: Spec) -> Iterator[None]:
+    """Name the spec in the refusal of a value of it: a command may have been given many."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"spec {spec.id}: {error}") from error
+
+
 def carry_out_job(spec: JobSpec, store: Path, watcher: Watcher) -> Path:
     """Train one stage; return the folder of its model.
 
     Raises:
         InputError: as `carry_out_spec`.
     """
-    settings = spec.settings(store)
-    plan = replace(make_plan(replace(settings, knobs={}, options={})), settings=settings)
-    stage, given = STAGES[spec.stage], dict[str, Any](spec.knobs)
-    knobs = {knob.name: given.get(knob.name, knob.default) for each in stage.chain for knob in each.knobs}
+    with refusals_of(spec):
+        stage = STAGES[spec.stage]
+        stage_knobs = [knob for each in stage.chain for knob in each.knobs]
+        settings = parse_values(spec.settings(store), stage.chain, stage_knobs)
+        plan = replace(make_plan(replace(settings, knobs={}, options={})), settings=settings)
+    knobs = {knob.name: settings.knobs.get(knob.name, (knob.default,))[0] for knob in stage_knobs}
     job = plan.job(stage, knobs)
     require_same(spec, job_spec(plan, job))
     require_stored(plan, spec.id, [job.after.id] if job.after else [])
@@ -299,8 +312,9 @@ def carry_out_run(spec: RunSpec, store: Path, watcher: Watcher) -> Path:
     Raises:
         InputError: as `carry_out_spec`.
     """
-    plan = make_plan(spec.settings(store))
-    here = run_spec(plan, plan.arms[-1])
+    with refusals_of(spec):
+        plan = make_plan(spec.settings(store))
+        here = run_spec(plan, plan.arms[-1])
     require_same(spec, here)
     require_stored(plan, spec.id, here.jobs)
     carry_out(plan, watcher)

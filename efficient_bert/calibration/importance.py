@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from efficient_bert.encoder.bert import Layer
-from efficient_bert.engine.loop import Batch, Execution, run
+from efficient_bert.engine.batch import Batch
+from efficient_bert.engine.loop import Execution, run
 from efficient_bert.fidelity import Fidelity
 from efficient_bert.model import EfficientBertForSequenceClassification
 

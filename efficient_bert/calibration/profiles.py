@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from efficient_bert.config import EfficientBertConfig, kept_heads
-from efficient_bert.engine.loop import Batch, Output, run
+from efficient_bert.engine.batch import Batch
+from efficient_bert.engine.loop import run
+from efficient_bert.engine.recorder import Output
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.policies.choice_controls import Shares
 from efficient_bert.policies.exit_rules import exit_rule, leaving_exit, stack_exit_logits

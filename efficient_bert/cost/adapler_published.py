@@ -15,15 +15,15 @@ BERT-base's size the ratios differ by less than 0.3 %.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.cost.flops import FLOPS_PER_MAC, full_flops, head_macs, layer_macs
-from efficient_bert.engine.loop import Output
-from efficient_bert.knobs import Value
+from efficient_bert.engine.recorder import Output
+from efficient_bert.knobs import Values
 from efficient_bert.model import EfficientBertForSequenceClassification
 
 PRESENT = 1e-6
@@ -56,10 +56,10 @@ def published_lengths(scores: Sequence[Tensor], eta: Tensor) -> Tensor:
 
 
 def published_flops(
-    model: EfficientBertForSequenceClassification, output: Output, knobs: Mapping[str, Value]
+    model: EfficientBertForSequenceClassification, output: Output, knobs: Values
 ) -> tuple[Tensor, Tensor]:
     """Count the FLOPs of AdapLeR's pass and of the full model, (B,) int64 each, from what the pass decided."""
-    eta = float(knobs["eta_scale"]) * model.contributions().eta
+    eta = knobs["eta_scale"] * model.contributions().eta
     scores = [decision.scores for decision in output.decisions if decision.scores is not None]
     return published_products(published_lengths(scores, eta).cpu(), model.config)
 

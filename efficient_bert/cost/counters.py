@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from efficient_bert.cost.flops import FLOPS_PER_MAC
+from efficient_bert.engine.batch import Batch
 from efficient_bert.engine.decisions import Decision, Policy, View
-from efficient_bert.engine.loop import Batch, run
+from efficient_bert.engine.loop import run
 from efficient_bert.model import EfficientBertForSequenceClassification
 
 

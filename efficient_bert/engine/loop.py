@@ -10,25 +10,22 @@ examples are done, how wide the next layer runs. The loop turns decisions into r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from efficient_bert.config import EfficientBertConfig, kept_heads
+from efficient_bert.encoder.bert import Bert
 from efficient_bert.encoder.layout import Layout
-from efficient_bert.engine.decisions import Decision, Policy
+from efficient_bert.engine.batch import Batch
+from efficient_bert.engine.decisions import Policy
 from efficient_bert.engine.fingerprints import fingerprints
+from efficient_bert.engine.recorder import Output, Recorder
 from efficient_bert.engine.states import Gathered, Masks, Padded, State
-from efficient_bert.engine.trace import DecisionCost, Step, Trace, build_trace
+from efficient_bert.engine.trace import Step
 from efficient_bert.errors import InputError
-
-if TYPE_CHECKING:
-    from efficient_bert.model import EfficientBertForSequenceClassification
 
 
 class Execution(StrEnum):
@@ -39,80 +36,23 @@ class Execution(StrEnum):
     SOFT = "soft"
 
 
-@dataclass(frozen=True)
-class Batch:
-    """A padded batch: input_ids and token_type_ids (B, L) int64, mask (B, L) bool."""
+class Model(Protocol):
+    """What the loop needs of a model."""
 
-    input_ids: Tensor
-    mask: Tensor
-    token_type_ids: Tensor
+    @property
+    def config(self) -> EfficientBertConfig:
+        """Sizes, exit depths and the kind of attention."""
 
-    @classmethod
-    def of(cls, inputs: Mapping[str, Tensor]) -> Batch:
-        """Make a batch of what a tokenizer returns; a missing attention mask means no padding.
+    @property
+    def bert(self) -> Bert:
+        """The embeddings and the layers."""
 
-        Raises:
-            InputError: a row holds no token at all.
-        """
-        ids, mask, types = inputs["input_ids"], inputs.get("attention_mask"), inputs.get("token_type_ids")
-        mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
-        if ids.numel() == 0 or not bool(mask.any(1).all()):
-            raise InputError("the batch has an example without tokens; every text needs at least [CLS]")
-        return cls(ids, mask, torch.zeros_like(ids) if types is None else types)
-
-    @classmethod
-    def of_rows(
-        cls, rows: Sequence[Mapping[str, Any]], *, pad_token_id: int, device: torch.device | str = "cpu"
-    ) -> Batch:
-        """Make a batch of encoded rows on a device, padded on the right to the longest row.
-
-        Raises:
-            InputError: a row holds no token at all.
-        """
-        return cls.of({name: part.to(device) for name, part in pad_rows(rows, pad_token_id=pad_token_id).items()})
-
-
-def pad_rows(rows: Sequence[Mapping[str, Any]], *, pad_token_id: int) -> dict[str, Tensor]:
-    """Pad rows on the right: int64 `input_ids`, `token_type_ids` and `attention_mask`, each (B, L)."""
-    longest = max(len(row["input_ids"]) for row in rows)
-    ids = torch.full((len(rows), longest), pad_token_id)
-    types, mask = torch.zeros_like(ids), torch.zeros_like(ids)
-    for number, row in enumerate(rows):
-        length = len(row["input_ids"])
-        ids[number, :length] = torch.tensor(row["input_ids"])
-        types[number, :length] = torch.tensor(row["token_type_ids"])
-        mask[number, :length] = 1
-    return {"input_ids": ids, "token_type_ids": types, "attention_mask": mask}
-
-
-@dataclass(frozen=True)
-class Output:
-    """The result of one pass over B examples.
-
-    Attributes:
-        logits: (B, C), each example's answer from where it left.
-        exit_logits: depth -> (B, C); zeros in rows that had left before.
-        hidden_states: with `record`, the embeddings and every layer's output, each (B, L, D).
-        attentions: with `record` and eager attention, every layer's probabilities, each (B, H, L, L).
-        decisions: the policy's answer before every layer, for the rows that were still there,
-            in the order in which the state holds them (a gathered pass puts rows of one width side by side).
-    """
-
-    logits: Tensor
-    exit_logits: Mapping[int, Tensor]
-    hidden_states: tuple[Tensor, ...]
-    attentions: tuple[Tensor, ...]
-    decisions: tuple[Decision, ...]
-    _trace: Callable[[], Trace] = field(repr=False)
-
-    @cached_property
-    def trace(self) -> Trace:
-        """What ran; built when it is first read, so that a timed pass does not pay for it."""
-        return self._trace()
+    def classify(self, first: Tensor, *, depth: int | None = None) -> Tensor:
+        """Classify [CLS] states (B, D) by the head at an exit depth, or by the final one: (B, C) logits."""
 
 
 def run(
-    model: EfficientBertForSequenceClassification,
+    model: Model,
     batch: Batch,
     policy: Policy | None = None,
     *,
@@ -167,7 +107,7 @@ def run(
     return recorder.output()
 
 
-def check_exits(model: EfficientBertForSequenceClassification, policy: Policy) -> None:
+def check_exits(model: Model, policy: Policy) -> None:
     """Raise InputError where the policy reads an exit that the model has no head for."""
     missing = sorted(set(policy.exits) - set(model.config.exit_depths))
     if missing:
@@ -178,7 +118,7 @@ def check_exits(model: EfficientBertForSequenceClassification, policy: Policy) -
 
 
 def embed_batch(
-    model: EfficientBertForSequenceClassification,
+    model: Model,
     batch: Batch,
     *,
     execution: Execution,
@@ -217,102 +157,3 @@ def embed_batch(
         dropout=model.config.attention_probs_dropout_prob,
         attentions=attentions,
     )
-
-
-class Recorder:
-    """What a pass leaves behind, collected while the loop runs; rows are numbered as in the batch.
-
-    Attributes:
-        attentions: where attention probabilities go; None where they are not wanted.
-    """
-
-    def __init__(self, batch: Batch, config: EfficientBertConfig, *, record: bool, may_leave: bool) -> None:
-        self.mask = batch.mask
-        self.config = config
-        self.record = record
-        self.may_leave = may_leave
-        self.attentions: list[Tensor] | None = [] if record else None
-        self.exits: dict[int, Tensor] = {}
-        self.answers: list[tuple[tuple[int, ...], Tensor]] = []
-        self.states: list[Tensor] = []
-        self.decisions: list[Decision] = []
-        self.steps: list[Step] = []
-        self.head_evaluations: list[tuple[int, ...]] = []
-        self.decision_costs: list[DecisionCost] = []
-
-    def scatter(self, rows: Sequence[int], values: Tensor) -> Tensor:
-        """Scatter rows into the batch, with zeros elsewhere: (rows, ...) -> (all examples, ...)."""
-        if tuple(rows) == tuple(range(len(self.mask))):
-            return values
-        indices = torch.tensor(rows, device=self.mask.device)
-        return values.new_zeros(len(self.mask), *values.shape[1:]).index_copy(0, indices, values)
-
-    @cached_property
-    def no_exits(self) -> Tensor:
-        """(0, all examples, C): the logits before any exit, made once and only for a policy that decides."""
-        return torch.zeros(0, len(self.mask), self.config.classes, device=self.mask.device)
-
-    def history(self) -> Tensor:
-        """Return (E, all examples, C): the logits of the exits so far."""
-        return torch.stack(list(self.exits.values())) if self.exits else self.no_exits
-
-    def state(self, state: State) -> None:
-        """Record what enters the next layer."""
-        if self.record:
-            self.states.append(state.values)
-
-    def step(self, step: Step) -> None:
-        """Record that a layer runs."""
-        self.steps.append(step)
-
-    def exit(self, depth: int, rows: tuple[int, ...], logits: Tensor) -> None:
-        """Record that an exit head was evaluated on `rows`."""
-        self.exits[depth] = self.scatter(rows, logits)
-        self.head_evaluations.append(rows)
-
-    def final(self, rows: tuple[int, ...], logits: Tensor) -> None:
-        """Record that the final head was evaluated on `rows`."""
-        self.answers.append((rows, logits))
-        self.head_evaluations.append(rows)
-
-    def decision(self, decision: Decision, rows: tuple[int, ...], *, layer: int) -> None:
-        """Record a decision before a layer: its cost, and the answers of the examples that leave, where any may."""
-        self.decisions.append(decision)
-        if decision.macs is not None:
-            self.decision_costs.append(DecisionCost(layer, rows, decision.macs))
-        if decision.leave is None or not self.may_leave:
-            return
-        left = [row for row, leaves in zip(rows, decision.leave.tolist(), strict=True) if leaves]
-        if left and not self.exits:
-            raise ValueError("a policy lets examples leave before any exit was evaluated; name its exits")
-        if left:
-            newest = next(reversed(self.exits.values()))
-            self.answers.append((tuple(left), newest[left]))
-
-    def logits(self) -> Tensor:
-        """Return (B, C): each example's answer, in the order of the batch."""
-        logits = self.scatter(*self.answers[0])
-        for rows, answer in self.answers[1:]:
-            logits = logits + self.scatter(rows, answer)
-        return logits
-
-    def output(self) -> Output:
-        """Return the finished pass."""
-        return Output(
-            logits=self.logits(),
-            exit_logits=self.exits,
-            hidden_states=tuple(self.states),
-            attentions=tuple(self.attentions or ()),
-            decisions=tuple(self.decisions),
-            _trace=self.trace,
-        )
-
-    def trace(self) -> Trace:
-        """Build the trace of the pass."""
-        return build_trace(
-            self.steps,
-            mask=self.mask,
-            layers=self.config.num_hidden_layers,
-            head_evaluations=self.head_evaluations,
-            decision_costs=self.decision_costs,
-        )

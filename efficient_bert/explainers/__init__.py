@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from efficient_bert.engine.batch import Batch
 from efficient_bert.engine.decisions import Policy
-from efficient_bert.engine.loop import Batch
 from efficient_bert.model import EfficientBertForSequenceClassification
 
 

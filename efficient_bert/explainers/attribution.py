@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from efficient_bert.encoder.hooks import change_output
+from efficient_bert.engine.batch import Batch
 from efficient_bert.engine.decisions import first_states
-from efficient_bert.engine.loop import Batch, Execution, Output, run
+from efficient_bert.engine.loop import Execution, run
+from efficient_bert.engine.recorder import Output
 from efficient_bert.model import EfficientBertForSequenceClassification
 
 STEPS = 20

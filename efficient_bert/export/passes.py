@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.engine.decisions import Policy
-from efficient_bert.engine.loop import Output
+from efficient_bert.engine.recorder import Output
 from efficient_bert.engine.trace import Trace
 
 Numbers = NDArray[np.int64]

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.engine.decisions import Policy
-from efficient_bert.engine.loop import Output
-from efficient_bert.knobs import Knob, Value
+from efficient_bert.engine.recorder import Output
+from efficient_bert.knobs import Knob, Value, Values
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.policies.exit_rules import Done
 from efficient_bert.rows import Rows
 
-Count = Callable[[EfficientBertForSequenceClassification, Output, Mapping[str, Value]], tuple[Tensor, Tensor]]
-Calibrate = Callable[[EfficientBertForSequenceClassification, Rows | None, Mapping[str, Value]], Mapping[str, Any]]
+Count = Callable[[EfficientBertForSequenceClassification, Output, Values], tuple[Tensor, Tensor]]
+Calibrate = Callable[[EfficientBertForSequenceClassification, Rows | None, Values], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -73,4 +73,4 @@ class Method:
     suite: bool = True
     dense: bool = False
     calibrate: Calibrate = lambda model, rows, knobs: knobs
-    check: Callable[[EfficientBertConfig, Mapping[str, Value]], None] = lambda config, knobs: None
+    check: Callable[[EfficientBertConfig, Values], None] = lambda config, knobs: None

@@ -12,7 +12,7 @@ ADAPLER = Method(
     summary="adaptive length reduction: contribution predictors drop tokens before every layer",
     source="Modarressi et al., 2022, AdapLeR, section 3",
     stage="adapler",
-    policy=lambda model, knobs: contribution_policy(model.contributions(), scale=float(knobs["eta_scale"])),
+    policy=lambda model, knobs: contribution_policy(model.contributions(), scale=knobs["eta_scale"]),
     knobs=(
         Knob("eta_scale", "factor on the trained thresholds: higher drops more, untrained", 1.0, low=0.0, high=100.0),
     ),

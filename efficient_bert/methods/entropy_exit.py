@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.engine.decisions import Decision, Policy, View
 from efficient_bert.errors import InputError
-from efficient_bert.knobs import Knob, Value
+from efficient_bert.knobs import Knob, Values
 from efficient_bert.methods import Leaving, Method
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.policies.exit_rules import exit_rule, require_classes
@@ -24,7 +23,7 @@ EXIT_THRESHOLD = Knob(
 BELOW_THRESHOLD = Leaving(EXIT_THRESHOLD.name, never=0.0, rule=lambda config, value: exit_rule(config, float(value)))
 
 
-def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
+def check(config: EfficientBertConfig, knobs: Values) -> None:
     """Raise InputError where the threshold is above the largest entropy of this many classes, or there are none.
 
     Nor can anyone leave a model of one layer.
@@ -37,11 +36,11 @@ def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
     check_threshold(config, knobs)
 
 
-def check_threshold(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
+def check_threshold(config: EfficientBertConfig, knobs: Values) -> None:
     """Raise InputError where the threshold is above the largest entropy of this many classes; scores have no such."""
     if config.regression:
         return
-    threshold, most = float(knobs["exit_threshold"]), math.log(config.classes)
+    threshold, most = knobs["exit_threshold"], math.log(config.classes)
     if threshold > most:
         raise InputError(
             f"exit_threshold is {threshold:g}, but the entropy of {config.classes} classes lies in "
@@ -49,9 +48,9 @@ def check_threshold(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> 
         )
 
 
-def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
+def policy(model: EfficientBertForSequenceClassification, knobs: Values) -> Policy:
     """Make the policy that leaves where the entropy falls below `exit_threshold` nats."""
-    done = exit_rule(model.config, float(knobs["exit_threshold"]))
+    done = exit_rule(model.config, knobs["exit_threshold"])
 
     def decide(view: View) -> Decision:
         return Decision(leave=done(view.logits)) if len(view.logits) else Decision()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.cost.flexible_published import published_counts
 from efficient_bert.engine.decisions import Policy
-from efficient_bert.knobs import Value
+from efficient_bert.knobs import Values
 from efficient_bert.methods import Method
 from efficient_bert.methods.entropy_exit import BELOW_THRESHOLD, EXIT_THRESHOLD, check_threshold
 from efficient_bert.methods.width_gates import WIDTH_MULT_LIST
@@ -16,23 +14,23 @@ from efficient_bert.policies.exit_rules import exit_rule, require_exits
 from efficient_bert.policies.gates import class_widths, gate_policy
 
 
-def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
+def policy(model: EfficientBertForSequenceClassification, knobs: Values) -> Policy:
     """Make the policy that runs widths as the gates choose, and leaves where the entropy is below the threshold.
 
     In a regression, where two depths' scores differ by less than the threshold.
     """
     return gate_policy(
         model.width_gates(),
-        class_widths(str(knobs["width_mult_list"]), model.config),
+        class_widths(knobs["width_mult_list"], model.config),
         exits=tuple(model.config.exit_depths),
-        done=exit_rule(model.config, float(knobs["exit_threshold"])),
+        done=exit_rule(model.config, knobs["exit_threshold"]),
     )
 
 
-def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
+def check(config: EfficientBertConfig, knobs: Values) -> None:
     """Raise InputError where no exits are trained, the list does not fit the gates, or the threshold the classes."""
     require_exits(config, "flexible")
-    class_widths(str(knobs["width_mult_list"]), config)
+    class_widths(knobs["width_mult_list"], config)
     check_threshold(config, knobs)
 
 

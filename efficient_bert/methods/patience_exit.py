@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.engine.decisions import Decision, Policy, View
 from efficient_bert.errors import InputError
-from efficient_bert.knobs import Knob, Value
+from efficient_bert.knobs import Knob, Values
 from efficient_bert.methods import Leaving, Method
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.policies.exit_rules import exits_agree, require_classes
@@ -16,10 +15,10 @@ from efficient_bert.policies.exit_rules import exits_agree, require_classes
 AGREED = Leaving("patience", never=10**6, rule=lambda config, value: partial(exits_agree, patience=int(value)))
 
 
-def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
+def check(config: EfficientBertConfig, knobs: Values) -> None:
     """Raise InputError where the model has too few exits for anyone ever to leave, or no classes."""
     require_classes(config, "patience_exit")
-    patience, exits = int(knobs["patience"]), config.num_hidden_layers - 1
+    patience, exits = knobs["patience"], config.num_hidden_layers - 1
     if patience >= exits:
         remedy = f"give at most {exits - 1}" if exits > 1 else "take a backbone of three layers or more"
         raise InputError(
@@ -28,7 +27,7 @@ def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
         )
 
 
-def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
+def policy(model: EfficientBertForSequenceClassification, knobs: Values) -> Policy:
     """Make the policy that leaves once `patience` + 1 successive exits predict the same class."""
     done = AGREED.rule(model.config, knobs["patience"])
 

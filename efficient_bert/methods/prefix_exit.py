@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from efficient_bert.config import EfficientBertConfig, kept_heads
 from efficient_bert.engine.decisions import Decision, Policy, View
-from efficient_bert.knobs import Knob, Value
+from efficient_bert.knobs import Knob, Values
 from efficient_bert.methods import Method
 from efficient_bert.methods.entropy_exit import BELOW_THRESHOLD, EXIT_THRESHOLD, check_threshold
 from efficient_bert.model import EfficientBertForSequenceClassification
@@ -14,13 +12,13 @@ from efficient_bert.policies.exit_rules import exit_rule, require_exits
 from efficient_bert.policies.subnets import uniform_subnet
 
 
-def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
+def policy(model: EfficientBertForSequenceClassification, knobs: Values) -> Policy:
     """Make the policy of one width that leaves where the entropy after a trained depth is below the threshold.
 
     In a regression, until two depths' scores differ by less than the threshold.
     """
-    done, exits = exit_rule(model.config, float(knobs["exit_threshold"])), tuple(model.config.exit_depths)
-    subnet = uniform_subnet(model.config, width=float(knobs["exit_width"]))
+    done, exits = exit_rule(model.config, knobs["exit_threshold"]), tuple(model.config.exit_depths)
+    subnet = uniform_subnet(model.config, width=knobs["exit_width"])
 
     def decide(view: View) -> Decision:
         return Decision(leave=done(view.logits)) if view.depth in exits else Decision()
@@ -28,10 +26,10 @@ def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Va
     return Policy(decide, exits=exits, widths=subnet.widths)
 
 
-def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
+def check(config: EfficientBertConfig, knobs: Values) -> None:
     """Raise InputError where no exits are trained, the width leaves no head or the threshold fits no classes."""
     require_exits(config, "prefix_exit")
-    kept_heads(float(knobs["exit_width"]), config.num_attention_heads, name="exit_width")
+    kept_heads(knobs["exit_width"], config.num_attention_heads, name="exit_width")
     check_threshold(config, knobs)
 
 

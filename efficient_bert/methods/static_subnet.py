@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.engine.decisions import Policy
-from efficient_bert.knobs import Knob, Value
+from efficient_bert.knobs import Knob, Values
 from efficient_bert.methods import Method
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.policies.subnets import Subnet, layer_widths, subnet_policy
 
 
-def subnet_of(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> Subnet:
+def subnet_of(config: EfficientBertConfig, knobs: Values) -> Subnet:
     """Return the subnet of these knobs.
 
     Raises:
         InputError: a width or depth that leaves nothing, or not one width for each layer.
     """
-    return layer_widths(str(knobs["width_mult"]), config, depth_mult=float(knobs["depth_mult"]))
+    return layer_widths(knobs["width_mult"], config, depth_mult=knobs["depth_mult"])
 
 
-def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
+def policy(model: EfficientBertForSequenceClassification, knobs: Values) -> Policy:
     """Make the policy under which every example runs the subnet."""
     return subnet_policy(subnet_of(model.config, knobs))
 
 
-def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
+def check(config: EfficientBertConfig, knobs: Values) -> None:
     """Raise InputError where the knobs name no subnet."""
     subnet_of(config, knobs)
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.cost.flexible_published import published_counts
 from efficient_bert.engine.decisions import Policy
-from efficient_bert.knobs import Knob, Value
+from efficient_bert.knobs import Knob, Values
 from efficient_bert.methods import Method
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.policies.gates import class_widths, gate_policy
@@ -22,14 +20,14 @@ WIDTH_MULT_LIST = Knob(
 )
 
 
-def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Value]) -> Policy:
+def policy(model: EfficientBertForSequenceClassification, knobs: Values) -> Policy:
     """Make the policy that runs each layer at the width of the class that the gate before it chooses."""
-    return gate_policy(model.width_gates(), class_widths(str(knobs["width_mult_list"]), model.config))
+    return gate_policy(model.width_gates(), class_widths(knobs["width_mult_list"], model.config))
 
 
-def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
+def check(config: EfficientBertConfig, knobs: Values) -> None:
     """Raise InputError where the list does not fit the gates."""
-    class_widths(str(knobs["width_mult_list"]), config)
+    class_widths(knobs["width_mult_list"], config)
 
 
 WIDTH_GATES = Method(

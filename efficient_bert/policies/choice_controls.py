@@ -6,7 +6,7 @@ read off measured profiles, as its method's `calibrate` does; its policy takes t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
 import torch
@@ -16,7 +16,7 @@ from efficient_bert.config import EfficientBertConfig, kept_heads
 from efficient_bert.engine.decisions import Decision, Policy, View
 from efficient_bert.engine.fingerprints import uniform_draws
 from efficient_bert.errors import InputError
-from efficient_bert.knobs import Knob, Value, parse_numbers
+from efficient_bert.knobs import Knob, Value, Values, parse_numbers
 from efficient_bert.policies.controls import OWN, refuse_own
 from efficient_bert.policies.subnets import Subnet
 
@@ -156,7 +156,7 @@ def example_shares(count: int) -> str:
     return "/".join(map(repr, halves))
 
 
-def check_shares(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
+def check_shares(config: EfficientBertConfig, knobs: Values) -> None:
     """Raise InputError where typed shares do not fit a model of this configuration."""
     if knobs.get("class_rates", OWN) != OWN:
         parse_shares(knobs["class_rates"], len(config.widths), name="class_rates", complete=True)

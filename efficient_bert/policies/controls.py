@@ -16,7 +16,7 @@ from efficient_bert.config import EfficientBertConfig
 from efficient_bert.engine.decisions import Decision, Policy, View
 from efficient_bert.engine.fingerprints import scramble
 from efficient_bert.errors import InputError
-from efficient_bert.knobs import Knob, Value, parse_numbers
+from efficient_bert.knobs import Knob, Value, Values, parse_numbers
 from efficient_bert.policies.contribution import first_token
 
 if TYPE_CHECKING:
@@ -63,9 +63,7 @@ def profile_policy(profile: Sequence[float], order: Order) -> Policy:
     return Policy(decide)
 
 
-def calibrate(
-    model: EfficientBertForSequenceClassification, rows: Rows | None, knobs: Mapping[str, Value]
-) -> Mapping[str, Any]:
+def calibrate(model: EfficientBertForSequenceClassification, rows: Rows | None, knobs: Values) -> Mapping[str, Any]:
     """Replace `own` by the profile that the stage has stored; AdapLeR's lengths are measured as it is trained.
 
     Raises:
@@ -111,7 +109,7 @@ def falling_fractions(layers: int) -> str:
     return "/".join(f"{(layers - layer) / layers:.3g}" for layer in range(layers))
 
 
-def check_profile(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
+def check_profile(config: EfficientBertConfig, knobs: Values) -> None:
     """Raise InputError where a typed profile does not fit a model of this configuration."""
     if knobs["profile"] != OWN:
         read_profile(config, knobs["profile"])

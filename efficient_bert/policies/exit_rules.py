@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from efficient_bert.config import EfficientBertConfig, example_fractions
-from efficient_bert.engine.loop import Output
+from efficient_bert.engine.recorder import Output
 from efficient_bert.errors import InputError
 from efficient_bert.knobs import format_numbers
 

@@ -6,8 +6,8 @@ enters layer g N / G and decides for that layer, heads and neurons together, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from efficient_bert.config import EfficientBertConfig, kept_heads
 from efficient_bert.engine.decisions import Decision, Policy, View
 from efficient_bert.errors import InputError
-from efficient_bert.knobs import format_numbers, parse_numbers
+from efficient_bert.knobs import Values, format_numbers, parse_numbers
 
 
 class WidthGate(nn.Module):
@@ -87,10 +87,10 @@ def gate_policy(
     return Policy(decide, exits=exits)
 
 
-def possible_widths(config: EfficientBertConfig, knobs: Mapping[str, Any]) -> tuple[float, ...]:
+def possible_widths(config: EfficientBertConfig, knobs: Values) -> tuple[float, ...]:
     """Return the widths that a policy of these knobs may choose."""
     if "width_mult_list" in knobs:
-        return class_widths(str(knobs["width_mult_list"]), config)
+        return class_widths(knobs["width_mult_list"], config)
     return tuple(config.widths) or (1.0,)
 
 

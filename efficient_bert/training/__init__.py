@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from efficient_bert.config import EfficientBertConfig
-from efficient_bert.knobs import Knob, Value
+from efficient_bert.knobs import Knob, Values
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.rows import Rows
 
@@ -53,7 +53,7 @@ class Context:
     heldout: Rows
     score: Callable[[Tensor, Tensor], float]
     holds_up: Callable[[float, float, float], bool]
-    options: Mapping[str, Value]
+    options: Values
     seed: int
     device: str
     folder: Path
@@ -112,11 +112,11 @@ class Stage:
     options: tuple[Knob, ...]
     knobs: tuple[Knob, ...] = ()
     after: Stage | None = None
-    changes: Callable[[EfficientBertConfig, Mapping[str, Value]], Mapping[str, Any]] = lambda config, options: {}
-    check: Callable[[EfficientBertConfig, Mapping[str, Value], Mapping[str, int]], object] = lambda *given: None
-    step_cost: Callable[[Mapping[str, Value]], float] = lambda options: 1.0
+    changes: Callable[[EfficientBertConfig, Values], Mapping[str, Any]] = lambda config, options: {}
+    check: Callable[[EfficientBertConfig, Values, Mapping[str, int]], object] = lambda *given: None
+    step_cost: Callable[[Values], float] = lambda options: 1.0
     uses_seed: bool = True
-    untouched_rows: Callable[[int, Mapping[str, Value], int], Sequence[int]] = lambda rows, options, seed: range(rows)
+    untouched_rows: Callable[[int, Values, int], Sequence[int]] = lambda rows, options, seed: range(rows)
 
     @property
     def chain(self) -> tuple[Stage, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from efficient_bert.engine.loop import Batch, pad_rows
+from efficient_bert.engine.batch import Batch, pad_rows
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.rows import Rows, chunks
 

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from efficient_bert.engine.batch import Batch
 from efficient_bert.engine.decisions import first_states
-from efficient_bert.engine.loop import Batch, Execution, run
+from efficient_bert.engine.loop import Execution, run
 from efficient_bert.fidelity import Fidelity
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.policies.subnets import DepthRule, count_layers, kept_layers, subnet_policy, uniform_subnet

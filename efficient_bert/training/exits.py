@@ -104,5 +104,5 @@ EXITS = Stage(
     options=with_defaults(epochs=10, learning_rate=1e-3),
     after=FINETUNE,
     changes=lambda config, options: inner_exits(config),
-    step_cost=lambda options: 0.4 / float(options["epochs"]) + 0.02,  # one forward pass in all, then the heads
+    step_cost=lambda options: 0.4 / options["epochs"] + 0.02,  # one forward pass in all, then the heads
 )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.encoder.hooks import change_output
-from efficient_bert.knobs import Knob, Value
+from efficient_bert.knobs import Knob, Values
 from efficient_bert.model import EfficientBertForSequenceClassification, rebuild
 from efficient_bert.policies.subnets import count_layers
 from efficient_bert.training import Context, Stage, Trained
@@ -89,21 +89,21 @@ def adversarial_loss(
         return plain + loss(model, batch)
 
 
-def task_recipe(options: Mapping[str, Value], *, keep: int = 0) -> Recipe:
+def task_recipe(options: Values, *, keep: int = 0) -> Recipe:
     """Make the recipe of the task's loss over every parameter, consistent and adversarial if the options say so.
 
     Devlin et al., 2019, section 4.1.
     """
-    weight, radius = float(options["rdrop"]), float(options["adversarial"])
+    weight, radius = options["rdrop"], options["adversarial"]
     loss = partial(consistent_loss, weight=weight) if weight else classification_loss
     if radius:
         loss = partial(adversarial_loss, loss=loss, radius=radius)
-    return one_loss(loss, classify, keep=keep, ema=float(options["ema"]))
+    return one_loss(loss, classify, keep=keep, ema=options["ema"])
 
 
 def finetune(context: Context) -> Trained:
     """Fine-tune the full model; the best epochs are kept for the stages after."""
-    return train(context, task_recipe(context.options, keep=int(context.options["keep_epochs"])))
+    return train(context, task_recipe(context.options, keep=context.options["keep_epochs"]))
 
 
 def finetune_truncated(context: Context) -> Trained:
@@ -112,15 +112,15 @@ def finetune_truncated(context: Context) -> Trained:
     return train(replace(context, model=model), task_recipe(context.options))
 
 
-def first_layers(config: EfficientBertConfig, options: Mapping[str, Value]) -> dict[str, Any]:
+def first_layers(config: EfficientBertConfig, options: Values) -> dict[str, Any]:
     """Return the new fields of a model of the first round(depth_mult * N) layers; InputError where that is none."""
-    depth = count_layers(float(options["depth_mult"]), config.num_hidden_layers, name="depth_mult")
+    depth = count_layers(options["depth_mult"], config.num_hidden_layers, name="depth_mult")
     return {"num_hidden_layers": depth, "exit_depths": [], "contribution_size": 0, "num_gates": 0}
 
 
-def pass_cost(options: Mapping[str, Value]) -> float:
+def pass_cost(options: Values) -> float:
     """Estimate the passes of a step; the gradient of the embeddings takes half a backward pass."""
-    return (2.0 if float(options["rdrop"]) else 1.0) * (2.4 if float(options["adversarial"]) else 1.0)
+    return (2.0 if options["rdrop"] else 1.0) * (2.4 if options["adversarial"] else 1.0)
 
 
 FINETUNE = Stage(
@@ -154,5 +154,5 @@ TRUNCATE = Stage(
         ),
     ),
     changes=first_layers,
-    step_cost=lambda options: pass_cost(options) * float(options["depth_mult"]),
+    step_cost=lambda options: pass_cost(options) * options["depth_mult"],
 )

@@ -95,7 +95,7 @@ class Trainer:
 
     def __init__(self, context: Context, recipe: Recipe) -> None:
         options = context.options
-        precision = str(options["precision"])
+        precision = options["precision"]
         precision = native_precision(context.device) if precision == "auto" else precision
         AcceleratorState._reset_state()  # a stage before may have had another precision
         self.accelerator = Accelerator(mixed_precision=precision, cpu=context.device == "cpu")
@@ -103,13 +103,13 @@ class Trainer:
         self.recipe = recipe
         self.collate = recipe.collate or partial(pad, pad_token_id=context.model.config.padding)
         self.lengths = [len(row["input_ids"]) for row in context.train]
-        self.epochs = int(options["epochs"])
+        self.epochs = options["epochs"]
         self.steps = self.epochs * len(self.buckets(0))
         self.model = context.model
         self.model.to(self.accelerator.device)
         optimizer = torch.optim.AdamW(
-            parameter_groups(self.model, float(options["weight_decay"]), recipe.rates),
-            lr=float(options["learning_rate"]),
+            parameter_groups(self.model, options["weight_decay"], recipe.rates),
+            lr=options["learning_rate"],
             eps=1e-8,
             fused=True,
         )
@@ -144,14 +144,14 @@ class Trainer:
 
     def schedule_from(self, step: int) -> LambdaLR:
         """Make the learning rate's schedule, at `step`; it sets the optimiser's rate."""
-        warmup = round(float(self.context.options["warmup"]) * self.steps)
+        warmup = round(self.context.options["warmup"] * self.steps)
         optimizer = self.optimizer.optimizer
         schedule: LambdaLR = get_linear_schedule_with_warmup(optimizer, warmup, self.steps, last_epoch=step - 1)
         return schedule
 
     def buckets(self, epoch: int) -> LengthBuckets:
         """Return the row numbers of each batch of an epoch."""
-        size = int(self.context.options["batch_size"])
+        size = self.context.options["batch_size"]
         return LengthBuckets(self.lengths, batch_size=size, seed=self.context.seed, epoch=epoch)
 
     def batches(self) -> Iterator[tuple[Mapping[str, Tensor], int, int]]:
@@ -228,7 +228,7 @@ class Trainer:
 
     def clip_gradients(self) -> None:
         """Clip each norm to the limit: of the recipe's `norm_group`, and of all others."""
-        limit = float(self.context.options["max_grad_norm"])
+        limit = self.context.options["max_grad_norm"]
         if not limit:
             return
         self.accelerator.unscale_gradients()

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import BertConfig
 
 from efficient_bert import Batch, EfficientBertConfig, EfficientBertForSequenceClassification, Execution, run
-from efficient_bert.engine.loop import Output
+from efficient_bert.engine.recorder import Output
 from efficient_bert.fidelity import Fidelity
 from efficient_bert.policies.contribution import contribution_policy
 

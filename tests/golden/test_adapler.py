@@ -23,7 +23,7 @@ from efficient_bert.cost.adapler_published import (
     published_products,
     speedup,
 )
-from efficient_bert.engine.loop import Output
+from efficient_bert.engine.recorder import Output
 from efficient_bert.explainers.attribution import gradient_times_input
 from efficient_bert.fidelity import Fidelity
 from efficient_bert.policies.contribution import HARD, contribution_policy, presence, soft_removal

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from efficient_bert.engine.decisions import Policy
+from efficient_bert.knobs import Values
 from efficient_bert.methods import Method
 from efficient_bert.methods.controls.random_widths import calibrate, check
 from efficient_bert.methods.width_gates import WIDTH_MULT_LIST
@@ -15,9 +13,9 @@ from efficient_bert.policies.gates import class_widths
 from efficient_bert.policies.subnets import subnet_policy
 
 
-def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Any]) -> Policy:
+def policy(model: EfficientBertForSequenceClassification, knobs: Values) -> Policy:
     """Make the policy that runs each layer at the mean of the gates' choices, for every example."""
-    widths = class_widths(str(knobs["width_mult_list"]), model.config)
+    widths = class_widths(knobs["width_mult_list"], model.config)
     return subnet_policy(constant_widths(class_shares(model.config, knobs["class_rates"]), widths, model.config))
 
 

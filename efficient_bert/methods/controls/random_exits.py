@@ -9,7 +9,7 @@ from efficient_bert.calibration.profiles import profiles_of
 from efficient_bert.calibration.shares import leaving_shares
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.engine.decisions import Policy
-from efficient_bert.knobs import Value
+from efficient_bert.knobs import Values
 from efficient_bert.methods import Method, prefix_exit
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.policies.choice_controls import EXIT_RATES, check_shares, exit_shares, random_exits
@@ -18,34 +18,32 @@ from efficient_bert.policies.subnets import subnet_policy, uniform_subnet
 from efficient_bert.rows import Rows
 
 
-def exit_at_random(config: EfficientBertConfig, knobs: Mapping[str, Any], *, widths: Policy) -> Policy:
+def exit_at_random(config: EfficientBertConfig, knobs: Values, *, widths: Policy) -> Policy:
     """Make the policy that runs the widths of another one, until the depth that an example's random number picks."""
     return random_exits(
         exit_shares(config, knobs["exit_rates"]),
         config.exit_depths,
-        seed=int(knobs["control_seed"]),
+        seed=knobs["control_seed"],
         widths=widths,
     )
 
 
-def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Any]) -> Policy:
+def policy(model: EfficientBertForSequenceClassification, knobs: Values) -> Policy:
     """Make the policy of one width that leaves at the depth that an example's random number picks."""
-    one_width = subnet_policy(uniform_subnet(model.config, width=float(knobs["exit_width"])))
+    one_width = subnet_policy(uniform_subnet(model.config, width=knobs["exit_width"]))
     return exit_at_random(model.config, knobs, widths=one_width)
 
 
-def calibrate(
-    model: EfficientBertForSequenceClassification, rows: Rows | None, knobs: Mapping[str, Value]
-) -> Mapping[str, Any]:
+def calibrate(model: EfficientBertForSequenceClassification, rows: Rows | None, knobs: Values) -> Mapping[str, Any]:
     """Replace `own` by the share of examples that leaves at each exit, at this width and this threshold."""
     if knobs["exit_rates"] != OWN:
         return knobs
-    config, width, threshold = model.config, float(knobs["exit_width"]), float(knobs["exit_threshold"])
+    config, width, threshold = model.config, knobs["exit_width"], knobs["exit_threshold"]
     profiles = profiles_of(model, rows, width=width, threshold=threshold)
     return {**knobs, "exit_rates": leaving_shares(config, profiles, threshold)}
 
 
-def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
+def check(config: EfficientBertConfig, knobs: Values) -> None:
     """Raise InputError where the width leaves no head, or the threshold or the shares do not fit."""
     prefix_exit.check(config, knobs)
     check_shares(config, knobs)

@@ -9,7 +9,7 @@ from efficient_bert.calibration.profiles import profiles_of
 from efficient_bert.calibration.shares import leaving_shares, staying_shares
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.engine.decisions import Policy
-from efficient_bert.knobs import Value
+from efficient_bert.knobs import Values
 from efficient_bert.methods import Method, flexible
 from efficient_bert.methods.controls.random_exits import exit_at_random
 from efficient_bert.methods.controls.random_widths import draw_widths
@@ -20,7 +20,7 @@ from efficient_bert.policies.gates import class_widths
 from efficient_bert.rows import Rows
 
 
-def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Any]) -> Policy:
+def policy(model: EfficientBertForSequenceClassification, knobs: Values) -> Policy:
     """Make the policy that picks an example's widths by one random number, and its exit by another."""
     shares = class_shares(model.config, knobs["class_rates"])
     return exit_at_random(model.config, knobs, widths=draw_widths(model.config, knobs, shares=shares))
@@ -30,20 +30,18 @@ SHARES = {"class_rates": staying_shares, "exit_rates": leaving_shares}
 """Knob -> what reads its shares off measured profiles."""
 
 
-def calibrate(
-    model: EfficientBertForSequenceClassification, rows: Rows | None, knobs: Mapping[str, Value]
-) -> Mapping[str, Any]:
+def calibrate(model: EfficientBertForSequenceClassification, rows: Rows | None, knobs: Values) -> Mapping[str, Any]:
     """Replace `own` by the shares of examples that take each width and each exit, at these widths and threshold."""
     unknown = [name for name in SHARES if knobs[name] == OWN]
     if not unknown:
         return knobs
-    config, threshold = model.config, float(knobs["exit_threshold"])
-    widths = class_widths(str(knobs["width_mult_list"]), config)
+    config, threshold = model.config, knobs["exit_threshold"]
+    widths = class_widths(knobs["width_mult_list"], config)
     profiles = profiles_of(model, rows, widths=widths, threshold=threshold)
     return {**knobs, **{name: SHARES[name](config, profiles, threshold) for name in unknown}}
 
 
-def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
+def check(config: EfficientBertConfig, knobs: Values) -> None:
     """Raise InputError where the list, the threshold or the shares do not fit."""
     flexible.check(config, knobs)
     check_shares(config, knobs)

@@ -20,7 +20,7 @@ RANDOM_TOKENS = Method(
     stage="adapler",
     control_of="adapler",
     policy=lambda model, knobs: profile_policy(
-        read_profile(model.config, knobs["profile"]), random_order(int(knobs["control_seed"]))
+        read_profile(model.config, knobs["profile"]), random_order(knobs["control_seed"])
     ),
     calibrate=calibrate,
     knobs=(PROFILE, CONTROL_SEED),

@@ -9,7 +9,7 @@ from efficient_bert.calibration.profiles import profiles_of
 from efficient_bert.calibration.shares import gate_shares
 from efficient_bert.config import EfficientBertConfig
 from efficient_bert.engine.decisions import Policy
-from efficient_bert.knobs import Value
+from efficient_bert.knobs import Values
 from efficient_bert.methods import Method
 from efficient_bert.methods.width_gates import WIDTH_MULT_LIST
 from efficient_bert.model import EfficientBertForSequenceClassification
@@ -19,35 +19,33 @@ from efficient_bert.policies.gates import class_widths
 from efficient_bert.rows import Rows
 
 
-def draw_widths(config: EfficientBertConfig, knobs: Mapping[str, Value], *, shares: ClassShares) -> Policy:
+def draw_widths(config: EfficientBertConfig, knobs: Values, *, shares: ClassShares) -> Policy:
     """Make the policy that picks an example's class of width in every layer by one random number and the shares."""
     return random_widths(
         shares,
-        class_widths(str(knobs["width_mult_list"]), config),
+        class_widths(knobs["width_mult_list"], config),
         layers=config.num_hidden_layers,
-        seed=int(knobs["control_seed"]),
+        seed=knobs["control_seed"],
     )
 
 
-def policy(model: EfficientBertForSequenceClassification, knobs: Mapping[str, Any]) -> Policy:
+def policy(model: EfficientBertForSequenceClassification, knobs: Values) -> Policy:
     """Make the policy that picks an example's classes by the shares among all examples."""
     return draw_widths(model.config, knobs, shares=class_shares(model.config, knobs["class_rates"]))
 
 
-def calibrate(
-    model: EfficientBertForSequenceClassification, rows: Rows | None, knobs: Mapping[str, Value]
-) -> Mapping[str, Any]:
+def calibrate(model: EfficientBertForSequenceClassification, rows: Rows | None, knobs: Values) -> Mapping[str, Any]:
     """Replace `own` by the share of examples that the gates give each class, at this list of widths."""
     if knobs["class_rates"] != OWN:
         return knobs
-    config, widths = model.config, class_widths(str(knobs["width_mult_list"]), model.config)
+    config, widths = model.config, class_widths(knobs["width_mult_list"], model.config)
     profiles = profiles_of(model, rows, widths=widths)
     return {**knobs, "class_rates": gate_shares(config, profiles)}
 
 
-def check(config: EfficientBertConfig, knobs: Mapping[str, Value]) -> None:
+def check(config: EfficientBertConfig, knobs: Values) -> None:
     """Raise InputError where the list or the shares do not fit the gates."""
-    class_widths(str(knobs["width_mult_list"]), config)
+    class_widths(knobs["width_mult_list"], config)
     check_shares(config, knobs)
 
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from efficient_bert.engine.loop import Batch, Execution, run
+from efficient_bert.engine.batch import Batch
+from efficient_bert.engine.loop import Execution, run
 from efficient_bert.fidelity import Fidelity
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.policies.contribution import Contribution, contribution_policy, first_token, presence

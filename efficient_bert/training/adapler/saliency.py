@@ -61,7 +61,7 @@ def extract(context: Context) -> Trained:
     """Extract the maps of all training rows, shards shared among processes; the model is passed on as it is."""
     state = PartialState(cpu=context.device == "cpu")
     models = best_epochs(context)
-    precision, batch_size = str(context.options["precision"]), int(context.options["batch_size"])
+    precision, batch_size = context.options["precision"], context.options["batch_size"]
     precision = native_precision(context.device) if precision == "auto" else precision
     context.folder.mkdir(parents=True, exist_ok=True)
     shards, started, computed = [], time.monotonic(), 0

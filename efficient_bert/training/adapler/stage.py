@@ -6,7 +6,6 @@ are compared by what really dropping tokens gives.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -19,7 +18,7 @@ from efficient_bert.cost.flops import full_flops, trace_flops
 from efficient_bert.engine.decisions import Policy
 from efficient_bert.engine.loop import Execution, run
 from efficient_bert.fidelity import Fidelity
-from efficient_bert.knobs import Knob, Value
+from efficient_bert.knobs import Knob, Values
 from efficient_bert.model import EfficientBertForSequenceClassification, rebuild
 from efficient_bert.policies.contribution import contribution_policy
 from efficient_bert.rows import Rows, chunks
@@ -77,16 +76,16 @@ def full_logits(model: EfficientBertForSequenceClassification, rows: Rows) -> Te
     return compute_by_length(rows, compute)
 
 
-def sharpness_at(progress: Progress, options: Mapping[str, Value]) -> float:
+def sharpness_at(progress: Progress, options: Values) -> float:
     """Return the soft removal's sharpness in this step.
 
     As released, an epoch's value comes one step late, after 1000 in the first step.
     """
-    epoch, fidelity = progress.epoch, Fidelity(str(options["fidelity"]))
+    epoch, fidelity = progress.epoch, Fidelity(options["fidelity"])
     late = fidelity == Fidelity.RELEASED and progress.batch == 0
     if late and not epoch:
         return 1000.0
-    return sharpness(epoch - late, int(options["epochs"]), fidelity)
+    return sharpness(epoch - late, options["epochs"], fidelity)
 
 
 def descend(
@@ -95,10 +94,11 @@ def descend(
     progress: Progress,
     backward: Backward,
     *,
-    options: Mapping[str, Value],
+    options: Values,
 ) -> Tensor:
     """Descend on both objectives in one soft pass, and return the first one."""
-    gamma, phi, fidelity = float(options["gamma"]), float(options["phi"]), Fidelity(str(options["fidelity"]))
+    gamma: float = options["gamma"]
+    fidelity = Fidelity(options["fidelity"])
     probe = new_probe(model.contributions())
     losses = soft_losses(
         model,
@@ -107,11 +107,11 @@ def descend(
         saliency=batch["saliency"],
         sharpness=sharpness_at(progress, options),
         teacher=batch.get("teacher"),
-        distill=float(options["distill"]),
+        distill=options["distill"],
         probe=probe,
         fidelity=fidelity,
     )
-    two_objectives(model, losses, probe, gamma=gamma, phi=phi, backward=backward, fidelity=fidelity)
+    two_objectives(model, losses, probe, gamma=gamma, phi=options["phi"], backward=backward, fidelity=fidelity)
     return (losses.classification + gamma * losses.weighted_contribution(fidelity)).detach()
 
 
@@ -156,13 +156,15 @@ def observe(model: EfficientBertForSequenceClassification) -> dict[str, list[flo
     return {"eta": contribution.eta.tolist(), "theta": contribution.theta.tolist()}
 
 
-def learning_rates(model: EfficientBertForSequenceClassification, options: Mapping[str, Value]) -> dict[str, float]:
+def learning_rates(model: EfficientBertForSequenceClassification, options: Values) -> dict[str, float]:
     """Return the learning rates of the thresholds and, where they have one, of the predictors, by parameter names."""
-    rates = dict.fromkeys(THRESHOLDS, float(options["threshold_rate"]))
-    if not float(options["predictor_rate"]):
+    of_thresholds: float = options["threshold_rate"]
+    of_predictors: float = options["predictor_rate"]
+    rates = dict.fromkeys(THRESHOLDS, of_thresholds)
+    if not of_predictors:
         return rates
     predictors = [name for name, _ in model.named_parameters() if name.startswith("contribution.predictors.")]
-    return rates | dict.fromkeys(predictors, float(options["predictor_rate"]))
+    return rates | dict.fromkeys(predictors, of_predictors)
 
 
 def train_adapler(context: Context) -> Trained:
@@ -171,8 +173,8 @@ def train_adapler(context: Context) -> Trained:
     rows = with_saliency(context.train, context.stage_before() / FILE)
     device = PartialState(cpu=context.device == "cpu").device
     torch.nn.Module.to(tuned, device)
-    full_score, allowed_drop = measure_heldout(tuned, context, Policy()).score, float(options["allowed_drop"])
-    if float(options["distill"]):
+    full_score, allowed_drop = measure_heldout(tuned, context, Policy()).score, options["allowed_drop"]
+    if options["distill"]:
         rows = with_cached(rows, context.folder / "teacher", name="teacher", compute=partial(full_logits, tuned))
     tuned.cpu()
 
@@ -186,8 +188,8 @@ def train_adapler(context: Context) -> Trained:
 
     torch.manual_seed(context.seed)
     start = tuned if options["start"] == "finetuned" else context.fresh()
-    model = with_contribution(start, int(options["contribution_size"]), eta=float(options["initial_eta"]))
-    fidelity = Fidelity(str(options["fidelity"]))
+    model = with_contribution(start, options["contribution_size"], eta=options["initial_eta"])
+    fidelity = Fidelity(options["fidelity"])
     recipe = Recipe(
         descend=partial(descend, options=options),
         predict=pruned_logits,
@@ -232,6 +234,6 @@ ADAPLER = Stage(
         ),
     ),
     after=SALIENCY,
-    changes=lambda config, options: {"contribution_size": int(options["contribution_size"])},
+    changes=lambda config, options: {"contribution_size": options["contribution_size"]},
     step_cost=lambda options: 1.4,  # one forward pass, two backward, the second only for the thresholds
 )

@@ -22,10 +22,11 @@ from accelerate import PartialState
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from efficient_bert.config import EfficientBertConfig
-from efficient_bert.engine.loop import Batch, run
+from efficient_bert.engine.batch import Batch
+from efficient_bert.engine.loop import run
 from efficient_bert.errors import InputError
 from efficient_bert.files import read_table, write_tables
-from efficient_bert.knobs import Knob, Value
+from efficient_bert.knobs import Knob, Values
 from efficient_bert.model import EfficientBertForSequenceClassification
 from efficient_bert.rows import Rows, chunks
 from efficient_bert.training import Context
@@ -86,7 +87,7 @@ def augment(context: Context) -> Path | None:
     Raises:
         InputError: no masked language model, one of another vocabulary, or no such vectors file, or a malformed one.
     """
-    if not int(context.options["augment_copies"]):
+    if not context.options["augment_copies"]:
         return None
     path, state = context.folder / FILE, PartialState(cpu=context.device == "cpu")
     if read_table(path, SCHEMA) is not None:
@@ -123,8 +124,8 @@ def shard_of(
         for copy in variants(
             row,
             choices,
-            copies=int(options["augment_copies"]),
-            chance=float(options["augment_chance"]),
+            copies=options["augment_copies"],
+            chance=options["augment_chance"],
             longest=longest,
             seed=context.seed,
         )
@@ -159,13 +160,13 @@ def digest(ids: Sequence[int]) -> bytes:
     return hashlib.blake2b(array("l", ids).tobytes(), digest_size=16).digest()
 
 
-def check_sources(config: EfficientBertConfig, options: Mapping[str, Value], vocabulary: Mapping[str, int]) -> None:
+def check_sources(config: EfficientBertConfig, options: Values, vocabulary: Mapping[str, int]) -> None:
     """Raise InputError where copies are wanted, but their words cannot come from where the options say.
 
     The masked language model's word pieces are read, which must be the backbone's; its weights are not.
     """
-    name, vectors = str(options["augment_model"]), str(options["augment_vectors"])
-    if not int(options["augment_copies"]):
+    name, vectors = options["augment_model"], options["augment_vectors"]
+    if not options["augment_copies"]:
         return
     if not name:
         raise InputError("augment_copies needs a masked language model; give augment_model a folder or a hub's name")
@@ -209,7 +210,7 @@ def load_pretrained(kind: Any, name: str, **options: Any) -> Any:
 def thesaurus_of(context: Context, longest: int) -> Thesaurus:
     """Load the masked language model and the vectors that the options name, for rows of at most `longest` pieces."""
     check_sources(context.model.config, context.options, context.vocabulary)
-    name, vectors = str(context.options["augment_model"]), str(context.options["augment_vectors"])
+    name, vectors = context.options["augment_model"], context.options["augment_vectors"]
     model, report = load_pretrained(AutoModelForMaskedLM, name, use_safetensors=True, output_loading_info=True)
     if report["missing_keys"]:
         raise InputError(
@@ -225,7 +226,7 @@ def thesaurus_of(context: Context, longest: int) -> Thesaurus:
     model.eval()
     model.to(PartialState(cpu=context.device == "cpu").device)
     words, vectors_file = tokenizer_of(name), Path(vectors) if vectors else None
-    return Thesaurus(words, model, vectors_file, int(context.options["augment_candidates"]))
+    return Thesaurus(words, model, vectors_file, context.options["augment_candidates"])
 
 
 def with_augmented(rows: Rows, path: Path | None) -> Rows:

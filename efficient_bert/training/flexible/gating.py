@@ -7,7 +7,7 @@ labels and the states that the gates read, in a pass at the label's width, are c
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from efficient_bert.config import EfficientBertConfig, example_fractions, kept_h
 from efficient_bert.engine.decisions import Decision, Policy, first_states
 from efficient_bert.engine.loop import Execution, run
 from efficient_bert.errors import InputError
-from efficient_bert.knobs import Knob, Value, format_numbers, parse_numbers
+from efficient_bert.knobs import Knob, Values, format_numbers, parse_numbers
 from efficient_bert.model import EfficientBertForSequenceClassification, rebuild
 from efficient_bert.policies.gates import (
     balanced_weights,
@@ -116,7 +116,7 @@ def gate_loss(
     inputs: Inputs,
     *,
     weights: Tensor,
-    options: Mapping[str, Value],
+    options: Values,
     heat: float | None = None,
 ) -> Tensor:
     """Compute the classes' losses, weighted, and the width's distance from its target.
@@ -130,8 +130,9 @@ def gate_loss(
     total = (losses * weights.to(losses)).sum()
     heads = model.config.num_attention_heads
     fractions = [kept_heads(width, heads) / heads for width in model.config.widths]
-    off_target = expected_width(logits.softmax(-1), fractions) - float(options["flops_target"])
-    return total + float(options["flops_lambda"]) * off_target.square()
+    off_target = expected_width(logits.softmax(-1), fractions) - options["flops_target"]
+    penalty: Tensor = options["flops_lambda"] * off_target.square()
+    return total + penalty
 
 
 def gated_logits(model: EfficientBertForSequenceClassification, inputs: Inputs) -> Tensor:
@@ -174,7 +175,7 @@ def heldout_folds(rows: int, seed: int) -> tuple[list[int], list[int]]:
     return order[cut:], order[:cut]
 
 
-def untouched_rows(rows: int, options: Mapping[str, Value], seed: int) -> Sequence[int]:
+def untouched_rows(rows: int, options: Values, seed: int) -> Sequence[int]:
     """Return the numbers of the held-out rows that the gates do not learn on."""
     return range(rows) if options["label_split"] == "train" else heldout_folds(rows, seed)[1]
 
@@ -186,10 +187,10 @@ def train_gates(context: Context) -> Trained:
     """
     options = context.options
     torch.manual_seed(context.seed)
-    model = with_gates(context.model, int(options["num_gates"]))
+    model = with_gates(context.model, options["num_gates"])
     torch.nn.Module.to(model, PartialState(cpu=context.device == "cpu").device)
 
-    label = partial(labels_of, model, tolerance=float(options["regression_threshold"]))
+    label = partial(labels_of, model, tolerance=options["regression_threshold"])
 
     def prepare(rows: Rows, name: str) -> Rows:
         named = with_cached(rows, context.folder / name / "labels", name="gate_label", compute=label)
@@ -197,8 +198,8 @@ def train_gates(context: Context) -> Trained:
 
     learn, select = (prepare(rows, name) for rows, name in zip(folds(context), ("learn", "select"), strict=True))
     labels = torch.stack([row["gate_label"] for row in learn])
-    weights = class_weights(str(options["class_weights"]), labels, len(model.config.widths))
-    steps = int(options["epochs"]) * len(learn) / int(options["batch_size"])
+    weights = class_weights(options["class_weights"], labels, len(model.config.widths))
+    steps = options["epochs"] * len(learn) / options["batch_size"]
     on_batch = partial(with_states, pad_token_id=model.config.padding)
 
     def descend(
@@ -225,13 +226,13 @@ def train_gates(context: Context) -> Trained:
     return replace(trained, model=trained.model.cpu().requires_grad_(True))
 
 
-def check_classes(config: EfficientBertConfig, options: Mapping[str, Value]) -> None:
+def check_classes(config: EfficientBertConfig, options: Values) -> None:
     """Raise InputError where there is no width to choose, or the classes' weights do not fit the widths."""
     if len(config.widths) < 2:
         widths = format_numbers(example_fractions(config.num_attention_heads))
         remedy = f"give --width-list {widths}" if "," in widths else "take a backbone of two heads or more"
         raise InputError(f"the widths are {list(config.widths)}, but gates choose among several; {remedy}")
-    text = str(options["class_weights"])
+    text = options["class_weights"]
     if text != "balanced":
         parse_class_weights(text, len(config.widths))
 
@@ -253,8 +254,8 @@ GATES = Stage(
     ),
     knobs=(Knob("num_gates", "gates, each for as many consecutive layers; 0 = one for each layer", 0, low=0),),
     after=FINAL,
-    changes=lambda config, options: new_gates(config, int(options["num_gates"])),
+    changes=lambda config, options: new_gates(config, options["num_gates"]),
     check=lambda config, options, vocabulary: check_classes(config, options),
-    step_cost=lambda options: 0.02 + (3.0 / float(options["epochs"]) if options["label_split"] == "train" else 0.0),
+    step_cost=lambda options: 0.02 + (3.0 / options["epochs"] if options["label_split"] == "train" else 0.0),
     untouched_rows=untouched_rows,
 )  # fmt: skip

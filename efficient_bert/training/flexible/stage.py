@@ -128,7 +128,7 @@ def train_jointly(context: Context, teaching: Teaching, *, grafts: Sequence[int]
         model: EfficientBertForSequenceClassification, inputs: Inputs, progress: Progress, backward: Backward
     ) -> Tensor:
         if progress.step in grafts:
-            graft(model, score_importance(model, context), alpha=float(context.options["graft_alpha"]))
+            graft(model, score_importance(model, context), alpha=context.options["graft_alpha"])
         return descend_jointly(model, inputs, teaching, backward)
 
     def rank(model: EfficientBertForSequenceClassification, score: float) -> float:
@@ -174,15 +174,15 @@ def train_widths(context: Context) -> Trained:
         tuple(model.config.widths[::-1]),
         depths=(1.0,),
         teacher=freeze_copy(context.model, context.device) if options["distill"] == "yes" else None,
-        answers=float(options["lambda1"]),
-        states=float(options["lambda2"]),
-        fidelity=Fidelity(str(options["fidelity"])),
+        answers=options["lambda1"],
+        states=options["lambda2"],
+        fidelity=Fidelity(options["fidelity"]),
     )
     steps = graft_steps(
         examples=len(context.train),
-        batch_size=int(options["batch_size"]),
-        epochs=int(options["epochs"]),
-        per_epoch=int(options["grafts"]),
+        batch_size=options["batch_size"],
+        epochs=options["epochs"],
+        per_epoch=options["grafts"],
     )
     grafts = steps if options["graft"] == "yes" else ()
     trained = train_jointly(replace(context, model=model), teaching, grafts=grafts)
@@ -198,10 +198,10 @@ def train_depths(context: Context) -> Trained:
         depths=tuple(model.config.depths[::-1]),
         rule=DepthRule(model.config.depth_rule),
         teacher=freeze_copy(context.model, context.device),
-        answers=float(options["lambda1"]),
-        states=float(options["lambda2"]),
+        answers=options["lambda1"],
+        states=options["lambda2"],
         same_width=options["teacher"] == "same",
-        fidelity=Fidelity(str(options["fidelity"])),
+        fidelity=Fidelity(options["fidelity"]),
     )
     rows = with_augmented(context.train, context.before / FILE if context.before else None)
     return train_jointly(replace(context, model=model, train=rows), teaching)
@@ -211,7 +211,7 @@ def train_final(context: Context) -> Trained:
     """Train all widths at all depths on the gold classes, if any epoch is wanted; then measure who leaves where."""
     config, model = context.model.config, copy_to_device(context.model, context.device)
     teaching = Teaching(tuple(config.widths[::-1]), tuple(config.depths[::-1]), DepthRule(config.depth_rule))
-    epochs = int(context.options["epochs"])
+    epochs = context.options["epochs"]
     trained = train_jointly(replace(context, model=model), teaching) if epochs else Trained(model.cpu())
     store_profiles(trained.model, context.heldout, device=context.device)
     return replace(trained, model=trained.model.cpu())
@@ -255,7 +255,7 @@ WIDTH = Stage(
     changes=new_widths,
     check=check_sources,
     # widths 1, .75, .5, .25, and the teacher's forward pass, on every copy
-    step_cost=lambda options: 2.9 * (1 + int(options["augment_copies"])),
+    step_cost=lambda options: 2.9 * (1 + options["augment_copies"]),
     untouched_rows=rows_without_importance,
 )
 

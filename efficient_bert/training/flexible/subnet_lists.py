@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from efficient_bert.config import EfficientBertConfig, example_fractions, kept_heads
 from efficient_bert.errors import InputError
-from efficient_bert.knobs import Value, format_numbers, parse_numbers
+from efficient_bert.knobs import Values, format_numbers, parse_numbers
 from efficient_bert.policies.subnets import DepthRule, count_layers
 
 
@@ -51,17 +51,17 @@ def parse_depths(text: str, config: EfficientBertConfig) -> tuple[float, ...]:
     return parse_fractions(text, kind="depth", keep=count_layers, total=config.num_hidden_layers, units="layers")
 
 
-def new_widths(config: EfficientBertConfig, options: Mapping[str, Value]) -> dict[str, Any]:
+def new_widths(config: EfficientBertConfig, options: Values) -> dict[str, Any]:
     """Return the configuration's new fields: the widths to train, ascending."""
-    return {"widths": parse_widths(str(options["list"]), config)[::-1]}
+    return {"widths": parse_widths(options["list"], config)[::-1]}
 
 
-def new_depths(config: EfficientBertConfig, options: Mapping[str, Value]) -> dict[str, Any]:
+def new_depths(config: EfficientBertConfig, options: Values) -> dict[str, Any]:
     """Return the configuration's new fields: the depths to train, ascending, and their exits where they are prefixes.
 
     The final head answers after each prefix.
     """
-    depths, rule = parse_depths(str(options["list"]), config)[::-1], DepthRule(str(options["rule"]))
+    depths, rule = parse_depths(options["list"], config)[::-1], DepthRule(options["rule"])
     inner = depths[:-1] if rule == DepthRule.PREFIX else ()
     exits = [count_layers(depth, config.num_hidden_layers) for depth in inner]
     return {"depths": depths, "depth_rule": rule.value, "exit_depths": exits, "shared_head": bool(exits)}

@@ -184,7 +184,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
 
 
 def test_a_run_stores_every_arm_and_reports(session: Session) -> None:
-    """The first run plans, trains, stores the full model and three arms, prints them, and writes the page."""
+    """The first run plans, trains, stores the full model and three arms, names all that it made, writes the page."""
     assert session.first.code == 0, session.first.err
     records = session.first.records
     assert [(record["method"], record["knobs"]) for record in records] == [
@@ -203,6 +203,13 @@ def test_a_run_stores_every_arm_and_reports(session: Session) -> None:
     assert "synthetic data made by this project" in session.first.out
     page = (session.folder / "report" / "index.html").read_text(encoding="utf8")
     assert all(record["run_id"] in page for record in records)
+    *_, finetune, truncate, exits, report = session.first.out.splitlines()
+    assert report == f"report: {session.folder / 'report' / 'index.html'}"
+    models = dict(line.split(": ") for line in (finetune, truncate, exits))
+    assert set(models) == {"finetune", "truncate", "exits"}
+    for stage, folder in models.items():
+        assert Path(folder).name.startswith(f"{stage}-")
+        assert (Path(folder) / "model.safetensors").is_file()
 
 
 def test_the_same_run_again_computes_nothing(session: Session) -> None:
@@ -215,6 +222,9 @@ def test_the_same_run_again_computes_nothing(session: Session) -> None:
     assert again.planned("cached") == 7
     assert again.planned("to do") == 0
     assert again.err == ""
+    replaced = f"report    the one in {session.folder / 'report'} will be replaced"
+    assert again.out.splitlines().count(replaced) == 1
+    assert replaced not in session.first.out.splitlines()
 
 
 def test_fresh_does_everything_again_with_the_same_result(session: Session, tmp_path: Path) -> None:

@@ -18,13 +18,15 @@ OPTIONS = {
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_names_what_exists(name: str) -> None:
-    """Tasks, stage options and knobs are known, and their values lie within bounds."""
+    """Tasks, stage options and knobs are known, and their values are of the knob's type and within its bounds."""
     preset = PRESETS[name]
     assert set(preset.tasks) <= set(TASKS)
     for task in ("demo", *preset.tasks):
         found = preset.on(task)
         for known, given in ((OPTIONS, found.options), (KNOBS, found.knobs)):
-            assert {key: known[key].parse(value) for key, value in given.items()} == dict(given)
+            assert {key: repr(known[key].parse(value)) for key, value in given.items()} == {
+                key: repr(value) for key, value in given.items()
+            }
 
 
 def test_a_task_may_differ() -> None:

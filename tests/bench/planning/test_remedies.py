@@ -11,7 +11,7 @@ import pytest
 
 from bench.errors import InputError
 from bench.planning.describe import describe
-from bench.planning.plan import Plan
+from bench.planning.plan import Plan, parse_settings
 from bench.planning.settings import Settings
 from bench.registry import METHODS, all_knobs, stages_of
 from efficient_bert import EfficientBertConfig
@@ -49,7 +49,7 @@ class Asked:
             knobs={name: (value,) for name, value in self.given.items() if "." not in name},
             options={name: value for name, value in self.given.items() if "." in name},
         )
-        return replace(sound_plan(), config=config, settings=settings)
+        return replace(sound_plan(), config=config, settings=parse_settings(settings))
 
     def refusal(self) -> str:
         """The line that refuses it, empty where it is accepted."""

@@ -71,7 +71,7 @@ def test_the_limit_is_the_same_everywhere(
 def test_what_is_no_number_is_never_chosen(score: float, speedup: float) -> None:
     """An undefined score or speed-up, or one that saves nothing, is no choice; the refusal is one sentence."""
     assert not (holds_up(score, 0.9, 0.01) and is_faster(speedup))
-    with pytest.raises(InputError, match=r"none of 1 points is faster and loses at most 0\.01 of 0\.900"):
+    with pytest.raises(InputError, match=r"of its score, 0\.900: of the 1 tried, none is faster and has a score; "):
         best_point(Point({}, 0.9, 1.0), [Point({}, score, speedup)], allowed_drop=0.01)
 
 

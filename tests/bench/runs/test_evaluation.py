@@ -19,7 +19,7 @@ from bench.store.stored_examples import EXAMPLE_SCHEMA
 from efficient_bert import Batch, EfficientBertForSequenceClassification, run
 from efficient_bert.cost.flops import full_flops, trace_flops
 from efficient_bert.engine.decisions import Policy
-from efficient_bert.engine.loop import Output
+from efficient_bert.engine.recorder import Output
 from efficient_bert.policies.exit_rules import replay
 from tests.support.tiny import VOCABULARY, everything, tiny_config, tiny_model
 

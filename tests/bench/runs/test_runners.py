@@ -14,7 +14,7 @@ from bench.runs.evaluation import evaluate
 from efficient_bert import EfficientBertConfig, run
 from efficient_bert.cost.flops import full_flops, trace_flops
 from efficient_bert.engine.decisions import Policy
-from efficient_bert.engine.loop import Output
+from efficient_bert.engine.recorder import Output
 from efficient_bert.rows import Rows
 from tests.support.tiny import everything, tiny_config, tiny_model
 

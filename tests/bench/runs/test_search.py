@@ -37,10 +37,13 @@ def test_the_fastest_point_that_holds_up_is_chosen() -> None:
 
 
 def test_no_point_is_chosen_where_none_holds_up() -> None:
-    """A slower point is no choice, nor is one that loses more; the refusal names the best."""
-    found = [Point({}, 0.95, 0.99), Point({}, 0.7, 3.0)]
-    with pytest.raises(InputError, match=r"none of 2 points .* loses at most 0.01 of 0.900; the best scores 0.950"):
-        best_point(FULL, found, allowed_drop=0.01)
+    """A slower point is no choice, nor is one that loses more; one plain line says so."""
+    slower, worse = Point({}, 0.95, 0.99), Point({}, 0.7, 3.0)
+    begin = r"^no setting is faster than the full model and loses at most 0\.01 of its score, 0\.900: of the "
+    with pytest.raises(InputError, match=begin + r"2 tried, the best of the faster ones scores 0\.700; try other "):
+        best_point(FULL, [slower, worse], allowed_drop=0.01)
+    with pytest.raises(InputError, match=begin + "1 tried, none is faster and has a score; try other "):
+        best_point(FULL, [slower], allowed_drop=0.01)
 
 
 def test_an_entry_comes_back_as_it_is_typed(tmp_path: Path) -> None:

@@ -180,6 +180,10 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "missing": (lambda spec: spec.pop("seed"), "it has no seed"),
     "text": (lambda spec: spec.update(task=3), "task is 3, but it is a text"),
     "number": (lambda spec: spec.update(seed=-1), "seed is -1, but it is a whole number of 0 or more"),
+    "huge": (lambda spec: spec.update(seed=1e99), "seed is 1e+99, but it is a whole number of 0 or more"),
+    "text for a number": (lambda spec: spec.update(seed="x"), 'seed is "x", but it is a whole number of 0 or more'),
+    "truth": (lambda spec: spec.update(finetune_seed=True), "finetune_seed is true, but it is a whole number"),
+    "nothing": (lambda spec: spec.update(rounds=None), "rounds is null, but it is a whole number of 0 or more"),
     "neither": (lambda spec: spec.update(train_rows="all"), 'train_rows is "all", but it is a whole number'),
     "value": (lambda spec: spec["options"]["finetune"].update(epochs=None), "options.finetune.epochs is null"),
     "list": (lambda spec: spec.update(jobs="all"), 'jobs is "all", but it is a list'),
@@ -204,15 +208,64 @@ def test_a_file_that_is_no_json_is_refused_by_its_name(tmp_path: Path) -> None:
     assert f"{path} is missing" in refused(path)
     path.write_text("{", encoding="utf8")
     assert f"{path} is damaged" in refused(path)
+    path.write_text('{"kind": "run", "kind": "job"}', encoding="utf8")
+    assert f'{path} is damaged: field "kind" stands there twice' in refused(path)
     path.write_text("[]", encoding="utf8")
     assert f"{path} is damaged: it holds a list of 0" in refused(path)
+
+
+def set_option(**values: object) -> Callable[[dict[str, Any]], object]:
+    """An edit of the options of fine-tuning."""
+    return lambda spec: spec["options"]["finetune"].update(values)
+
+
+WRONG: dict[str, tuple[str, Callable[[dict[str, Any]], object], str]] = {
+    "task": ("demo-entropy_exit", lambda spec: spec.update(task="demos"), "no task is called 'demos'. Did you mean"),
+    "split": ("exits", lambda spec: spec.update(split="val"), "task 'demo' has no split 'val'; there are: train"),
+    "method": ("demo-entropy_exit", lambda spec: spec.update(method="entropy"), "no method is called 'entropy'"),
+    "backend": ("demo-entropy_exit", lambda spec: spec.update(backend="tpu"), "no backend is called 'tpu'"),
+    "stage": ("exits", lambda spec: spec.update(stage="exit"), "no stage is called 'exit'. Did you mean 'exits'?"),
+    "preset": ("exits", lambda spec: spec.update(preset="slow"), "no preset is called 'slow'; there are: quick"),
+    "device": ("exits", lambda spec: spec.update(device="tpu"), "device is 'tpu', but it is cpu or cuda"),
+    "length": ("exits", lambda spec: spec.update(max_length=0), "max_length is 0, but backbone 'bert' takes 3 to 64"),
+    "seed": ("exits", lambda spec: spec.update(seed=2**32), "seed is 4294967296, but it is 0 to 4294967295"),
+    "first seed": ("demo-full", lambda spec: spec.update(finetune_seed=10**9 * 5), "finetune_seed is 5000000000"),
+    "rows": ("demo-full", lambda spec: spec.update(train_rows=0, eval_rows=0), "eval_rows is 0, but it is 1 or more"),
+    "knob": ("demo-entropy_exit", lambda spec: spec["knobs"].update(phi=1), "has the knob 'phi'; they have: exit_"),
+    "knob's value": (
+        "demo-entropy_exit",
+        lambda spec: spec["knobs"].update(exit_threshold="x"),
+        "exit_threshold is 'x', but it takes a number in [0, inf)",
+    ),
+    "point": (
+        "demo-entropy_exit",
+        lambda spec: spec["knobs"].update(exit_threshold=1e99),
+        "exit_threshold is 1e+99, but the entropy of 2 classes lies in [0, 0.693]",
+    ),
+    "knob of a stage": ("adapler", lambda spec: spec["knobs"].update(phi=-1), "phi is -1.0, but it lies in [0, 1e+06]"),
+    "option": ("demo-full", set_option(x=1), "has the training option 'finetune.x'"),
+    "option's value": ("finetune", set_option(epochs=0), "epochs is 0, but it lies in [1, 1000]"),
+    "option's kind": ("exits", set_option(epochs=True), "epochs is True, but it takes a whole number"),
+    "option's choice": ("exits", set_option(precision="half"), "precision is 'half', but it is one of auto, bf16, no"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_value_is_refused_by_the_name_of_its_spec(wrong: str, written: Written, tmp_path: Path) -> None:
+    """A name that does not exist and a value out of bounds is one line with the spec, and nothing is made."""
+    name, edit, problem = WRONG[wrong]
+    path = edited(written.path(name), tmp_path, edit)
+    line = refused(path, "--store", tmp_path / "store")
+    assert line.startswith(f"bench: spec {path.stem}: ")
+    assert problem in line
+    assert not (tmp_path / "store").exists()
 
 
 OTHERS: dict[str, tuple[str, Callable[[dict[str, Any]], object], str]] = {
     "rows": ("finetune", lambda spec: spec.update(train_rows=30), "finetune.train, finetune.heldout differ"),
     "seed": ("finetune", lambda spec: spec.update(finetune_seed=4), "finetune.seed"),
-    "option": ("finetune", lambda spec: spec["options"]["finetune"].update(epochs=2), "id differ"),
-    "strange option": ("finetune", lambda spec: spec["options"]["finetune"].update(x=2), "options.finetune.x differ"),
+    "option": ("finetune", set_option(epochs=2), "id differ"),
+    "strange option": ("finetune", set_option(x=2), "options.finetune.x differ"),
     "strange knob": ("finetune", lambda spec: spec["knobs"].update(x=2), "knobs.x differ"),
     "no knob": ("adapler", lambda spec: spec["knobs"].pop("phi"), "knobs.phi differ"),
     "evaluation": ("demo-full", lambda spec: spec.update(eval_rows=5), "run.evaluation differ"),

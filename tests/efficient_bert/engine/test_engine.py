@@ -14,7 +14,7 @@ from torch import Tensor
 
 from efficient_bert import Batch, EfficientBertForSequenceClassification, Execution, InputError, run
 from efficient_bert.engine.decisions import Decision, Policy, View
-from efficient_bert.engine.loop import Output
+from efficient_bert.engine.recorder import Output
 from efficient_bert.engine.trace import Trace
 from efficient_bert.model import ExitHead
 from tests.support.tiny import SHAPES, everything, rows_of, tiny_batch, tiny_model

@@ -11,7 +11,7 @@ from torch import Tensor
 from bench.commands.flags import given_values
 from bench.registry import METHODS, all_knobs
 from efficient_bert import InputError, run
-from efficient_bert.engine.loop import Output
+from efficient_bert.engine.recorder import Output
 from efficient_bert.methods.flexible import FLEXIBLE
 from efficient_bert.methods.prefix_exit import PREFIX_EXIT
 from efficient_bert.methods.static_subnet import STATIC_SUBNET

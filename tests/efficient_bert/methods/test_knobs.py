@@ -27,6 +27,7 @@ def test_values_become_the_knobs_type(knob: Knob, given: Value, expected: Value)
 
 @pytest.mark.parametrize(("knob", "given", "rule"), [
     (COUNT, "2.5", "a whole number"), (COUNT, "x", "a whole number"), (COUNT, "", "a whole number"),
+    (COUNT, True, "a whole number"), (RATE, False, "takes a number"),
     (COUNT, "nan", "a whole number"), (COUNT, "inf", "a whole number"), (COUNT, "1e400", "a whole number"),
     (COUNT, "0", r"in \[1, 10\]"), (COUNT, 11, r"in \[1, 10\]"),
     (RATE, "fast", "takes a number"), (RATE, "nan", "takes a number"), (RATE, "inf", "takes a number"),

@@ -22,7 +22,7 @@ from efficient_bert.cost.counters import count_with_fvcore, count_with_torch
 from efficient_bert.cost.flops import full_flops, trace_flops
 from efficient_bert.engine import states as executions
 from efficient_bert.engine.decisions import Decision, Policy, View
-from efficient_bert.engine.loop import Output
+from efficient_bert.engine.recorder import Output
 from efficient_bert.explainers.attribution import gradient_times_input
 from efficient_bert.fidelity import Fidelity
 from efficient_bert.policies.contribution import contribution_policy, contribution_shares, soft_removal
