@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,24 +23,15 @@ from efficient_bert.export import OPSET, Precision, export_graph
 from efficient_bert.export.layers import quantize
 from efficient_bert.policies.contribution import contribution_policy
 from tests.conftest import DATA, MiniLM
+from tests.support.points import knobs_of
 from tests.support.tiny import VOCABULARY, tiny_model
 
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
-KNOBS: Mapping[str, Mapping[str, Any]] = {
-    "entropy_exit": {"exit_threshold": 1.0},
-    "prefix_exit": {"exit_threshold": 1.0, "exit_width": 0.5},
-    "flexible": {"exit_threshold": 0.3},
-    "static_subnet": {"width_mult": "0.5,0.75", "depth_mult": 0.5},
-    "adapler": {"eta_scale": 3.0},
-}
-"""Values at which something happens on random models of four layers."""
 
 
 def policy_of(name: str, model: EfficientBertForSequenceClassification) -> Policy:
     """A method's policy at knobs at which it does something."""
-    method = METHODS[name]
-    knobs = {**{knob.name: knob.default for knob in all_knobs(method)}, **KNOBS.get(name, {})}
-    return method.policy(model, method.calibrate(model, None, knobs))
+    return METHODS[name].policy(model, knobs_of(name, model))
 
 
 def session_of(
