@@ -72,6 +72,7 @@ ENGINE = {
 
 MAY_USE_ENGINE = {
     "bench/backends/runners.py": {"efficient_bert.engine.loop.run", "efficient_bert.engine.batch.Batch"},
+    "bench/backends/huggingface.py": {"efficient_bert.engine.batch.pad_rows"},
     "bench/runs/estimate.py": {f"efficient_bert.training.batches.{name}" for name in ("LengthBuckets", "collate")},
 }
 """Module of bench -> what it may use of these: a runner answers, and a training step that is timed has labels."""

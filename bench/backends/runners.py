@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
+
+from bench.data.loading import DATA_SEED
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +23,10 @@ if TYPE_CHECKING:
 
     Counts = tuple[torch.Tensor, torch.Tensor]
     """FLOPs of what ran and of the full model, (B,) int64 each."""
+
+
+CALIBRATION = 128
+"""Training rows from which an engine learns which values occur."""
 
 
 class Runner(Protocol):
@@ -73,6 +81,7 @@ class Subject:
         knobs: values of the method's knobs, a control's shares as they were measured.
         full_config: of the full model that it is compared with.
         device: where the model is.
+        calibration: returns training rows, for engines that learn from examples which values occur.
     """
 
     model: EfficientBertForSequenceClassification
@@ -80,6 +89,7 @@ class Subject:
     knobs: Mapping[str, Any]
     full_config: EfficientBertConfig
     device: str
+    calibration: Callable[[], Rows] = tuple
 
     def runner(self) -> EagerRunner:
         """Make a runner of the model as it is, in PyTorch."""
@@ -180,7 +190,16 @@ def make_subject(
     """
     model = models[arm.job.id]
     knobs = arm.method.calibrate(model, rows, arm.knobs)
-    return Subject(model, arm.method, knobs, plan.config, plan.settings.device)
+    calibration = partial(calibration_rows, plan)
+    return Subject(model, arm.method, knobs, plan.config, plan.settings.device, calibration)
+
+
+def calibration_rows(plan: Plan) -> Rows:
+    """Draw training rows, the same for every arm."""
+    train = plan.data.train
+    draw = random.Random(DATA_SEED)  # noqa: S311 - a draw, no secret
+    rows: Rows = train.select(draw.sample(range(len(train)), min(CALIBRATION, len(train)))).to_list()
+    return rows
 
 
 def make_measured_runner(

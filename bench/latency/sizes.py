@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -124,7 +125,7 @@ def make_subject(config: EfficientBertConfig, profile: Profile, device: str) -> 
         stage="",
         policy=lambda model, knobs: profile.policy(model),
     )
-    return Subject(move(model, device), method, {}, config, device)
+    return Subject(move(model, device), method, {}, config, device, partial(random_rows, 32, 64, seed=0))
 
 
 def random_rows(count: int, length: int, *, seed: int) -> Rows:

@@ -40,20 +40,30 @@ class Embeddings(nn.Module):
         return self.dropout(embedded) if self.training else embedded
 
 
+class Dense(nn.Linear):
+    """A dense layer of which a part runs: its first outputs, from its first inputs."""
+
+    def part(self, inputs: Tensor, outputs: int) -> Tensor:
+        """Compute the first `outputs` outputs from the first n inputs, and only those: (..., n) -> (..., outputs)."""
+        width = inputs.shape[-1]
+        weight = self.weight if width == self.in_features else self.weight[:, :width]
+        if outputs == self.out_features:
+            return F.linear(inputs, weight, self.bias)
+        return F.linear(inputs, weight[:outputs], self.bias[:outputs])
+
+
 class Projection(nn.Module):
     """Dense, dropout, residual, layer norm: the end of both halves of a layer."""
 
     def __init__(self, inputs: int, config: EfficientBertConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(inputs, config.hidden_size)
+        self.dense = Dense(inputs, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, inputs: Tensor, residual: Tensor) -> Tensor:
         """Project inputs through their first n columns and add the residual: (..., n), (..., D) -> (..., D)."""
-        width = inputs.shape[-1]
-        weight = self.dense.weight if width == self.dense.in_features else self.dense.weight[:, :width]
-        projected = F.linear(inputs, weight, self.dense.bias)
+        projected = self.dense.part(inputs, self.dense.out_features)
         if self.training:
             projected = self.dropout(projected)
         # In place, and the norm written out: for one short sequence an allocation or a module call costs as much.
@@ -69,9 +79,9 @@ class SelfAttention(nn.Module):
 
     def __init__(self, config: EfficientBertConfig, inner: int) -> None:
         super().__init__()
-        self.query = nn.Linear(config.hidden_size, inner)
-        self.key = nn.Linear(config.hidden_size, inner)
-        self.value = nn.Linear(config.hidden_size, inner)
+        self.query = Dense(config.hidden_size, inner)
+        self.key = Dense(config.hidden_size, inner)
+        self.value = Dense(config.hidden_size, inner)
 
 
 class Attention(nn.Module):
@@ -88,7 +98,7 @@ class Intermediate(nn.Module):
 
     def __init__(self, config: EfficientBertConfig, neurons: int) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, neurons)
+        self.dense = Dense(config.hidden_size, neurons)
 
 
 class Layer(nn.Module):
@@ -115,22 +125,15 @@ class Layer(nn.Module):
         inner = heads * self.head_size
         projections = self.attention.self
         queries = hidden if queries is None else queries
-        query = first_rows(projections.query, inner, queries)
-        key, value = (first_rows(dense, inner, hidden) for dense in (projections.key, projections.value))
+        query = projections.query.part(queries, inner)
+        key, value = (dense.part(hidden, inner) for dense in (projections.key, projections.value))
         hidden = self.attention.output(attend(query, key, value), queries)
-        widened = first_rows(self.intermediate.dense, self.neurons(heads), hidden)
+        widened = self.intermediate.dense.part(hidden, self.neurons(heads))
         # in place where no gradient will ask for the input: a fresh (..., F) tensor is the layer's largest
         in_place = self.gelu and not torch.is_grad_enabled()
         activated = torch.ops.aten.gelu_(widened) if in_place else self.activation(widened)
         narrowed: Tensor = self.output(activated, hidden)
         return narrowed
-
-
-def first_rows(dense: nn.Linear, rows: int, inputs: Tensor) -> Tensor:
-    """Compute the first `rows` outputs of a dense layer, and only those: (..., D) -> (..., rows)."""
-    if rows == dense.out_features:
-        return F.linear(inputs, dense.weight, dense.bias)
-    return F.linear(inputs, dense.weight[:rows], dense.bias[:rows])
 
 
 class Encoder(nn.Module):

@@ -78,3 +78,20 @@ def trace_of_passes(passes: Sequence[Pass], *, config: EfficientBertConfig, poli
         head_runs=exits + (depths == len(order)),
         decision_macs=macs,
     )
+
+
+def output_of_full_passes(logits: torch.Tensor, lengths: Sequence[int], *, config: EfficientBertConfig) -> Output:
+    """Make the output of full passes over B examples: every layer on every token, (B, C) logits, B lengths."""
+    heads, layers = np.array(config.heads_by_layer), config.num_hidden_layers
+    passes = [
+        Pass(
+            length=length,
+            logits=answer[None].numpy(),
+            kept=np.tile(np.arange(length), layers),
+            tokens=np.full(layers, length),
+            heads=heads,
+            macs=np.array([], np.int64),
+        )
+        for answer, length in zip(logits, lengths, strict=True)
+    ]
+    return output_of_passes(passes, config=config, policy=Policy())

@@ -13,7 +13,7 @@ from bench.backends.onnx_runtime import OnnxRunner
 from bench.backends.runners import Subject, answer
 from bench.registry import BACKENDS, METHODS
 from bench.runs.evaluation import evaluate
-from tests.support.deciding import knobs_of
+from tests.support.points import knobs_of
 from tests.support.tiny import tiny_config, tiny_model
 
 ROWS: list[Mapping[str, Any]] = [

@@ -23,7 +23,7 @@ from efficient_bert.export import OPSET, Precision, export_graph
 from efficient_bert.export.layers import quantize
 from efficient_bert.policies.contribution import contribution_policy
 from tests.conftest import DATA, MiniLM
-from tests.support.deciding import policy_of
+from tests.support.points import policy_of
 from tests.support.tiny import VOCABULARY, tiny_model
 
 WIDTHS = (0.25, 0.5, 0.75, 1.0)

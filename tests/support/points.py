@@ -1,4 +1,4 @@
-"""Methods at knobs at which something happens on random models of four layers."""
+"""A point of each method at which something happens on random models of four layers."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ KNOBS: Mapping[str, Mapping[str, Any]] = {
 
 
 def knobs_of(name: str, model: EfficientBertForSequenceClassification) -> Mapping[str, Any]:
-    """A method's knobs, at defaults where nothing else is needed."""
+    """The knob values of a method, a control's shares as the model's configuration has them."""
     method = METHODS[name]
-    return method.calibrate(
-        model, None, {**{knob.name: knob.default for knob in all_knobs(method)}, **KNOBS.get(name, {})}
-    )
+    knobs = {**{knob.name: knob.default for knob in all_knobs(method)}, **KNOBS.get(name, {})}
+    return method.calibrate(model, None, knobs)
 
 
 def policy_of(name: str, model: EfficientBertForSequenceClassification) -> Policy:
