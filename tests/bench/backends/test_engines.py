@@ -18,7 +18,7 @@ from bench.planning.settings import Settings
 from bench.registry import BACKENDS, METHODS
 from efficient_bert import EfficientBertForSequenceClassification
 from efficient_bert.encoder.packing import PackedDense
-from efficient_bert.engine.loop import Output
+from efficient_bert.engine.recorder import Output
 from tests.support.points import knobs_of
 from tests.support.tiny import VOCABULARY, tiny_model
 from tests.support.tiny_files import write_backbone, write_sst2

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
+import venv
+from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from packaging.requirements import Requirement
 
 from bench.data.loading import encode
 from bench.data.windows import windows
@@ -30,19 +33,35 @@ TEXTS = (
     "  the\tcast  ",
     "unheard wörds ☃ " + "good bad " * 40,
 )
-WITHOUT_TORCH = """
-import sys
+NEEDED = ("onnxruntime", "tokenizers", "numpy")
+"""What an exported folder needs, as its README says."""
 
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"torch", "transformers", "efficient_bert", "bench", "onnx"}:
-            raise ImportError(name + " must not be needed")
 
-sys.meta_path.insert(0, Refuse())
-sys.path.insert(0, FOLDER)
-sys.argv = ["example.py", *TEXTS]
-exec(open(FOLDER + "/example.py").read(), {"__name__": "__main__", "__file__": FOLDER + "/example.py"})
-"""
+@pytest.fixture(scope="module")
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of a new environment that has what an exported folder needs, and what that needs, alone."""
+    folder = tmp_path_factory.mktemp("bare")
+    venv.create(folder, with_pip=False, symlinks=True)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    for name in requirements(NEEDED):
+        for file in metadata.files(name) or ():
+            top, source = file.parts[0], Path(str(metadata.distribution(name).locate_file("")))
+            if top != ".." and not (packages / top).exists():
+                (packages / top).symlink_to(source / top)
+    return folder / "bin" / "python"
+
+
+def requirements(names: Iterable[str]) -> set[str]:
+    """The names of these distributions and of all that they require here, without extras."""
+    known: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in known:
+            known.add(name)
+            wanted = map(Requirement, metadata.requires(name) or ())
+            waiting += [each.name for each in wanted if each.marker is None or each.marker.evaluate({"extra": ""})]
+    return known
 
 
 @pytest.fixture(scope="module")
@@ -122,14 +141,18 @@ def test_workers_and_threads(exported: Path) -> None:
         ready.batch(TEXTS, workers=0)
 
 
-def test_a_moved_folder_runs_without_torch(exported: Path, tmp_path: Path) -> None:
-    """The example runs from another path where torch, transformers and this project cannot be imported."""
+def test_a_moved_folder_runs_without_torch(exported: Path, bare_python: Path, tmp_path: Path) -> None:
+    """The example runs from another path, in an environment that has neither torch, transformers nor this project."""
     moved = tmp_path / "else where"
     shutil.copytree(exported, moved)
-    head = f"FOLDER = {str(moved)!r}\nTEXTS = ['the film was fine']\n"
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", head + WITHOUT_TORCH], capture_output=True, text=True, check=False, cwd=tmp_path
-    )
+
+    def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [str(bare_python), "-E", "-s", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+
+    for absent in ("torch", "transformers", "onnx", "efficient_bert", "bench"):
+        assert f"No module named '{absent}'" in ask("-c", f"import {absent}").stderr
+    done = ask(str(moved / "example.py"), "the film was fine")
     assert done.returncode == 0, done.stderr
     assert f"answer         {load(exported)('the film was fine').label}" in done.stdout
 
