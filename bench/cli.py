@@ -303,10 +303,7 @@ def advise_command(runs: Path, max_drop: float, latency: str, task: str | None) 
     from analysis.tables.verdict import paragraph, verdict
     from bench.store.locations import finished_runs
 
-    known = Runs.read(*finished_runs(runs, task))
-    if len(known.by_task) > 1:
-        raise InputError(f"{runs} holds runs of tasks {', '.join(known.by_task)}; choose one with --task")
-    advice = advise(known, max_drop=max_drop, percentile=latency)
+    advice = advise(Runs.read(*finished_runs(runs, task)), max_drop=max_drop, percentile=latency)
     click.echo(f"{visible(paragraph(advice))}\n")
     print_summary(verdict(advice))
 

@@ -184,7 +184,7 @@ def advise(runs: Runs, *, max_drop: float = TOLERANCE, percentile: str = "p50") 
     if not 0 <= max_drop <= 1:
         raise InputError(f"the loss that is allowed is {max_drop:g}, but it lies in [0, 1]; 0.01 is usual")
     if len(runs.by_task) > 1:
-        raise InputError(f"these runs are of tasks {', '.join(runs.by_task)}; choose one of them")
+        raise InputError(f"these runs are of tasks {', '.join(runs.by_task)}; choose one with --task")
     group = largest_group(runs)
     if group is None:
         raise InputError(
@@ -192,14 +192,13 @@ def advise(runs: Runs, *, max_drop: float = TOLERANCE, percentile: str = "p50") 
         )
     left_out = {arm.label: reason for arm in runs.arms if (reason := exclusion(arm, group, runs))}
     compared = [arm for arm in group.arms if arm.label not in left_out]
-    (timed,) = timed_examples(group.full, runs)
     return Advice(
         task=group.full.first.task,
         metric=first_metric(group.full),
         percentile=percentile,
         max_drop=max_drop,
         setting=group.setting,
-        timed=len(timed),
+        timed=max(map(len, timed_examples(group.full, runs))),
         sessions=most_sessions(compared),
         candidates=tuple(_candidates(compared, group, max_drop, PERCENTILES[percentile])),
         left_out=left_out,
