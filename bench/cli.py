@@ -50,7 +50,7 @@ def bench() -> None:
     """Train, run and honestly measure input-adaptive BERT.
 
     `bench run --task demo` needs no download; `bench list` names tasks, methods, backends, explainers, metrics,
-    plots and presets.
+    plots and presets. `bench advise` says which of the models that were measured to deploy, or that none is worth it.
     """
 
 
@@ -287,6 +287,38 @@ def compare_command(a: str, b: str, store: Path) -> None:
         raise InputError(f"{a} and {b} lie in different folders; give two runs of one")
     one, other = (folders[run].name if run in folders else run for run in (a, b))
     print_summary(comparison(open_runs(roots.pop()), one, other))
+
+
+@bench.command("advise")
+@click.argument("runs", type=FOLDER)
+@click.option(
+    "--max-drop",
+    type=Share(0, 1),
+    default=0.01,
+    show_default=True,
+    help="How much of the full model's score may be lost, with 95 % confidence.",
+)
+@click.option(
+    "--latency",
+    type=click.Choice(["p50", "p90", "p99"]),
+    default="p50",
+    show_default=True,
+    help="Percentile by which arms are compared.",
+)
+@click.option("--task", type=Name(TASKS), help="Whose runs, where there are several tasks.")
+def advise_command(runs: Path, max_drop: float, latency: str, task: str | None) -> None:
+    """Say which model to deploy: the fastest in RUNS, on any engine, that loses little enough; or a plain no.
+
+    RUNS is a store, its runs/ folder or a pack. A no is an answer too: the exit code is 0.
+    """
+    from analysis.tables.advice import advise
+    from analysis.tables.frames import Runs
+    from analysis.tables.verdict import paragraph, verdict
+    from bench.store.locations import finished_runs
+
+    advice = advise(Runs.read(*finished_runs(runs, task)), max_drop=max_drop, percentile=latency)
+    click.echo(f"{visible(paragraph(advice))}\n")
+    print_summary(verdict(advice))
 
 
 @bench.command("pack")

@@ -11,10 +11,12 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.tables.advice import advise, largest_group
 from analysis.tables.frames import REFERENCE, Runs
 from analysis.tables.selection import RULE, first_metric
 from analysis.tables.summary import facts, format_value, format_with_mark, heading, is_headline, metrics_with_values
 from analysis.tables.table import table
+from analysis.tables.verdict import Line, headings, left_out, lines, notes, paragraph
 from bench.registry import METRICS
 from bench.store.records import Record
 
@@ -63,12 +65,24 @@ class FigureView:
 
 
 @dataclass(frozen=True)
+class VerdictView:
+    """Which model to deploy: a paragraph, a table, what its numbers mean, and which arms are left out and why."""
+
+    paragraph: str
+    headings: tuple[str, ...]
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Section:
     """One task of the report.
 
     Attributes:
         task, slug: its name, and that as an anchor and a part of file names.
         synthetic: whether the project made its data.
+        verdict: which model to deploy; None where no full model was timed.
         facts: what the numbers belong to, as (subject, statement).
         rule: how held-out data chose.
         headings, rows: the table; `headline` are the columns that a card repeats.
@@ -79,6 +93,7 @@ class Section:
     task: str
     slug: str
     synthetic: bool
+    verdict: VerdictView | None
     facts: tuple[tuple[str, str], ...]
     rule: str
     headings: tuple[str, ...]
@@ -116,6 +131,7 @@ def section(task: str, runs: Runs, figures: tuple[FigureView, ...]) -> Section:
         task=task,
         slug=slug(task),
         synthetic=bool(frame["synthetic"].any()),
+        verdict=view_verdict(runs),
         facts=facts(runs),
         rule=RULE.format(metric=first_metric(runs.arms[0])),
         headings=tuple(heading(name, frame) for name in names),
@@ -123,6 +139,20 @@ def section(task: str, runs: Runs, figures: tuple[FigureView, ...]) -> Section:
         rows=tuple(_rows(frame, names)),
         figures=figures,
         environment=tuple(_environment(runs)),
+    )
+
+
+def view_verdict(runs: Runs) -> VerdictView | None:
+    """Return the advice on one task at the usual limit and the median; None where no full model was timed."""
+    if largest_group(runs) is None:
+        return None
+    advice = advise(runs)
+    return VerdictView(
+        paragraph=paragraph(advice),
+        headings=headings(advice),
+        lines=lines(advice),
+        notes=tuple(notes(advice)),
+        left_out=tuple(left_out(advice)),
     )
 
 

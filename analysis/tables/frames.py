@@ -137,9 +137,10 @@ class Runs:
         tasks = sorted({record.task for record in self.records})
         if len(tasks) == 1:
             return {tasks[0]: self}
-        return {task: self._only(record for record in self.records if record.task == task) for task in tasks}
+        return {task: self.only(record for record in self.records if record.task == task) for task in tasks}
 
-    def _only(self, records: Iterable[Record]) -> Runs:
+    def only(self, records: Iterable[Record]) -> Runs:
+        """Return those of the runs that have these records."""
         kept = tuple(records)
         return Runs(records=kept, frames={record.run_id: self.frames[record.run_id] for record in kept})
 

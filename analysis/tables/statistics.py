@@ -46,6 +46,10 @@ class Interval:
     high: float
 
 
+UNKNOWN = Interval(math.nan, math.nan, math.nan)
+"""Of nothing that could be measured."""
+
+
 @dataclass(frozen=True)
 class McNemar:
     """Examples that only one of two runs got right, and the exact two-sided p-value of that split.
@@ -88,6 +92,11 @@ def interval(
         resamples=resamples,
         seed=seed,
     )
+
+
+def mean_interval(intervals: Sequence[Interval]) -> Interval:
+    """Return the mean value of some intervals, such as those of an arm's seeds, and the means of their ends."""
+    return Interval(*(fmean(getattr(each, name) for each in intervals) for name in ("value", "low", "high")))
 
 
 def paired_difference(

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
-from analysis.tables.disturbance import MARK, note
-from analysis.tables.frames import Runs
+from analysis.tables.disturbance import MARK, is_disturbed, note
+from analysis.tables.engines import against_engines
+from analysis.tables.frames import Arm, Runs
 from analysis.tables.identity import UNTIMED, backbone_names, finetune_seed, version
 from analysis.tables.selection import RULE, first_metric
-from analysis.tables.statistics import interval_note
+from analysis.tables.statistics import UNKNOWN, Interval, interval_note
 from analysis.tables.table import table
 from bench.registry import METRICS
 
 SYNTHETIC_NOTE = "synthetic data made by this project"
 SEEDS_NOTE = "a value is the mean over its arm's seeds, an interval the mean of the seeds' own intervals"
+
+AGAINST_ENGINES = ("against the fastest engine of the full model", "against Hugging Face")
+"""Headings of the columns that compare engines."""
+
+ENGINES_NOTE = (
+    "against: how many times as fast in the median (p50), both timed on one machine with as many CPU threads; the full "
+    "model on its fastest engine, whatever that loses, and Hugging Face's fastest"
+)
 
 
 @dataclass(frozen=True)
@@ -36,9 +45,31 @@ class Summary:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A number as text, and the ends of its interval; empty where it has none."""
+
+    text: str
+    ends: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Write it as `5.20 [5.02, 5.41]`."""
+        return f"{self.text} [{', '.join(self.ends)}]" if self.ends else self.text
+
+
+def estimate(interval: Interval, write: Callable[[float], str]) -> Estimate:
+    """Write a value and the ends of its interval; what is not known is a dash."""
+    text, *ends = ("-" if math.isnan(end) else write(end) for end in (interval.value, interval.low, interval.high))
+    return Estimate(text, () if "-" in ends else tuple(ends))
+
+
 def summary(runs: Runs) -> Summary:
-    """Return the table of arms as text: arm, quality and headline metrics, held-out choice, seeds, runs."""
+    """Return the table of arms as text: arm, quality and headline metrics, held-out choice, seeds, runs.
+
+    Where several engines were timed, two more columns compare medians with the full model's best.
+    """
     frame = table(runs)
+    engines = _engine_columns(runs)
     names = [name for name in metrics_with_values(frame) if is_headline(name)]
     several = frame["task"].nunique() > 1
     rows = [
@@ -46,14 +77,33 @@ def summary(runs: Runs) -> Summary:
             *([row["task"]] if several else []),
             row["arm"],
             *(_cell(name, row) for name in names),
+            *(cells[arm.run_ids] for cells in engines.values()),
             "yes" if row["selected"] else "",
             row["seeds"],
             row["run_ids"],
         )
-        for _, row in frame.iterrows()
+        for (_, row), arm in zip(frame.iterrows(), runs.arms, strict=True)
     ]
-    columns = ["task"] * several + ["arm", *(heading(name, frame) for name in names), "chosen", "seeds", "runs"]
-    return Summary(columns=tuple(columns), rows=tuple(rows), notes=notes(runs))
+    measured = [*(heading(name, frame) for name in names), *engines]
+    columns = ["task"] * several + ["arm", *measured, "chosen", "seeds", "runs"]
+    return Summary(columns=tuple(columns), rows=tuple(rows), notes=(*notes(runs), *([ENGINES_NOTE] if engines else [])))
+
+
+def _engine_columns(runs: Runs) -> dict[str, dict[tuple[str, ...], str]]:
+    """Return the columns that compare engines, heading -> runs of an arm -> cell; none where one engine was timed."""
+    known = against_engines(runs)
+    columns: dict[str, dict[tuple[str, ...], str]] = {}
+    for number, name in enumerate(AGAINST_ENGINES):
+        values = {arm.run_ids: known[arm.run_ids][number] if arm.run_ids in known else UNKNOWN for arm in runs.arms}
+        if not all(math.isnan(each.value) for each in values.values()):
+            columns[name] = {arm.run_ids: _times(values[arm.run_ids], arm) for arm in runs.arms}
+    return columns
+
+
+def _times(ratio: Interval, arm: Arm) -> str:
+    """Write a ratio of latencies as `2.67 [2.51, 2.80]`, with the mark where the arm's are not to be trusted."""
+    written = estimate(ratio, "{:.2f}".format)
+    return str(replace(written, text=written.text + MARK)) if written.ends and is_disturbed(arm) else str(written)
 
 
 def metrics_with_values(frame: pd.DataFrame) -> list[str]:

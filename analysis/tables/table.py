@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from statistics import fmean
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,7 @@ import pandas as pd
 from analysis.tables.disturbance import disturbances
 from analysis.tables.frames import Arm, Runs, timed_rows
 from analysis.tables.selection import choose_arms, first_metric, quality_metrics, series
-from analysis.tables.statistics import Interval, interval
+from analysis.tables.statistics import UNKNOWN, Interval, interval, mean_interval
 from bench.registry import METRICS
 
 
@@ -71,16 +70,18 @@ def metric_names(arms: Iterable[Arm]) -> list[str]:
 
 def _estimate(name: str, frames: Sequence[pd.DataFrame]) -> dict[str, float]:
     """Compute the metric's mean over seeds, the mean ends of the seeds' intervals and their standard deviation."""
-    estimates = [_measure(name, frame) for frame in frames]
+    estimates = [measure(name, frame) for frame in frames]
+    mean = mean_interval(estimates)
     return {
-        name: fmean(one.value for one in estimates),
-        f"{name}_low": fmean(one.low for one in estimates),
-        f"{name}_high": fmean(one.high for one in estimates),
+        name: mean.value,
+        f"{name}_low": mean.low,
+        f"{name}_high": mean.high,
         f"{name}_seed_sd": float(np.std([one.value for one in estimates], ddof=1)) if len(estimates) > 1 else math.nan,
     }
 
 
-def _measure(name: str, frame: pd.DataFrame) -> Interval:
+def measure(name: str, frame: pd.DataFrame) -> Interval:
+    """Compute a metric of a run's table and its interval; of a timed one over the timed rows, NaN if there are none."""
     metric = METRICS[name]
     rows = timed_rows(frame) if metric.timed else frame
-    return interval(metric, rows) if len(rows) else Interval(math.nan, math.nan, math.nan)
+    return interval(metric, rows) if len(rows) else UNKNOWN

@@ -23,6 +23,9 @@ FLOPS_CONVENTION = (
 TORCH = "torch"
 """Name of the backend that models are trained with: the answers and times of others are held against its."""
 
+HUGGING_FACE = "hf-"
+"""Beginning of the names of backends that run Hugging Face's own implementation of the full model."""
+
 EXAMPLE_COLUMNS: Mapping[str, str] = {
     "example_id": "string: the example's name in its split",
     "text_id": "string: the id of the text that the example is, or is a window of",

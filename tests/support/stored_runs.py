@@ -41,6 +41,7 @@ class StoredRun:
         windows: examples of each text.
         stages: artifacts beside those of the fine-tuning and of a stage named after the method.
         backend: as in a record.
+        timing: of a record, beside the device, two threads, the rounds and the batch size.
     """
 
     run_id: str
@@ -69,6 +70,7 @@ class StoredRun:
     windows: int = 1
     stages: Mapping[str, str] = field(default_factory=dict)
     backend: str = TORCH
+    timing: Mapping[str, Any] = field(default_factory=dict)
 
     def table(self) -> pa.Table:
         """The table of examples: labels alternate 0, 1, and a wrong answer is the other class."""
@@ -103,7 +105,7 @@ class StoredRun:
 
     def record(self) -> Record:
         """The record that goes with the table."""
-        timing = {"device": self.device, "threads": 2, "rounds": self.rounds, "batch_size": 1} if self.timed else {}
+        timing: dict[str, Any] = {"device": self.device, "threads": 2, "rounds": self.rounds, "batch_size": 1}
         history = {"step": list(range(len(self.eta))), "eta": [list(moment) for moment in self.eta]}
         learned = {self.method: {"heldout_scores": [0.9], "history": history}} if self.eta else {}
         return Record(
@@ -122,7 +124,7 @@ class StoredRun:
             data={"split": "validation", "rows": self.examples, "synthetic": self.synthetic, **self.data},
             metrics={"accuracy": 1 - len(set(self.wrong)) / self.data.get("rows", self.examples)},
             heldout=dict(self.heldout),
-            timing=timing,
+            timing={**timing, **self.timing} if self.timed else {},
             environment=dict(self.environment),
             layers=LAYERS,
             shown=list(self.shown),

@@ -48,7 +48,8 @@ def test_help_imports_nothing_heavy() -> None:
     print(f"bench --help took {time.perf_counter() - started:.2f} s")
     usage, _, imported = done.stdout.partition("imported:")
     assert all(
-        command in usage for command in ("run", "train", "report", "compare", "gold", "rationales", "list", "env")
+        command in usage
+        for command in ("run", "train", "report", "compare", "advise", "gold", "rationales", "list", "env")
     )
     assert set(imported.split()) & {"bench", "click"} == {"bench", "click"}
     heavy = {
