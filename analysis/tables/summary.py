@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -23,6 +24,9 @@ SEEDS_NOTE = "a value is the mean over its arm's seeds, an interval the mean of 
 
 AGAINST_ENGINES = ("against the fastest engine of the full model", "against Hugging Face")
 """Headings of the columns that compare engines."""
+
+THROUGHPUT = "examples per second, all there at once"
+"""Heading of the column of offline throughput."""
 
 ENGINES_NOTE = (
     "against: how many times as fast in the median (p50), both timed on one machine with as many CPU threads; the full "
@@ -66,10 +70,11 @@ def estimate(interval: Interval, write: Callable[[float], str]) -> Estimate:
 def summary(runs: Runs) -> Summary:
     """Return the table of arms as text: arm, quality and headline metrics, held-out choice, seeds, runs.
 
-    Where several engines were timed, two more columns compare medians with the full model's best.
+    Where several engines were timed, two more columns compare medians with the full model's best; where throughput was
+    measured, a column has it.
     """
     frame = table(runs)
-    engines = _engine_columns(runs)
+    engines, throughput = _engine_columns(runs), _throughput_column(runs)
     names = [name for name in metrics_with_values(frame) if is_headline(name)]
     several = frame["task"].nunique() > 1
     rows = [
@@ -77,14 +82,14 @@ def summary(runs: Runs) -> Summary:
             *([row["task"]] if several else []),
             row["arm"],
             *(_cell(name, row) for name in names),
-            *(cells[arm.run_ids] for cells in engines.values()),
+            *(cells[arm.run_ids] for cells in (engines | throughput).values()),
             "yes" if row["selected"] else "",
             row["seeds"],
             row["run_ids"],
         )
         for (_, row), arm in zip(frame.iterrows(), runs.arms, strict=True)
     ]
-    measured = [*(heading(name, frame) for name in names), *engines]
+    measured = [*(heading(name, frame) for name in names), *engines, *throughput]
     columns = ["task"] * several + ["arm", *measured, "chosen", "seeds", "runs"]
     return Summary(columns=tuple(columns), rows=tuple(rows), notes=(*notes(runs), *([ENGINES_NOTE] if engines else [])))
 
@@ -98,6 +103,16 @@ def _engine_columns(runs: Runs) -> dict[str, dict[tuple[str, ...], str]]:
         if not all(math.isnan(each.value) for each in values.values()):
             columns[name] = {arm.run_ids: _times(values[arm.run_ids], arm) for arm in runs.arms}
     return columns
+
+
+def _throughput_column(runs: Runs) -> dict[str, dict[tuple[str, ...], str]]:
+    """Return the column of examples per second, heading -> runs of an arm -> cell; none where none were measured."""
+    cells = {}
+    for arm in runs.arms:
+        reached = [record.timing["throughput"] for record in arm.records if "throughput" in record.timing]
+        mean = fmean(each["examples_per_second"] for each in reached) if reached else math.nan
+        cells[arm.run_ids] = "-" if math.isnan(mean) else f"{mean:.0f}, {reached[0]['manner']}"
+    return {THROUGHPUT: cells} if {*cells.values()} - {"-"} else {}
 
 
 def _times(ratio: Interval, arm: Arm) -> str:

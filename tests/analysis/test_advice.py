@@ -20,7 +20,7 @@ from analysis.pages.report import write_report
 from analysis.tables.advice import Advice, Candidate, Outcome, advise
 from analysis.tables.frames import Runs
 from analysis.tables.statistics import Interval
-from analysis.tables.summary import AGAINST_ENGINES, ENGINES_NOTE, summary
+from analysis.tables.summary import AGAINST_ENGINES, ENGINES_NOTE, THROUGHPUT, summary
 from analysis.tables.verdict import lines, notes, paragraph, verdict
 from bench.errors import InputError
 from tests.support.command_line import call
@@ -391,3 +391,19 @@ def test_the_table_compares_engines_within_a_setting_alone(tmp_path: Path) -> No
     cells = {row[0].split()[0]: row[text.columns.index(AGAINST_ENGINES[0])] for row in text.rows}
     assert cells["static_depth"] == "-"
     assert cells["adapler"].startswith(f"{3.01 / 1.01:.2f}* [")
+
+
+def test_the_table_has_throughput_where_it_was_measured(tmp_path: Path) -> None:
+    """The mean over the seeds, and how the examples were answered."""
+    seeds = [
+        StoredRun(
+            f"full-{seed}",
+            seed=seed,
+            timing={"throughput": {"examples_per_second": rate, "manner": "batches of 4", "seconds": [1.0]}},
+        )
+        for seed, rate in ((1, 10.0), (2, 31.0))
+    ]
+    text = summary(read_runs(tmp_path, *seeds, StoredRun("other", "adapler", seed=1)))
+    cells = {row[0]: row[text.columns.index(THROUGHPUT)] for row in text.rows}
+    assert cells == {"full": "20, batches of 4", "adapler": "-"}
+    assert THROUGHPUT not in summary(read_runs(tmp_path / "none", StoredRun("only"))).columns

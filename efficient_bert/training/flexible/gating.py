@@ -252,7 +252,7 @@ GATES = Stage(
         Knob("flops_target", "expected width, the layers' FLOPs as a fraction of the full model's", 0.5, low=0.0,
              high=1.0),
     ),
-    knobs=(Knob("num_gates", "gates, each for as many consecutive layers; 0 = one for each layer", 0, low=0),),
+    knobs=(Knob("num_gates", "gates, each for as many consecutive layers; 0 = one per layer", 0, low=0),),
     after=FINAL,
     changes=lambda config, options: new_gates(config, options["num_gates"]),
     check=lambda config, options, vocabulary: check_classes(config, options),
