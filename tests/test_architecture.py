@@ -39,6 +39,7 @@ FOR_TYPES = {
     "bench/registry.py": {"analysis.plots", "bench.backends", "bench.metrics", "bench.tasks"},
     "bench/planning/checks.py": {"bench.backends"},
     "bench/planning/plan.py": {"bench.backends"},
+    "analysis/tables/engines.py": {"bench.metrics"},
     "analysis/tables/statistics.py": {"bench.metrics"},
     "bench/data/examples.py": {"bench.planning.presets", "bench.planning.settings"},
     "bench/data/finite.py": {"bench.planning.plan"},

@@ -225,7 +225,10 @@ def test_the_full_model_is_held_against_its_fastest_engine_within_the_limit(tmp_
 
 def test_seeds_are_pooled_by_arm(tmp_path: Path) -> None:
     """Two seeds of 2.01 and 3.01 ms are one arm of 2.51; it loses 2 and 4 of 40 against the model of its own seed."""
-    fulls = [replace(FULL, run_id=f"full{seed}", seed=seed, wrong=range(2 * seed)) for seed in (1, 2)]
+    fulls = [
+        replace(FULL, run_id=f"full{seed}", seed=seed, wrong=range(2 * seed), overhead=0.002 * (seed - 1))
+        for seed in (1, 2)
+    ]
     cuts = [
         replace(STATIC, run_id=f"cut{seed}", seed=seed, wrong=range(4 * seed), overhead=0.001 * (seed - 2))
         for seed in (1, 2)
@@ -235,7 +238,7 @@ def test_seeds_are_pooled_by_arm(tmp_path: Path) -> None:
     assert astuple(advice.static.latency) == pytest.approx((2.51,) * 3)
     assert advice.static.difference.value == pytest.approx(-(2 + 4) / 2 / 40)
     assert advice.full is not None
-    assert advice.full.ratio.value == pytest.approx(math.sqrt(6.01 / 2.01 * 6.01 / 3.01))
+    assert advice.full.ratio.value == pytest.approx(math.sqrt(6.01 / 2.01 * 8.01 / 3.01))
 
 
 def test_sessions_and_engines_are_told(tmp_path: Path) -> None:
