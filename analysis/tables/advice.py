@@ -57,7 +57,7 @@ class Candidate:
     """An arm that was timed beside the full model.
 
     Attributes:
-        label, backend: its name, and what computed it.
+        label, backend, run_ids: its name, what computed it, and its runs, one for each seed.
         static: it ran the same layers at the same widths on every token, whatever the example.
         full: it is the full model, on some engine.
         reference: it is the full model in PyTorch, which losses are against.
@@ -70,6 +70,7 @@ class Candidate:
 
     label: str
     backend: str
+    run_ids: tuple[str, ...]
     static: bool
     full: bool
     reference: bool
@@ -245,6 +246,7 @@ def _candidate(arm: Arm, group: TimedGroup, max_drop: float, latency: str) -> Ca
     return Candidate(
         label=arm.label,
         backend=arm.first.backend,
+        run_ids=arm.run_ids,
         static=all(is_static(frames[run_id]) for run_id in arm.run_ids),
         full=arm.first.method == REFERENCE,
         reference=arm is group.full,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from analysis.tables.advice import CONTROL, ONE_SIDED, PERCENTILES, Advice, Candidate, Outcome
 from analysis.tables.statistics import INTERVAL_NOTE
 from analysis.tables.summary import Estimate, Summary, estimate, format_value
-from bench.registry import METRICS
+from bench.registry import BACKENDS, METRICS
 from bench.store.records import TORCH
 
 YES_NO = {True: "yes", False: "no"}
@@ -84,8 +84,11 @@ def _reasons(advice: Advice) -> Iterator[str]:
 
 
 def _basis(advice: Advice) -> Iterator[str]:
-    """Yield where, and on how much, all this was timed."""
+    """Yield where, and on how much, all this was timed, and what to do next."""
     yield f"Timed on {advice.setting}, batch 1, {advice.timed:,} examples."
+    best = advice.fastest
+    if best is not None and BACKENDS[best.backend].exports:
+        yield f"Take it away: bench export {best.run_ids[0]} --out FOLDER."
     if len(engines := {each.backend for each in advice.candidates}) == 1:
         yield f"Only {engines.pop()} was timed: an engine that runs the full model faster may change this answer."
 

@@ -24,6 +24,7 @@ class Backend:
         packages: that it needs beside those that are always installed.
         extra: name of the optional dependencies that bring these packages.
         devices: that it runs on.
+        exports: precision of the folder by `bench export` that runs as this does; empty where none does.
     """
 
     name: str
@@ -34,3 +35,4 @@ class Backend:
     packages: tuple[str, ...] = ()
     extra: str = ""
     devices: tuple[str, ...] = ("cpu",)
+    exports: str = ""

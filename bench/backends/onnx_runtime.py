@@ -105,6 +105,7 @@ FLOAT32 = Backend(
     summary="the exported graph in ONNX Runtime, float32",
     source=SOURCE,
     make=partial(make_onnx_runner, precision="fp32"),
+    exports="fp32",
 )
 
 INT8 = Backend(
@@ -112,4 +113,5 @@ INT8 = Backend(
     summary="the exported graph in ONNX Runtime, dense products in int8, dynamically quantized",
     source=SOURCE,
     make=partial(make_onnx_runner, precision="int8"),
+    exports="int8",
 )

@@ -15,7 +15,7 @@ from bench.registry import METHODS
 @click.argument("source", metavar="RUN_OR_MODEL", required=False)
 @click.option("--out", type=FOLDER, required=True, help="New folder for the export.")
 @click.option(
-    "--precision", type=click.Choice(["fp32", "int8"]), default="fp32", show_default=True, help="Of the layers."
+    "--precision", type=click.Choice(["fp32", "int8"]), help="Of the layers. [default: that of the run, or fp32]"
 )
 @click.option("--store", type=FOLDER, default=Path(), help="Where runs/ and artifacts/ are. [default: here]")
 @click.option("--method", type=Name(METHODS), help="How a model runs, where no run is given.")
@@ -24,7 +24,7 @@ from bench.registry import METHODS
 def export_command(
     source: str | None,
     out: Path,
-    precision: str,
+    precision: str | None,
     store: Path,
     method: str | None,
     knobs: tuple[str, ...],

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import efficient_bert
 from bench import __version__
 from bench.errors import InputError
-from bench.registry import METHODS, METRICS, TASKS
+from bench.registry import BACKENDS, METHODS, METRICS, TASKS
 from bench.store.artifacts import ArtifactStore
 from bench.store.digests import digests_below
 from bench.store.folders import flush, require_folder
@@ -35,6 +35,11 @@ if TYPE_CHECKING:
     from efficient_bert.knobs import Value
 
 ARTIFACTS = "artifacts"
+PRECISIONS = {
+    "fp32": "fp32",
+    "int8": "products of dense layers in int8, their weights of 7 bits; attention, decisions and answers in fp32",
+}
+"""Precision -> what a model card says of it."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,11 @@ class Source:
     windows: bool = False
     record: Record | None = None
     runs: RunStore | None = None
+
+    @property
+    def measured_precision(self) -> str:
+        """Return the precision of the graph that the run measured; empty where it measured something else."""
+        return BACKENDS[self.record.backend].exports if self.record and self.record.backend in BACKENDS else ""
 
 
 def find_source(name: str, *, store: Path, method: str | None, knobs: Mapping[str, str]) -> Source:
@@ -101,8 +111,11 @@ def source_of_run(runs: RunStore, run_id: str, artifacts: ArtifactStore) -> Sour
     return Source(artifacts.folder(name), record.method, knobs, longest, pair, task.windows, record, runs)
 
 
-def export(source: Source, out: Path, *, precision: str) -> Path:
+def export(source: Source, out: Path, *, precision: str | None) -> Path:
     """Write an exported folder, whole or not at all.
+
+    Args:
+        precision: of the layers, "fp32" or "int8"; None for that in which the run was measured, where an export has it.
 
     Raises:
         InputError: `out` is there, the model is damaged, or its method cannot be exported.
@@ -116,6 +129,7 @@ def export(source: Source, out: Path, *, precision: str) -> Path:
     require_folder(out, kind="an export")
     if out.exists():
         raise InputError(f"{out} is already there; name a new folder")
+    precision = precision or source.measured_precision or "fp32"
     model = ArtifactStore(source.folder.parent).load(source.folder.name)
     method = METHODS[source.method]
     method.check(model.config, source.knobs)
@@ -231,7 +245,7 @@ def card_text(source: Source, content: Mapping[str, Any]) -> str:
         f"| model | {source.folder.name} |",
         f"| answers | {answers} |",
         f"| texts are cut at | {content['max_length']} word pieces{', then read in windows' * source.windows} |",
-        f"| precision | {content['precision']}; decisions and answers in fp32 |",
+        f"| precision | {PRECISIONS[content['precision']]} |",
         f"| made by | efficient-bert {content['efficient_bert']}, opset {content['opset']}, "
         f"onnxruntime {content['onnxruntime']} |",
         "",
@@ -240,13 +254,13 @@ def card_text(source: Source, content: Mapping[str, Any]) -> str:
         "",
         "## What was measured",
         "",
-        *measured_lines(source),
+        *measured_lines(source, content["precision"]),
         "",
     ]
     return "\n".join(lines)
 
 
-def measured_lines(source: Source) -> Iterator[str]:
+def measured_lines(source: Source, precision: str) -> Iterator[str]:
     """Yield the table of the run that the model was measured in, and its machine."""
     record, runs = source.record, source.runs
     if record is None or runs is None:
@@ -265,7 +279,10 @@ def measured_lines(source: Source) -> Iterator[str]:
             yield f"| {metric.summary} | {metric.format(metric.compute(rows) * metric.scale)}{unit} |"
     yield ""
     threads, machine = record.timing.get("threads"), record.environment.get("device_name")
+    if source.measured_precision == precision:
+        yield f"Quality, FLOPs and times are those of this graph on {machine}, {threads} threads."
+        return
     yield (
-        f"Quality, FLOPs and times are those of PyTorch in float32 on {machine}, {threads} threads, not of this folder:"
+        f"Quality, FLOPs and times are those of {record.backend} on {machine}, {threads} threads, not of this folder:"
         " its times were not measured, and in int8 some answers differ."
     )

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import venv
 from collections.abc import Iterable
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from packaging.requirements import Requirement
 from bench.data.loading import encode
 from bench.data.windows import windows
 from bench.registry import METHODS
+from bench.runs.export import export as make_export
+from bench.runs.export import find_source
 from bench.store.artifacts import ArtifactStore
 from bench.store.runs import RunStore
 from efficient_bert import Batch, run
@@ -326,3 +329,16 @@ def test_the_runtime_imports_nothing_of_ours() -> None:
     source = Path(runtime_module.__file__).read_text(encoding="utf8")
     assert "from efficient_bert" not in source
     assert "import torch" not in source
+
+
+def test_a_run_of_the_graph_is_exported_as_it_was_measured(store: Path, tmp_path: Path) -> None:
+    """The precision is the run's where none is given, and the card says that its numbers are the graph's."""
+    source = find_source(run_id_of(store, "entropy_exit"), store=store, method=None, knobs={})
+    assert source.record is not None
+    in_int8 = replace(source, record=replace(source.record, backend="onnxruntime-int8"))
+    for given, precision, whose in ((None, "int8", "of this graph on"), ("fp32", "fp32", "not of this folder")):
+        folder = make_export(in_int8, tmp_path / precision, precision=given)
+        assert load(folder).manifest["precision"] == precision
+        card = (folder / "README.md").read_text(encoding="utf8")
+        assert whose in card
+        assert ("7 bits" in card) == (precision == "int8")
