@@ -15,12 +15,18 @@ ifneq ($(realpath ../shared/golden),)
 export GOLDEN_DIR ?= $(realpath ../shared/golden)
 endif
 
-.PHONY: demo test lint types wheel benchmark results clean help
+.PHONY: demo demo-deploy test lint types wheel benchmark results clean help
 .NOTPARALLEL: # the targets share one environment
 
 demo: $(VENV)/.installed-offline ## Train, run and report on the synthetic task: no download of data or models
 	$(BIN)/bench run --task demo
 	@echo "Open $(CURDIR)/report/index.html in a browser."
+
+demo-deploy: $(VENV)/.installed-offline ## After `make demo`: its models in ONNX Runtime, the verdict, and a folder to take away
+	$(BIN)/bench run --task demo --method adapler --method static_depth --backend torch --backend onnxruntime-int8
+	$(BIN)/bench advise runs --task demo --max-drop 0.03
+	rm -rf served && $(BIN)/bench export "$$(ls -t runs | grep -m1 adapler-onnxruntime-int8)" --out served
+	$(BIN)/python served/example.py "a film that is a joy from start to end"
 
 test: lint types ## Every check: style, types, tests (with the wheel's contents and the documentation's commands)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal

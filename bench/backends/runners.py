@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from efficient_bert import Batch, EfficientBertConfig, EfficientBertForSequenceClassification
     from efficient_bert.engine.decisions import Policy
     from efficient_bert.engine.recorder import Output
+    from efficient_bert.engine.states import RunBlock
     from efficient_bert.methods import Method
     from efficient_bert.rows import Rows
 
@@ -108,6 +109,7 @@ class EagerRunner:
         full_config: of the full model that it is compared with.
         device: where the model is.
         count_published: the authors' own count of a pass, where a method has one.
+        run_block: runs each text through a layer, where the layers are not called themselves.
     """
 
     model: EfficientBertForSequenceClassification
@@ -115,6 +117,7 @@ class EagerRunner:
     full_config: EfficientBertConfig
     device: str
     count_published: Callable[[Output], Counts] | None = None
+    run_block: RunBlock | None = None
 
     @property
     def environment(self) -> Mapping[str, Any]:
@@ -134,7 +137,7 @@ class EagerRunner:
         from efficient_bert.engine.loop import run
 
         with torch.inference_mode():
-            return run(self.model, inputs, self.policy)
+            return run(self.model, inputs, self.policy, run_block=self.run_block)
 
     def output(self, inputs: Batch, result: Output) -> Output:
         """Return the result itself, whose trace is built when it is read."""

@@ -223,7 +223,8 @@ class Plan:
         """Return one arm with its job and its run id."""
         job = self.job(STAGES[method.stage], knobs)
         decided_by = self.run_decided_by(method, knobs, job, backend)
-        return Arm(method, knobs, job, backend, f"{self.task.name}-{method.name}-{content_hash(decided_by)}")
+        names = [self.task.name, method.name, *([] if backend.name == TORCH else [backend.name])]
+        return Arm(method, knobs, job, backend, "-".join([*names, content_hash(decided_by)]))
 
     def run_decided_by(self, method: Method, knobs: Mapping[str, Value], job: Job, backend: Backend) -> dict[str, Any]:
         """Return everything that decides a run, as JSON: its id ends with the hash of it."""

@@ -23,7 +23,7 @@ from efficient_bert.engine.batch import Batch
 from efficient_bert.engine.decisions import Policy
 from efficient_bert.engine.fingerprints import fingerprints
 from efficient_bert.engine.recorder import Output, Recorder
-from efficient_bert.engine.states import Gathered, Masks, Padded, State
+from efficient_bert.engine.states import Gathered, Masks, Padded, RunBlock, State
 from efficient_bert.engine.trace import Step
 from efficient_bert.errors import InputError
 
@@ -59,6 +59,7 @@ def run(
     execution: Execution = Execution.GATHERED,
     record: bool = False,
     all_tokens: bool = True,
+    run_block: RunBlock | None = None,
 ) -> Output:
     """Run one forward pass of `model` over `batch` as `policy` decides; without a policy, the full model.
 
@@ -67,17 +68,19 @@ def run(
         all_tokens: run the last layer for every token. If false, in a soft pass, it runs for [CLS] alone, from which
             the answer is read: the last recorded states of the others are those that entered it, the last attention
             probabilities (B, H, 1, L). The trace counts all tokens in any case.
+        run_block: runs each text through a layer in a gathered pass; by default the layers are called.
 
     Raises:
         InputError: the policy wants an exit the model has no head for.
-        ValueError: the policy lets examples leave before any exit, or `record` under gathered execution.
+        ValueError: the policy lets examples leave before any exit, `record` under gathered execution, or `run_block`
+            under another one.
     """
     policy = policy or Policy()
     check_exits(model, policy)
     layers = model.bert.encoder.layers
     order = range(len(layers)) if policy.layers is None else policy.layers
     recorder = Recorder(batch, model.config, record=record, may_leave=execution != Execution.SOFT)
-    state = embed_batch(model, batch, execution=execution, attentions=recorder.attentions)
+    state = embed_batch(model, batch, execution=execution, attentions=recorder.attentions, run_block=run_block)
     recorder.state(state)
     lengths = batch.mask.sum(1)
     numbers = fingerprints(batch.input_ids, batch.mask) if policy.needs_fingerprints else None
@@ -123,15 +126,17 @@ def embed_batch(
     *,
     execution: Execution,
     attentions: list[Tensor] | None,
+    run_block: RunBlock | None = None,
 ) -> State:
     """Embed a batch into the state that `execution` works on.
 
     Args:
         attentions: where a padded execution appends attention probabilities; None where they are not wanted.
+        run_block: what runs each text through a layer in a gathered execution; None calls the layers.
 
     Raises:
         InputError: an example has more word pieces than the model takes.
-        ValueError: attention probabilities are wanted of a gathered execution.
+        ValueError: attention probabilities are wanted of a gathered execution, or `run_block` for another one.
     """
     longest, most = batch.mask.shape[1], model.config.max_position_embeddings
     if longest > most:
@@ -146,7 +151,9 @@ def embed_batch(
         positions = cells % longest
         layout = Layout(positions, tuple(batch.mask.sum(1).tolist()), rows)
         ids, types = (part.flatten().index_select(0, cells) for part in (batch.input_ids, batch.token_type_ids))
-        return Gathered(embed(ids, positions, types), layout, eager)
+        return Gathered(embed(ids, positions, types), layout, eager, run_block)
+    if run_block is not None:
+        raise ValueError("run_block needs single texts: use gathered execution")
     positions = torch.arange(batch.mask.shape[1], device=batch.mask.device).expand_as(batch.mask)
     padded = embed(batch.input_ids, positions, batch.token_type_ids)
     return Padded(

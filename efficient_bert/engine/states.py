@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol, Self
@@ -17,6 +18,10 @@ from efficient_bert.engine.trace import Live
 
 FADED = -30.0
 """Sum of fades below which a soft pass leaves a token out of a layer: no more than 1e-13 of it is left."""
+
+
+RunBlock = Callable[[Layer, Tensor, int], Tensor]
+"""(layer, the tokens of one text (T, D), heads) -> (T, D): carries a layer out otherwise than by calling it."""
 
 
 class State(Protocol):
@@ -55,11 +60,16 @@ class State(Protocol):
 
 @dataclass(frozen=True)
 class Gathered:
-    """Packed live tokens, (T, D); what is removed is gone."""
+    """Packed live tokens, (T, D); what is removed is gone.
+
+    Attributes:
+        run_block: runs each text through a layer, where the layers are not called themselves.
+    """
 
     values: Tensor
     live: Layout
     eager: bool
+    run_block: RunBlock | None = None
 
     def first(self) -> Tensor:
         return self.live.first(self.values)
@@ -109,6 +119,10 @@ class Gathered:
         return replace(self, values=torch.cat(values), live=concatenate([part.live for part in parts]))
 
     def _run_layer(self, layer: Layer, heads: int) -> Tensor:
+        if self.run_block is not None:
+            parts = [self.run_block(layer, part, heads) for part in self.values.split(self.live.lengths)]
+            return parts[0] if len(parts) == 1 else torch.cat(parts)
+
         def attend_live(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             return self.live.attend(query, key, value, heads=heads, eager=self.eager)
 

@@ -5,21 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from bench.backends.captured import CAPTURED
 from bench.backends.eager import BFLOAT16, EAGER
 from bench.backends.runners import Subject, answer, move
+from bench.errors import InputError
+from bench.planning.checks import check_backends
 from bench.rationales.documents import Document, Reader, answers, explanations
-from bench.registry import EXPLAINERS, METHODS, all_knobs
+from bench.registry import BACKENDS, EXPLAINERS, METHODS, all_knobs
 from bench.runs.estimate import seconds_per_pass
 from bench.runs.evaluation import Reading, evaluate, evaluate_readings
+from efficient_bert.engine.captured import CapturedBlocks
 from efficient_bert.policies.exit_rules import replay
 from tests.efficient_bert.training.test_training_loop import rows
 from tests.support.accelerator import CUDA, MixedDevicesError, accelerator
+from tests.support.cuda_graphs import cuda_graphs
 from tests.support.tiny import tiny_model
 
 ROWS = rows(12, 0)
@@ -34,7 +40,7 @@ def gpu() -> Iterator[None]:
 
 def subject(name: str, device: str) -> Subject:
     """A method at its default knobs on a tiny model that was moved to the device, with shares counted there."""
-    model, method = move(tiny_model(classes=2), device), METHODS[name]
+    model, method = move(tiny_model(classes=2, max_position_embeddings=12), device), METHODS[name]
     knobs = {knob.name: knob.parse(knob.default) for knob in all_knobs(method)}
     return Subject(model, method, method.calibrate(model, ROWS, knobs), tiny_model(classes=2).config, device)
 
@@ -44,8 +50,30 @@ def subject(name: str, device: str) -> Subject:
 def test_an_evaluation_on_the_gpu_is_that_on_the_cpu(name: str) -> None:
     """Tables agree: probabilities to 5 digits, what ran and what it cost, to the last one."""
     expected, table = (evaluate(EAGER.make(subject(name, device)), ROWS).to_pydict() for device in ("cpu", "cuda"))
+    assert_same(table, expected)
+
+
+def assert_same(table: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Columns are equal, probabilities to 5 digits."""
     np.testing.assert_allclose(table.pop("probabilities"), expected.pop("probabilities"), atol=1e-5)
     assert table == expected
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("name", ["adapler", "width_gates", "static_subnet"])
+def test_captured_layers_answer_as_layers_that_are_called(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An evaluation's table is the same, and all that it needs was captured beforehand."""
+    with cuda_graphs():
+        runner = CAPTURED.make(subject(name, "cuda"))
+        monkeypatch.delattr(CapturedBlocks, "capture")
+        table = evaluate(runner, ROWS).to_pydict()
+    assert_same(table, evaluate(EAGER.make(subject(name, "cpu")), ROWS).to_pydict())
+
+
+def test_captured_layers_need_a_gpu() -> None:
+    """On a CPU the backend is refused in one line."""
+    with pytest.raises(InputError, match="torch-captured runs on cuda, not on cpu"):
+        check_backends([BACKENDS["torch-captured"]], "cpu")
 
 
 @pytest.mark.usefixtures("gpu")
