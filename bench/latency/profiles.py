@@ -1,15 +1,15 @@
 """Profiles of an adaptive model: what each layer runs on, apart from any trained weights and any texts.
 
 With a profile the same shares of tokens, widths and exits are timed on another machine or in another size of model,
-under weights of any kind. What is kept is chosen by the scores of a contribution predictor, so that the decisions are
-paid for; which examples leave is drawn at random.
+under weights of any kind. AdapLeR's predictors run, so that deciding is paid for, but what is kept is the beginning of
+the text; which examples leave is drawn at random.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,19 +71,16 @@ class Profile:
 
 
 def _keep_shares(model: EfficientBertForSequenceClassification, shares: tuple[float, ...]) -> Policy:
-    """Make the policy that keeps the tokens with the highest scores, a share of the text before each layer."""
-    from efficient_bert.engine.decisions import Decision, Policy
-    from efficient_bert.policies.contribution import first_token, predict_live
+    """Make the policy that decides as AdapLeR does, at its cost, but keeps the beginning of the text: exact shares."""
+    from efficient_bert.engine.decisions import Policy
+    from efficient_bert.policies.contribution import contribution_policy
 
-    contribution = model.contributions()
+    decide_as_adapler: Any = contribution_policy(model.contributions(), scale=0.0).decide
 
     def decide(view: View) -> Decision:
-        predictor = contribution.predictor(view.depth)
-        scores = predict_live(predictor, view).float().masked_fill(~view.mask, -float("inf"))
-        scores = scores.masked_fill(first_token(view.mask), float("inf"))
+        decision = decide_as_adapler(view)  # every token passes a threshold of 0
         counts = (view.length * shares[view.depth]).round().clamp(min=1)
-        rank = scores.argsort(1, descending=True).argsort(1)
-        return Decision(keep=rank < counts[:, None], macs=view.mask.sum(1) * predictor.macs)
+        return replace(decision, keep=decision.keep & (view.positions < counts[:, None]))
 
     return Policy(decide)
 
