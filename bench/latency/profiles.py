@@ -78,9 +78,10 @@ def _keep_shares(model: EfficientBertForSequenceClassification, shares: tuple[fl
     decide_as_adapler: Any = contribution_policy(model.contributions(), scale=0.0).decide
 
     def decide(view: View) -> Decision:
-        decision = decide_as_adapler(view)  # every token passes a threshold of 0
         counts = (view.length * shares[view.depth]).round().clamp(min=1)
-        return replace(decision, keep=decision.keep & (view.positions < counts[:, None]))
+        all_kept = decide_as_adapler(view)  # every token passes a threshold of 0
+        decision: Decision = replace(all_kept, keep=all_kept.keep & (view.positions < counts[:, None]))
+        return decision
 
     return Policy(decide)
 
