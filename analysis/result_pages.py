@@ -23,8 +23,10 @@ from typing import Any
 from analysis.figures.render import render
 from analysis.pages.overview import draw_overview, overview_data
 from analysis.rationales import overview as rationale_overview
+from analysis.tables.advice import advise
 from analysis.tables.frames import Runs
 from analysis.tables.summary import Summary, markdown, summary
+from analysis.tables.verdict import paragraph, verdict
 from bench.errors import InputError
 from bench.rationales.files import OVERVIEW
 from bench.registry import PLOTS
@@ -51,11 +53,13 @@ class Part:
         results: folder of packed runs or of rationales, below the results.
         title: heading of the table.
         figures: those that the page shows.
+        max_drop: the loss that may be accepted, where the page says which of the arms to deploy.
     """
 
     results: str
     title: str
     figures: tuple[Figure, ...] = ()
+    max_drop: float | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def read_experiment(path: Path) -> Experiment:
 
 
 def _part(fields: dict[str, Any]) -> Part:
-    return Part(fields["results"], fields["title"], tuple(Figure(**figure) for figure in fields.get("figures", ())))
+    return Part(**{**fields, "figures": tuple(Figure(**figure) for figure in fields.get("figures", ()))})
 
 
 def write_pages(experiments: Path, results: Path, pages: Path) -> list[Path]:
@@ -132,6 +136,7 @@ def page(experiment: Experiment, results: Path, pages: Path) -> str:
     """Return an experiment's page, after writing its figures."""
     back = Path(os.path.relpath(results, pages)).as_posix()
     figures, tables = [], []
+    verdicts = [text for part in experiment.parts for text in _verdict(part, results / part.results)]
     for part in experiment.parts:
         summary_of_part = write_figures(part, results / part.results)
         figures += [f"![{each.alt}]({back}/{part.results}/figures/{each.plot}.svg)" for each in part.figures]
@@ -141,6 +146,7 @@ def page(experiment: Experiment, results: Path, pages: Path) -> str:
         f"*{experiment.question}*",
         experiment.finding.strip(),
         *figures,
+        *verdicts,
         "## Details",
         experiment.details.strip(),
         "## Tables",
@@ -153,6 +159,17 @@ def page(experiment: Experiment, results: Path, pages: Path) -> str:
         + "\n```",
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _verdict(part: Part, folder: Path) -> Iterator[str]:
+    """Yield which arm of a part to deploy, in words and as a table, where the page says so."""
+    if part.max_drop is None:
+        return
+    reader = open_runs(folder)
+    advice = advise(Runs.read(reader, reader.ids()), max_drop=part.max_drop)
+    yield f"## Which to deploy: {part.title}"
+    yield paragraph(advice)
+    yield markdown(verdict(advice)).strip()
 
 
 def _fold(table: Summary) -> str:

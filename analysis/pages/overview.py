@@ -1,11 +1,10 @@
-"""The one figure above all results: what speed costs in quality, on long texts and on short ones."""
+"""The one figure above all results: how long an answer takes on each engine, and what that costs in quality."""
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import matplotlib as mpl
@@ -13,24 +12,27 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from analysis.figures.render import draw_vector
-from analysis.figures.style import INK, RC, TEXT, WIDTH, Look, method_look
-from analysis.tables.frames import REFERENCE, Arm, Runs, timed_rows
+from analysis.figures.style import INK, RC, TEXT, WIDTH, method_look
+from analysis.tables.engines import TimedGroup, timed_groups
+from analysis.tables.frames import Arm, Runs
 from analysis.tables.selection import first_metric
 from analysis.tables.statistics import mean_difference
 from bench.registry import METRICS
 from bench.store.packs import open_runs
 
-PANEL_HEIGHT = 2.2
+PANEL_HEIGHT = 2.7
 """Inches."""
 
 
 def overview_data(settings: Path, results: Path) -> pd.DataFrame:
-    """Return one row per drawn arm: panel, curve, method, its label's position, speedup, difference in points.
+    """Return one row per drawn arm: panel, curve, look, its label's position, milliseconds, difference in points.
 
     Args:
-        settings: TOML file that names panels and, of each, curves: results, method, knobs, a label and where it stands.
+        settings: TOML file that names panels and, of each, curves: results, methods, backend, the method whose look it
+            has, a label and its position.
         results: folder of the stored results.
     """
     panels = tomllib.loads(settings.read_text(encoding="utf8"))["panels"]
@@ -40,24 +42,20 @@ def overview_data(settings: Path, results: Path) -> pd.DataFrame:
 
 def _curve_rows(panel: str, curve: Mapping[str, Any], results: Path) -> Iterator[dict[str, object]]:
     reader = open_runs(results / curve["results"])
-    runs = Runs.read(reader, reader.ids())
     x, y = curve["label_at"]
-    for arm in runs.arms:
-        wanted = arm.first.method == curve["method"] and arm.knobs.items() >= curve.get("knobs", {}).items()
-        samples = [timed_rows(runs.frames[run_id]) for run_id in arm.run_ids]
-        if wanted and all(map(len, samples)):
-            speedup = fmean(METRICS["wall_speedup"].compute(rows) for rows in samples)
-            position = {"panel": panel, "curve": curve["label"], "label_x": x, "label_y": y}
-            method = {"method": arm.first.method, "mechanism": arm.mechanism}
-            yield {**position, **method, "speedup": speedup, **_difference(arm, runs)}
+    said = {"panel": panel, "curve": curve["label"], "look": curve["look"], "label_x": x, "label_y": y}
+    for group in timed_groups(Runs.read(reader, reader.ids())):
+        for arm in group.arms:
+            if arm.first.backend == curve["backend"] and arm.first.method in curve["methods"]:
+                yield {**said, "milliseconds": 1000 * group.latency(arm), **_difference(arm, group)}
 
 
-def _difference(arm: Arm, runs: Runs) -> dict[str, float]:
-    """Return the paired difference to the full model of the same seeds, in points."""
+def _difference(arm: Arm, group: TimedGroup) -> dict[str, float]:
+    """Return the paired difference to the full model in PyTorch of the same seeds, in points."""
     pairs = [
-        (runs.frames[full.run_id], runs.frames[record.run_id])
+        (group.runs.frames[full.run_id], group.runs.frames[record.run_id])
         for record in arm.records
-        if (full := runs.full_model(record)) is not None
+        if (full := group.runs.full_model(record)) is not None
     ]
     change = mean_difference(METRICS[first_metric(arm)], pairs)
     return {"difference": 100 * change.value, "low": 100 * change.low, "high": 100 * change.high}
@@ -73,22 +71,20 @@ def draw_overview(frame: pd.DataFrame) -> str:
         for ax, panel in zip(axes, panels, strict=True):
             _draw_panel(ax, frame[frame["panel"] == panel])
             ax.set_title(panel, loc="left")
-        axes[0].text(0.95, 2.9, "full model")
-        axes[-1].set_xlabel("times as fast as the full model\n(wall clock, batch 1, one CPU thread)")
+        axes[-1].set_xlabel("milliseconds for one text (median, one CPU thread)")
         figure.supylabel("accuracy against the full model (points)", fontsize=TEXT)
         return draw_vector(figure)
 
 
 def _draw_panel(ax: Axes, frame: pd.DataFrame) -> None:
     ax.axhline(0, color=INK, linewidth=0.8)
-    ax.plot(1, 0, **method_look(REFERENCE).points, markersize=12, linestyle="none")
-    for name, curve in frame.groupby("curve", sort=False):
-        method, mechanism = curve[["method", "mechanism"]].iloc[0]
-        look = method_look(method, mechanism, control=method != mechanism)
-        _draw_curve(ax, curve.sort_values("speedup"), look)
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    ax.xaxis.set_major_formatter(FormatStrFormatter("%g"))  # a power of ten would need mathtext
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    for name, curve in frame.sort_values("milliseconds").groupby("curve", sort=False):
+        look = method_look(curve["look"].iloc[0])
+        ax.vlines(curve["milliseconds"], curve["low"], curve["high"], color=look.colour, alpha=0.4, linewidth=1.1)
+        style: dict[str, Any] = {**look.line, **look.points, "markersize": 5.5, "linewidth": 1.5}
+        ax.plot(curve["milliseconds"], curve["difference"], **style)
         ax.text(curve["label_x"].iloc[0], curve["label_y"].iloc[0], str(name), color=look.colour)
-
-
-def _draw_curve(ax: Axes, curve: pd.DataFrame, look: Look) -> None:
-    ax.vlines(curve["speedup"], curve["low"], curve["high"], color=look.colour, alpha=0.4, linewidth=1.1)
-    ax.plot(curve["speedup"], curve["difference"], **look.line | look.points, markersize=5.5, linewidth=1.5)
