@@ -65,8 +65,11 @@ def time_size(
         device: "cpu" or "cuda".
     """
     runners = {(arm, backend.name): runner for arm, backend, runner in _runners(size, profiles, backends, device)}
+    in_batches = runners
+    if max(batches) > 1:
+        in_batches = {key: each for key, each in runners.items() if each.on_one_thread() is None}
     for batch in batches:
-        arms = {key: each for key, each in runners.items() if batch == 1 or each.on_one_thread() is None}
+        arms = runners if batch == 1 else in_batches
         for length in lengths:
             rows = [random_rows(batch, length, seed=number) for number in range(BATCHES)]
             samples = measure(
