@@ -109,10 +109,11 @@ def test_a_model_keeps_its_type_where_a_copy_has_another(subject: Subject) -> No
     assert {parameter.dtype for parameter in subject.model.parameters()} == {torch.float32}
 
 
-def test_only_batches_have_a_mask(subject: Subject) -> None:
-    """A single text is passed as a user passes it for speed."""
+def test_only_padded_batches_have_a_mask(subject: Subject) -> None:
+    """Texts that need no padding are passed as a user passes them for speed, and as our engine runs them."""
     runner = BACKENDS["hf-sdpa"].make(subject)
     assert "attention_mask" not in runner.prepare(ROWS[:1])[1]
+    assert "attention_mask" not in runner.prepare(rows_of((7, 7)))[1]
     assert runner.prepare(ROWS[:2])[1]["attention_mask"].sum(1).tolist() == [5, 3]
 
 
