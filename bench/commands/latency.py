@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.commands.flags import FOLDER, Name
+from bench.commands.flags import FILE, FOLDER, Name
 from bench.errors import InputError
 from bench.registry import BACKENDS
 from bench.store.records import TORCH
@@ -24,9 +24,7 @@ LENGTHS, BATCHES = "16,32,64,128,256,512", "1"
 
 @click.command("latency")
 @click.option("--size", "sizes", multiple=True, help="minilm, base or large; may be repeated. [default: minilm]")
-@click.option(
-    "--profile", "files", multiple=True, type=click.Path(path_type=Path), help="JSON of what each layer runs on."
-)
+@click.option("--profile", "files", multiple=True, type=FILE, help="JSON of what each layer runs on.")
 @click.option("--run", "run_ids", multiple=True, metavar="RUN", help="A stored run, whose profile is taken.")
 @click.option("--store", type=FOLDER, default=Path(), help="A store, its runs/ folder or a pack. [default: here]")
 @click.option("--backend", "backends", type=Name(BACKENDS), multiple=True, help="Engine; may be repeated.")
@@ -34,7 +32,7 @@ LENGTHS, BATCHES = "16,32,64,128,256,512", "1"
 @click.option("--length", "lengths", default=LENGTHS, show_default=True, help="Word pieces of a text.")
 @click.option("--batch", "batches", default=BATCHES, show_default=True, help="Texts at a time.")
 @click.option("--rounds", type=click.IntRange(1), default=10, show_default=True, help="Samples of each of 8 batches.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write the numbers as JSON too.")
+@click.option("--out", type=FILE, help="Write the numbers as JSON too.")
 def latency_command(
     sizes: tuple[str, ...],
     files: tuple[Path, ...],
@@ -57,7 +55,6 @@ def latency_command(
 
     silence_libraries()
     from bench.commands.parameters import default_device
-    from bench.latency.profiles import read_profile
     from bench.latency.sizes import SIZES, time_size
     from bench.machine.environment import read_environment
 
@@ -68,7 +65,9 @@ def latency_command(
     for size in sizes:
         if size not in SIZES:
             raise InputError(f"--size is {size!r}, but it takes one of {', '.join(SIZES)}")
-    profiles = {path.stem: read_profile(path) for path in files} | {name: _of_run(name, store) for name in run_ids}
+    if out is not None and not out.parent.is_dir():
+        raise InputError(f"--out is {out}, but there is no folder {out.parent}; make it, or name another")
+    profiles = _profiles(files, run_ids, store)
     pieces, rows = _counts(lengths, "--length", most=512), _counts(batches, "--batch", most=4096)
     environment = read_environment(chosen)
     cells: list[Cell] = []
@@ -80,6 +79,17 @@ def latency_command(
     if out is not None:
         content = {"environment": environment, "rounds": rounds, "cells": [asdict(cell) for cell in cells]}
         out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf8")
+
+
+def _profiles(files: Sequence[Path], run_ids: Sequence[str], store: Path) -> dict[str, Profile]:
+    """Return profiles by the names of their arms: of files, and of stored runs."""
+    from bench.latency.profiles import read_profile
+
+    names = ["full", *(path.stem for path in files), *run_ids]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two arms are called {name!r}; give each profile another file name, and none full.json")
+    return {path.stem: read_profile(path) for path in files} | {name: _of_run(name, store) for name in run_ids}
 
 
 def _of_run(run_id: str, store: Path) -> Profile:

@@ -1,8 +1,9 @@
 """Profiles of an adaptive model: what each layer runs on, apart from any trained weights and any texts.
 
 With a profile the same shares of tokens, widths and exits are timed on another machine or in another size of model,
-under weights of any kind. What is kept is chosen by the scores of a contribution predictor, so that the decisions are
-paid for; which examples leave is drawn at random.
+under weights of any kind. Which tokens stay and which examples leave has no meaning here: the beginning of a text
+stays, and exits are drawn at random. The shares of contribution are computed and compared with a threshold as AdapLeR
+does it, so that its decisions are paid for; widths are given, so that no gate is.
 """
 
 from __future__ import annotations
@@ -71,19 +72,24 @@ class Profile:
 
 
 def _keep_shares(model: EfficientBertForSequenceClassification, shares: tuple[float, ...]) -> Policy:
-    """Make the policy that keeps the tokens with the highest scores, a share of the text before each layer."""
+    """Make the policy that computes what AdapLeR compares, and keeps a share of the text's tokens before each layer."""
     from efficient_bert.engine.decisions import Decision, Policy
-    from efficient_bert.policies.contribution import first_token, predict_live
+    from efficient_bert.fidelity import Fidelity
+    from efficient_bert.policies.contribution import contribution_shares, predict_live
 
     contribution = model.contributions()
+    predictors = [contribution.predictor(layer) for layer in range(len(shares))]
 
     def decide(view: View) -> Decision:
-        predictor = contribution.predictor(view.depth)
-        scores = predict_live(predictor, view).float().masked_fill(~view.mask, -float("inf"))
-        scores = scores.masked_fill(first_token(view.mask), float("inf"))
-        counts = (view.length * shares[view.depth]).round().clamp(min=1)
-        rank = scores.argsort(1, descending=True).argsort(1)
-        return Decision(keep=rank < counts[:, None], macs=view.mask.sum(1) * predictor.macs)
+        predictor = predictors[view.depth]
+        scores = predict_live(predictor, view)
+        if view.unpadded:
+            contributions, tokens = scores.softmax(-1), scores.shape[1]
+        else:
+            contributions = contribution_shares(scores, view.mask, (), fidelity=Fidelity.CORRECTED)
+            tokens = view.mask.sum(1)
+        beginning = view.mask.cumsum(1) <= (view.length * shares[view.depth] + 0.5)[:, None]
+        return Decision(keep=(contributions >= 0) & beginning, macs=tokens * predictor.macs)
 
     return Policy(decide)
 

@@ -13,6 +13,7 @@ from bench.backends.runners import Runner, Subject, move
 from bench.latency.profiles import Profile
 from bench.latency.session import prepared
 from bench.latency.timing import cuda_clock, measure, wall_clock
+from efficient_bert.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from bench.backends import Backend
@@ -64,6 +65,7 @@ def time_size(
         rounds: samples of each batch.
         device: "cpu" or "cuda".
     """
+    keep_freed_memory()  # as every other timing session does
     runners = {(arm, backend.name): runner for arm, backend, runner in _runners(size, profiles, backends, device)}
     in_batches = runners
     if max(batches) > 1:
