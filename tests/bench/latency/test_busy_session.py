@@ -217,3 +217,14 @@ def test_what_cannot_be_timed_again_is_refused_in_the_plan(
         plan_in(tmp_path, settings, time_again=True, fresh=True)
     with pytest.raises(InputError, match="nothing is timed"):
         plan_in(tmp_path, settings, time_again=True, rounds=0)
+
+
+def test_throughput_is_measured_where_it_is_wanted(tmp_path: Path, machine: Machine, settings: Settings) -> None:
+    """Each arm's record has it beside the latencies; without timed examples it is refused."""
+    for timing in machine.carry_out(plan_in(tmp_path, settings, throughput=True), QUIET):
+        reached = timing["throughput"]
+        assert reached["manner"].startswith("batches of ")
+        assert len(reached["seconds"]) == 2
+        assert reached["examples_per_second"] == pytest.approx(EXAMPLES / (sum(reached["seconds"]) / 2))
+    with pytest.raises(InputError, match="--throughput measures the examples that are timed.*leave it out"):
+        plan_in(tmp_path, settings, throughput=True, latency_examples=0)
