@@ -226,5 +226,5 @@ def test_throughput_is_measured_where_it_is_wanted(tmp_path: Path, machine: Mach
         assert reached["manner"].startswith("batches of ")
         assert len(reached["seconds"]) == 2
         assert reached["examples_per_second"] == pytest.approx(EXAMPLES / (sum(reached["seconds"]) / 2))
-    with pytest.raises(InputError, match="--throughput measures the examples that are timed.*leave it out"):
+    with pytest.raises(InputError, match=r"--throughput measures the examples that are timed.*leave it out"):
         plan_in(tmp_path, settings, throughput=True, latency_examples=0)
