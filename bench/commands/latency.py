@@ -83,23 +83,15 @@ def latency_command(
 
 def _profiles(files: Sequence[Path], run_ids: Sequence[str], store: Path) -> dict[str, Profile]:
     """Return profiles by the names of their arms: of files, and of stored runs."""
-    from bench.latency.profiles import read_profile
+    from bench.latency.profiles import profile_of_run, read_profile
+    from bench.store.locations import run_store
 
     names = ["full", *(path.stem for path in files), *run_ids]
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"two arms are called {name!r}; give each profile another file name, and none full.json")
-    return {path.stem: read_profile(path) for path in files} | {name: _of_run(name, store) for name in run_ids}
-
-
-def _of_run(run_id: str, store: Path) -> Profile:
-    from bench.latency.profiles import profile_of
-    from bench.store.locations import run_store
-    from bench.store.packs import open_runs
-
-    runs = open_runs(run_store(store).root)
-    record = runs.record(run_id)
-    return profile_of(runs.examples(run_id).to_pandas(), layers=record.layers)
+    of_runs = {name: profile_of_run(run_store(store), name) for name in run_ids}
+    return {path.stem: read_profile(path) for path in files} | of_runs
 
 
 def _counts(text: str, flag: str, *, most: int) -> list[int]:

@@ -13,9 +13,10 @@ import torch
 
 from bench.backends.runners import answer
 from bench.errors import InputError
-from bench.latency.profiles import Profile, profile_of, read_profile
+from bench.latency.profiles import Profile, profile_of, profile_of_run, read_profile
 from bench.latency.sizes import make_subject, random_rows
 from bench.registry import BACKENDS
+from bench.store.runs import RunStore
 from efficient_bert import EfficientBertConfig
 from tests.support.command_line import call
 from tests.support.stored_runs import StoredRun, read_runs
@@ -68,16 +69,34 @@ def test_another_depth_does_as_the_layer_at_its_place() -> None:
 
 
 def test_a_run_has_a_profile(tmp_path: Path) -> None:
-    """Shares are means over the examples that are still there; the widest layer is full."""
+    """Shares are means over the examples that are still there; widths are of the full model's."""
+    full = StoredRun("full")
     run = StoredRun("run", "flexible", kept=(1, 1, 0.5, 0.5, 0.2, 0.2), depths=(6, 2), heads=((2, 1, 1, 1, 1, 1),))
-    examples = read_runs(tmp_path, run).frames["run"]
-    profile = profile_of(examples, layers=6)
+    narrow = StoredRun("narrow", "static_width", heads=((1,) * 6,))
+    alone = StoredRun("alone", "static_width", backbone="another")
+    read_runs(tmp_path, full, run, narrow, alone)
+    store = RunStore(tmp_path)
+    profile = profile_of_run(store, "run")
     assert profile.tokens == pytest.approx((1, 1, 0.5, 0.5, 0.2, 0.2))
     assert (profile.widths, profile.exits) == ((1, 0.5, 0.5, 0.5, 0.5, 0.5), {2: 0.5})
-    full = read_runs(tmp_path, replace(run, run_id="full", kept=(1,) * 6, depths=(6,), heads=((2,) * 6,)))
-    assert profile_of(full.frames["full"], layers=6) == Profile(6)
-    early = pd.DataFrame({"length": [4], "exit_depth": [1], "tokens": [[4, 0]], "heads": [[2, 0]]})
-    assert profile_of(early, layers=2) == Profile(2, exits={1: 1.0})
+    assert profile_of_run(store, "full") == Profile(6)
+    assert profile_of_run(store, "narrow") == Profile(6, widths=(0.5,) * 6)
+    with pytest.raises(InputError, match="no run of the full model with backbone another"):
+        profile_of_run(store, "alone")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "heads", "expected"),
+    [
+        ([4, 0], [2, 0], Profile(2, exits={1: 1.0})),
+        ([0, 4, 0, 2], [0, 2, 0, 1], Profile(4, (1, 0.5, 0.5, 0.5), (1, 0.5, 0.5, 0.5), {2: 1.0})),
+    ],
+)
+def test_layers_that_run_count(tokens: list[int], heads: list[int], expected: Profile) -> None:
+    """What runs after a layer that is left out is the next one; layers that never run do as those before them."""
+    depth = sum(each > 0 for each in tokens)
+    examples = pd.DataFrame({"length": [4], "exit_depth": [depth], "tokens": [tokens], "heads": [heads]})
+    assert profile_of(examples, layers=len(tokens), heads=2) == expected
 
 
 @pytest.mark.parametrize(
