@@ -213,6 +213,8 @@ def test_no_verdict_on_a_busy_machine(tmp_path: Path) -> None:
     assert (advice.outcome, advice.fastest, advice.candidates) == (Outcome.UNKNOWN, None, ())
     assert paragraph(advice).startswith("No verdict: ")
     assert "--time-again" in paragraph(advice)
+    alone = advice_on(tmp_path / "alone", FULL, *busy[1:])
+    assert paragraph(alone).startswith("No verdict: there is nothing to compare full on torch with.")
 
 
 def test_the_full_model_is_held_against_its_fastest_engine_within_the_limit(tmp_path: Path) -> None:
