@@ -111,7 +111,8 @@ def _throughput_column(runs: Runs) -> dict[str, dict[tuple[str, ...], str]]:
     for arm in runs.arms:
         reached = [record.timing["throughput"] for record in arm.records if "throughput" in record.timing]
         mean = fmean(each["examples_per_second"] for each in reached) if reached else math.nan
-        cells[arm.run_ids] = "-" if math.isnan(mean) else f"{mean:.0f}, {reached[0]['manner']}"
+        mark = MARK if is_disturbed(arm) else ""
+        cells[arm.run_ids] = "-" if math.isnan(mean) else f"{mean:.0f}{mark}, {reached[0]['manner']}"
     return {THROUGHPUT: cells} if {*cells.values()} - {"-"} else {}
 
 

@@ -39,7 +39,7 @@ def _answer(advice: Advice) -> str:
     if advice.outcome is Outcome.UNKNOWN:
         return f"No verdict: every latency was taken on a busy or unsteady machine. {_REMEDY}"
     if len(advice.candidates) == 1:
-        return f"No: no arm but {_arm(advice.candidates[0])} was timed."
+        return f"No verdict: there is nothing to compare {_arm(advice.candidates[0])} with."
     if best is None or advice.outcome is Outcome.FULL_ALONE:
         return f"No: no arm but the full model in PyTorch {holds}."
     if advice.outcome is Outcome.ADAPTIVE:

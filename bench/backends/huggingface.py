@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from efficient_bert.rows import Rows
 
 GRAPHS = 64
-"""Graphs that are compiled at most: one for single texts and one for batches, for each depth of model."""
+"""Graphs that are compiled at most: one for single texts, and two for batches, with and without a mask, for each depth
+of model."""
 
 
 def make_plain_runner(
@@ -68,11 +69,11 @@ def make_plain_runner(
 
 
 def padded(rows: Rows, *, pad_token_id: int, device: str) -> dict[str, Tensor]:
-    """Pad rows to the longest: the model's arguments, (B, L) int64 each; a single row needs no attention mask."""
+    """Pad rows to the longest: the model's arguments, (B, L) int64 each; rows of one length need no attention mask."""
     from efficient_bert.engine.batch import pad_rows
 
     inputs = {name: part.to(device) for name, part in pad_rows(rows, pad_token_id=pad_token_id).items()}
-    if len(rows) == 1:
+    if len({len(row["input_ids"]) for row in rows}) == 1:
         del inputs["attention_mask"]
     return inputs
 

@@ -7,7 +7,7 @@ import io
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from bench.backends import Backend
@@ -34,7 +34,8 @@ STEP = 16
 def make_dynamic_runner(subject: Subject) -> DenseRunner:
     """Make a runner of one graph for every length, in the precision that OpenVINO chooses for this processor."""
     load_openvino()
-    compiled = compile_graph(convert(subject, masked=False))
+    graph = convert(subject, masked=False)
+    compiled = compile_graph(graph)
     request = compiled.create_infer_request()
 
     @cache
@@ -46,7 +47,16 @@ def make_dynamic_runner(subject: Subject) -> DenseRunner:
     def ready(rows: Rows) -> list[Call]:
         return [(meet(len(row["input_ids"])), inputs_of(row["input_ids"], row["token_type_ids"])) for row in rows]
 
-    return runner_of(subject, ready, compiled, dtype=precision_of(compiled))
+    def on_one_thread() -> DenseRunner:
+        parallel = compile_graph(graph, in_parallel=True)
+
+        def ready_in_parallel(rows: Rows) -> list[Call]:
+            inputs = (inputs_of(row["input_ids"], row["token_type_ids"]) for row in rows)
+            return [(parallel.create_infer_request(), arrays) for arrays in inputs]
+
+        return runner_of(subject, ready_in_parallel, parallel, dtype=precision_of(parallel))
+
+    return runner_of(subject, ready, compiled, dtype=precision_of(compiled), one_thread=on_one_thread)
 
 
 def make_int8_runner(subject: Subject) -> DenseRunner:
@@ -57,17 +67,35 @@ def make_int8_runner(subject: Subject) -> DenseRunner:
     """
     load_openvino()
     graph = quantize(convert(subject, masked=True), subject.calibration())
+    return make_static_runner(subject, graph, one_thread=partial(make_static_runner, subject, graph, in_parallel=True))
+
+
+def make_static_runner(
+    subject: Subject,
+    graph: openvino.Model,
+    *,
+    in_parallel: bool = False,
+    one_thread: Callable[[], DenseRunner] | None = None,
+) -> DenseRunner:
+    """Make a runner of a quantized graph, compiled for each static length.
+
+    Args:
+        graph: that takes a mask.
+        in_parallel: it answers from several threads at once; every text then has a request of its own.
+        one_thread: of the runner.
+    """
     longest = subject.model.config.max_position_embeddings
 
     @cache
     def compiled_at(length: int) -> openvino.CompiledModel:
         static = graph.clone()
         static.reshape({name: [1, length] for name in padded_inputs([], [])})
-        return compile_graph(static)
+        return compile_graph(static, in_parallel=in_parallel)
 
-    @cache
-    def request_at(length: int) -> openvino.InferRequest:
+    def new_request(length: int) -> openvino.InferRequest:
         return compiled_at(length).create_infer_request()
+
+    request_at = new_request if in_parallel else cache(new_request)
 
     def ready(rows: Rows) -> list[Call]:
         lengths = [min(-(-len(row["input_ids"]) // STEP) * STEP, longest) for row in rows]
@@ -76,7 +104,7 @@ def make_int8_runner(subject: Subject) -> DenseRunner:
             for row, length in zip(rows, lengths, strict=True)
         ]
 
-    return runner_of(subject, ready, compiled_at(min(STEP, longest)), dtype="int8")
+    return runner_of(subject, ready, compiled_at(min(STEP, longest)), dtype="int8", one_thread=one_thread)
 
 
 def load_openvino() -> None:
@@ -124,12 +152,17 @@ def quantize(graph: openvino.Model, rows: Rows) -> openvino.Model:
         )
 
 
-def compile_graph(graph: openvino.Model) -> openvino.CompiledModel:
-    """Compile for one text at a time on as many threads as PyTorch has."""
+def compile_graph(graph: openvino.Model, *, in_parallel: bool = False) -> openvino.CompiledModel:
+    """Compile for as many threads as PyTorch has.
+
+    Args:
+        in_parallel: each thread answers a text of its own; otherwise all work on one text at a time.
+    """
     import openvino
     import torch
 
-    settings = {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    threads = torch.get_num_threads()
+    settings = {"NUM_STREAMS": threads if in_parallel else 1, "INFERENCE_NUM_THREADS": threads}
     return openvino.Core().compile_model(graph, "CPU", settings)
 
 
@@ -150,7 +183,12 @@ def padded_inputs(ids: Sequence[int], types: Sequence[int], length: int | None =
 
 
 def runner_of(
-    subject: Subject, ready: Callable[[Rows], list[Call]], compiled: openvino.CompiledModel, *, dtype: str
+    subject: Subject,
+    ready: Callable[[Rows], list[Call]],
+    compiled: openvino.CompiledModel,
+    *,
+    dtype: str,
+    one_thread: Callable[[], DenseRunner] | None = None,
 ) -> DenseRunner:
     """Make the runner that answers texts one by one."""
     import openvino
@@ -162,7 +200,7 @@ def runner_of(
         "threads": compiled.get_property("INFERENCE_NUM_THREADS"),
         "streams": compiled.get_property("NUM_STREAMS"),
     }
-    return DenseRunner(ready, answer, subject.model.config, subject.full_config, environment)
+    return DenseRunner(ready, answer, subject.model.config, subject.full_config, environment, one_thread)
 
 
 def answer(calls: Sequence[Call]) -> Tensor:

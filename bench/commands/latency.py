@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.commands.flags import FOLDER, Name
+from bench.commands.flags import FILE, FOLDER, Name
 from bench.errors import InputError
 from bench.registry import BACKENDS
 from bench.store.records import TORCH
@@ -24,17 +24,15 @@ LENGTHS, BATCHES = "16,32,64,128,256,512", "1"
 
 @click.command("latency")
 @click.option("--size", "sizes", multiple=True, help="minilm, base or large; may be repeated. [default: minilm]")
-@click.option(
-    "--profile", "files", multiple=True, type=click.Path(path_type=Path), help="JSON of what each layer runs on."
-)
+@click.option("--profile", "files", multiple=True, type=FILE, help="JSON of what each layer runs on.")
 @click.option("--run", "run_ids", multiple=True, metavar="RUN", help="A stored run, whose profile is taken.")
 @click.option("--store", type=FOLDER, default=Path(), help="A store, its runs/ folder or a pack. [default: here]")
 @click.option("--backend", "backends", type=Name(BACKENDS), multiple=True, help="Engine; may be repeated.")
 @click.option("--device", help="cpu or cuda. [default: cuda where there is one]")
 @click.option("--length", "lengths", default=LENGTHS, show_default=True, help="Word pieces of a text.")
 @click.option("--batch", "batches", default=BATCHES, show_default=True, help="Texts at a time.")
-@click.option("--rounds", type=click.IntRange(1), default=10, show_default=True, help="Samples of each of 8 batches.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write the numbers as JSON too.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Samples of each of 32 batches.")
+@click.option("--out", type=FILE, help="Write the numbers as JSON too.")
 def latency_command(
     sizes: tuple[str, ...],
     files: tuple[Path, ...],
@@ -57,7 +55,6 @@ def latency_command(
 
     silence_libraries()
     from bench.commands.parameters import default_device
-    from bench.latency.profiles import read_profile
     from bench.latency.sizes import SIZES, time_size
     from bench.machine.environment import read_environment
 
@@ -68,7 +65,9 @@ def latency_command(
     for size in sizes:
         if size not in SIZES:
             raise InputError(f"--size is {size!r}, but it takes one of {', '.join(SIZES)}")
-    profiles = {path.stem: read_profile(path) for path in files} | {name: _of_run(name, store) for name in run_ids}
+    if out is not None and not out.parent.is_dir():
+        raise InputError(f"--out is {out}, but there is no folder {out.parent}; make it, or name another")
+    profiles = _profiles(files, run_ids, store)
     pieces, rows = _counts(lengths, "--length", most=512), _counts(batches, "--batch", most=4096)
     environment = read_environment(chosen)
     cells: list[Cell] = []
@@ -82,14 +81,17 @@ def latency_command(
         out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf8")
 
 
-def _of_run(run_id: str, store: Path) -> Profile:
-    from bench.latency.profiles import profile_of
+def _profiles(files: Sequence[Path], run_ids: Sequence[str], store: Path) -> dict[str, Profile]:
+    """Return profiles by the names of their arms: of files, and of stored runs."""
+    from bench.latency.profiles import profile_of_run, read_profile
     from bench.store.locations import run_store
-    from bench.store.packs import open_runs
 
-    runs = open_runs(run_store(store).root)
-    record = runs.record(run_id)
-    return profile_of(runs.examples(run_id).to_pandas(), layers=record.layers)
+    names = ["full", *(path.stem for path in files), *run_ids]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two arms are called {name!r}; give each profile another file name, and none full.json")
+    of_runs = {name: profile_of_run(run_store(store), name) for name in run_ids}
+    return {path.stem: read_profile(path) for path in files} | of_runs
 
 
 def _counts(text: str, flag: str, *, most: int) -> list[int]:
@@ -104,7 +106,7 @@ def _lines(cells: Sequence[Cell], environment: dict[str, Any]) -> Iterable[str]:
     at = {(cell.size, cell.batch, cell.arm, cell.backend, cell.length): cell.milliseconds for cell in cells}
     lengths = sorted({cell.length for cell in cells})
     for size, batch in dict.fromkeys((cell.size, cell.batch) for cell in cells):
-        yield f"\n{size}, {batch} at a time, median ms by word pieces"
+        yield f"\n{size}, {batch} at a time, ms by word pieces"
         yield "| arm | engine | " + " | ".join(map(str, lengths)) + " |"
         yield "| --- | --- |" + " --- |" * len(lengths)
         for arm, backend in dict.fromkeys(key[2:4] for key in at if key[:2] == (size, batch)):

@@ -2,7 +2,7 @@
 
 With a profile the same shares of tokens, widths and exits are timed on another machine or in another size of model,
 under weights of any kind. AdapLeR's predictors run, so that deciding is paid for, but what is kept is the beginning of
-the text; which examples leave is drawn at random.
+the text; which examples leave is drawn at random, and widths are given, so that no gate is paid for.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from bench.store.json_files import read_object
 if TYPE_CHECKING:
     import pandas as pd
 
+    from bench.store.packs import RunReader
     from efficient_bert import EfficientBertForSequenceClassification
     from efficient_bert.engine.decisions import Decision, Policy, View
 
@@ -120,21 +121,44 @@ def _profile_of(values: Mapping[str, Any]) -> Profile:
     return Profile(layers, tokens, widths, exits)
 
 
-def profile_of(examples: pd.DataFrame, *, layers: int) -> Profile:
+def profile_of_run(runs: RunReader, run_id: str) -> Profile:
+    """Measure the profile of a stored run, beside whose model the full model tells how many heads are all.
+
+    Raises:
+        InputError: there is no such run, or none of the full model with its backbone.
+    """
+    record = runs.record(run_id)
+    others = map(runs.record, runs.ids())
+    full = next((each for each in others if (each.method, each.backbone) == ("full", record.backbone)), None)
+    if full is None:
+        raise InputError(
+            f"{runs.root} holds no run of the full model with backbone {record.backbone}, against which the widths of "
+            f"run {run_id} are measured; give the --store in which it was run"
+        )
+    heads = max(map(max, runs.examples(full.run_id)["heads"].to_pylist()))
+    return profile_of(runs.examples(run_id).to_pandas(), layers=record.layers, heads=heads)
+
+
+def profile_of(examples: pd.DataFrame, *, layers: int, heads: int) -> Profile:
     """Measure the profile of a run from its table of examples: means over the examples that are still there.
 
-    The widest layer of any example counts as full.
+    What a profile says of its first layers belongs to the layers that run, whichever they were.
+
+    Args:
+        layers, heads: of the full model, heads in its widest layer.
     """
     import numpy as np
 
-    tokens, heads = np.array(examples["tokens"].tolist()), np.array(examples["heads"].tolist())
+    tokens, kept = np.array(examples["tokens"].tolist()), np.array(examples["heads"].tolist())
+    order = (tokens == 0).argsort(axis=1, kind="stable")
+    tokens, kept = (np.take_along_axis(each, order, axis=1) for each in (tokens, kept))
     running = tokens > 0
     shares = tokens / examples["length"].to_numpy()[:, None]
     depths = examples["exit_depth"].to_numpy()
     return Profile(
         layers,
         _falling(_means(shares, running)),
-        _means(heads / heads.max(), running),
+        _means(kept / heads, running),
         {int(depth): float((depths == depth).mean()) for depth in np.unique(depths) if depth < layers},
     )
 

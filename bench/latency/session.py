@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -50,9 +51,9 @@ def time_arms(
     keep_freed_memory()  # as a training before it in this process has done
     row_numbers = sample_rows(plan)
     latencies, load = measure_latencies(plan, runners, row_numbers, watcher, reading)
-    throughputs = measure_throughputs(plan, runners, row_numbers, watcher)
+    throughputs, crowd = measure_throughputs(plan, runners, row_numbers, watcher, reading)
     protocol = {**protocol_of(plan, list(runners), len(row_numbers)), "load": load.to_json()}
-    spoilt = disturbances(load, device=plan.settings.device)
+    spoilt = [*disturbances(load, device=plan.settings.device), *crowd]
     full = plan.arms[0].run_id
     unsteady = {arm.run_id: unsteadiness(arm, latencies[arm.run_id]) for arm in plan.arms if arm.run_id in runners}
     timing = {
@@ -123,23 +124,36 @@ def measure_latencies(
 
 
 def measure_throughputs(
-    plan: Plan, runners: Mapping[str, Runner], row_numbers: Sequence[int], watcher: Watcher
-) -> dict[str, dict[str, Any]]:
-    """Measure the offline throughput of each arm on the timed rows, as entries of its timing; none if not wanted."""
+    plan: Plan,
+    runners: Mapping[str, Runner],
+    row_numbers: Sequence[int],
+    watcher: Watcher,
+    reading: Callable[[], Reading],
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Measure the offline throughput of each arm on the timed rows, where it is wanted.
+
+    Returns:
+        entries of each arm's timing, and why they are not to be trusted; nothing where throughput is not wanted.
+    """
     if not plan.timing.throughput:
-        return {}
+        return {}, []
     rows = plan.data.evaluation.select(row_numbers).to_list()
+    threads = int(plan.environment["torch_threads"])
     name = f"measure the throughput of {len(runners)} arms on {len(rows)} examples"
     with watcher.counting_bar(name, plan.timing.rounds + 1, still=True) as advance:
+        before = reading()
         reached = measure_throughput(
             runners,
             rows,
-            threads=int(plan.environment["torch_threads"]),
+            threads=threads,
             rounds=plan.timing.rounds,
             stopwatch=stopwatch_of(plan),
             advance=lambda: advance(1),
         )
-    return {run_id: {"throughput": each.to_json()} for run_id, each in reached.items()}
+        load = load_between(before, reading(), threads=threads)
+    lines = disturbances(replace(load, off_core=None), device=plan.settings.device)  # it may wait for its own threads
+    entries = {run_id: {"throughput": each.to_json()} for run_id, each in reached.items()}
+    return entries, [f"while throughput was measured, {line}" for line in lines]
 
 
 def stopwatch_of(plan: Plan) -> Stopwatch:

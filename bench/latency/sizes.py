@@ -6,13 +6,14 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from statistics import median
+from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 from bench.backends.runners import Runner, Subject, move
 from bench.latency.profiles import Profile
 from bench.latency.session import prepared
 from bench.latency.timing import cuda_clock, measure, wall_clock
+from efficient_bert.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from bench.backends import Backend
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 SIZES: Mapping[str, tuple[int, int, int]] = {"minilm": (6, 384, 12), "base": (12, 768, 12), "large": (24, 1024, 16)}
 """Name -> layers, hidden size, heads; an inner layer is four times as wide (Devlin et al., 2019, section 3)."""
 
-BATCHES = 8
+BATCHES = 32
 """Batches of other word pieces that are timed at each length."""
 
 
@@ -32,7 +33,7 @@ class Cell:
 
     Attributes:
         arm: "full" or the profile's name.
-        milliseconds: median over rounds and batches.
+        milliseconds: mean over batches of the median over rounds.
     """
 
     arm: str
@@ -64,9 +65,13 @@ def time_size(
         rounds: samples of each batch.
         device: "cpu" or "cuda".
     """
+    keep_freed_memory()  # as every other timing session does
     runners = {(arm, backend.name): runner for arm, backend, runner in _runners(size, profiles, backends, device)}
+    in_batches = runners
+    if max(batches) > 1:
+        in_batches = {key: each for key, each in runners.items() if each.on_one_thread() is None}
     for batch in batches:
-        arms = {key: each for key, each in runners.items() if batch == 1 or each.on_one_thread() is None}
+        arms = runners if batch == 1 else in_batches
         for length in lengths:
             rows = [random_rows(batch, length, seed=number) for number in range(BATCHES)]
             samples = measure(
@@ -77,7 +82,7 @@ def time_size(
                 stopwatch=cuda_clock() if device == "cuda" else wall_clock(),
             )
             for (arm, backend), latencies in zip(arms, samples.values(), strict=True):
-                seconds = median(sample for each in latencies.wall for sample in each)
+                seconds = fmean(map(median, latencies.wall))
                 yield Cell(arm, backend, size, length, batch, 1000 * seconds)
 
 

@@ -91,6 +91,15 @@ def check_time_again(plan: Plan) -> None:
             )
 
 
+def check_throughput(plan: Plan) -> None:
+    """Raise InputError where throughput is wanted and no example is timed."""
+    if plan.timing.throughput and not plan.timing:
+        raise InputError(
+            "--throughput measures the examples that are timed, but with 0 latency examples or rounds there are none; "
+            "leave it out"
+        )
+
+
 def check_backends(backends: Sequence[Backend], device: str) -> None:
     """Raise InputError for a backend that cannot run here: a package is missing, or the device is another one."""
     for backend in backends:

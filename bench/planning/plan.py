@@ -19,6 +19,7 @@ from bench.planning.checks import (
     check_device,
     check_limits,
     check_names,
+    check_throughput,
     check_time_again,
 )
 from bench.planning.fitting import (
@@ -142,6 +143,7 @@ class Plan:
         check_controls(self.settings, self.methods)
         check_backends(self.backends, self.settings.device)
         refuse(reason for points in self.points for reason in points.refusal_reasons(self.settings))
+        check_throughput(self)
         check_time_again(self)
 
     @property

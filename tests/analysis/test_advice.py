@@ -213,6 +213,8 @@ def test_no_verdict_on_a_busy_machine(tmp_path: Path) -> None:
     assert (advice.outcome, advice.fastest, advice.candidates) == (Outcome.UNKNOWN, None, ())
     assert paragraph(advice).startswith("No verdict: ")
     assert "--time-again" in paragraph(advice)
+    alone = advice_on(tmp_path / "alone", FULL, *busy[1:])
+    assert paragraph(alone).startswith("No verdict: there is nothing to compare full on torch with.")
 
 
 def test_the_full_model_is_held_against_its_fastest_engine_within_the_limit(tmp_path: Path) -> None:
@@ -397,16 +399,14 @@ def test_the_table_compares_engines_within_a_setting_alone(tmp_path: Path) -> No
 
 
 def test_the_table_has_throughput_where_it_was_measured(tmp_path: Path) -> None:
-    """The mean over the seeds, and how the examples were answered."""
-    seeds = [
-        StoredRun(
-            f"full-{seed}",
-            seed=seed,
-            timing={"throughput": {"examples_per_second": rate, "manner": "batches of 4", "seconds": [1.0]}},
-        )
-        for seed, rate in ((1, 10.0), (2, 31.0))
-    ]
-    text = summary(read_runs(tmp_path, *seeds, StoredRun("other", "adapler", seed=1)))
-    cells = {row[0]: row[text.columns.index(THROUGHPUT)] for row in text.rows}
-    assert cells == {"full": "20, batches of 4", "adapler": "-"}
+    """The mean over the seeds, and how the examples were answered; of a busy machine it has the mark."""
+
+    def reached(rate: float) -> dict[str, Any]:
+        return {"throughput": {"examples_per_second": rate, "manner": "batches of 4", "seconds": [1.0]}}
+
+    seeds = [StoredRun(f"full-{seed}", seed=seed, timing=reached(rate)) for seed, rate in ((1, 10.0), (2, 31.0))]
+    busy = StoredRun("busy", "static_depth", seed=1, timing={**reached(7.0), "disturbed_by": ["noise"]})
+    text = summary(read_runs(tmp_path, *seeds, busy, StoredRun("other", "adapler", seed=1)))
+    cells = {row[0].split()[0]: row[text.columns.index(THROUGHPUT)] for row in text.rows}
+    assert cells == {"full": "20, batches of 4", "static_depth": "7*, batches of 4", "adapler": "-"}
     assert THROUGHPUT not in summary(read_runs(tmp_path / "none", StoredRun("only"))).columns

@@ -7,6 +7,7 @@ import random
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -108,10 +109,11 @@ def test_a_model_keeps_its_type_where_a_copy_has_another(subject: Subject) -> No
     assert {parameter.dtype for parameter in subject.model.parameters()} == {torch.float32}
 
 
-def test_only_batches_have_a_mask(subject: Subject) -> None:
-    """A single text is passed as a user passes it for speed."""
+def test_only_padded_batches_have_a_mask(subject: Subject) -> None:
+    """Texts that need no padding are passed as a user passes them for speed, and as our engine runs them."""
     runner = BACKENDS["hf-sdpa"].make(subject)
     assert "attention_mask" not in runner.prepare(ROWS[:1])[1]
+    assert "attention_mask" not in runner.prepare(rows_of((7, 7)))[1]
     assert runner.prepare(ROWS[:2])[1]["attention_mask"].sum(1).tolist() == [5, 3]
 
 
@@ -202,6 +204,22 @@ def test_openvino_in_int8(subject: Subject) -> None:
     dense = [each for each in operations if each["layerType"].astype(str) == "FullyConnected"]
     assert len(dense) > 6
     assert {each["primitiveType"].astype(str)[-2:].lower() for each in dense} == {"i8"}
+
+
+@pytest.mark.parametrize("name", ["openvino", "openvino-int8"])
+def test_openvino_answers_several_texts_at_once(subject: Subject, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread each, as many as PyTorch has: the answers are those of one after the other."""
+    needs_openvino(name)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    runner = BACKENDS[name].make(subject)
+    alone = runner.on_one_thread()
+    assert alone is not None
+    assert (alone.environment["threads"], alone.environment["streams"]) == (2, 2)
+    inputs = [alone.prepare([row]) for row in ROWS * 3]
+    with ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(alone, inputs))
+    expected = torch.cat([answer(runner, [row]).logits for row in ROWS])
+    assert (torch.cat(answers).view(3, *expected.shape) - expected).abs().max() < 1e-2
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -217,3 +217,20 @@ def test_what_cannot_be_timed_again_is_refused_in_the_plan(
         plan_in(tmp_path, settings, time_again=True, fresh=True)
     with pytest.raises(InputError, match="nothing is timed"):
         plan_in(tmp_path, settings, time_again=True, rounds=0)
+
+
+def test_throughput_is_measured_where_it_is_wanted(
+    tmp_path: Path, machine: Machine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each arm's record has it beside the latencies, and what else ran then; without timed examples it is refused."""
+    monkeypatch.setattr("bench.machine.load.usable_cores", lambda: 2)
+    later = [replace(QUIET[2], wall=30.0), replace(QUIET[2], wall=40.0, busy=29.0)]
+    for timing in machine.carry_out(plan_in(tmp_path, settings, throughput=True), [*QUIET, *later]):
+        (line,) = timing["disturbed_by"]
+        assert line.startswith("while throughput was measured, other processes used"), "waiting for threads is none"
+        reached = timing["throughput"]
+        assert reached["manner"].startswith("batches of ")
+        assert len(reached["seconds"]) == 2
+        assert reached["examples_per_second"] == pytest.approx(EXAMPLES / (sum(reached["seconds"]) / 2))
+    with pytest.raises(InputError, match=r"--throughput measures the examples that are timed.*leave it out"):
+        plan_in(tmp_path, settings, throughput=True, latency_examples=0)

@@ -13,14 +13,22 @@ import torch
 
 from bench.backends.runners import answer
 from bench.errors import InputError
-from bench.latency.profiles import Profile, profile_of, read_profile
+from bench.latency.profiles import Profile, profile_of, profile_of_run, read_profile
 from bench.latency.sizes import make_subject, random_rows
 from bench.registry import BACKENDS
+from bench.store.runs import RunStore
+from efficient_bert import EfficientBertConfig
 from tests.support.command_line import call
 from tests.support.stored_runs import StoredRun, read_runs
 from tests.support.tiny import tiny_config
 
 PROFILE = Profile(4, tokens=(1.0, 0.5, 0.5, 0.1), widths=(1.0, 1.0, 0.5, 0.5), exits={1: 0.25, 3: 0.5})
+
+
+def random_rows_of(config: EfficientBertConfig, length: int, *, count: int = 1) -> list[dict[str, Any]]:
+    """Rows of word pieces that the model has."""
+    rows = random_rows(count, length, seed=0)
+    return [{**row, "input_ids": [each % config.vocab_size for each in row["input_ids"]]} for row in rows]
 
 
 @pytest.mark.parametrize("backend", ["torch", "onnxruntime"])
@@ -29,17 +37,25 @@ def test_layers_run_on_what_the_profile_says(backend: str) -> None:
     config = tiny_config()
     assert config.num_hidden_layers == 4
     runner = BACKENDS[backend].make(make_subject(config, PROFILE, "cpu"))
-    rows: Any = [
-        {**row, "input_ids": [each % config.vocab_size for each in row["input_ids"]]}
-        for row in random_rows(200, 12, seed=0)
-    ]
-    trace = answer(runner, rows).trace
+    trace = answer(runner, random_rows_of(config, 12, count=200)).trace
     expected, heads = torch.tensor([12, 6, 6, 1]), config.num_attention_heads
     alive = trace.tokens > 0
     assert torch.equal(trace.tokens, expected * alive)
     assert torch.equal(trace.heads, torch.tensor([heads, heads, heads // 2, heads // 2]) * alive)
+    stayed = trace.decision_macs[trace.exit_depth == 4]
+    of_token = 32 * config.hidden_size + 32  # AdapLeR's predictor
+    assert torch.equal(stayed, (torch.tensor([12, 12, 6, 6]) * of_token).expand_as(stayed)), "one on each token"
     left = [(trace.exit_depth == depth).double().mean().item() for depth in (1, 3, 4)]
     assert left == pytest.approx([0.25, 0.5, 0.25], abs=0.1), "200 draws"
+
+
+def test_padded_texts_keep_shares_of_their_own_length() -> None:
+    """Half of twelve tokens and half of six, in one batch; the predictor runs on what is left of each."""
+    config = tiny_config()
+    runner = make_subject(config, replace(PROFILE, exits={}), "cpu").runner()
+    trace = answer(runner, [*random_rows_of(config, 12), *random_rows_of(config, 6)]).trace
+    assert trace.tokens.tolist() == [[12, 6, 6, 1], [6, 3, 3, 1]]
+    assert (trace.decision_macs // trace.decision_macs[1, 3]).tolist() == [[4, 4, 2, 2], [2, 2, 1, 1]]
 
 
 def test_another_depth_does_as_the_layer_at_its_place() -> None:
@@ -53,16 +69,34 @@ def test_another_depth_does_as_the_layer_at_its_place() -> None:
 
 
 def test_a_run_has_a_profile(tmp_path: Path) -> None:
-    """Shares are means over the examples that are still there; the widest layer is full."""
+    """Shares are means over the examples that are still there; widths are of the full model's."""
+    full = StoredRun("full")
     run = StoredRun("run", "flexible", kept=(1, 1, 0.5, 0.5, 0.2, 0.2), depths=(6, 2), heads=((2, 1, 1, 1, 1, 1),))
-    examples = read_runs(tmp_path, run).frames["run"]
-    profile = profile_of(examples, layers=6)
+    narrow = StoredRun("narrow", "static_width", heads=((1,) * 6,))
+    alone = StoredRun("alone", "static_width", backbone="another")
+    read_runs(tmp_path, full, run, narrow, alone)
+    store = RunStore(tmp_path)
+    profile = profile_of_run(store, "run")
     assert profile.tokens == pytest.approx((1, 1, 0.5, 0.5, 0.2, 0.2))
     assert (profile.widths, profile.exits) == ((1, 0.5, 0.5, 0.5, 0.5, 0.5), {2: 0.5})
-    full = read_runs(tmp_path, replace(run, run_id="full", kept=(1,) * 6, depths=(6,), heads=((2,) * 6,)))
-    assert profile_of(full.frames["full"], layers=6) == Profile(6)
-    early = pd.DataFrame({"length": [4], "exit_depth": [1], "tokens": [[4, 0]], "heads": [[2, 0]]})
-    assert profile_of(early, layers=2) == Profile(2, exits={1: 1.0})
+    assert profile_of_run(store, "full") == Profile(6)
+    assert profile_of_run(store, "narrow") == Profile(6, widths=(0.5,) * 6)
+    with pytest.raises(InputError, match="no run of the full model with backbone another"):
+        profile_of_run(store, "alone")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "heads", "expected"),
+    [
+        ([4, 0], [2, 0], Profile(2, exits={1: 1.0})),
+        ([0, 4, 0, 2], [0, 2, 0, 1], Profile(4, (1, 0.5, 0.5, 0.5), (1, 0.5, 0.5, 0.5), {2: 1.0})),
+    ],
+)
+def test_layers_that_run_count(tokens: list[int], heads: list[int], expected: Profile) -> None:
+    """What runs after a layer that is left out is the next one; layers that never run do as those before them."""
+    depth = sum(each > 0 for each in tokens)
+    examples = pd.DataFrame({"length": [4], "exit_depth": [depth], "tokens": [tokens], "heads": [heads]})
+    assert profile_of(examples, layers=len(tokens), heads=2) == expected
 
 
 @pytest.mark.parametrize(
@@ -120,6 +154,8 @@ def test_the_command_times_every_engine_and_profile(tmp_path: Path, monkeypatch:
         (("--profile", "none.json"), "none.json is missing"),
         (("--run", "none"), "none"),
         (("--device", "gpu"), "device is 'gpu'"),
+        (("--out", "none/times.json"), "there is no folder none"),
+        (("--out", "."), "is a directory"),
     ],
 )
 def test_wrong_flags_are_one_line(flags: tuple[str, ...], said: str) -> None:
@@ -127,3 +163,15 @@ def test_wrong_flags_are_one_line(flags: tuple[str, ...], said: str) -> None:
     answer = call("latency", "--device", "cpu", *flags)
     assert answer.code == 2
     assert said in answer.err
+
+
+@pytest.mark.parametrize("paths", [("half.json", "other/half.json"), ("full.json",)])
+def test_two_arms_of_one_name_are_refused(paths: tuple[str, ...], tmp_path: Path) -> None:
+    """A profile that is called as another, or as the full model, would take its place in the table."""
+    files = [tmp_path / path for path in paths]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text('{"layers": 2, "widths": [1, 0.5]}', encoding="utf8")
+    answer = call("latency", "--device", "cpu", *(each for file in files for each in ("--profile", file)))
+    assert answer.code == 2
+    assert f"two arms are called '{files[0].stem}'" in answer.err
