@@ -206,13 +206,37 @@ def test_the_setting_with_most_arms_is_reported(tmp_path: Path) -> None:
     assert set(advice.left_out.values()) == {f"was timed on Other CPU, 2 CPU threads, not on {DEVICE}, 2 CPU threads"}
 
 
+BUSY: Mapping[str, Any] = {"timing": {"disturbed_by": ["others ran"]}}
+
+
 def test_no_verdict_on_a_busy_machine(tmp_path: Path) -> None:
-    """Where every latency is marked there is no fastest arm, and the paragraph says what to do."""
-    busy = [replace(run, timing={"disturbed_by": ["noise"]}) for run in (FULL, FULL_INT8, ADAPTIVE)]
-    advice = advice_on(tmp_path, *busy)
-    assert (advice.outcome, advice.fastest, advice.candidates) == (Outcome.UNKNOWN, None, ())
-    assert paragraph(advice).startswith("No verdict: ")
-    assert "--time-again" in paragraph(advice)
+    """Where latencies are marked nobody is the fastest, but every arm is shown, and which of them hold up."""
+    spoilt = replace(STATIC, wrong=range(20))
+    advice = advice_on(tmp_path, *(replace(run, **BUSY) for run in (FULL, FULL_INT8, spoilt, ADAPTIVE)))
+    assert (advice.outcome, advice.fastest, advice.left_out) == (Outcome.UNKNOWN, None, {})
+    text = paragraph(advice)
+    assert text.startswith("No verdict: ")
+    within = f"adapler on {INT8}; full on {INT8} (and the full model itself). When nothing else runs"
+    assert f"What loses at most 0.01 of accuracy with 95% confidence: {within}" in text
+    assert "the same bench run command with --time-again" in text
+    assert "It takes" not in text
+    table = verdict(advice)
+    assert [(row[1], row[2].split()[0], row[3], row[-1]) for row in table.rows] == [
+        (f"adapler on {INT8}", "1.01*", "-", "yes"),
+        (f"static_depth on {INT8}", "2.01*", "-", "no"),
+        (f"full on {INT8}", "3.01*", "-", "yes"),
+        ("full on torch", "6.01*", "-", "yes"),
+    ]
+    assert [note for note in table.notes if note.startswith("* marks") and note.endswith(": others ran")]
+    assert not any(line.advised for line in lines(advice))
+
+
+def test_no_verdict_where_only_the_full_model_was_timed_in_quiet(tmp_path: Path) -> None:
+    """One quiet arm is nothing to compare: the busy ones are shown beside it, and the star is theirs alone."""
+    advice = advice_on(tmp_path, FULL, replace(FULL_INT8, wrong=range(20), **BUSY))
+    assert advice.outcome is Outcome.UNKNOWN
+    assert "no arm (and the full model itself)" in paragraph(advice)
+    assert [row[2].split()[0] for row in verdict(advice).rows] == ["3.01*", "6.01"]
 
 
 def test_the_full_model_is_held_against_its_fastest_engine_within_the_limit(tmp_path: Path) -> None:
