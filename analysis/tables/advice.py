@@ -6,6 +6,7 @@ fastest. No ratio to a slow arm enters.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -24,13 +25,15 @@ from analysis.tables.engines import (
     timed_examples,
     timed_groups,
 )
-from analysis.tables.frames import REFERENCE, Arm, Runs
+from analysis.tables.frames import REFERENCE, Arm, Runs, timed_rows
+from analysis.tables.identity import evaluation_data
 from analysis.tables.selection import TOLERANCE, first_metric
 from analysis.tables.statistics import UNKNOWN, Interval, mean_difference, mean_interval
 from analysis.tables.table import measure
 from bench.choosing import holds_up
 from bench.errors import InputError
 from bench.registry import METRICS
+from bench.store.records import Record
 
 ONE_SIDED = 0.95
 """Confidence with which a loss is within the limit."""
@@ -101,6 +104,7 @@ class Advice:
         candidates: by rising latency; of equal ones the arm of the better score first. Arms of a busy machine are
             among them only where there are no others to compare.
         left_out: label of another arm of the task -> why nothing is said of it.
+        earlier: how many runs are left out because the same model was run again.
     """
 
     task: str
@@ -112,6 +116,7 @@ class Advice:
     sessions: int
     candidates: tuple[Candidate, ...]
     left_out: Mapping[str, str]
+    earlier: int
 
     @property
     def admissible(self) -> tuple[Candidate, ...]:
@@ -184,7 +189,8 @@ def advise(runs: Runs, *, max_drop: float = TOLERANCE, percentile: str = "p50") 
 
     Arms of one setting (machine and CPU threads) are compared, that with most arms; controls are left out, and so are
     arms that were timed elsewhere, on other examples, on a busy machine, not at all or beside another full model. Where
-    a busy machine leaves out every arm but the full model, its arms are compared by their losses alone.
+    a busy machine leaves out every arm but the full model, its arms are compared by their losses alone. Of runs that
+    are alike in all that they did, the newest counts.
 
     Args:
         runs: of one task.
@@ -198,6 +204,8 @@ def advise(runs: Runs, *, max_drop: float = TOLERANCE, percentile: str = "p50") 
         raise InputError(f"the loss that is allowed is {max_drop:g}, but it lies in [0, 1]; 0.01 is usual")
     if len(runs.by_task) > 1:
         raise InputError(f"these runs are of tasks {', '.join(runs.by_task)}; choose one with --task")
+    count = len(runs.records)
+    runs = newest_runs(runs)
     group = largest_group(runs)
     if group is None:
         raise InputError(
@@ -218,7 +226,21 @@ def advise(runs: Runs, *, max_drop: float = TOLERANCE, percentile: str = "p50") 
         sessions=most_sessions(compared),
         candidates=tuple(_candidates(compared, group, max_drop, PERCENTILES[percentile])),
         left_out=left_out,
+        earlier=count - len(runs.records),
     )
+
+
+def newest_runs(runs: Runs) -> Runs:
+    """Return the newest of those runs that measured one model in one way on one machine, and on the same examples."""
+    newest = {_subject(record, runs): record for record in sorted(runs.records, key=lambda record: record.created)}
+    return runs.only(record for record in runs.records if newest[_subject(record, runs)] is record)
+
+
+def _subject(record: Record, runs: Runs) -> tuple[object, ...]:
+    """Return what a run measured: model, method, knobs, engine, setting, reported and timed examples."""
+    named = (record.task, record.method, record.backend, record.knobs, record.artifacts, record.seed)
+    timed = frozenset(timed_rows(runs.frames[record.run_id])["example_id"])
+    return json.dumps(named, sort_keys=True, default=str), evaluation_data(record), setting(record), timed
 
 
 def largest_group(runs: Runs) -> TimedGroup | None:

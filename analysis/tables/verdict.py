@@ -173,7 +173,9 @@ def notes(advice: Advice) -> Iterator[str]:
 
 
 def left_out(advice: Advice) -> Iterator[str]:
-    """Yield each reason for which arms are left out, and these arms."""
+    """Yield each reason for which arms or runs are left out, and these arms."""
+    if advice.earlier:
+        yield f"left out (the same model was run again, and the newest counts): {advice.earlier} earlier runs"
     labels = defaultdict(list)
     for label, reason in advice.left_out.items():
         labels[reason].append(label)

@@ -239,6 +239,20 @@ def test_no_verdict_where_only_the_full_model_was_timed_in_quiet(tmp_path: Path)
     assert [row[2].split()[0] for row in verdict(advice).rows] == ["3.01*", "6.01"]
 
 
+def test_of_a_model_that_was_run_twice_the_newest_run_counts(tmp_path: Path) -> None:
+    """A later version's runs of the full and the adaptive model take their place, beside what was not run again."""
+    later = {"environment": {"versions": {"efficient-bert": "9"}}, "overhead": 0.002}
+    old, new = (FULL, STATIC, ADAPTIVE), [replace(run, run_id=f"{run.run_id}-b", **later) for run in (FULL, ADAPTIVE)]
+    store, ids = write_runs(tmp_path, *old)
+    for run in new:
+        store.put(replace(run.record(), created="2026-03-04T05:06:07+00:00"), run.table())
+    advice = advise(Runs.read(store, [*(run.run_id for run in new), *ids]))
+    assert [each.run_ids for each in advice.candidates] == [("cut",), ("adapt-b",), ("full-b",)]
+    assert (advice.left_out, advice.earlier) == ({}, 2)
+    assert any(note.endswith(": 2 earlier runs") for note in verdict(advice).notes)
+    assert advice_on(tmp_path / "once", *old).earlier == 0
+
+
 def test_the_full_model_is_held_against_its_fastest_engine_within_the_limit(tmp_path: Path) -> None:
     """Where int8 spoils the full model's answers, the engine that keeps them is what speed is measured against."""
     fp32 = replace(FULL, run_id="full32", backend="onnxruntime", overhead=-0.002)
