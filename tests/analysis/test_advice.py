@@ -407,6 +407,19 @@ def test_the_page_begins_with_the_verdict(tmp_path: Path, monkeypatch: pytest.Mo
     assert "Which model to deploy" not in page
 
 
+def test_a_trial_says_that_its_numbers_mean_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of the smoke preset say so below the table and above the page's verdict; other runs do not."""
+    monkeypatch.setattr("analysis.pages.report.PLOTS", {})
+    for preset, times in (("smoke", 1), ("quick", 0)):
+        store, ids = write_runs(tmp_path / preset, *(replace(run, preset=preset) for run in (FULL, ADAPTIVE)))
+        runs = Runs.read(store, ids)
+        told = [note for note in summary(runs).notes if note.startswith("trial: preset smoke trains on a few dozen")]
+        assert len(told) == times
+        page = write_report(runs, tmp_path / f"{preset}-out", source=store.root).read_text(encoding="utf8")
+        assert page.count("to try the commands: its numbers mean nothing.") == times
+        assert page.find("its numbers mean nothing") < page.index("Which model to deploy")
+
+
 def test_the_table_compares_engines_where_several_were_timed(tmp_path: Path) -> None:
     """Medians against 3.01 ms and 8.01 ms, the full model's of any engine; one engine alone has no such column."""
     text = summary(read_runs(tmp_path / "all", FULL, FULL_INT8, HUGGING_FACE, STATIC, ADAPTIVE))
