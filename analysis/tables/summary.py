@@ -168,7 +168,7 @@ def format_with_mark(name: str, row: pd.Series[Any]) -> str:
 
 
 def facts(runs: Runs) -> tuple[tuple[str, str], ...]:
-    """Say what the numbers belong to, as (subject, statement): trial, data, hardware, backbone, seeds, interval, FLOPs."""
+    """Say what the numbers belong to, as (subject, statement): data, hardware, backbone, seeds and so on."""
     of_tasks: list[tuple[str, str]] = []
     for task, only in runs.by_task.items():
         frame = table(only)

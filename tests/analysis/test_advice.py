@@ -241,7 +241,7 @@ def test_no_verdict_where_only_the_full_model_was_timed_in_quiet(tmp_path: Path)
 
 def test_of_a_model_that_was_run_twice_the_newest_run_counts(tmp_path: Path) -> None:
     """A later version's runs of the full and the adaptive model take their place, beside what was not run again."""
-    later = {"environment": {"versions": {"efficient-bert": "9"}}, "overhead": 0.002}
+    later: Mapping[str, Any] = {"environment": {"versions": {"efficient-bert": "9"}}, "overhead": 0.002}
     old, new = (FULL, STATIC, ADAPTIVE), [replace(run, run_id=f"{run.run_id}-b", **later) for run in (FULL, ADAPTIVE)]
     store, ids = write_runs(tmp_path, *old)
     for run in new:
