@@ -9,6 +9,9 @@ from typing import Any
 
 from bench.visible import visible_line
 
+RUNS = "runs"
+"""Heading of the column that holds ids of runs."""
+
 
 def progress_bars() -> Any:
     """Return the bars on standard error."""
@@ -33,13 +36,16 @@ def silence_libraries() -> None:
 
 
 def print_summary(text: Any) -> None:
-    """Print a `Summary` as a table with its notes."""
+    """Print a `Summary` as a table with its notes; ids of runs stay whole, each on a line, for copying."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*map(visible_line, text.columns))
+    table = Table()
+    for name in text.columns:
+        table.add_column(visible_line(name), overflow="fold", no_wrap=name == RUNS)
     for row in text.rows:
-        table.add_row(*map(visible_line, row))
+        cells = zip(text.columns, map(visible_line, row), strict=True)
+        table.add_row(*("\n".join(cell.split()) if name == RUNS else cell for name, cell in cells))
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 240)
     console.print(table)
     for note in text.notes:

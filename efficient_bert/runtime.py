@@ -65,10 +65,11 @@ class Answer:
     windows: tuple[Answer, ...] = ()
 
 
-def load(folder: str | Path, *, threads: int = 1) -> Model:
+def load(folder: str | Path = Path(__file__).parent, *, threads: int = 1) -> Model:
     """Load an exported folder.
 
     Args:
+        folder: that of this file where none is given, as every export holds one.
         threads: that one example runs on.
 
     Raises:

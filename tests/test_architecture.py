@@ -25,6 +25,7 @@ MAY_IMPORT = {
             "bench.store.packs",
             "bench.rationales.files",
             "bench.store.folders",
+            "bench.planning.presets",
         ),
         *("bench.errors", "bench.choosing", "bench.visible", "eraser_eval.metrics.intervals"),
     },

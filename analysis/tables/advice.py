@@ -6,6 +6,7 @@ fastest. No ratio to a slow arm enters.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from enum import Enum
 import numpy as np
 import pandas as pd
 
-from analysis.tables.disturbance import is_disturbed
+from analysis.tables.disturbance import disturbances, is_disturbed
 from analysis.tables.engines import (
     Setting,
     TimedGroup,
@@ -24,19 +25,24 @@ from analysis.tables.engines import (
     timed_examples,
     timed_groups,
 )
-from analysis.tables.frames import REFERENCE, Arm, Runs
+from analysis.tables.frames import REFERENCE, Arm, Runs, timed_rows
+from analysis.tables.identity import evaluation_data
 from analysis.tables.selection import TOLERANCE, first_metric
 from analysis.tables.statistics import UNKNOWN, Interval, mean_difference, mean_interval
 from analysis.tables.table import measure
 from bench.choosing import holds_up
 from bench.errors import InputError
 from bench.registry import METRICS
+from bench.store.records import Record
 
 ONE_SIDED = 0.95
 """Confidence with which a loss is within the limit."""
 
 CONTROL = "is a control, which is never chosen"
 """Why a control is left out."""
+
+BUSY = "was timed on a busy or unsteady machine (bench run --time-again)"
+"""Why an arm is left out whose latencies are marked, where others' may be trusted."""
 
 PERCENTILES: Mapping[str, str] = {f"p{percent}": f"latency_p{percent}_seconds" for percent in (50, 90, 99)}
 """Percentile of latency, as typed -> the metric."""
@@ -49,7 +55,7 @@ class Outcome(Enum):
     UNCLEAR = "an adaptive arm is the fastest within the limit, but may be no faster than the best static one"
     STATIC = "no adaptive arm within the limit is faster than the best static one"
     FULL_ALONE = "no arm is within the limit, but for the full model in PyTorch itself"
-    UNKNOWN = "there is no arm whose latency may be trusted"
+    UNKNOWN = "no latency but perhaps the full model's may be trusted"
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ class Candidate:
         latency: milliseconds for one example, and its 95 % interval.
         difference: quality less the full model's; `low` and `high` are the one-sided 95 % limits (a 90 % interval).
         admissible: `difference.low` is at least minus the limit; the full model in PyTorch always is.
+        disturbed_by: why its latency is not to be trusted; empty where it is.
         ratio: how many times as long as the fastest admissible arm it takes, and the 95 % interval; NaN without one.
     """
 
@@ -78,6 +85,7 @@ class Candidate:
     latency: Interval
     difference: Interval
     admissible: bool
+    disturbed_by: tuple[str, ...] = ()
     ratio: Interval = UNKNOWN
 
 
@@ -93,8 +101,10 @@ class Advice:
         setting: machine and number of CPU threads.
         timed: how many examples were timed.
         sessions: most timing sessions that arms of one seed come from.
-        candidates: by rising latency; of equal ones the arm of the better score first.
+        candidates: by rising latency; of equal ones the arm of the better score first. Arms of a busy machine are
+            among them only where there are no others to compare.
         left_out: label of another arm of the task -> why nothing is said of it.
+        earlier: how many runs are left out because the same model was run again.
     """
 
     task: str
@@ -106,6 +116,7 @@ class Advice:
     sessions: int
     candidates: tuple[Candidate, ...]
     left_out: Mapping[str, str]
+    earlier: int
 
     @property
     def admissible(self) -> tuple[Candidate, ...]:
@@ -113,9 +124,14 @@ class Advice:
         return tuple(each for each in self.candidates if each.admissible)
 
     @property
+    def trusted(self) -> bool:
+        """Check whether all latencies that are compared may be trusted."""
+        return not any(each.disturbed_by for each in self.candidates)
+
+    @property
     def fastest(self) -> Candidate | None:
-        """Return the arm to deploy; None where none is within the limit."""
-        return next(iter(self.admissible), None)
+        """Return the arm to deploy; None where none is within the limit, or where latencies say nothing."""
+        return next(iter(self.admissible), None) if self.trusted else None
 
     @property
     def runner_up(self) -> Candidate | None:
@@ -152,7 +168,7 @@ class Advice:
     @property
     def outcome(self) -> Outcome:
         """Return what the advice comes to."""
-        if not self.candidates:
+        if not self.trusted:
             return Outcome.UNKNOWN
         if self.fastest is None or self.admissible == (self.reference,):
             return Outcome.FULL_ALONE
@@ -172,7 +188,9 @@ def advise(runs: Runs, *, max_drop: float = TOLERANCE, percentile: str = "p50") 
     admissible. Several seeds are one arm: latency is the mean over seeds, the difference the mean of their differences.
 
     Arms of one setting (machine and CPU threads) are compared, that with most arms; controls are left out, and so are
-    arms that were timed elsewhere, on other examples, on a busy machine, not at all or beside another full model.
+    arms that were timed elsewhere, on other examples, on a busy machine, not at all or beside another full model. Where
+    a busy machine leaves out every arm but the full model, its arms are compared by their losses alone. Of runs that
+    are alike in all that they did, the newest counts.
 
     Args:
         runs: of one task.
@@ -186,12 +204,17 @@ def advise(runs: Runs, *, max_drop: float = TOLERANCE, percentile: str = "p50") 
         raise InputError(f"the loss that is allowed is {max_drop:g}, but it lies in [0, 1]; 0.01 is usual")
     if len(runs.by_task) > 1:
         raise InputError(f"these runs are of tasks {', '.join(runs.by_task)}; choose one with --task")
+    count = len(runs.records)
+    runs = newest_runs(runs)
     group = largest_group(runs)
     if group is None:
         raise InputError(
             "none of these runs is of the full model in PyTorch with latencies; bench run times it beside the others"
         )
-    left_out = {arm.label: reason for arm in runs.arms if (reason := exclusion(arm, group, runs))}
+    reasons = {arm: reason for arm in runs.arms if (reason := exclusion(arm, group, runs))}
+    if not {*group.arms} - {*reasons, group.full}:  # there is nothing else to show
+        reasons = {arm: reason for arm, reason in reasons.items() if reason != BUSY}
+    left_out = {arm.label: reason for arm, reason in reasons.items()}
     compared = [arm for arm in group.arms if arm.label not in left_out]
     return Advice(
         task=group.full.first.task,
@@ -203,7 +226,21 @@ def advise(runs: Runs, *, max_drop: float = TOLERANCE, percentile: str = "p50") 
         sessions=most_sessions(compared),
         candidates=tuple(_candidates(compared, group, max_drop, PERCENTILES[percentile])),
         left_out=left_out,
+        earlier=count - len(runs.records),
     )
+
+
+def newest_runs(runs: Runs) -> Runs:
+    """Return the newest of those runs that measured one model in one way on one machine, and on the same examples."""
+    newest = {_subject(record, runs): record for record in sorted(runs.records, key=lambda record: record.created)}
+    return runs.only(record for record in runs.records if newest[_subject(record, runs)] is record)
+
+
+def _subject(record: Record, runs: Runs) -> tuple[object, ...]:
+    """Return what a run measured: model, method, knobs, engine, setting, reported and timed examples."""
+    named = (record.task, record.method, record.backend, record.knobs, record.artifacts, record.seed)
+    timed = frozenset(timed_rows(runs.frames[record.run_id])["example_id"])
+    return json.dumps(named, sort_keys=True, default=str), evaluation_data(record), setting(record), timed
 
 
 def largest_group(runs: Runs) -> TimedGroup | None:
@@ -228,13 +265,14 @@ def exclusion(arm: Arm, group: TimedGroup, runs: Runs) -> str:
         return f"is of another full model than {group.full.label}, or of seeds that it lacks"
     if timed_examples(arm, runs) != timed_examples(group.full, runs):
         return f"was timed on other examples than {group.full.label}"
-    return "was timed on a busy or unsteady machine (bench run --time-again)" if is_disturbed(arm) else ""
+    return BUSY if is_disturbed(arm) else ""
 
 
 def _candidates(arms: list[Arm], group: TimedGroup, max_drop: float, latency: str) -> Iterator[Candidate]:
     known = {arm: _candidate(arm, group, max_drop, latency) for arm in arms}
     known = dict(sorted(known.items(), key=lambda item: (item[1].latency.value, -item[1].difference.value)))
-    fastest = next((arm for arm, candidate in known.items() if candidate.admissible), None)
+    trusted = not any(candidate.disturbed_by for candidate in known.values())
+    fastest = next((arm for arm, candidate in known.items() if candidate.admissible and trusted), None)
     for arm, candidate in known.items():
         yield replace(candidate, ratio=group.times_as_fast(fastest, arm, latency)) if fastest else candidate
 
@@ -254,6 +292,7 @@ def _candidate(arm: Arm, group: TimedGroup, max_drop: float, latency: str) -> Ca
         latency=Interval(*(METRICS[latency].scale * end for end in (seconds.value, seconds.low, seconds.high))),
         difference=change,
         admissible=arm is group.full or holds_up(change.low, 0.0, max_drop),
+        disturbed_by=disturbances(arm.records),
     )
 
 

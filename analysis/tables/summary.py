@@ -17,6 +17,7 @@ from analysis.tables.identity import UNTIMED, backbone_names, finetune_seed, ver
 from analysis.tables.selection import RULE, first_metric
 from analysis.tables.statistics import UNKNOWN, Interval, interval_note
 from analysis.tables.table import table
+from bench.planning.presets import trial_warning
 from bench.registry import METRICS
 
 SYNTHETIC_NOTE = "synthetic data made by this project"
@@ -168,7 +169,7 @@ def format_with_mark(name: str, row: pd.Series[Any]) -> str:
 
 
 def facts(runs: Runs) -> tuple[tuple[str, str], ...]:
-    """Say what the numbers belong to, as (subject, statement): data, hardware, backbone, seeds, interval, FLOPs."""
+    """Say what the numbers belong to, as (subject, statement): data, hardware, backbone, seeds and so on."""
     of_tasks: list[tuple[str, str]] = []
     for task, only in runs.by_task.items():
         frame = table(only)
@@ -182,7 +183,9 @@ def facts(runs: Runs) -> tuple[tuple[str, str], ...]:
     several = any(len(arm.seeds) > 1 for arm in runs.arms)
     first = {finetune_seed(record) for record in runs.records if finetune_seed(record) != record.seed}
     shared = [f"some start from one model, fine-tuned with seed {_join(sorted(first))}"] if first else []
+    warnings = dict.fromkeys(warning for record in runs.records if (warning := trial_warning(record.preset)))
     return (
+        *(("trial", warning) for warning in warnings),
         *of_tasks,
         ("backbone", _join(backbone_names(runs.records))),
         ("seeds", "; ".join([_join(record.seed for record in runs.records), *shared, *([SEEDS_NOTE] * several)])),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from analysis.tables.advice import CONTROL, ONE_SIDED, PERCENTILES, Advice, Candidate, Outcome
+from analysis.tables.disturbance import MARK
 from analysis.tables.statistics import INTERVAL_NOTE
 from analysis.tables.summary import Estimate, Summary, estimate, format_value
 from bench.registry import BACKENDS, METRICS
@@ -14,17 +15,27 @@ from bench.store.records import TORCH
 
 YES_NO = {True: "yes", False: "no"}
 
-_REMEDY = "When nothing else runs, time the arms anew: the same command with --time-again."
+_REMEDY = (
+    "When nothing else runs, give the same bench run command with --time-again: it times them anew, all else is kept."
+)
 
 
 @dataclass(frozen=True)
 class Line:
-    """An arm of the table: what it is, its name, a number for each of `headings`, whether it is within the limit."""
+    """An arm of the table.
+
+    Attributes:
+        role, arm: what it is, and its name.
+        estimates: a number for each of `headings`.
+        admissible: whether it is within the limit.
+        advised: whether it is the arm to deploy.
+    """
 
     role: str
     arm: str
     estimates: tuple[Estimate, ...]
     admissible: bool
+    advised: bool
 
 
 def paragraph(advice: Advice) -> str:
@@ -37,7 +48,10 @@ def _answer(advice: Advice) -> str:
     best, adaptive = advice.fastest, advice.adaptive
     holds = f"loses at most {advice.max_drop:g} of {_words(advice.metric)} with {ONE_SIDED:.0%} confidence"
     if advice.outcome is Outcome.UNKNOWN:
-        return f"No verdict: every latency was taken on a busy or unsteady machine. {_REMEDY}"
+        within = [_arm(each) for each in advice.admissible if not each.reference]
+        arms = f"{'; '.join(within) or 'no arm'} (and the full model itself)"
+        what = "latencies were taken on a busy or unsteady machine, so the fastest arm is not known"
+        return f"No verdict: {what}. What {holds}: {arms}. {_REMEDY}"
     if len(advice.candidates) == 1:
         return f"No verdict: there is nothing to compare {_arm(advice.candidates[0])} with."
     if best is None or advice.outcome is Outcome.FULL_ALONE:
@@ -100,8 +114,25 @@ def headings(advice: Advice) -> tuple[str, ...]:
 
 
 def lines(advice: Advice) -> tuple[Line, ...]:
-    """Return the arms that the advice names, by rising latency."""
-    roles = (
+    """Return the arms that the advice names, by rising latency; all of them where latencies say nothing."""
+    roles = _roles(advice) if advice.trusted else _standings(advice)
+    known = [(each, [role for role, holder in roles if holder is each]) for each in advice.candidates]
+    return tuple(
+        Line(
+            role="; ".join(names),
+            arm=_arm(each),
+            estimates=(_milliseconds(advice, each), _ratio(each), _difference(advice, each)),
+            admissible=each.admissible,
+            advised=each is advice.fastest,
+        )
+        for each, names in known
+        if names
+    )
+
+
+def _roles(advice: Advice) -> tuple[tuple[str, Candidate | None], ...]:
+    """Return what the advice names, and the arm that it is."""
+    return (
         ("fastest within the limit", advice.fastest),
         ("runner-up", advice.runner_up),
         ("fastest adaptive model" if _has_adaptive(advice) else "adaptive model closest to the limit", advice.adaptive),
@@ -110,17 +141,11 @@ def lines(advice: Advice) -> tuple[Line, ...]:
         ("full model in PyTorch", advice.reference),
         ("full model in Hugging Face's implementation", advice.hugging_face),
     )
-    known = [(each, [role for role, holder in roles if holder is each]) for each in advice.candidates]
-    return tuple(
-        Line(
-            role="; ".join(names),
-            arm=_arm(each),
-            estimates=(_milliseconds(advice, each), _ratio(each), _difference(advice, each)),
-            admissible=each.admissible,
-        )
-        for each, names in known
-        if names
-    )
+
+
+def _standings(advice: Advice) -> tuple[tuple[str, Candidate | None], ...]:
+    """Return for each arm whether it is within the limit."""
+    return tuple((f"{'' if each.admissible else 'not '}within the limit", each) for each in advice.candidates)
 
 
 def verdict(advice: Advice) -> Summary:
@@ -141,12 +166,16 @@ def notes(advice: Advice) -> Iterator[str]:
         "picked on the examples that it is scored and timed on, the fastest of many arms flatters itself a little: "
         "measure it once more on others before you rely on it"
     )
+    if reasons := dict.fromkeys(line for each in advice.candidates for line in each.disturbed_by):
+        yield f"{MARK} marks latencies of a busy or unsteady machine, which are not to be trusted: {'; '.join(reasons)}"
     if advice.sessions > 1:
         yield "the arms are of several timing sessions, between which a machine drifts; --time-again times them in one"
 
 
 def left_out(advice: Advice) -> Iterator[str]:
-    """Yield each reason for which arms are left out, and these arms."""
+    """Yield each reason for which arms or runs are left out, and these arms."""
+    if advice.earlier:
+        yield f"left out (the same model was run again, and the newest counts): {advice.earlier} earlier runs"
     labels = defaultdict(list)
     for label, reason in advice.left_out.items():
         labels[reason].append(label)
@@ -168,7 +197,8 @@ def _has_adaptive(advice: Advice) -> bool:
 
 
 def _milliseconds(advice: Advice, candidate: Candidate) -> Estimate:
-    return estimate(candidate.latency, METRICS[PERCENTILES[advice.percentile]].format)
+    written = estimate(candidate.latency, METRICS[PERCENTILES[advice.percentile]].format)
+    return replace(written, text=written.text + MARK * bool(candidate.disturbed_by))
 
 
 def _ratio(candidate: Candidate) -> Estimate:

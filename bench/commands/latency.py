@@ -112,5 +112,10 @@ def _lines(cells: Sequence[Cell], environment: dict[str, Any]) -> Iterable[str]:
         for arm, backend in dict.fromkeys(key[2:4] for key in at if key[:2] == (size, batch)):
             numbers = (f"{at[size, batch, arm, backend, length]:.3g}" for length in lengths)
             yield f"| {arm} | {backend} | " + " | ".join(numbers) + " |"
+    if disturbed := [cell for cell in cells if cell.disturbed_by]:
+        yield (
+            f"\nbusy machine: {len(disturbed)} of {len(cells)} numbers are not to be trusted "
+            f"({'; '.join(disturbed[0].disturbed_by)}); when nothing else runs, give the command again"
+        )
     instructions = ", ".join(environment["cpu_instructions"]) or "no instruction sets named"
     yield f"\n{environment['device_name']}; {environment['torch_threads']} CPU threads; {instructions}; random weights"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean, median
@@ -13,6 +13,8 @@ from bench.backends.runners import Runner, Subject, move
 from bench.latency.profiles import Profile
 from bench.latency.session import prepared
 from bench.latency.timing import cuda_clock, measure, wall_clock
+from bench.machine.gpus import other_processes
+from bench.machine.load import Reading, disturbances, load_between, read
 from efficient_bert.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ class Cell:
     Attributes:
         arm: "full" or the profile's name.
         milliseconds: mean over batches of the median over rounds.
+        disturbed_by: why it is not to be trusted; empty where it is.
     """
 
     arm: str
@@ -42,6 +45,7 @@ class Cell:
     length: int
     batch: int
     milliseconds: float
+    disturbed_by: tuple[str, ...]
 
 
 def time_size(
@@ -53,6 +57,7 @@ def time_size(
     batches: Sequence[int],
     rounds: int,
     device: str,
+    reading: Callable[[], Reading] = read,
 ) -> Iterator[Cell]:
     """Yield what each engine takes for the full model of a size, and for it under each profile.
 
@@ -64,7 +69,10 @@ def time_size(
         lengths, batches: word pieces and rows of what is answered.
         rounds: samples of each batch.
         device: "cpu" or "cuda".
+        reading: reads the machine's counters.
     """
+    import torch
+
     keep_freed_memory()  # as every other timing session does
     runners = {(arm, backend.name): runner for arm, backend, runner in _runners(size, profiles, backends, device)}
     in_batches = runners
@@ -74,16 +82,22 @@ def time_size(
         arms = runners if batch == 1 else in_batches
         for length in lengths:
             rows = [random_rows(batch, length, seed=number) for number in range(BATCHES)]
+            readings: list[Reading] = []
             samples = measure(
                 {" ".join(key): prepared(runner, rows) for key, runner in arms.items()},
                 range(BATCHES),
                 rounds=rounds,
                 seed=0,
                 stopwatch=cuda_clock() if device == "cuda" else wall_clock(),
+                ready=lambda: readings.append(reading()),  # noqa: B023 - called at once
             )
+            load = load_between(
+                *(readings[0], reading()), threads=torch.get_num_threads(), others_on_gpu=other_processes(device)
+            )
+            disturbed_by = tuple(disturbances(load, device=device))
             for (arm, backend), latencies in zip(arms, samples.values(), strict=True):
                 seconds = fmean(map(median, latencies.wall))
-                yield Cell(arm, backend, size, length, batch, 1000 * seconds)
+                yield Cell(arm, backend, size, length, batch, 1000 * seconds, disturbed_by)
 
 
 def _runners(

@@ -72,7 +72,7 @@ def check_controls(settings: Settings, methods: Sequence[Method]) -> None:
 
 
 def check_time_again(plan: Plan) -> None:
-    """Check that stored runs can be timed again where that is asked for.
+    """Check that stored runs can be timed again where that is asked for, or a throughput that they lack.
 
     Raises:
         InputError: all is done anew, nothing is timed at all, or the model of a stored run is gone.
@@ -83,11 +83,12 @@ def check_time_again(plan: Plan) -> None:
         raise InputError(
             "--time-again times stored runs again, but with 0 latency examples or rounds nothing is timed; leave it out"
         )
+    flag = "--time-again" if plan.settings.time_again else "--throughput"
     for arm in plan.arms_timed_again:
         if arm.job.id not in plan.artifacts:
             raise InputError(
                 f"run {arm.run_id} cannot be timed again, because its model {arm.job.id} is no longer in "
-                f"{plan.artifacts.root}; leave --time-again out, or give --fresh to train and measure anew"
+                f"{plan.artifacts.root}; leave {flag} out, or give --fresh to train and measure anew"
             )
 
 

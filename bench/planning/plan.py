@@ -158,11 +158,14 @@ class Plan:
 
     @property
     def arms_timed_again(self) -> tuple[Arm, ...]:
-        """Arms that are stored and only timed, where that is wanted."""
-        if not self.settings.time_again:
+        """Arms that are stored and only timed: all where that is wanted, or those that lack a throughput that is."""
+        if not self.settings.time_again and not (self.timing and self.timing.throughput):
             return ()
         missing = {arm.run_id for arm in self.missing_arms} | self.made
-        return tuple(arm for arm in self.arms if arm.run_id not in missing)
+        stored = (arm for arm in self.arms if arm.run_id not in missing)
+        return tuple(
+            arm for arm in stored if self.settings.time_again or "throughput" not in self.runs.record(arm.run_id).timing
+        )
 
     def is_missing(self, name: str, store: Folders) -> bool:
         """Say whether this plan has to make the folder of this name in the store."""
@@ -240,7 +243,7 @@ class Plan:
             "job": job.id,
             "evaluation": self.data.fingerprints["evaluation"],
             "max_length": self.max_length,
-            "timing": [self.timing.examples, self.timing.rounds, *["throughput"] * self.timing.throughput],
+            "timing": [self.timing.examples, self.timing.rounds],
             "hardware": [self.environment["device_name"], self.environment["torch_threads"]],
             **self.data.token_reading("evaluation"),
         }

@@ -24,6 +24,7 @@ class Preset:
         tasks: task -> what differs on it alone, under the same names.
         train_rows, eval_rows: limits, None = all rows.
         latency_examples, rounds: size of the timing session.
+        trial: whether it only tries the commands: models learn too little for their numbers to mean anything.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Preset:
     eval_rows: int | None = None
     latency_examples: int = 200
     rounds: int = 3
+    trial: bool = False
 
     def on(self, task: str) -> Preset:
         """Return the preset with the values that differ on a task."""
@@ -106,9 +108,17 @@ PRESETS = {
             eval_rows=32,
             latency_examples=4,
             rounds=2,
+            trial=True,
         ),
     )
 }
+
+
+def trial_warning(name: str) -> str:
+    """Say of a run's preset that its numbers mean nothing; empty where they do, or where no preset has this name."""
+    if name not in PRESETS or not PRESETS[name].trial:
+        return ""
+    return f"preset {name} trains on a few dozen rows, to try the commands: its numbers mean nothing"
 
 
 def find_preset(name: str) -> Preset:

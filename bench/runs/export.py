@@ -10,6 +10,7 @@ DIR/README.md       the model card: what it is, and what was measured of it
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import shutil
@@ -23,11 +24,13 @@ from typing import TYPE_CHECKING, Any
 import efficient_bert
 from bench import __version__
 from bench.errors import InputError
+from bench.planning.presets import trial_warning
 from bench.registry import BACKENDS, METHODS, METRICS, TASKS
 from bench.store.artifacts import ArtifactStore
 from bench.store.digests import digests_below
 from bench.store.folders import flush, require_folder
 from bench.store.locations import RUNS
+from bench.store.packs import RECORDS
 from bench.store.runs import RunStore
 
 if TYPE_CHECKING:
@@ -40,6 +43,10 @@ PRECISIONS = {
     "int8": "products of dense layers in int8, their weights of 7 bits; attention, decisions and answers in fp32",
 }
 """Precision -> what a model card says of it."""
+
+
+STAR = r"\*"
+"""Stands behind a time that is not to be trusted, as Markdown writes a star."""
 
 
 @dataclass(frozen=True)
@@ -72,21 +79,28 @@ class Source:
 
 
 def find_source(name: str, *, store: Path, method: str | None, knobs: Mapping[str, str]) -> Source:
-    """Find a run by its id in a store, or a trained model by its folder.
+    """Find a run by its id in a store or by its folder, or a trained model by its folder.
 
     Raises:
         InputError: there is neither; a run with a method or knobs, or a model without a method; an unknown knob.
     """
+    folder = Path(name)
+    if (folder / RunStore.marker).is_file():
+        path = folder.resolve()
+        store, name = path.parents[1], path.name
     runs = RunStore(store / RUNS)
     if name in runs:
         if method or knobs:
             raise InputError(f"run {name} has its method and knobs; leave --method and --knob out, or give its model")
         return source_of_run(runs, name, ArtifactStore(store / ARTIFACTS))
-    folder = Path(name)
     if not (folder / ArtifactStore.marker).is_file():
+        for pack in (folder, store):
+            if (pack / RECORDS).is_file():
+                raise InputError(f"{pack} is a pack, and packs hold no models; give the store that it was packed from")
+        nearest = ", ".join(difflib.get_close_matches(name, list(runs.ids()), n=5, cutoff=0)) or "none yet"
         raise InputError(
             f"{name!r} is no run in {runs.root} and no folder of a trained model; give the id of a run, with --store "
-            "where it lies, or a folder such as artifacts/finetune-..."
+            f"where it lies, or a folder such as artifacts/finetune-...; the nearest runs there are: {nearest}"
         )
     if method is None:
         raise InputError(f"{name} is a model, which several methods can run; give --method")
@@ -207,19 +221,26 @@ def whole_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def example(*, pair: bool) -> str:
+    """Return a text, or a pair of texts, as Python writes it."""
+    return '("a man sleeps", "a man is awake")' if pair else '"a film that is a joy from start to end"'
+
+
 def example_text(*, pair: bool) -> str:
     """Return a program that answers the texts of its arguments."""
-    default = '("a man sleeps", "a man is awake")' if pair else '"a film that is a joy from start to end"'
     return f'''"""Answer a text: python example.py "some text" """
 
 import sys
-from pathlib import Path
 
-from runtime import load
+from runtime import ExportError, load
 
-model = load(Path(__file__).parent)
 texts = sys.argv[1:]
-answer = model(tuple(texts) if len(texts) > 1 else texts[0]) if texts else model({default})
+try:
+    model = load()
+    answer = model(tuple(texts) if len(texts) > 1 else texts[0]) if texts else model({example(pair=pair)})
+except ExportError as error:
+    print(f"example.py: {{error}}", file=sys.stderr)
+    sys.exit(2)
 print("answer        ", answer.label if answer.score is None else answer.score)
 print("probabilities ", {{name: round(share, 4) for name, share in answer.probabilities.items()}})
 print("tokens        ", answer.tokens)
@@ -250,7 +271,18 @@ def card_text(source: Source, content: Mapping[str, Any]) -> str:
         f"onnxruntime {content['onnxruntime']} |",
         "",
         'Run it where onnxruntime, tokenizers and numpy are installed: `python example.py "some text"`. Nothing else is'
-        " needed; the folder can be moved.",
+        " needed; the folder can be moved. In Python, started anywhere:",
+        "",
+        "```python",
+        "import sys",
+        "",
+        'sys.path.insert(0, "FOLDER")  # where this file lies; not needed by what runs inside it',
+        "from runtime import load",
+        "",
+        "model = load()",
+        f"answer = model({example(pair=bool(content['pair']))})",
+        "print(answer.label if answer.score is None else answer.score, answer.probabilities)",
+        "```",
         "",
         "## What was measured",
         "",
@@ -266,18 +298,26 @@ def measured_lines(source: Source, precision: str) -> Iterator[str]:
     if record is None or runs is None:
         yield "Nothing: the model was exported by its folder. Export it by the id of a run to see its numbers here."
         return
+    if warning := trial_warning(record.preset):
+        yield f"{warning[0].upper()}{warning[1:]}."
+        yield ""
     yield f"Run {record.run_id} on {record.data['rows']} rows of {record.task}, split {record.data['split']}:"
     yield ""
     yield "| measure | value |"
     yield "| --- | --- |"
     frame = runs.examples(record.run_id).to_pandas()
     timed = frame[frame["seconds"].map(len) > 0]
+    disturbed_by = record.timing.get("disturbed_by") or ()
     for name, metric in METRICS.items():
         rows = timed if metric.timed else frame
         if len(rows) and (name in record.metrics or (metric.headline and not metric.quality)):
             unit = f" {metric.unit}" if metric.unit else ""
-            yield f"| {metric.summary} | {metric.format(metric.compute(rows) * metric.scale)}{unit} |"
+            mark = STAR * bool(metric.timed and disturbed_by)
+            yield f"| {metric.summary} | {metric.format(metric.compute(rows) * metric.scale)}{unit}{mark} |"
     yield ""
+    if disturbed_by:
+        yield f"{STAR} of a busy or unsteady machine, not to be trusted: {'; '.join(disturbed_by)}."
+        yield ""
     threads, machine = record.timing.get("threads"), record.environment.get("device_name")
     if source.measured_precision == precision:
         yield f"Quality, FLOPs and times are those of this graph on {machine}, {threads} threads."

@@ -206,15 +206,51 @@ def test_the_setting_with_most_arms_is_reported(tmp_path: Path) -> None:
     assert set(advice.left_out.values()) == {f"was timed on Other CPU, 2 CPU threads, not on {DEVICE}, 2 CPU threads"}
 
 
+BUSY: Mapping[str, Any] = {"timing": {"disturbed_by": ["others ran"]}}
+
+
 def test_no_verdict_on_a_busy_machine(tmp_path: Path) -> None:
-    """Where every latency is marked there is no fastest arm, and the paragraph says what to do."""
-    busy = [replace(run, timing={"disturbed_by": ["noise"]}) for run in (FULL, FULL_INT8, ADAPTIVE)]
-    advice = advice_on(tmp_path, *busy)
-    assert (advice.outcome, advice.fastest, advice.candidates) == (Outcome.UNKNOWN, None, ())
-    assert paragraph(advice).startswith("No verdict: ")
-    assert "--time-again" in paragraph(advice)
-    alone = advice_on(tmp_path / "alone", FULL, *busy[1:])
-    assert paragraph(alone).startswith("No verdict: there is nothing to compare full on torch with.")
+    """Where latencies are marked nobody is the fastest, but every arm is shown, and which of them hold up."""
+    spoilt = replace(STATIC, wrong=range(20))
+    advice = advice_on(tmp_path, *(replace(run, **BUSY) for run in (FULL, FULL_INT8, spoilt, ADAPTIVE)))
+    assert (advice.outcome, advice.fastest, advice.left_out) == (Outcome.UNKNOWN, None, {})
+    text = paragraph(advice)
+    assert text.startswith("No verdict: ")
+    within = f"adapler on {INT8}; full on {INT8} (and the full model itself). When nothing else runs"
+    assert f"What loses at most 0.01 of accuracy with 95% confidence: {within}" in text
+    assert "the same bench run command with --time-again" in text
+    assert "It takes" not in text
+    table = verdict(advice)
+    assert [(row[1], row[2].split()[0], row[3], row[-1]) for row in table.rows] == [
+        (f"adapler on {INT8}", "1.01*", "-", "yes"),
+        (f"static_depth on {INT8}", "2.01*", "-", "no"),
+        (f"full on {INT8}", "3.01*", "-", "yes"),
+        ("full on torch", "6.01*", "-", "yes"),
+    ]
+    assert [note for note in table.notes if note.startswith("* marks") and note.endswith(": others ran")]
+    assert not any(line.advised for line in lines(advice))
+
+
+def test_no_verdict_where_only_the_full_model_was_timed_in_quiet(tmp_path: Path) -> None:
+    """One quiet arm is nothing to compare: the busy ones are shown beside it, and the star is theirs alone."""
+    advice = advice_on(tmp_path, FULL, replace(FULL_INT8, wrong=range(20), **BUSY))
+    assert advice.outcome is Outcome.UNKNOWN
+    assert "no arm (and the full model itself)" in paragraph(advice)
+    assert [row[2].split()[0] for row in verdict(advice).rows] == ["3.01*", "6.01"]
+
+
+def test_of_a_model_that_was_run_twice_the_newest_run_counts(tmp_path: Path) -> None:
+    """A later version's runs of the full and the adaptive model take their place, beside what was not run again."""
+    later: Mapping[str, Any] = {"environment": {"versions": {"efficient-bert": "9"}}, "overhead": 0.002}
+    old, new = (FULL, STATIC, ADAPTIVE), [replace(run, run_id=f"{run.run_id}-b", **later) for run in (FULL, ADAPTIVE)]
+    store, ids = write_runs(tmp_path, *old)
+    for run in new:
+        store.put(replace(run.record(), created="2026-03-04T05:06:07+00:00"), run.table())
+    advice = advise(Runs.read(store, [*(run.run_id for run in new), *ids]))
+    assert [each.run_ids for each in advice.candidates] == [("cut",), ("adapt-b",), ("full-b",)]
+    assert (advice.left_out, advice.earlier) == ({}, 2)
+    assert any(note.endswith(": 2 earlier runs") for note in verdict(advice).notes)
+    assert advice_on(tmp_path / "once", *old).earlier == 0
 
 
 def test_the_full_model_is_held_against_its_fastest_engine_within_the_limit(tmp_path: Path) -> None:
@@ -369,6 +405,19 @@ def test_the_page_begins_with_the_verdict(tmp_path: Path, monkeypatch: pytest.Mo
     assert section("demo", untimed, ()).verdict is None
     page = write_report(untimed, tmp_path / "untimed-out", source=tmp_path / "untimed").read_text(encoding="utf8")
     assert "Which model to deploy" not in page
+
+
+def test_a_trial_says_that_its_numbers_mean_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of the smoke preset say so below the table and above the page's verdict; other runs do not."""
+    monkeypatch.setattr("analysis.pages.report.PLOTS", {})
+    for preset, times in (("smoke", 1), ("quick", 0)):
+        store, ids = write_runs(tmp_path / preset, *(replace(run, preset=preset) for run in (FULL, ADAPTIVE)))
+        runs = Runs.read(store, ids)
+        told = [note for note in summary(runs).notes if note.startswith("trial: preset smoke trains on a few dozen")]
+        assert len(told) == times
+        page = write_report(runs, tmp_path / f"{preset}-out", source=store.root).read_text(encoding="utf8")
+        assert page.count("to try the commands: its numbers mean nothing.") == times
+        assert page.find("its numbers mean nothing") < page.index("Which model to deploy")
 
 
 def test_the_table_compares_engines_where_several_were_timed(tmp_path: Path) -> None:

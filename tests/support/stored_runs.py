@@ -40,7 +40,7 @@ class StoredRun:
         heads: of each layer, an entry for each example, repeated to fill; 2 are all.
         windows: examples of each text.
         stages: artifacts beside those of the fine-tuning and of a stage named after the method.
-        backend: as in a record.
+        backend, preset: as in a record.
         timing: of a record, beside the device, two threads, the rounds and the batch size.
     """
 
@@ -70,6 +70,7 @@ class StoredRun:
     windows: int = 1
     stages: Mapping[str, str] = field(default_factory=dict)
     backend: str = TORCH
+    preset: str = "quick"
     timing: Mapping[str, Any] = field(default_factory=dict)
 
     def table(self) -> pa.Table:
@@ -114,7 +115,7 @@ class StoredRun:
             task=self.task,
             method=self.method,
             knobs=dict(self.knobs),
-            preset="quick",
+            preset=self.preset,
             backbone=self.backbone,
             seed=self.seed,
             backend=self.backend,

@@ -151,6 +151,22 @@ def test_what_a_template_is_given_is_escaped_and_marked() -> None:
     assert page == "<p title='&lt;/script&gt;[U+202E]&amp;'>&lt;/script&gt;[U+202E]&amp;</p><b>\u202e</b>3"
 
 
+def test_ids_of_runs_are_whole_in_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside long cells each id stands on a line of its own, and nothing is cut."""
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    ids = [f"demo-adapler-onnxruntime-{number}" for number in (1, 2)]
+    print_summary(Summary(("arm", "accuracy", "runs"), (("adapler " * 9, "0.912 [0.9, 0.92]", " ".join(ids)),), ()))
+    printed = capsys.readouterr().out
+    assert len(printed.splitlines()[0]) <= 60
+    assert [line.split()[-2] for line in printed.splitlines() if "demo-" in line] == ids
+    print_summary(Summary(("arm", "runs"), (("a" * 50, "b" * 90),), ()))
+    printed = capsys.readouterr().out
+    assert (printed.count("a"), printed.count("b")) == (51, 90)
+
+
 def test_a_terminal_is_never_driven_by_a_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Escape sequences in ids, labels, names and messages arrive as marks, in tables, notes, Markdown and refusals."""
     evil = "\x1b[2J\x1b]0;mine\x07\u202edlrow\nx"

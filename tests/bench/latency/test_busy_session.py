@@ -193,6 +193,21 @@ def test_stored_runs_are_timed_again_without_training_or_evaluating(
         assert replace(plan.runs.record(arm.run_id), timing={}) == replace(record, timing={})
 
 
+def test_a_throughput_that_stored_runs_lack_is_measured_without_evaluating(
+    tmp_path: Path, machine: Machine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ids are those without it; stored runs are timed anew once, and then are cached."""
+    plan = plan_in(tmp_path, settings)
+    assert not any("throughput" in timing for timing in machine.carry_out(plan, QUIET))
+    for name in ("train_missing", "evaluate_arm"):
+        monkeypatch.setattr(run, name, lambda *_: pytest.fail("nothing is trained or evaluated"))
+    wanted = plan_in(tmp_path, settings, throughput=True)
+    assert wanted.arms_timed_again == wanted.arms == plan.arms
+    assert all("throughput" in timing for timing in machine.carry_out(wanted, QUIET))
+    assert plan_in(tmp_path, settings, throughput=True).arms_timed_again == ()
+    assert plan_in(tmp_path, settings, throughput=True, time_again=True).arms_timed_again == plan.arms
+
+
 def test_what_is_not_stored_yet_is_measured_as_ever(tmp_path: Path, machine: Machine, settings: Settings) -> None:
     """On an empty store the flag changes nothing; a later arm is measured while the stored one is timed again."""
     first = make_plan(replace(settings, store=tmp_path, methods=("full",), knobs={}, time_again=True))
@@ -213,6 +228,9 @@ def test_what_cannot_be_timed_again_is_refused_in_the_plan(
     plan.artifacts.restart(plan.arms[0].job.id)
     with pytest.raises(InputError, match=r"cannot be timed again.*leave --time-again out, or give --fresh"):
         plan_in(tmp_path, settings, time_again=True)
+    with pytest.raises(InputError, match=r"cannot be timed again.*leave --throughput out, or give --fresh"):
+        plan_in(tmp_path, settings, throughput=True)
+    assert plan_in(tmp_path, settings, throughput=True, rounds=0).arms_timed_again == ()
     with pytest.raises(InputError, match="give one of the two"):
         plan_in(tmp_path, settings, time_again=True, fresh=True)
     with pytest.raises(InputError, match="nothing is timed"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import torch
 from bench.backends.runners import answer
 from bench.errors import InputError
 from bench.latency.profiles import Profile, profile_of, profile_of_run, read_profile
-from bench.latency.sizes import make_subject, random_rows
+from bench.latency.sizes import make_subject, random_rows, time_size
+from bench.machine.load import Reading
 from bench.registry import BACKENDS
 from bench.store.runs import RunStore
 from efficient_bert import EfficientBertConfig
@@ -142,6 +144,21 @@ def test_the_command_times_every_engine_and_profile(tmp_path: Path, monkeypatch:
     assert all(cell["milliseconds"] > 0 for cell in cells)
     assert "| half | onnxruntime-int8 |" in answer.out
     assert "random weights" in answer.out
+
+
+def test_the_command_tells_of_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two lengths the second is timed while others use the cores: one line below the table, and none in quiet."""
+    monkeypatch.setattr("bench.latency.sizes.SIZES", {"minilm": (2, 32, 2)})
+    monkeypatch.setattr("bench.machine.load.usable_cores", lambda: 2)
+    quiet = [Reading(wall=at, running=at, used=at, busy=at) for at in (0.0, 10.0, 20.0, 30.0)]
+    for readings, count in ((quiet, 0), ([*quiet[:3], replace(quiet[3], busy=39.0)], 1)):
+        given = partial(time_size, reading=partial(next, iter(readings)))
+        monkeypatch.setattr("bench.latency.sizes.time_size", given)
+        answer = call("latency", "--length", "4,9", "--rounds", 1, "--device", "cpu")
+        assert answer.code == 0, answer.err
+        told = [line for line in answer.out.splitlines() if line.startswith("busy machine: ")]
+        start = "busy machine: 1 of 2 numbers are not to be trusted (other processes used 0.9 of 2 cores)"
+        assert [line.partition(";")[0] for line in told] == [start] * count
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 import venv
 from collections.abc import Iterable
 from dataclasses import replace
@@ -18,9 +19,9 @@ from packaging.requirements import Requirement
 
 from bench.data.loading import encode
 from bench.data.windows import windows
-from bench.registry import METHODS
+from bench.registry import METHODS, METRICS
 from bench.runs.export import export as make_export
-from bench.runs.export import find_source
+from bench.runs.export import find_source, measured_lines
 from bench.store.artifacts import ArtifactStore
 from bench.store.runs import RunStore
 from efficient_bert import Batch, run
@@ -289,6 +290,9 @@ def test_pairs_and_windows_are_cut_as_in_the_harness(exported: Path, store: Path
         (("nothing",), "is no run in"),
         ((), "takes the id of a run"),
         (("RUN", "--method", "full"), "has its method and knobs"),
+        (("entropy_exit-typo",), "no folder of a trained model"),
+        (("PACK",), "is a pack, and packs hold no models"),
+        (("RUN_IN_PACK", "--store", "PACK"), "is a pack, and packs hold no models"),
         (("MODEL",), "give --method"),
         (("MODEL", "--method", "full", "--knob", "x=1"), "full has no knob 'x'"),
         (("MODEL", "--method", "full", "--knob", "x"), "takes NAME=VALUE"),
@@ -298,10 +302,58 @@ def test_pairs_and_windows_are_cut_as_in_the_harness(exported: Path, store: Path
 def test_what_cannot_be_exported_is_refused(store: Path, tmp_path: Path, arguments: tuple[str, ...], part: str) -> None:
     """One line, exit code 2, and nothing is left behind."""
     (model,) = (store / "artifacts").glob("finetune-*")
-    known = {"RUN": run_id_of(store, "full"), "MODEL": model}
-    answer = call("export", *(known.get(word, word) for word in arguments), "--store", store, "--out", tmp_path / "x")
+    known = {"RUN": run_id_of(store, "full"), "MODEL": model, "PACK": store / "pack", "RUN_IN_PACK": "full"}
+    if "PACK" in arguments:
+        assert call("pack", store, "--out", store / "pack").code == 0
+    answer = call("export", "--store", store, *(known.get(word, word) for word in arguments), "--out", tmp_path / "x")
     assert (answer.code, answer.err.count("\n"), list(tmp_path.iterdir())) == (2, 1, []), answer.err
     assert part in answer.err
+
+
+def test_a_mistyped_run_is_told_the_nearest(store: Path, tmp_path: Path) -> None:
+    """The run that was meant goes first; without --store it is told of none."""
+    wanted = run_id_of(store, "entropy_exit")
+    answer = call("export", f"{wanted[:-1]}?", "--store", store, "--out", tmp_path / "x")
+    assert (answer.code, f"the nearest runs there are: {wanted}, " in answer.err) == (2, True)
+    assert "there are: none yet" in call("export", wanted, "--store", tmp_path, "--out", tmp_path / "x").err
+
+
+def test_the_folder_of_a_run_is_the_run(store: Path) -> None:
+    """By its path a run is known with its store, wherever the command is given."""
+    wanted = run_id_of(store, "entropy_exit")
+    by_folder = find_source(str(store / "runs" / wanted), store=Path("elsewhere"), method=None, knobs={})
+    assert by_folder == find_source(wanted, store=store, method=None, knobs={})
+
+
+def test_what_the_card_and_the_example_say_in_python(exported: Path, tmp_path: Path) -> None:
+    """The card's lines run anywhere and answer; the example tells of damage in one line and exits with 2."""
+    copy = tmp_path / "copy"
+    shutil.copytree(exported, copy)
+    lines = (copy / "README.md").read_text("utf8").partition("```python\n")[2].partition("```")[0]
+    program = [sys.executable, "-c", lines.replace("FOLDER", str(copy))]
+    done = subprocess.run(program, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.split()[0] == load(exported)("a film that is a joy from start to end").label
+    damage(copy, "tokenizer.json")
+    done = subprocess.run([sys.executable, copy / "example.py"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "tokenizer.json is damaged" in done.stderr
+
+
+def test_the_card_marks_times_of_a_busy_machine_and_tells_of_a_trial(store: Path) -> None:
+    """Times of a marked session have the star and one line why, others nothing; a smoke run says that it is one."""
+    source = find_source(run_id_of(store, "entropy_exit"), store=store, method=None, knobs={})
+    assert source.record is not None
+    for reasons in ([], ["others used 0.9 cores"]):
+        timing = {**source.record.timing, "disturbed_by": reasons}
+        card = list(measured_lines(replace(source, record=replace(source.record, timing=timing)), "fp32"))
+        starred = {line.split("|")[1] for line in card if line.endswith(r"\* |")}
+        assert starred == {f" {m.summary} " for m in METRICS.values() if m.timed and m.headline and reasons}
+        assert [line for line in card if line.startswith(r"\* ")] == [
+            rf"\* of a busy or unsteady machine, not to be trusted: {reason}." for reason in reasons
+        ]
+        assert card[0] == "Preset smoke trains on a few dozen rows, to try the commands: its numbers mean nothing."
+    quick = list(measured_lines(replace(source, record=replace(source.record, preset="quick")), "fp32"))
+    assert quick[0].startswith("Run ")
 
 
 def test_a_folder_that_is_there_is_kept(store: Path, exported: Path) -> None:
