@@ -36,17 +36,18 @@ def silence_libraries() -> None:
 
 
 def print_summary(text: Any) -> None:
-    """Print a `Summary` as a table with its notes; ids of runs stay whole, each on a line, for copying."""
+    """Print a `Summary` as a table with its notes; each id of a run stands on its line, whole where it fits."""
     from rich.console import Console
     from rich.table import Table
 
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 240)
+    rows = [dict(zip(text.columns, map(visible_line, row), strict=True)) for row in text.rows]
+    longest = max((len(run_id) for row in rows for run_id in row.get(RUNS, "").split()), default=0)
     table = Table()
     for name in text.columns:
-        table.add_column(visible_line(name), overflow="fold", no_wrap=name == RUNS)
-    for row in text.rows:
-        cells = zip(text.columns, map(visible_line, row), strict=True)
-        table.add_row(*("\n".join(cell.split()) if name == RUNS else cell for name, cell in cells))
-    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 240)
+        table.add_column(visible_line(name), overflow="fold", no_wrap=name == RUNS and longest <= console.width // 2)
+    for row in rows:
+        table.add_row(*("\n".join(cell.split()) if name == RUNS else cell for name, cell in row.items()))
     console.print(table)
     for note in text.notes:
         console.print(visible_line(note), soft_wrap=True)
